@@ -1,0 +1,52 @@
+"""What an engine is: a place where calls run. It knows no plan and no checkpoint.
+
+    engine.submit(Call("task-3", "convsvc.execute.worker:run_task", {"staging": ..., "task": 3}, timeout_s=900))
+    for outcome in engine.wait(timeout_s=1.0): ...
+
+`submit` never blocks for longer than it takes to hand the call over; the driver keeps the window. `wait` returns as soon as at
+least one call ended, or after `timeout_s` with none. A call's function is named "module:function", takes the payload (JSON)
+and returns JSON. Calls are at-least-once: `lost` says that the worker died or the deadline passed, and the call may be
+submitted again; a call whose own code raised is not lost but has `error` (a ConvsvcError in JSON form, `as_dict`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    id: str
+    function: str
+    payload: dict[str, Any]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: a value, an error, or lost (with `error` saying how)."""
+
+    id: str
+    value: Any = None
+    error: dict[str, Any] | None = None
+    lost: bool = False
+    worker: str = ""
+
+
+class Engine(Protocol):
+    """Runs calls. `slots` is how many run at once; not thread-safe."""
+
+    name: str
+
+    @property
+    def slots(self) -> int: ...
+
+    def submit(self, call: Call) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Outcome]: ...
+
+    def cancel_all(self, grace_s: float) -> None:
+        """Ask running calls to stop, forget waiting ones; after `grace_s` end their workers."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,81 @@
+"""What every file format answers: where its tensors lie, and what a new file of it looks like.
+
+Formats know bytes, not models. All offsets here are in bytes from the start of the file; tensors are row-major and
+little-endian. Dtypes are named by their safetensors tags (`tensors/dtypes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from convsvc.tensors.dtypes import size_of
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor that a new file shall hold; no place yet."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * size_of(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file: `size_bytes` row-major bytes from `file_offset` on."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file_offset: int
+
+    @property
+    def size_bytes(self) -> int:
+        return prod(self.shape) * size_of(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class FileIndex:
+    """What a file holds, from its headers alone.
+
+    `tree` is the file's own structure (nested dicts and lists of plain values, `StoredTensor` leaves, `Inert` records); formats
+    that are a flat table have `tree == {name: StoredTensor}`. `tensors` are the leaves; the name of a nested one is its path
+    joined by "/".
+    """
+
+    path: str
+    size_bytes: int
+    tensors: tuple[StoredTensor, ...]
+    tree: Mapping[str, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """A pickled object that was not built: its class or function by name, and what it would have been given."""
+
+    module: str
+    name: str
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A new file before its tensors are written.
+
+    `segments` are bytes known now, as (file offset, bytes); everything between them and the tensors is zero. What depends on
+    the tensors' content (a zip's checksums) is added by the format's `seal`. `size_bytes` is final.
+    """
+
+    size_bytes: int
+    tensors: tuple[StoredTensor, ...]
+    segments: tuple[tuple[int, bytes], ...]
+    seal_state: Any = None

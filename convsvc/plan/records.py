@@ -1,0 +1,133 @@
+"""The plan: numbers that say which bytes go where. Pure data, JSON both ways, no model, no torch.
+
+A plan's work is a list of *transfers*, one a logical tensor. A transfer knows the tensor's extents, the source views that hold
+it and the target views that want it; a view is a box in the tensor's own coordinates plus, for each stored tensor it lies in,
+an offset and one stride an axis, in elements. What overlaps what follows from the boxes alone, so a transfer can be cut along
+any axis into smaller transfers, down to tiles that fit a buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a view's first element lies: a tensor (index into the plan's source or target tensors), an offset in elements."""
+
+    tensor: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A box of a logical tensor as it lies in memory order of one or more stored tensors.
+
+    `starts`/`stops`: the box, half open, one number an axis. `strides`: elements between neighbours along each axis, the same in
+    all `places`. Several places hold (source) or get (target) the same elements: a source's first place is read, a target's
+    all are written.
+    """
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    strides: tuple[int, ...]
+    places: tuple[Place, ...]
+
+    @property
+    def volume(self) -> int:
+        return prod(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
+
+    def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
+        """The part of the view inside a box of the logical tensor; None where they do not meet. Strides stay, offsets move."""
+        lo = tuple(max(a, b) for a, b in zip(self.starts, starts, strict=True))
+        hi = tuple(min(a, b) for a, b in zip(self.stops, stops, strict=True))
+        if any(a >= b for a, b in zip(lo, hi, strict=True)):
+            return None
+        shift = sum((a - b) * s for a, b, s in zip(lo, self.starts, self.strides, strict=True))
+        return View(lo, hi, self.strides, tuple(Place(p.tensor, p.offset + shift) for p in self.places))
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A further logical tensor that a transform needs beside the one it changes, e.g. LoRA's A and B."""
+
+    name: str
+    sizes: tuple[int, ...]
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """A named change of values on the way. `kind` is one of `execute.transforms`; parameters are numbers and strings.
+
+    kind "lora": `operands` are A and B; `axes` gives for each of them which axis of the transfer's tensor each of its axes is
+    (None for the rank axis); `scale` is alpha / r.
+    """
+
+    kind: str
+    params: dict[str, Any] = field(default_factory=dict)
+    operands: tuple[Operand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A run of elements of a target tensor that no source holds and that is declared as zeros (vocabulary padding)."""
+
+    tensor: int
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One logical tensor on its way from where it is to where it is wanted.
+
+    `order` lists the axes from the target's outermost to its innermost: cutting along it leaves every target region contiguous.
+    `reads` are disjoint and cover all of `writes` (proved by the planner).
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    reads: tuple[View, ...]
+    writes: tuple[View, ...]
+    fills: tuple[Fill, ...] = ()
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file."""
+
+    file: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file_offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file: the source's absolute path, or the target's path relative to the target directory. `format` is a `formats/` name.
+
+    For a source file, `size_bytes` and `mtime_ns` are what planning saw; execution refuses a file that differs.
+    """
+
+    path: str
+    size_bytes: int
+    format: str
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Transfers that are done together by one worker. Independent of all other tasks; may run twice with the same effect."""
+
+    id: int
+    name: str
+    transfers: tuple[Transfer, ...]
+    bytes_in: int
+    bytes_out: int

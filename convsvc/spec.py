@@ -1,0 +1,185 @@
+"""The job: what a user asks for, as JSON or YAML; the same for the service, the CLI and Python.
+
+Names are those of the tools users come from. Unknown fields are errors; every error says which field, what was given, what
+is allowed. Nothing here looks at a disk or knows a model.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from convsvc.errors import JobError
+
+Size = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ParallelSizes(Strict):
+    """How a Megatron-style checkpoint is cut. `None` in a source means: as its saved args say."""
+
+    tensor_parallel_size: Size | None = Field(None, description="Ranks a layer's matrices are cut over (tp).")
+    pipeline_parallel_size: Size | None = Field(None, description="Ranks the layers are spread over (pp).")
+    expert_parallel_size: Size | None = Field(None, description="Ranks the experts are spread over (ep).")
+    expert_tensor_parallel_size: Size | None = Field(None, description="Ranks one expert's matrices are cut over (etp): 1 or tp.")
+    num_layers_per_virtual_pipeline_stage: Size | None = Field(None, description="Layers in one virtual pipeline stage (vpp).")
+    num_layer_list: tuple[Count, ...] | None = Field(None, description="Layers of each pipeline stage, e.g. [1, 3, 2, 2].")
+    noop_layers: tuple[Count, ...] | None = Field(None, description="Layer numbers that hold nothing, counted with them included.")
+    schedules_method: Literal["dualpipev"] | None = Field(None, description="Pipeline schedule that changes where layers lie.")
+    moe_grouped_gemm: bool | None = Field(None, description="Experts stacked in weight1/weight2, not one by one.")
+    moe_tp_extend_ep: bool | None = Field(None, description="Spread experts over tp x ep and keep each whole.")
+    mla_mm_split: bool | None = Field(None, description="MLA's up projections in four matrices.")
+    mtp_num_layers: Count | None = Field(None, description="Multi-token-prediction layers to convert.")
+    transformer_impl: Literal["local", "transformer_engine"] | None = Field(None, description="Whose module names are used.")
+    make_vocab_size_divisible_by: Size | None = Field(
+        None, description="Pad the vocabulary with zero rows to a multiple of this x tp. Without it the vocabulary is never padded."
+    )
+
+
+class HuggingFaceSource(Strict):
+    """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
+
+    format: Literal["huggingface"]
+    path: str = Field(min_length=1)
+
+
+class HuggingFaceTarget(Strict):
+    format: Literal["huggingface"]
+    path: str = Field(min_length=1)
+    config_dir: str | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
+
+
+class Lora(Strict):
+    """Adapters in the source, merged into the weights they belong to."""
+
+    path: str | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
+    r: Size
+    alpha: Annotated[float, Field(gt=0)]
+    target_modules: tuple[str, ...] = ()
+
+
+class MegatronSource(ParallelSizes):
+    """A checkpoint of MindSpeed-LLM, i.e. Megatron-mcore rank files. Everything else is read from its saved args; what is stated must agree."""
+
+    format: Literal["mindspeed-llm"]
+    path: str = Field(min_length=1)
+    iteration: Annotated[str, Field(pattern=r"^(release|[0-9]+)$")] | None = Field(None, description="Instead of the tracker's.")
+    lora: Lora | None = None
+
+
+class MegatronTarget(ParallelSizes):
+    format: Literal["mindspeed-llm"]
+    path: str = Field(min_length=1)
+
+
+Source = Annotated[HuggingFaceSource | MegatronSource, Field(discriminator="format")]
+Target = Annotated[HuggingFaceTarget | MegatronTarget, Field(discriminator="format")]
+
+
+class Options(Strict):
+    dtype: Literal["bf16", "fp16", "fp32"] | None = Field(None, description="Cast floating-point tensors to this.")
+    num_layers: Size | None = Field(None, description="Convert a model of this many layers only (debugging).")
+    first_k_dense_replace: Count | None = Field(None, description="With num_layers: how many of them are dense (debugging).")
+    vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")
+    max_shard_size: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?B|B)$", description='Hugging Face shards, e.g. "5GB". Without it: one shard a layer.')
+    verify: Literal["none", "digest", "roundtrip"] = "digest"
+    on_exists: Literal["error", "overwrite", "resume"] = "error"
+
+
+class Job(Strict):
+    """A conversion: from `source` to `target`.
+
+    >>> job = parse_job({"source": {"format": "huggingface", "path": "/in"},
+    ...                  "target": {"format": "mindspeed-llm", "path": "/out", "tensor_parallel_size": 2}})
+    >>> job.target.tensor_parallel_size
+    2
+    """
+
+    name: str | None = Field(None, max_length=200)
+    model_type: str | None = Field(None, description="The model family; detected where it is not given.")
+    source: Source
+    target: Target
+    options: Options = Options()
+
+    @field_validator("model_type")
+    @classmethod
+    def _known_characters(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be empty; leave it out to have it detected")
+        return value
+
+    @model_validator(mode="after")
+    def _two_places(self) -> Job:
+        if self.source.path.rstrip("/") == self.target.path.rstrip("/"):
+            raise ValueError(f"source.path and target.path are the same: {self.source.path}")
+        return self
+
+
+def parse_job(data: Any) -> Job:
+    """The job that `data` (a dict, or JSON or YAML text) describes.
+
+    Raises JobError with one fact for each wrong field.
+    """
+    if isinstance(data, Job):
+        return data
+    if isinstance(data, str | bytes):
+        data = _parse_text(data)
+    if not isinstance(data, dict):
+        raise JobError(f"a job is an object with source and target, not {type(data).__name__}")
+    try:
+        return Job.model_validate(data)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors(include_url=False)]
+        raise JobError(
+            f"the job has {len(faults)} wrong field{'s' if len(faults) > 1 else ''}",
+            facts=[fault["text"] for fault in faults],
+            details={"fields": faults},
+        ) from None
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON Schema of a job."""
+    return Job.model_json_schema()
+
+
+def dump_job(job: Job) -> dict[str, Any]:
+    """The job as JSON, without what was not set."""
+    return job.model_dump(mode="json", exclude_none=True)
+
+
+def _parse_text(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as json_error:
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise JobError("the job is neither JSON nor YAML", facts=[str(json_error), str(error).replace("\n", " ")]) from None
+
+
+def _fault(item: Any) -> dict[str, Any]:
+    # The tag of a union is part of pydantic's location ("source", "huggingface", "path"); users wrote source.path.
+    where = [str(part) for part in item["loc"]]
+    if len(where) > 1 and where[0] in ("source", "target"):
+        where = [where[0], *where[2:]]
+    field = ".".join(where) or "job"
+    given = item.get("input")
+    shown = json.dumps(given, default=str)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        text = f"{field}: there is no such field (given {shown})"
+    elif item["type"] == "missing":
+        text = f"{field}: is required"
+    else:
+        text = f"{field}: {message[0].lower()}{message[1:]} (given {shown})"
+    return {"field": field, "given": given if isinstance(given, str | int | float | bool | None) else shown, "text": text}
