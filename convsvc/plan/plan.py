@@ -1,0 +1,78 @@
+"""A plan: everything a conversion will do, decided and proved before the first byte is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from convsvc.formats.base import Skeleton
+from convsvc.plan.records import PlannedFile, PlannedTensor, Task
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file of the target that is not tensors: its relative path, and its text or the file it is copied from.
+
+    `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete.
+    """
+
+    path: str
+    text: str | None = None
+    copy_from: str | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The conversion of one job.
+
+    `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
+    or filled and why, a sentence each. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number.
+    Two plans with the same `fingerprint` write the same bytes to the same places.
+    """
+
+    job: dict[str, Any]
+    model_type: str
+    fingerprint: str
+    source_files: tuple[PlannedFile, ...]
+    source_tensors: tuple[PlannedTensor, ...]
+    target_files: tuple[PlannedFile, ...]
+    target_tensors: tuple[PlannedTensor, ...]
+    skeletons: tuple[Skeleton, ...]
+    side_files: tuple[SideFile, ...]
+    tasks: tuple[Task, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def target_path(self) -> str:
+        return str(self.job["target"]["path"])
+
+    @property
+    def bytes_in(self) -> int:
+        """Source bytes that will be read."""
+        return sum(task.bytes_in for task in self.tasks)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of all target files."""
+        return sum(file.size_bytes for file in self.target_files)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan in a few lines of JSON: what `convsvc plan` and `POST /plans` answer."""
+        return {
+            "model_type": self.model_type,
+            "fingerprint": self.fingerprint,
+            "source": {"files": len(self.source_files), "tensors": len(self.source_tensors), "bytes_read": self.bytes_in},
+            "target": {
+                "path": self.target_path,
+                "files": len(self.target_files),
+                "tensors": len(self.target_tensors),
+                "bytes": self.bytes_out,
+            },
+            "tasks": len(self.tasks),
+            "transfers": sum(len(task.transfers) for task in self.tasks),
+            "largest_task_bytes": max((task.bytes_in + task.bytes_out for task in self.tasks), default=0),
+            "facts": self.facts,
+            "notes": list(self.notes),
+        }
