@@ -1,0 +1,15 @@
+"""Word embeddings, the final norm, the output layer."""
+
+from __future__ import annotations
+
+from convsvc.tensors.declare import logical, row
+
+EMBEDDING = logical("embedding.word_embeddings.weight", "vocab hidden")
+FINAL_NORM = logical("final_layernorm.weight", "hidden")
+OUTPUT = logical("output_layer.weight", "vocab hidden")
+
+EMBEDDING_ROWS = (row("model.embed_tokens.weight", EMBEDDING, "vocab hidden"),)
+FINAL_NORM_ROWS = (row("model.norm.weight", FINAL_NORM, "hidden"),)
+OUTPUT_ROWS = (row("lm_head.weight", OUTPUT, "vocab hidden"),)
+# A tied model's head is its embedding. Some savers write it twice.
+TIED_OUTPUT_ROWS = (row("lm_head.weight", EMBEDDING, "vocab hidden", optional=True),)

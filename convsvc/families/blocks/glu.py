@@ -1,0 +1,27 @@
+"""The gated feed-forward block: gate and up as one matrix (glu 0 and 1), and down."""
+
+from __future__ import annotations
+
+from convsvc.families.facts import Facts
+from convsvc.tensors.declare import logical, row
+
+FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden")
+FC2 = logical("mlp.linear_fc2.weight", "hidden ffn")
+FC1_BIAS = logical("mlp.linear_fc1.bias", "glu ffn")
+FC2_BIAS = logical("mlp.linear_fc2.bias", "hidden")
+
+GLU = (
+    row("mlp.gate_proj.weight", FC1.at(glu="0"), "ffn hidden"),
+    row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
+)
+GLU_BIASES = (
+    row("mlp.gate_proj.bias", FC1_BIAS.at(glu="0"), "ffn"),
+    row("mlp.up_proj.bias", FC1_BIAS.at(glu="1"), "ffn"),
+    row("mlp.down_proj.bias", FC2_BIAS, "hidden"),
+)
+
+
+def glu_sizes(facts: Facts) -> dict[str, int]:
+    """glu (2) and ffn."""
+    return {"glu": 2, "ffn": facts.number("ffn")}

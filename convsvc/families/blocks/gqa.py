@@ -1,0 +1,61 @@
+"""Grouped-query attention. A group is the queries that share a key and a value; multi-head attention has groups of one query.
+
+Sizes: group = key-value heads, query = queries a group, slot = query + 2 (the queries, the key, the value), head_dim. Megatron fuses
+all three projections group by group (megatron/core/transformer/attention.py, SelfAttention.get_query_key_value_tensors).
+"""
+
+from __future__ import annotations
+
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts
+from convsvc.tensors.declare import logical, part, row
+
+QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden")
+QKV_BIAS = logical("self_attention.linear_qkv.bias", "group slot head_dim")
+PROJ = logical("self_attention.linear_proj.weight", "hidden group query head_dim")
+PROJ_BIAS = logical("self_attention.linear_proj.bias", "hidden")
+Q_NORM = logical("self_attention.q_layernorm.weight", "head_dim")
+K_NORM = logical("self_attention.k_layernorm.weight", "head_dim")
+
+GQA = (
+    row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+    row("self_attn.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden"),
+    row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
+)
+GQA_PACKED = (
+    row(
+        "self_attn.qkv_proj.weight",
+        (
+            part(QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+            part(QKV.at(slot="query"), "(group head_dim) hidden"),
+            part(QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+        ),
+    ),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
+)
+QKV_BIASES = (
+    row("self_attn.q_proj.bias", QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),
+    row("self_attn.k_proj.bias", QKV_BIAS.at(slot="query"), "(group head_dim)"),
+    row("self_attn.v_proj.bias", QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
+)
+O_BIAS = (row("self_attn.o_proj.bias", PROJ_BIAS, "hidden"),)
+QK_NORM = (
+    row("self_attn.q_norm.weight", Q_NORM, "head_dim"),
+    row("self_attn.k_norm.weight", K_NORM, "head_dim"),
+)
+
+
+def gqa_sizes(facts: Facts) -> dict[str, int]:
+    """group, query, slot, head_dim. head_dim need not be hidden / heads.
+
+    Raises SourceError if the heads cannot be grouped.
+    """
+    heads, groups = facts.number("heads"), facts.num_groups
+    if not groups or heads % groups:
+        raise SourceError(f"{facts.origin}: {heads} attention heads cannot share {groups} key-value heads evenly")
+    hidden = facts.number("hidden")
+    if facts.get("head_dim", "kv_channels") is None and hidden % heads:
+        raise SourceError(f"{facts.origin}: hidden_size {hidden} is not a multiple of {heads} attention heads", do="state head_dim")
+    query = heads // groups
+    return {"group": groups, "query": query, "slot": query + 2, "head_dim": facts.number("head_dim", default=hidden // heads)}

@@ -1,0 +1,101 @@
+"""What a model's configuration says, whichever tool wrote it: config.json or a checkpoint's saved args. Pure.
+
+The same number has several names: Hugging Face's, Megatron's, and older ones. A checkpoint written by MindSpeed-LLM's converter
+holds Hugging Face's names beside Megatron's; one saved by training only Megatron's. Hugging Face's come first, since Megatron's
+defaults (num_query_groups 1, ffn_hidden_size) may stand in args without being meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convsvc.errors import SourceError
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "layers": ("num_hidden_layers",),
+    "hidden": ("hidden_size",),
+    "heads": ("num_attention_heads",),
+    "vocab": ("vocab_size",),
+    "ffn": ("intermediate_size", "ffn_hidden_size"),
+    "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts"),
+    "expert_ffn": ("moe_intermediate_size", "moe_ffn_hidden_size"),
+    "head_dim": ("head_dim", "kv_channels"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A configuration, and where it came from (for errors).
+
+    >>> Facts({"num_attention_heads": 8}, "config.json").number("heads")
+    8
+    """
+
+    values: Mapping[str, Any]
+    origin: str
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of these fields that is there and not null."""
+        for name in names:
+            value = self.values.get(name)
+            if value is not None:
+                return value
+        return default
+
+    def flag(self, *names: str, default: bool = False) -> bool:
+        return bool(self.get(*names, default=default))
+
+    def number(self, what: str, default: int | None = None) -> int:
+        """The number known under `what` (a key of NAMES, or a field's name).
+
+        Raises SourceError if it is not there, or not a number.
+        """
+        names = NAMES.get(what, (what,))
+        value = self.get(*names, default=default)
+        if value is None:
+            raise SourceError(f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+            raise SourceError(f"{self.origin}: {' or '.join(names)} is {value!r}; it must be a whole number")
+        return int(value)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that hold weights. Megatron's `num_layers` counts noop layers too."""
+        stated = self.get("num_hidden_layers")
+        if stated is not None:
+            return self.number("layers")
+        return self.number("num_layers") - len(parse_numbers(self.get("noop_layers"), "noop_layers", self.origin) or ())
+
+    @property
+    def num_groups(self) -> int:
+        """Key-value heads. Megatron's number counts only where group_query_attention is on; without any: as many as heads."""
+        if self.get("num_key_value_heads") is not None:
+            return self.number("num_key_value_heads")
+        if self.flag("group_query_attention"):
+            return self.number("num_query_groups")
+        return self.number("heads")
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output layer is the word embedding."""
+        if self.get("tie_word_embeddings") is not None:
+            return self.flag("tie_word_embeddings")
+        untied = self.get("untie_embeddings_and_output_weights")
+        return not untied if untied is not None else False
+
+
+def parse_numbers(value: Any, name: str, origin: str) -> tuple[int, ...] | None:
+    """Numbers written as "0,7", [0, 7], {0, 7} or 7; None for none.
+
+    >>> parse_numbers("0,7", "noop_layers", "args")
+    (0, 7)
+    """
+    if value is None or value == "":
+        return None
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple | set | frozenset) else [value]
+    try:
+        return tuple(int(item) for item in items)
+    except (TypeError, ValueError):
+        raise SourceError(f"{origin}: {name} is {value!r}; it must be numbers separated by commas") from None

@@ -1,0 +1,20 @@
+"""Llama 2 and 3, Mistral, and what copies them: GQA, gated feed-forward, two norms a layer."""
+
+from __future__ import annotations
+
+from convsvc.families.blocks.glu import GLU, GLU_BIASES, glu_sizes
+from convsvc.families.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.families.blocks.norms import NORMS
+from convsvc.families.model import Family
+
+FAMILY = Family(
+    name="llama2",
+    title="Llama 2, Llama 3, Mistral",
+    model_types=("llama", "mistral"),
+    architectures=("LlamaForCausalLM", "MistralForCausalLM"),
+    norms=NORMS,
+    attention=GQA,
+    mlp=GLU,
+    flags=(("attention_bias", QKV_BIASES + O_BIAS), ("mlp_bias", GLU_BIASES)),
+    sizes=(gqa_sizes, glu_sizes),
+)

@@ -1,0 +1,21 @@
+"""Qwen3-MoE: Qwen3 with experts; mlp_only_layers and decoder_sparse_step say which layers stay dense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import qwen3
+from convsvc.families.blocks.glu import glu_sizes
+from convsvc.families.blocks.gqa import gqa_sizes
+from convsvc.families.blocks.moe import MOE, moe_sizes
+from convsvc.families.model import Family
+
+FAMILY: Family = replace(
+    qwen3.FAMILY,
+    name="qwen3-moe",
+    title="Qwen3-MoE",
+    model_types=("qwen3_moe",),
+    architectures=("Qwen3MoeForCausalLM",),
+    experts=MOE,
+    sizes=(gqa_sizes, glu_sizes, moe_sizes),
+)

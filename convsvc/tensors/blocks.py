@@ -1,0 +1,167 @@
+"""Rows made numbers: stored tensors whose blocks are boxes, offsets and strides. Pure.
+
+A block says: this box of that logical tensor lies in this stored tensor, its first element at `offset`, neighbours along each axis
+`strides` apart. Coordinates are the logical tensor's, offsets and strides the stored tensor's; all in elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from convsvc.tensors.declare import Part, Row
+from convsvc.tensors.notation import interval
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalTensor:
+    """A logical tensor with its full name in the model and its extents."""
+
+    name: str
+    axes: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        extents = ", ".join(f"{axis} {size}" for axis, size in zip(self.axes, self.sizes, strict=True))
+        return f"{self.name} [{extents}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A box of a logical tensor inside a stored tensor."""
+
+    tensor: LogicalTensor
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
+
+    @property
+    def volume(self) -> int:
+        return prod(self.shape)
+
+    def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> Block | None:
+        """The part of the block in a smaller box: the offset moves, nothing else changes. None where they do not meet."""
+        lo = tuple(map(max, self.starts, starts))
+        hi = tuple(map(min, self.stops, stops))
+        if any(a >= b for a, b in zip(lo, hi, strict=True)):
+            return None
+        shift = sum((a - b) * stride for a, b, stride in zip(lo, self.starts, self.strides, strict=True))
+        return Block(self.tensor, lo, hi, self.offset + shift, self.strides)
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A stored tensor of a layout: its shape, the blocks in it, and runs (offset, count) that hold nothing but padding."""
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    padding: tuple[tuple[int, int], ...] = ()
+    also: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What of an axis lies here: `start:stop` of an axis that is padded to `padded` elements in all."""
+
+    start: int
+    stop: int
+
+
+def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope: str = "", prefix: str = "") -> Iterator[Laid]:
+    """The stored tensors of a row.
+
+    `sizes` gives each axis' logical extent; `windows` the part of an axis that lies here (a rank's slice), which may reach beyond
+    the extent: what lies beyond is padding. `scope` goes before the logical names, `prefix` before the stored ones.
+
+    >>> from convsvc.tensors.declare import logical, row
+    >>> W = logical("w", "ffn hidden")
+    >>> laid, = lay(row("w", W, "ffn hidden"), {"ffn": 8, "hidden": 4}, {"ffn": Window(4, 8)})
+    >>> laid.shape, laid.blocks[0].starts, laid.blocks[0].strides
+    ((4, 4), (4, 0), (4, 1))
+    """
+    ranges = [range(*_window(axis, sizes, windows)) for axis in row.looped]
+    firsts = [each.start for each in ranges]
+    for index in product(*ranges):
+        fixed = dict(zip(row.looped, index, strict=True))
+        # Names count from 0 within what lies here: a rank's first expert is its expert 0.
+        local = {axis: at - first for (axis, at), first in zip(fixed.items(), firsts, strict=True)}
+        blocks, shape, padding = _concatenate(row.parts, sizes, windows, fixed, scope)
+        if row.shape is not None:
+            extent = {axis: block_extent for axis, block_extent in zip(blocks[0].tensor.axes, blocks[0].shape, strict=True)}
+            shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
+        names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
+        yield Laid(names[0], shape, blocks, padding, tuple(names[1:]), row.optional)
+
+
+def _window(axis: str, sizes: Mapping[str, int], windows: Mapping[str, Window]) -> tuple[int, int]:
+    window = windows.get(axis)
+    return (window.start, window.stop) if window else (0, sizes[axis])
+
+
+def _concatenate(
+    parts: tuple[Part, ...], sizes: Mapping[str, int], windows: Mapping[str, Window], fixed: Mapping[str, int], scope: str
+) -> tuple[tuple[Block, ...], tuple[int, ...], tuple[tuple[int, int], ...]]:
+    blocks: list[Block] = []
+    padding: list[tuple[int, int]] = []
+    offset, rows, rest = 0, 0, None
+    for part in parts:
+        block, shape, pad = _lay_part(part, sizes, windows, fixed, scope, offset)
+        if rest is not None and shape[1:] != rest:
+            raise ValueError(f"parts of one stored tensor have shapes {shape[1:]} and {rest} after the first axis")
+        rest = shape[1:]
+        blocks.append(block)
+        padding += pad
+        rows += shape[0] if shape else 1
+        offset += prod(shape)
+    return tuple(blocks), ((rows, *rest) if shape else ()) if rest is not None else (), tuple(padding)
+
+
+def _lay_part(
+    part: Part, sizes: Mapping[str, int], windows: Mapping[str, Window], fixed: Mapping[str, int], scope: str, offset: int
+) -> tuple[Block, tuple[int, ...], list[tuple[int, int]]]:
+    logical = part.logical
+    tensor = LogicalTensor(scope + logical.name, logical.axes, tuple(sizes[axis] for axis in logical.axes))
+    box = {axis: _bounds(axis, part, sizes, windows, fixed) for axis in logical.axes}
+    shape = tuple(prod(box[axis][1] - box[axis][0] for axis in group) for group in part.order)
+    strides, stride = dict.fromkeys(logical.axes, 0), 1
+    for axis in reversed([axis for group in part.order for axis in group]):
+        strides[axis] = stride
+        stride *= box[axis][1] - box[axis][0]
+    starts = tuple(box[axis][0] for axis in logical.axes)
+    stops = tuple(min(box[axis][1], sizes[axis]) for axis in logical.axes)
+    padding = _padding(part, box, sizes, strides, offset)
+    stops = tuple(map(max, starts, stops))
+    return Block(tensor, starts, stops, offset, tuple(strides[axis] for axis in logical.axes)), shape, padding
+
+
+def _bounds(axis: str, part: Part, sizes: Mapping[str, int], windows: Mapping[str, Window], fixed: Mapping[str, int]) -> tuple[int, int]:
+    if axis in fixed:
+        return fixed[axis], fixed[axis] + 1
+    for name, where in part.selection.where:
+        if name == axis:
+            start, stop, _ = interval(where, sizes)
+            return start, stop
+    return _window(axis, sizes, windows)
+
+
+def _padding(
+    part: Part, box: Mapping[str, tuple[int, int]], sizes: Mapping[str, int], strides: Mapping[str, int], offset: int
+) -> list[tuple[int, int]]:
+    beyond = [axis for axis in part.logical.axes if box[axis][1] > sizes[axis]]
+    if not beyond:
+        return []
+    (axis,) = beyond
+    if axis != part.order[0][0]:
+        raise ValueError(f"{part.logical.name}: only the outermost axis can be padded, not {axis}")
+    start, stop = box[axis]
+    real = max(0, min(stop, sizes[axis]) - start)
+    return [(offset + real * strides[axis], (stop - start - real) * strides[axis])]

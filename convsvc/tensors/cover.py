@@ -1,0 +1,111 @@
+"""The proof that boxes cover boxes exactly: in bounds, disjoint, volumes add up. Pure.
+
+Boxes are pairs (starts, stops) in one logical tensor's coordinates, half open. Matching sorts by an axis along which the boxes are
+cut and looks only at neighbours, so it is near linear in the number of boxes and overlaps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+Box = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def volume(box: Box) -> int:
+    """Elements in a box.
+
+    >>> volume(((0, 2), (3, 4)))
+    6
+    """
+    return prod(max(0, stop - start) for start, stop in zip(*box, strict=True))
+
+
+def intersect(one: Box, other: Box) -> Box | None:
+    """The box both hold; None where they do not meet.
+
+    >>> intersect(((0, 0), (6, 4)), ((4, 0), (8, 4)))
+    ((4, 0), (6, 4))
+    """
+    starts = tuple(map(max, one[0], other[0]))
+    stops = tuple(map(min, one[1], other[1]))
+    return None if any(a >= b for a, b in zip(starts, stops, strict=True)) else (starts, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Boxes ready to be asked which of them meet another one."""
+
+    boxes: tuple[Box, ...]
+    axis: int
+    starts: tuple[int, ...]
+    widest: int
+
+    def meeting(self, box: Box) -> Iterator[tuple[Box, Box]]:
+        """(one of the boxes, its intersection with `box`) for all that meet it, in order along the sorted axis."""
+        first = bisect_left(self.starts, box[0][self.axis] - self.widest + 1)
+        last = bisect_left(self.starts, box[1][self.axis])
+        for each in self.boxes[first:last]:
+            common = intersect(each, box)
+            if common:
+                yield each, common
+
+
+def sort_boxes(boxes: Sequence[Box]) -> Sorted:
+    """The boxes sorted along the axis that has the most different starts."""
+    rank = len(boxes[0][0]) if boxes else 0
+    cuts = [len({box[0][axis] for box in boxes}) for axis in range(rank)]
+    axis = cuts.index(max(cuts)) if cuts else 0
+    if not rank:
+        return Sorted(tuple(boxes), 0, (), 1)
+    ordered = sorted(boxes, key=lambda box: (box[0][axis], box))
+    widest = max(box[1][axis] - box[0][axis] for box in boxes)
+    return Sorted(tuple(ordered), axis, tuple(box[0][axis] for box in ordered), max(1, widest))
+
+
+def first_overlap(boxes: Sequence[Box]) -> tuple[Box, Box] | None:
+    """Two of the boxes that meet; None if all are disjoint."""
+    index = sort_boxes(boxes)
+    for box in index.boxes:
+        for other, _ in index.meeting(box):
+            if other is not box:
+                return box, other
+    return None
+
+
+def missing_part(wanted: Box, have: Sorted) -> Box | None:
+    """A box inside `wanted` that none of the disjoint boxes `have` covers; None if they cover all of it.
+
+    >>> missing_part(((0,), (8,)), sort_boxes([((0,), (6,))]))
+    ((6,), (8,))
+    """
+    covered = [common for _, common in have.meeting(wanted)]
+    if sum(map(volume, covered)) == volume(wanted):
+        return None
+    return _first_gap(wanted, covered)
+
+
+def _first_gap(wanted: Box, covered: Sequence[Box]) -> Box | None:
+    """Subtract the covered boxes one by one; the first box that is left."""
+    left = [wanted]
+    for hole in covered:
+        left = [piece for box in left for piece in _subtract(box, hole)]
+    return left[0] if left else None
+
+
+def _subtract(box: Box, hole: Box) -> list[Box]:
+    common = intersect(box, hole)
+    if common is None:
+        return [box]
+    pieces: list[Box] = []
+    starts, stops = list(box[0]), list(box[1])
+    for axis in range(len(starts)):
+        if starts[axis] < common[0][axis]:
+            pieces.append((tuple(starts), (*stops[:axis], common[0][axis], *stops[axis + 1 :])))
+            starts[axis] = common[0][axis]
+        if common[1][axis] < stops[axis]:
+            pieces.append(((*starts[:axis], common[1][axis], *starts[axis + 1 :]), tuple(stops)))
+            stops[axis] = common[1][axis]
+    return pieces

@@ -1,0 +1,140 @@
+"""Declarations: logical tensors by axis names, and rows that say where a stored tensor keeps them. Pure; no sizes yet.
+
+    QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden")
+    row("self_attn.q_proj.weight", QKV.at(slot="0:q_per_group"), "(group slot head_dim) hidden")
+
+Both sides of a conversion are rows over the same logical tensors; `tensors/blocks.py` turns rows into numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from convsvc.tensors.notation import NotationError, Order, parse_axes, parse_order
+
+
+@dataclass(frozen=True, slots=True)
+class Logical:
+    """A weight as the model's mathematics knows it: a name within its scope, and ordered, named axes.
+
+    An axis is as long as the model's size of the same name.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+
+    def at(self, **where: str) -> Selection:
+        """Part of the tensor: an index or a `start:stop` for some axes, as expressions over sizes."""
+        unknown = set(where) - set(self.axes)
+        if unknown:
+            raise NotationError(f"{self.name} has no axis {', '.join(sorted(unknown))}")
+        return Selection(self, tuple(sorted(where.items())))
+
+    def renamed(self, prefix: str) -> Logical:
+        """The same axes under another name, e.g. for a second attention in one layer."""
+        return replace(self, name=prefix + self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A box of a logical tensor, by expressions; axes that are not named are whole."""
+
+    logical: Logical
+    where: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A selection and the order its axes are stored in."""
+
+    selection: Selection
+    order: Order
+
+    @property
+    def logical(self) -> Logical:
+        return self.selection.logical
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored tensor: its name, and the parts it consists of, one after the other along its first axis.
+
+    The name may hold `{axis}` for an axis that no order mentions: there is a stored tensor for each index. `also` are further
+    names under which it is accepted when reading. `tp`, `ep`, `etp` name the axis that this parallelism slices. `optional` says
+    that a reader does without it. `shape` is the order the file claims where it is not the one the bytes are in (MindSpeed's
+    weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`).
+    """
+
+    stored: str
+    parts: tuple[Part, ...]
+    also: tuple[str, ...] = ()
+    tp: str | None = None
+    ep: str | None = None
+    etp: str | None = None
+    optional: bool = False
+    shape: Order | None = None
+
+    @property
+    def logicals(self) -> tuple[Logical, ...]:
+        return tuple(part.logical for part in self.parts)
+
+    @property
+    def looped(self) -> tuple[str, ...]:
+        """The axes for whose every index there is a stored tensor of its own."""
+        return tuple(re.findall(r"\{(\w+)\}", self.stored))
+
+    def without(self, absent: frozenset[str]) -> Row | None:
+        """The row with the parts whose logical tensor (by name) is not absent; None if none is left."""
+        parts = tuple(part for part in self.parts if part.logical.name not in absent)
+        return replace(self, parts=parts) if parts else None
+
+
+def logical(name: str, axes: str) -> Logical:
+    """A logical tensor.
+
+    >>> logical("mlp.linear_fc2.weight", "hidden ffn").axes
+    ('hidden', 'ffn')
+    """
+    return Logical(name, parse_axes(axes))
+
+
+def part(what: Logical | Selection, order: str) -> Part:
+    """A part of a row; every axis is in the order, or fixed to an index, or looped over by the row's name."""
+    selection = what if isinstance(what, Selection) else Selection(what)
+    written = [axis for group in parse_order(order) for axis in group]
+    unknown = set(written) - set(selection.logical.axes)
+    if unknown:
+        raise NotationError(f"{selection.logical.name} has no axis {', '.join(sorted(unknown))} (order {order!r})")
+    return Part(selection, parse_order(order))
+
+
+def row(
+    stored: str,
+    what: Logical | Selection | tuple[Part, ...],
+    order: str | None = None,
+    *,
+    also: tuple[str, ...] = (),
+    tp: str | None = None,
+    ep: str | None = None,
+    etp: str | None = None,
+    optional: bool = False,
+    shape: str | None = None,
+) -> Row:
+    """A row of a table: the stored name, what it holds, in which order.
+
+    >>> QKV = logical("qkv", "group slot head_dim hidden")
+    >>> row("q_proj.weight", QKV.at(slot="0:q_per_group"), "(group slot head_dim) hidden").logicals[0].name
+    'qkv'
+
+    Raises NotationError if an axis is neither stored, fixed nor looped over.
+    """
+    parts = what if isinstance(what, tuple) else (part(what, order or ""),)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None)
+    for piece in parts:
+        written = {axis for group in piece.order for axis in group}
+        fixed = {axis for axis, where in piece.selection.where if ":" not in where}
+        missing = set(piece.logical.axes) - written - fixed - set(made.looped)
+        if missing or written & fixed or written & set(made.looped):
+            raise NotationError(f"{stored}: axes of {piece.logical.name} must be stored once, fixed, or in the name: {sorted(missing)}")
+    return made
