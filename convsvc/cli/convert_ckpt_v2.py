@@ -1,0 +1,293 @@
+"""The drop-in for MindSpeed-LLM's `convert_ckpt_v2.py`: its flags, our conversion.
+
+    convert-ckpt-v2 --load-model-type hf --save-model-type mg --load-dir /hf --save-dir /mcore \\
+        --model-type-hf qwen3 --target-tensor-parallel-size 2
+
+The flags become a job, which runs here or, with `--submit URL`, on the service. Exit status 0, or 2 with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from convsvc.errors import ConvsvcError, JobError
+
+# The source tool's own list, in its order.
+MODEL_TYPES = (
+    "qwen3", "qwen3-moe", "deepseek2", "deepseek2-lite", "deepseek3", "deepseek32", "deepseek4", "deepseek4_base", "gemma2",
+    "glm45-air", "glm45", "glm5", "llama2", "qwen25", "bailing_mini", "qwen3-next", "qwen2-moe", "seed-oss", "magistral", "phi3.5",
+    "phi3.5-moe", "plm", "mamba2", "longcat", "minimax_m2", "HYV3",
+)  # fmt: skip
+FORMATS = {"hf": "huggingface", "mg": "mindspeed-llm"}
+# How a checkpoint was made. On the way back the source tool must be told again; here they are only compared with what the
+# checkpoint says of itself.
+CONVENTIONS = (
+    "noop_layers", "moe_grouped_gemm", "moe_tp_extend_ep", "mla_mm_split", "mtp_num_layers", "schedules_method", "transformer_impl",
+)  # fmt: skip
+# The source tool accepts these on the way back and takes the checkpoint's own values (convert_mg2hf.py:66-110).
+IGNORED_ON_THE_WAY_BACK = (
+    "target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size", "expert_tensor_parallel_size",
+    "num_layers_per_virtual_pipeline_stage", "num_layer_list", "num_layers", "first_k_dense_replace",
+)  # fmt: skip
+MAMBA_ONLY = ("hidden_size", "mamba_state_dim", "mamba_num_groups", "mamba_head_dim", "input_tp_rank", "input_pp_rank")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert as `argv` (default: the command line) says. Returns 0, or 2 after one line on stderr."""
+    try:
+        args = parse_flags(sys.argv[1:] if argv is None else argv)
+        job = job_from(args)
+        note_ignored(args)
+        return submit(job, args.submit) if args.submit else run_here(job)
+    except _HelpShown:
+        return 0
+    except ConvsvcError as error:
+        print(f"convert-ckpt-v2: error: {' '.join(error.one_line().split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"convert-ckpt-v2: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("convert-ckpt-v2: interrupted", file=sys.stderr)
+        return 130
+
+
+def job_of(argv: Sequence[str]) -> dict[str, Any]:
+    """The job that the flags describe. Pure: looks at no disk.
+
+    >>> job_of(["--load-model-type", "mg", "--save-model-type", "hf", "--load-dir", "/in", "--save-dir", "/out"])
+    {'source': {'format': 'mindspeed-llm', 'path': '/in'}, 'target': {'format': 'huggingface', 'path': '/out'}}
+
+    Raises JobError for an unknown flag, a wrong value, or flags that contradict each other.
+    """
+    return job_from(parse_flags(argv))
+
+
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags as the source tool spells them; what was not given is None."""
+    return _parser().parse_args(list(argv))
+
+
+def job_from(args: argparse.Namespace) -> dict[str, Any]:
+    load, save = args.load_model_type, args.save_model_type
+    if load == save == "hf":
+        raise JobError("converting hf to hf is not supported", do="give mg for --load-model-type or --save-model-type")
+    _refuse_foreign_flags(args)
+    job: dict[str, Any] = {
+        "source": {"format": FORMATS[load], "path": args.load_dir, **_source_fields(args)},
+        "target": {"format": FORMATS[save], "path": args.save_dir, **_target_fields(args)},
+    }
+    if args.model_type_hf:
+        job = {"model_type": args.model_type_hf, **job}
+    options = _options(args)
+    return {**job, "options": options} if options else job
+
+
+def run_here(job: dict[str, Any]) -> int:
+    """Run the job in this process: no server, no worker processes."""
+    config_dir = job["target"].get("config_dir")
+    if config_dir and not os.path.isdir(config_dir):
+        raise JobError(f"--hf-cfg-dir {config_dir}: there is no such directory")
+    from convsvc.conversion import convert
+
+    convert(job, engine="inline")
+    print(f"converted {job['source']['path']} to {job['target']['path']}")
+    return 0
+
+
+def submit(job: dict[str, Any], url: str) -> int:
+    """Run the job on the service at `url` and wait for it. Paths are made absolute: the service has another working directory."""
+    from convsvc.cli.watch import follow_job, submit_job
+
+    for place, key in (("source", "path"), ("target", "path"), ("target", "config_dir")):
+        if job[place].get(key):
+            job[place][key] = os.path.abspath(job[place][key])
+    job_id = submit_job(url, job)
+    print(f"submitted {job_id}")
+    follow_job(url, job_id)
+    return 0
+
+
+def note_ignored(args: argparse.Namespace) -> None:
+    """Say which flags have no effect, as the checkpoint's own args decide."""
+    if args.save_model_type != "hf" or args.model_type_hf == "mamba2":
+        return
+    given = [_flag(name) for name in IGNORED_ON_THE_WAY_BACK if getattr(args, name) is not None]
+    if given:
+        print(f"note: no effect, the checkpoint says how it is cut: {' '.join(given)}", file=sys.stderr)
+
+
+def _source_fields(args: argparse.Namespace) -> dict[str, Any]:
+    if args.load_model_type == "hf":
+        return {}
+    sizes = {"tensor_parallel_size": args.input_tp_rank, "pipeline_parallel_size": args.input_pp_rank}
+    stated = {name: getattr(args, name) for name in CONVENTIONS} if args.save_model_type == "hf" else {}
+    return _given({**sizes, **stated, "lora": _lora(args)})
+
+
+def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
+    if args.save_model_type == "hf":
+        return _given({"config_dir": args.hf_cfg_dir})
+    sizes = {
+        "tensor_parallel_size": args.target_tensor_parallel_size or 1,
+        "pipeline_parallel_size": args.target_pipeline_parallel_size or 1,
+        "expert_parallel_size": args.target_expert_parallel_size or 1,
+        "expert_tensor_parallel_size": args.expert_tensor_parallel_size,
+        "num_layers_per_virtual_pipeline_stage": args.num_layers_per_virtual_pipeline_stage,
+        "num_layer_list": args.num_layer_list,
+    }
+    return _given({**sizes, **{name: getattr(args, name) for name in CONVENTIONS}})
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    if args.load_model_type == "mg":
+        # mamba2's checkpoints hold no args: there the number of layers has to be said.
+        return _given({"num_layers": args.num_layers}) if args.model_type_hf == "mamba2" else {}
+    return _given({"num_layers": args.num_layers, "first_k_dense_replace": args.first_k_dense_replace})
+
+
+def _lora(args: argparse.Namespace) -> dict[str, Any] | None:
+    if args.lora_load is None and args.lora_r is None and args.lora_alpha is None and not args.lora_target_modules:
+        return None
+    if args.lora_r is None or args.lora_alpha is None:
+        raise JobError("merging LoRA adapters needs both --lora-r and --lora-alpha: the scale is alpha / r")
+    modules = args.lora_target_modules or None
+    return _given({"path": args.lora_load, "r": args.lora_r, "alpha": args.lora_alpha, "target_modules": modules})
+
+
+def _refuse_foreign_flags(args: argparse.Namespace) -> None:
+    if args.save_lora_to_hf:
+        also = " (and never together with --moe-grouped-gemm)" if args.moe_grouped_gemm else ""
+        raise JobError(f"--save-lora-to-hf is not supported{also}", do="leave it out to have the adapters merged into the weights")
+    if args.load_model_type == "hf" and (args.lora_load or args.lora_r or args.lora_alpha or args.lora_target_modules):
+        raise JobError("LoRA flags need --load-model-type mg: adapters are merged from mcore checkpoints")
+    if args.save_model_type == "mg" and args.hf_cfg_dir:
+        raise JobError("--hf-cfg-dir needs --save-model-type hf: an mcore checkpoint holds no config files")
+    given = [_flag(name) for name in MAMBA_ONLY if getattr(args, name) is not None]
+    if given and args.model_type_hf != "mamba2":
+        raise JobError(
+            f"{' '.join(given)}: for --model-type-hf mamba2 only", do="leave it out; the sizes are read from the checkpoint"
+        )
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+class _HelpShown(Exception):
+    """`--help` was answered; not an error."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises instead of ending the process: one line, no usage text before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise JobError(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise _HelpShown
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="convert-ckpt-v2",
+        allow_abbrev=False,
+        description="Convert a checkpoint between Hugging Face (hf) and MindSpeed-LLM mcore (mg); the flags of convert_ckpt_v2.py.",
+        epilog="example: convert-ckpt-v2 --load-model-type hf --save-model-type mg --load-dir /hf --save-dir /mcore "
+        "--model-type-hf qwen3 --target-tensor-parallel-size 2 --target-pipeline-parallel-size 2",
+    )
+    for add in (_add_places, _add_layout, _add_model, _add_lora, _add_mamba):
+        add(parser)
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--load-model-type", choices=["hf", "mg"], default="hf", help="what --load-dir holds (default hf)")
+    add("--save-model-type", choices=["mg", "hf"], default="mg", help="what to write (default mg)")
+    add("--load-dir", required=True, help="the checkpoint to read")
+    add("--save-dir", required=True, help="the directory to write")
+    add(
+        "--model-type-hf",
+        choices=MODEL_TYPES,
+        metavar="MODEL",
+        help=f"the model family (detected if left out): {', '.join(MODEL_TYPES)}",
+    )
+    add("--hf-cfg-dir", help="copy config and tokenizer files from here (to hf)")
+    add("--submit", metavar="URL", help="run on the convsvc service at URL instead of here")
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--target-tensor-parallel-size", type=_size, metavar="N")
+    add("--target-pipeline-parallel-size", type=_size, metavar="N")
+    add("--target-expert-parallel-size", type=_size, metavar="N")
+    add("--expert-tensor-parallel-size", type=_size, metavar="N", help="1, or the tensor parallel size (the default)")
+    add("--num-layers-per-virtual-pipeline-stage", type=_size, metavar="N")
+    add("--num-layer-list", type=_numbers, metavar="N,N,...", help="layers of each pipeline stage, e.g. 1,3,2,2")
+    add("--noop-layers", type=_distinct_numbers, metavar="N,N,...", help="layer numbers that hold nothing, e.g. 0,7")
+    add("--schedules-method", choices=["dualpipev"])
+    add("--moe-grouped-gemm", action="store_true", default=None)
+    add("--moe-tp-extend-ep", action="store_true", default=None)
+    add("--mla-mm-split", action="store_true", default=None)
+    add("--transformer-impl", choices=["local", "transformer_engine"])
+    add("--save-layer-by-layer", action="store_true", help="accepted; output is always streamed")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mtp-num-layers", type=_count, metavar="N", help="multi-token-prediction layers")
+    add("--num-layers", type=_size, metavar="N", help="convert only this many layers (debugging)")
+    add("--first-k-dense-replace", type=_count, metavar="N", help="with --num-layers: how many of them are dense")
+
+
+def _add_lora(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--lora-load", help="an mcore checkpoint with adapters to merge; without it they lie in --load-dir")
+    add("--lora-r", type=_size, metavar="N")
+    add("--lora-alpha", type=float, metavar="N")
+    add("--lora-target-modules", nargs="+", default=[], metavar="NAME")
+    add("--save-lora-to-hf", action="store_true")
+
+
+def _add_mamba(parser: argparse.ArgumentParser) -> None:
+    for name in MAMBA_ONLY:
+        parser.add_argument(_flag(name), type=_size, metavar="N", help="mamba2 only")
+
+
+def _size(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(smallest: int, text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < smallest:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {smallest}")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_at_least(0, part) for part in text.split(",")]
+
+
+def _distinct_numbers(text: str) -> list[int]:
+    numbers = _numbers(text)
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise argparse.ArgumentTypeError(f"{text!r} names layer {twice[0]} twice")
+    return numbers
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
