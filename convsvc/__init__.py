@@ -1,0 +1,34 @@
+"""convsvc: checkpoint conversion for large models, as a service and as a library.
+
+    import convsvc
+    convsvc.plan(job)                 # what would be done
+    convsvc.convert(job)              # do it here
+    convsvc.Client().submit(job)      # have the service do it
+
+A job is a dict, JSON or YAML text, or a `convsvc.spec.Job`. Names are loaded when they are first used: `import convsvc` is instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convsvc import plan
+    from convsvc.client import Client
+    from convsvc.conversion import convert
+
+    __version__: str
+
+__all__ = ["convert", "plan", "Client", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("convsvc")
+    if name == "plan":
+        return import_module("convsvc.plan")  # the package itself is callable
+    if name in ("convert", "Client"):
+        return getattr(import_module({"convert": "convsvc.conversion", "Client": "convsvc.client"}[name]), name)
+    raise AttributeError(f"module 'convsvc' has no attribute {name!r}")
