@@ -1,0 +1,73 @@
+"""The commands that run on this machine, without a server: `convert`, `plan`, `verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+from convsvc.cli.job_file import job_from, job_options
+from convsvc.cli.options import in_bytes, json_option, print_fields, print_json
+
+
+@click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
+@job_options
+@click.option(
+    "--engine", type=click.Choice(["inline", "process", "ray"]), default="process", show_default=True, help="Where tasks run."
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once (default: what the engine finds).")
+@click.option("--ray-address", metavar="HOST:PORT", help="A running Ray cluster, with --engine ray.")
+@json_option
+def convert(engine: str, workers: int | None, ray_address: str | None, as_json: bool, **job: Any) -> None:
+    """Run a job here and wait until the target is in place."""
+    wanted = job_from(**job)
+    from convsvc.cli.progress import ShownRun, make_display
+    from convsvc.conversion import convert as run_job
+
+    display = make_display()
+    try:
+        result = run_job(wanted, engine=engine, workers=workers, ray_address=ray_address, listener=ShownRun(display))
+    finally:
+        display.close()
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"converted to {wanted['target']['path']}{_amount(result)}")
+
+
+@click.command(epilog="Example: convsvc plan job.json")
+@job_options
+@json_option
+def plan(as_json: bool, **job: Any) -> None:
+    """Say what a job would do: proof that source and target match, files, tasks, bytes. Reads headers, writes nothing."""
+    wanted = job_from(**job)
+    from convsvc.plan.planner import make_plan
+    from convsvc.spec import parse_job
+
+    summary = make_plan(parse_job(wanted)).summary()
+    if as_json:
+        print_json(summary)
+    else:
+        print_fields(summary)
+
+
+@click.command(epilog="Example: convsvc verify job.json")
+@job_options
+@json_option
+def verify(as_json: bool, **job: Any) -> None:
+    """Compare the target of a job that was run with its source, byte for byte; writes nothing."""
+    wanted = job_from(**job)
+    from convsvc.conversion import verify as compare
+
+    result = compare(wanted)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{wanted['target']['path']} holds what {wanted['source']['path']} holds")
+
+
+def _amount(result: Any) -> str:
+    facts = asdict(result) if is_dataclass(result) and not isinstance(result, type) else {}
+    written = facts.get("bytes_written")
+    return f", {in_bytes(written)} written" if isinstance(written, int) else ""

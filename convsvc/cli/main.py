@@ -1,0 +1,87 @@
+"""The `convsvc` command: which commands there are, and how every error looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from convsvc.cli.lazy import LazyCommand, LazyGroup
+from convsvc.errors import ConvsvcError
+
+DEBUG = "CONVSVC_DEBUG"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+COMMANDS = {
+    "convert": LazyCommand("convsvc.cli.local:convert", "Run a job here, without a server."),
+    "plan": LazyCommand("convsvc.cli.local:plan", "Say what a job would do, and do nothing."),
+    "verify": LazyCommand("convsvc.cli.local:verify", "Compare an existing target with its source, byte for byte."),
+    "inspect": LazyCommand("convsvc.cli.inspect:inspect", "Say what a checkpoint is and what it lacks."),
+    "serve": LazyCommand("convsvc.cli.serve:serve", "Run the service: its API and its executor."),
+    "executor": LazyCommand("convsvc.cli.serve:executor", "Run an executor alone, for a service started with --no-executor."),
+    "submit": LazyCommand("convsvc.cli.submit:submit", "Send a job to the service."),
+    "ps": LazyCommand("convsvc.cli.jobs:ps", "List the service's jobs."),
+    "inspect-job": LazyCommand("convsvc.cli.jobs:inspect_job", "Show one job with its tasks."),
+    "logs": LazyCommand("convsvc.cli.jobs:logs", "Print a job's log."),
+    "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
+    "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
+    "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
+    "families": LazyCommand("convsvc.cli.inspect:families", "List the model families."),
+    "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: convsvc convert job.json",
+)
+@click.option("--debug", is_flag=True, help=f"Show a traceback with every error (also {DEBUG}=1).")
+def cli(debug: bool) -> None:
+    """Convert checkpoints of large models from one layout into another, here or on a service."""
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; an error becomes text on stderr, made from its message, facts and `do`."""
+    try:
+        status = cli.main(args=None if argv is None else list(argv), prog_name="convsvc", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("convsvc: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader of the pipe has gone (`| head`); nothing to tell it
+        return 0
+    except Exception as error:
+        return report(error)
+
+
+def report(error: Exception) -> int:
+    """Print the error for a person and return the exit status that belongs to it."""
+    if os.environ.get(DEBUG) == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, ConvsvcError):
+        print(f"convsvc: {error.title}: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, OSError):
+        print(f"convsvc: {error}", file=sys.stderr)
+        return 5
+    print(
+        f"convsvc: internal error: {type(error).__name__}: {error}\n  do: run it again with {DEBUG}=1 and report it",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

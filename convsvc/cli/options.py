@@ -1,0 +1,87 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar
+
+import click
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def url_option(function: Function) -> Function:
+    return click.option("--url", envvar="CONVSVC_URL", default=DEFAULT_URL, show_default=True, help="The service ($CONVSVC_URL).")(
+        function
+    )
+
+
+def json_option(function: Function) -> Function:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, or a view of the client's, as JSON; times as ISO 8601."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print left-aligned columns; plain text, so that it can be cut and grepped."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: dict[str, Any], indent: str = "") -> None:
+    """Print a nested dict a line a value; what is None or empty is left out."""
+    width = max((len(str(name)) for name in fields), default=0)
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            click.echo(f"{indent}{name}")
+            print_fields(value, indent + "  ")
+        elif isinstance(value, list | tuple) and any(isinstance(item, str) and " " in item for item in value):
+            click.echo(f"{indent}{name}")
+            for item in value:
+                click.echo(f"{indent}  {item}")
+        elif value is not None and value not in ({}, [], ()):
+            click.echo(f"{indent}{str(name).ljust(width)}  {_shown(str(name), value)}")
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> in_bytes(1536), in_bytes(12)
+    ('1.5 KiB', '12 B')
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
+        return in_bytes(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        value.isoformat()
+        if hasattr(value, "isoformat")
+        else asdict(value)
+        if is_dataclass(value) and not isinstance(value, type)
+        else str(value)
+    )

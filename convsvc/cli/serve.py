@@ -1,0 +1,59 @@
+"""`convsvc serve` and `convsvc executor`: the two processes of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def engine_options(function: Function) -> Function:
+    """Where the jobs are, and where their tasks run."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--database-url", envvar="CONVSVC_DATABASE_URL", help="SQLAlchemy URL of the job store (default: SQLite)."
+            ),
+            click.option(
+                "--engine",
+                type=click.Choice(["ray", "process", "inline"]),
+                default="ray",
+                show_default=True,
+                help="Where tasks run.",
+            ),
+            click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once (default: what the engine finds)."),
+            click.option(
+                "--ray-address",
+                envvar="CONVSVC_RAY_ADDRESS",
+                metavar="HOST:PORT",
+                help="A running Ray cluster (default: a local one).",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command(epilog="Example: convsvc serve --port 8765 --engine process")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@engine_options
+@click.option("--no-executor", is_flag=True, help="The API only; run `convsvc executor` elsewhere.")
+@click.option("--insecure-no-auth", is_flag=True, help="Listen beyond loopback although nothing asks for a token.")
+def serve(**settings: Any) -> int | None:
+    """Run the service: the HTTP API and, as a process of its own, the executor."""
+    from convsvc.service.serve import serve as run
+
+    return run(**settings)
+
+
+@click.command(epilog="Example: convsvc executor --database-url sqlite:////var/lib/convsvc/convsvc.db --engine process")
+@engine_options
+def executor(**settings: Any) -> int | None:
+    """Run an executor: it takes queued jobs from the job store and drives them."""
+    from convsvc.service.executor import run_executor as run
+
+    return run(**settings)

@@ -1,0 +1,20 @@
+"""`convsvc version`."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import click
+
+from convsvc.cli.options import json_option, print_json
+
+
+@click.command(epilog="Example: convsvc version --json")
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version."""
+    if as_json:
+        print_json({"convsvc": metadata.version("convsvc"), "python": platform.python_version()})
+    else:
+        click.echo(f"convsvc {metadata.version('convsvc')}")

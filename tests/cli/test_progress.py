@@ -1,0 +1,79 @@
+"""Progress as plain lines, from the driver's calls and from the service's events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from convsvc.cli.progress import Bar, Lines, ShownRun, make_display
+from convsvc.cli.watch import ended_well, show_event
+from convsvc.errors import Canceled, PlanError, ServiceError
+from convsvc.service.views import EventView, JobView
+
+
+def event(kind: str, **data: Any) -> EventView:
+    return EventView(1, datetime.now(timezone.utc), kind, data)
+
+
+def job(state: str, error: dict[str, Any] | None = None) -> JobView:
+    now = datetime.now(timezone.utc)
+    return JobView("j1", None, None, state, 1, "/in", "/out", False, now, now, now, error=error)
+
+
+@dataclass
+class Recorder(Lines):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_run_here_is_told_in_phases() -> None:
+    shown = Recorder()
+    run = ShownRun(shown)
+    run.phase("write", 2)
+    run.task_done(0, {"bytes_written": 1024})
+    run.task_failed(1, {"message": "disk gone"}, will_retry=True)
+    run.task_done(1, {"bytes_written": 1024})
+    assert shown.lines == ["write, 2 tasks", "task 1: disk gone; trying again", "write 2/2 tasks, 2.0 KiB"]
+
+
+def test_a_job_on_the_service_is_told_from_its_events() -> None:
+    shown = Recorder()
+    show_event(shown, event("planned", model_type="qwen3", tasks=1, bytes=10))
+    show_event(shown, event("phase", phase="write", total=1))
+    show_event(shown, event("task", number=0, name="layer 0", state="done", tasks_done=1, tasks_total=1, bytes_done=10))
+    show_event(shown, event("state", state="succeeded", before="verifying"))
+    assert shown.lines == ["planned: qwen3, 1 tasks", "write, 1 tasks", "write 1/1 tasks, 10 B", "succeeded"]
+
+
+def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    display = make_display()
+    assert isinstance(display, Lines)
+    display.phase("write", 3)
+    assert capsys.readouterr().err == "write, 3 tasks\n"
+
+
+def test_a_bar_takes_the_same_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar.advance(1, 2, 10)
+    bar.phase("seal", 0)
+    bar.line("[not markup]")
+    bar.close()
+    assert "[not markup]" in capsys.readouterr().err
+
+
+def test_a_job_that_failed_raises_the_error_it_failed_with() -> None:
+    with pytest.raises(PlanError, match="no cover"):
+        ended_well(job("failed", PlanError("no cover").as_dict()))
+
+
+@pytest.mark.parametrize(("state", "kind"), [("canceled", Canceled), ("running", ServiceError)])
+def test_a_job_that_did_not_succeed_is_an_error(state: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="j1"):
+        ended_well(job(state))
