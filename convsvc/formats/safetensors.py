@@ -1,0 +1,178 @@
+"""safetensors: an 8-byte length, that many bytes of JSON, then the tensors without a gap.
+
+Facts as in the reference implementation (safetensors 0.4 to 0.8, `SafeTensors::read_metadata`): a header of at most 100 MB,
+which begins with "{" and may end in spaces; offsets count from the end of the header; tensors neither overlap nor leave holes
+and together reach the end of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+from convsvc.errors import FormatError, TargetError
+from convsvc.formats.base import FileIndex, Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_safetensors
+from convsvc.formats.regular_file import RegularFile, open_regular
+from convsvc.tensors.dtypes import SIZES
+
+needs_crc = False
+
+MAX_HEADER_BYTES = 100_000_000
+# Values in a header's JSON, counted before it is parsed: 100 MB of "[[],[],..." would become 2 GB of Python objects.
+MAX_HEADER_VALUES = 8_000_000
+_METADATA = "__metadata__"
+_SHOWN_FAULTS = 10
+_AGAIN = "copy or download the file again; if it stays so, the program that wrote it is broken"
+_PT: Mapping[str, str] = MappingProxyType({"format": "pt"})
+
+
+def read_index(path: str | os.PathLike[str]) -> FileIndex:
+    """Where the tensors of a safetensors file lie, from its header alone. `tensors` are in the order of their bytes.
+
+    Raises FormatError naming the file, the tensor, what was found and what was expected.
+    """
+    with open_regular(path) as file:
+        header, data_start = _read_header(file)
+        metadata = _checked_metadata(file.path, header.pop(_METADATA, {}))
+        tensors = _checked_tensors(file, header, data_start)
+    return FileIndex(file.path, file.size_bytes, tensors, {tensor.name: tensor for tensor in tensors}, metadata)
+
+
+def plan_skeleton(tensors: Sequence[TensorSpec], metadata: Mapping[str, str] = _PT, *, align: int = 4096) -> Skeleton:
+    """A new file with these tensors, one after the other in the given order, the first of them `align`-aligned. Pure.
+
+    The header is filled up with spaces, which every reader skips, so that the data begins where direct I/O can reach it.
+    Raises TargetError for names that occur twice and for a header over 100 MB.
+
+    >>> plan_skeleton([TensorSpec("w", "BF16", (2, 3))]).tensors
+    (StoredTensor(name='w', dtype='BF16', shape=(2, 3), file_offset=4096),)
+    """
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    stop = 0
+    for tensor in tensors:
+        if tensor.name in header or tensor.name == _METADATA:
+            raise TargetError(f"a safetensors file cannot hold two entries named {tensor.name!r}")
+        start, stop = stop, stop + tensor.size_bytes
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, stop]}
+    head = _encode_header(header, align)
+    stored = [
+        StoredTensor(tensor.name, tensor.dtype, tensor.shape, len(head) + header[tensor.name]["data_offsets"][0])
+        for tensor in tensors
+    ]
+    return Skeleton(len(head) + stop, tuple(stored), ((0, head),))
+
+
+def seal(skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes], ...]:
+    """Nothing: a safetensors file has no checksums."""
+    return ()
+
+
+def _encode_header(header: Mapping[str, Any], align: int) -> bytes:
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise TargetError("a tensor's name cannot be written as UTF-8", facts=[str(error)]) from None
+    size = -(-(8 + len(text)) // align) * align - 8
+    if size > MAX_HEADER_BYTES:
+        raise TargetError(f"{len(header)} tensors need a header of {size} bytes, safetensors allows {MAX_HEADER_BYTES}")
+    return size.to_bytes(8, "little") + text.ljust(size)
+
+
+def _read_header(file: RegularFile) -> tuple[dict[str, Any], int]:
+    head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the header")
+    size = int.from_bytes(head[:8], "little")
+    if not looks_like_safetensors(head):
+        what, do = describe(head)
+        raise FormatError(f"{file.path} is not a safetensors file", facts=[f"it is {what}"], do=do)
+    raw = file.read(8, size, "the header")
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_HEADER_VALUES:
+        raise FormatError(f"the header of {file.path} has over {MAX_HEADER_VALUES} values")
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)
+        "".join(header).encode()  # a lone surrogate is JSON, but no name that anybody could write or print
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header of {file.path} is not valid JSON", facts=[str(error)], do=_AGAIN) from None
+    if not isinstance(header, dict):
+        raise FormatError(f"the header of {file.path} is not a JSON object", do=_AGAIN)
+    return header, 8 + size
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice!r} occurs twice")
+    return found
+
+
+def _checked_metadata(path: str, metadata: Any) -> Mapping[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FormatError(f"{_METADATA} of {path} is not an object of strings", do=_AGAIN)
+    return metadata
+
+
+def _checked_tensors(file: RegularFile, header: dict[str, Any], data_start: int) -> tuple[StoredTensor, ...]:
+    spans: list[tuple[int, int, StoredTensor]] = []
+    faults: list[str] = []
+    for name, entry in header.items():
+        fault = _entry_fault(entry, file.size_bytes - data_start)
+        if fault:
+            faults.append(f"{name}: {fault}")
+            continue
+        start, stop = entry["data_offsets"]
+        spans.append((start, stop, StoredTensor(name, entry["dtype"], tuple(entry["shape"]), data_start + start)))
+    spans.sort(key=lambda span: span[:2])
+    faults += [] if faults else _cover_faults(spans, file.size_bytes - data_start)
+    if faults:
+        shown = faults[:_SHOWN_FAULTS]
+        shown += [f"and {len(faults) - _SHOWN_FAULTS} more"] if len(faults) > _SHOWN_FAULTS else []
+        raise FormatError(f"the header of {file.path} contradicts itself or the file", facts=shown, do=_AGAIN)
+    return tuple(tensor for _, _, tensor in spans)
+
+
+def _entry_fault(entry: Any, data_bytes: int) -> str | None:
+    """What is wrong with one tensor's entry, in words; None if nothing is."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        return "its entry is not an object of dtype, shape and data_offsets"
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        return f"unknown dtype {str(dtype)[:40]!r}; known are {', '.join(sorted(SIZES))}"
+    if not _are_counts(shape):
+        return "its shape is not a list of counts"
+    if not _are_counts(offsets) or len(offsets) != 2:
+        return "its data_offsets are not two counts"
+    start, stop = offsets
+    if start > stop or stop > data_bytes:
+        return f"its data_offsets [{start}, {stop}] are not within the file's {data_bytes} bytes of data (is the file cut short?)"
+    size = prod(shape) * SIZES[dtype]
+    return (
+        None if size == stop - start else f"{dtype} {shape} takes {size} bytes, its data_offsets [{start}, {stop}] {stop - start}"
+    )
+
+
+def _are_counts(value: Any) -> bool:
+    # Up to 2**53, far over any file and safe in every JSON reader; `type`, since True is an int as well.
+    return isinstance(value, list) and len(value) <= 64 and all(type(item) is int and 0 <= item <= 2**53 for item in value)
+
+
+def _cover_faults(spans: Sequence[tuple[int, int, StoredTensor]], data_bytes: int) -> list[str]:
+    """Where the tensors, sorted by their offsets, overlap, leave a hole, or do not reach the end."""
+    faults: list[str] = []
+    if spans and spans[0][0] > 0:
+        faults.append(f"{spans[0][0]} bytes before {spans[0][2].name} belong to no tensor")
+    for (_, stop, before), (start, _, after) in pairwise(spans):
+        if start < stop:
+            faults.append(f"{before.name} and {after.name} overlap by {stop - start} bytes")
+        elif start > stop:
+            faults.append(f"{start - stop} bytes between {before.name} and {after.name} belong to no tensor")
+    end = spans[-1][1] if spans else 0
+    if not faults and end != data_bytes:
+        faults.append(f"the tensors end at byte {end} of the data, the file has {data_bytes}")
+    return faults
