@@ -99,7 +99,8 @@ def check_sizes(parallel: Parallel, num_experts: int) -> None:
     """Raise LayoutError for sizes that contradict each other, whatever the layers are."""
     if parallel.etp not in (1, parallel.tp):
         raise LayoutError(
-            f"expert_tensor_parallel_size is {parallel.etp}; it must be 1 or tensor_parallel_size, {parallel.tp}", do="leave it out for tp"
+            f"expert_tensor_parallel_size is {parallel.etp}; it must be 1 or tensor_parallel_size, {parallel.tp}",
+            do="leave it out for tp",
         )
     if parallel.ep > 1 and not num_experts:
         raise LayoutError(f"expert_parallel_size is {parallel.ep}, but the model has no experts", do="use 1")
@@ -124,7 +125,9 @@ def slice_evenly(axis: str, size: int, parts: int, index: int, why: str) -> tupl
     Raises LayoutError, naming the axis, its size and what wanted to cut it.
     """
     if size % parts:
-        raise LayoutError(f"{axis} has {size} elements, which {why} {parts} does not divide", details={"axis": axis, "size": size, "parts": parts})
+        raise LayoutError(
+            f"{axis} has {size} elements, which {why} {parts} does not divide", details={"axis": axis, "size": size, "parts": parts}
+        )
     step = size // parts
     return index * step, (index + 1) * step
 
@@ -135,7 +138,9 @@ def _check_noop(noop: tuple[int, ...], positions: int) -> None:
         raise LayoutError(f"noop_layers names {', '.join(map(str, twice))} more than once")
     outside = [at for at in noop if not 0 <= at < positions]
     if outside:
-        raise LayoutError(f"noop_layers names {', '.join(map(str, outside))}; with them included there are layers 0 to {positions - 1}")
+        raise LayoutError(
+            f"noop_layers names {', '.join(map(str, outside))}; with them included there are layers 0 to {positions - 1}"
+        )
 
 
 def _chunks(positions: int, parallel: Parallel) -> int | None:
@@ -180,7 +185,9 @@ def _interleaved(positions: int, parallel: Parallel) -> list[Slot]:
         )
     per_stage = _divide(positions, parallel.pp, "pipeline_parallel_size")
     if per_stage % size:
-        raise LayoutError(f"a pipeline stage has {per_stage} layers, which num_layers_per_virtual_pipeline_stage {size} does not divide")
+        raise LayoutError(
+            f"a pipeline stage has {per_stage} layers, which num_layers_per_virtual_pipeline_stage {size} does not divide"
+        )
     return [Slot(at // size % parallel.pp, at // size // parallel.pp, at % size) for at in range(positions)]
 
 
@@ -190,11 +197,15 @@ def _v_shape(positions: int, parallel: Parallel) -> list[Slot]:
         raise LayoutError("schedules_method dualpipev needs two or more pipeline stages; pipeline_parallel_size is 1")
     per_stage = _divide(positions, parallel.pp, "pipeline_parallel_size")
     if per_stage % 2:
-        raise LayoutError(f"schedules_method dualpipev halves every pipeline stage, but {positions} layers over {parallel.pp} stages are {per_stage} each")
+        raise LayoutError(
+            f"schedules_method dualpipev halves every pipeline stage, but {positions} layers over {parallel.pp} stages are {per_stage} each"
+        )
     size = per_stage // 2
     stated = parallel.layers_per_virtual_stage
     if stated is not None and stated != size:
-        raise LayoutError(f"schedules_method dualpipev makes chunks of {size} layers; num_layers_per_virtual_pipeline_stage says {stated}")
+        raise LayoutError(
+            f"schedules_method dualpipev makes chunks of {size} layers; num_layers_per_virtual_pipeline_stage says {stated}"
+        )
     down = [Slot(at // size, 0, at % size) for at in range(positions // 2)]
     back = [Slot(parallel.pp - 1 - at // size, 1, at % size) for at in range(positions // 2)]
     return down + back

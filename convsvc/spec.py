@@ -58,7 +58,9 @@ class HuggingFaceTarget(Strict):
 class Lora(Strict):
     """Adapters in the source, merged into the weights they belong to."""
 
-    path: str | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
+    path: str | None = Field(
+        None, description="A second checkpoint with the adapters; without it they lie beside the base weights."
+    )
     r: Size
     alpha: Annotated[float, Field(gt=0)]
     target_modules: tuple[str, ...] = ()
@@ -87,7 +89,11 @@ class Options(Strict):
     num_layers: Size | None = Field(None, description="Convert a model of this many layers only (debugging).")
     first_k_dense_replace: Count | None = Field(None, description="With num_layers: how many of them are dense (debugging).")
     vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")
-    max_shard_size: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?B|B)$", description='Hugging Face shards, e.g. "5GB". Without it: one shard a layer.')
+    max_shard_size: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?B|B)$",
+        description='Hugging Face shards, e.g. "5GB". Without it: one shard a layer.',
+    )
     verify: Literal["none", "digest", "roundtrip"] = "digest"
     on_exists: Literal["error", "overwrite", "resume"] = "error"
 

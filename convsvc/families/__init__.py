@@ -33,7 +33,9 @@ def find_family(stated: str | None, facts: Facts) -> Family:
         if facts.get("model_type") in family.model_types:
             return family
     shown = f"architectures {facts.get('architectures')}, model_type {facts.get('model_type')!r}"
-    raise JobError(f"{facts.origin} does not show a model family convsvc knows ({shown})", do=f"state model_type: {', '.join(FAMILIES)}")
+    raise JobError(
+        f"{facts.origin} does not show a model family convsvc knows ({shown})", do=f"state model_type: {', '.join(FAMILIES)}"
+    )
 
 
 def _named(name: str) -> Family:

@@ -55,7 +55,9 @@ class Facts:
         names = NAMES.get(what, (what,))
         value = self.get(*names, default=default)
         if value is None:
-            raise SourceError(f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without")
+            raise SourceError(
+                f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
             raise SourceError(f"{self.origin}: {' or '.join(names)} is {value!r}; it must be a whole number")
         return int(value)

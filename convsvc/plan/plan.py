@@ -5,21 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from convsvc.dialects.base import SideFile
 from convsvc.formats.base import Skeleton
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
-
-
-@dataclass(frozen=True, slots=True)
-class SideFile:
-    """A file of the target that is not tensors: its relative path, and its text or the file it is copied from.
-
-    `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete.
-    """
-
-    path: str
-    text: str | None = None
-    copy_from: str | None = None
-    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +64,6 @@ class Plan:
             "facts": self.facts,
             "notes": list(self.notes),
         }
+
+
+__all__ = ["Plan", "SideFile"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 
 Order = tuple[tuple[str, ...], ...]
 
@@ -18,7 +18,7 @@ class NotationError(ValueError):
     """A declaration is not well formed. A programmer's mistake, never a user's."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_axes(text: str) -> tuple[str, ...]:
     """The axis names of a logical tensor.
 
@@ -31,7 +31,7 @@ def parse_axes(text: str) -> tuple[str, ...]:
     return axes
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_order(text: str) -> Order:
     """The merged axes of a stored tensor, outermost first.
 

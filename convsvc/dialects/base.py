@@ -1,0 +1,131 @@
+"""What a dialect is: how one framework names and lays out the logical tensors, and its directories.
+
+A dialect answers twice with the same declarations: which stored tensors a checkpoint of this model must hold (to read it), and
+which one it shall write. Reading opens headers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from convsvc.families.facts import Facts
+from convsvc.families.model import Model
+from convsvc.formats.base import Skeleton, StoredTensor
+from convsvc.spec import Options
+from convsvc.tensors.blocks import Laid
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored tensor of a layout: the file it lies in, and the scope it belongs to.
+
+    `file` is relative to the checkpoint; empty where the name alone tells (Hugging Face: any shard). `unit` is the scope's logical
+    prefix: what belongs together in a task or a shard.
+    """
+
+    file: str
+    laid: Laid
+    unit: str
+
+    def key(self, name: str | None = None) -> tuple[str, str]:
+        return self.file, name or self.laid.name
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file with tensors: its absolute path, its `formats/` name, and its size and time as they were when it was indexed."""
+
+    path: str
+    format: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stored tensor that is there: number of its file, and where it lies in it."""
+
+    file: int
+    tensor: StoredTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A source checkpoint, from its headers.
+
+    `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
+    its layout needs beside the model. `ignored` are sentences about what is there and is no weight.
+    """
+
+    path: str
+    files: tuple[SourceFile, ...]
+    found: Mapping[tuple[str, str], Found]
+    facts: Facts
+    settings: Any = None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file of the target: its path relative to the target, its format, and its skeleton; tensors in it bear the entries' names."""
+
+    path: str
+    format: str
+    skeleton: Skeleton
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file of the target that is not tensors: its relative path, and its text or the file it is copied from.
+
+    `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete.
+    """
+
+    path: str
+    text: str | None = None
+    copy_from: str | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Everything a target consists of, and `notes` for what a user should know about it."""
+
+    files: tuple[NewFile, ...]
+    side_files: tuple[SideFile, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Dialect(Protocol):
+    """The two questions, and what a new checkpoint's files are."""
+
+    name: str
+
+    def open(self, source: Any) -> Checkpoint:
+        """What lies at `source.path`, from headers alone. Raises SourceError, FormatError."""
+
+    def read_settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
+        """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
+
+    def write_settings(self, target: Any, model: Model) -> Any:
+        """How the target shall be laid out. Raises LayoutError."""
+
+    def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
+        """The stored tensors of this model. Pure. Raises LayoutError."""
+
+    def ignores(self, key: tuple[str, str], model: Model) -> str | None:
+        """Why a stored tensor that no entry claims may be left out; None if it may not."""
+
+    def output(
+        self,
+        target: Any,
+        model: Model,
+        settings: Any,
+        facts: Facts,
+        entries: tuple[Entry, ...],
+        dtypes: tuple[str, ...],
+        options: Options,
+    ) -> tuple[tuple[Entry, ...], Output]:
+        """The target's files. `dtypes` are the entries'; the entries come back with their file filled in."""

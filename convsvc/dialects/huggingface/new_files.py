@@ -1,0 +1,127 @@
+"""A new Hugging Face directory: shards, index, and the files copied from config_dir."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.errors import JobError
+from convsvc.families.facts import Facts
+from convsvc.families.model import Model
+from convsvc.formats import safetensors
+from convsvc.formats.base import TensorSpec
+from convsvc.spec import HuggingFaceTarget, Options
+
+INDEX = "model.safetensors.index.json"
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+# What describes a model beside its weights: configuration, tokenizer, chat template, the model's own code, the licence.
+COPIED = re.compile(r"(?!.*\.index\.json$)(.*\.json|tokenizer.*|.*\.model|.*\.jinja|.*\.py|merges\.txt|vocab.*|LICENSE.*|README\.md)$")
+TORCH_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def output(
+    target: HuggingFaceTarget,
+    model: Model,
+    settings: None,
+    facts: Facts,
+    entries: tuple[Entry, ...],
+    dtypes: tuple[str, ...],
+    options: Options,
+) -> tuple[tuple[Entry, ...], Output]:
+    """One shard a layer, or shards of at most max_shard_size; with several, an index."""
+    written = [at for at, entry in enumerate(entries) if not entry.laid.optional]
+    specs = [TensorSpec(entries[at].laid.name, dtypes[at], entries[at].laid.shape) for at in written]
+    units = [entries[at].unit for at in written]
+    shards = _by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else _by_layer(specs, units)
+    names = shard_names(len(shards))
+    files = tuple(NewFile(name, "safetensors", safetensors.plan_skeleton(shard)) for name, shard in zip(names, shards, strict=True))
+    file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
+    placed = tuple(replace(entries[at], file=file_of[entries[at].laid.name]) for at in written)
+    side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
+    copied, notes = _config_files(target.config_dir, model, {spec.dtype for spec in specs}, options)
+    return placed, Output(files, (*copied, *side), tuple(notes))
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "5GB", "200MiB".
+
+    >>> parse_size("1.5MiB")
+    1572864
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*(\w*?)B", text)
+    if not match or match[2] not in UNITS:
+        raise JobError(f"options.max_shard_size is {text!r}; it must be a number and B, KB, MB, GB, TB or KiB, MiB, GiB, TiB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def shard_names(count: int) -> list[str]:
+    """model.safetensors for one file; else numbered as transformers does."""
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{at:05d}-of-{count:05d}.safetensors" for at in range(1, count + 1)]
+
+
+def _by_layer(specs: Sequence[TensorSpec], units: Sequence[str]) -> list[list[TensorSpec]]:
+    """A shard for each layer; what stands before the first layer goes with it, what stands after the last with that."""
+    shards: list[list[TensorSpec]] = [[]]
+    current: str | None = None
+    for spec, unit in zip(specs, units, strict=True):
+        is_layer = unit.endswith(".")
+        if is_layer and current is not None and unit != current:
+            shards.append([])
+        if is_layer:
+            current = unit
+        shards[-1].append(spec)
+    return shards
+
+
+def _by_size(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
+    """Filled in order; a tensor larger than the limit has a shard of its own."""
+    shards: list[list[TensorSpec]] = [[]]
+    size = 0
+    for spec in specs:
+        if shards[-1] and size + spec.size_bytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(spec)
+        size += spec.size_bytes
+    return shards
+
+
+def _index(specs: Sequence[TensorSpec], file_of: Mapping[str, str]) -> str:
+    total = sum(spec.size_bytes for spec in specs)
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=2) + "\n"
+
+
+def _config_files(config_dir: str | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[str]]:
+    if config_dir is None:
+        return [], ["no config_dir is given: the target has weights only, no config.json and no tokenizer"]
+    root = Path(config_dir)
+    if not root.is_dir():
+        raise JobError(f"target.config_dir {root} is not a directory")
+    if not (root / "config.json").is_file():
+        raise JobError(f"target.config_dir {root} has no config.json")
+    files = [
+        SideFile(path.name, copy_from=str(path.resolve())) for path in sorted(root.iterdir()) if path.is_file() and COPIED.match(path.name)
+    ]
+    config, changes = _adapt(json.loads((root / "config.json").read_text(encoding="utf-8")), model, dtypes, options)
+    if changes:
+        files = [file for file in files if file.path != "config.json"] + [SideFile("config.json", text=json.dumps(config, indent=2) + "\n")]
+    return files, [f"config.json of {root} was changed: {', '.join(changes)}"] if changes else []
+
+
+def _adapt(config: dict[str, Any], model: Model, dtypes: set[str], options: Options) -> tuple[dict[str, Any], list[str]]:
+    """The configuration with what the job changed: layers and dtype. Nothing else is touched."""
+    wanted: dict[str, Any] = {}
+    if model.num_layers != model.hidden_layers:
+        wanted["num_hidden_layers"] = model.num_layers
+    if options.dtype is not None and len(dtypes & set(TORCH_DTYPES)) == 1:
+        (dtype,) = dtypes & set(TORCH_DTYPES)
+        wanted["dtype" if "dtype" in config else "torch_dtype"] = TORCH_DTYPES[dtype]
+    changes = [f"{name} {config.get(name)} -> {value}" for name, value in wanted.items() if config.get(name) != value]
+    return config | wanted, changes

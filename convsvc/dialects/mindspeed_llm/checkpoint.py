@@ -1,0 +1,144 @@
+"""Opening a checkpoint: the tracker, the rank directories, and each rank file's header."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.huggingface.checkpoint import index_file
+from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
+from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts
+from convsvc.families.model import Model
+from convsvc.formats.base import FileIndex, StoredTensor
+from convsvc.parallel import ranks
+from convsvc.spec import MegatronSource
+
+TRACKER = "latest_checkpointed_iteration.txt"
+LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "expert_model_parallel_size", "num_layers")
+
+
+def open(source: MegatronSource) -> Checkpoint:
+    """Every rank file's header; the args of the first, which all others must repeat."""
+    root = Path(source.path)
+    if not root.is_dir():
+        raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
+    folder = _iteration_folder(root, source.iteration)
+    files: list[SourceFile] = []
+    found: dict[tuple[str, str], Found] = {}
+    saved: Mapping[str, Any] | None = None
+    ignored: set[str] = set()
+    for path in _rank_files(folder):
+        index, file = index_file(path)
+        args = _args_of(index, path)
+        saved = saved or args
+        _same_layout(saved, args, path)
+        relative = str(path.relative_to(root))
+        for tensor in index.tensors:
+            if _is_model(tensor.name):
+                found[relative, tensor.name] = Found(len(files), tensor)
+        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
+        files.append(file)
+    facts = Facts(saved or {}, f"the args saved in {folder}")
+    name = "" if folder == root else folder.name
+    return Checkpoint(str(root), tuple(files), found, facts, name, tuple(sorted(ignored)))
+
+
+def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) -> Settings:
+    """The layout the saved args state. How experts and norms are named is seen from the names themselves."""
+    parallel = read_parallel(checkpoint.facts)
+    names = {key[1] for key in checkpoint.found}
+    settings = Settings(
+        parallel,
+        padded_vocab=_stored_vocab(checkpoint, parallel.tp) or model.sizes["vocab"],
+        grouped_gemm=any(re.search(r"\.experts\.(weight1|linear_fc1\.weight\d+)$", each) for each in names),
+        transformer_engine=any(each.endswith("linear_qkv.layer_norm_weight") for each in names),
+        folder=checkpoint.settings,
+    )
+    check_stated(source, settings, f"what is saved in {checkpoint.path}")
+    _check_ranks(checkpoint, settings)
+    return settings
+
+
+def stored_rows(checkpoint: Checkpoint) -> int | None:
+    """Rows of the word embedding over all tensor ranks, padding included."""
+    return _stored_vocab(checkpoint, read_parallel(checkpoint.facts).tp)
+
+
+def _stored_vocab(checkpoint: Checkpoint, tp: int) -> int | None:
+    shapes = [found.tensor.shape for (_, name), found in checkpoint.found.items() if name.endswith("/embedding.word_embeddings.weight")]
+    return shapes[0][0] * tp if shapes and shapes[0] else None
+
+
+def _iteration_folder(root: Path, stated: str | None) -> Path:
+    if stated is None and any(root.glob("mp_rank_*")):
+        return root
+    tracker = root / TRACKER
+    if stated is None and not tracker.is_file():
+        raise SourceError(
+            f"{root} has no {TRACKER} and no mp_rank_* directories",
+            do="give the directory that training saved to, or source.iteration",
+        )
+    text = stated or tracker.read_text(encoding="utf-8", errors="replace").strip()
+    if text != "release" and not re.fullmatch(r"[0-9]+", text):
+        raise SourceError(f"{tracker} says {text[:80]!r}; it must be a number or 'release'")
+    folder = root / ("release" if text == "release" else f"iter_{int(text):07d}")
+    if not folder.is_dir():
+        raise SourceError(f"{folder} does not exist, though {'source.iteration' if stated else tracker} says {text}")
+    return folder
+
+
+def _rank_files(folder: Path) -> list[Path]:
+    folders = sorted(path for path in folder.iterdir() if re.fullmatch(r"mp_rank_\d+(_\d+){0,2}", path.name))
+    if not folders:
+        raise SourceError(f"{folder} has no mp_rank_* directories")
+    lacking = [path.name for path in folders if not (path / FILE).is_file()]
+    if lacking:
+        raise SourceError(f"{folder} has {len(lacking)} rank directories without {FILE}: {', '.join(lacking[:5])}")
+    return [path / FILE for path in folders]
+
+
+def _args_of(index: FileIndex, path: Path) -> Mapping[str, Any]:
+    args = index.tree.get("args")
+    if isinstance(args, Namespace):
+        return vars(args)
+    raise SourceError(
+        f"{path} has no saved args" if args is None else f"the args in {path} are a {type(args).__name__}",
+        do="without them the parallel sizes and the architecture are not known; save the checkpoint with its args",
+    )
+
+
+def _same_layout(first: Mapping[str, Any], args: Mapping[str, Any], path: Path) -> None:
+    other = [f"{name}: {first.get(name)} and {args.get(name)}" for name in LAYOUT_ARGS if first.get(name) != args.get(name)]
+    if other:
+        raise SourceError(f"the args in {path} are not those of the first rank", facts=other, do="these files are not of one checkpoint")
+
+
+def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
+    """Every rank of the grid must be there."""
+    have = {Path(file.path).parent.name for file in checkpoint.files}
+    need = [rank_folder(rank, settings.parallel) for rank in ranks(settings.parallel)]
+    missing = [each for each in need if each not in have]
+    if missing:
+        sizes = f"tp {settings.parallel.tp}, pp {settings.parallel.pp}, ep {settings.parallel.ep}"
+        shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+        raise SourceError(
+            f"{len(missing)} of {len(need)} rank directories are missing ({sizes}): {shown}",
+            do="fetch them; nothing can stand in for a rank",
+        )
+
+
+def _is_model(name: str) -> bool:
+    return bool(re.match(r"model\d*/", name))
+
+
+def _is_known(key: str) -> bool:
+    return key in ("args", "checkpoint_version", "iteration") or bool(re.fullmatch(r"model\d*", key))
+
+
+__all__ = ["TRACKER", "StoredTensor", "open", "read_settings", "stored_rows"]

@@ -1,0 +1,54 @@
+"""A new checkpoint's rank files, tracker and saved args."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
+from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank_file
+from convsvc.dialects.mindspeed_llm.saved_args import write_args
+from convsvc.families.facts import Facts
+from convsvc.families.model import Model
+from convsvc.formats import torch_zip
+from convsvc.formats.base import TensorSpec
+from convsvc.parallel import place_layers, ranks
+from convsvc.spec import Options, ParallelSizes
+
+ITERATION = 1
+
+
+def output(
+    target: ParallelSizes,
+    model: Model,
+    settings: Settings,
+    facts: Facts,
+    entries: tuple[Entry, ...],
+    dtypes: tuple[str, ...],
+    options: Options,
+) -> tuple[tuple[Entry, ...], Output]:
+    """One file a rank, each with the same args; the tracker last."""
+    args = write_args(model, settings, facts)
+    chunks = place_layers(model.num_layers, settings.parallel).chunks
+    models: dict[str, dict[str, dict[str, TensorSpec]]] = {
+        rank_file(rank, settings): {chunk_name(chunk): {} for chunk in ([None] if chunks is None else range(chunks))}
+        for rank in ranks(settings.parallel)
+    }
+    for entry, dtype in zip(entries, dtypes, strict=True):
+        chunk, _, stored = entry.laid.name.partition("/")
+        models[entry.file][chunk][stored] = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
+    files = tuple(NewFile(path, "torch_zip", _skeleton(args, tree)) for path, tree in models.items())
+    return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), tuple(_notes(target, model)))
+
+
+def _skeleton(args: Any, chunks: dict[str, dict[str, TensorSpec]]) -> Any:
+    return torch_zip.plan_skeleton({"args": args, "checkpoint_version": 3.0, "iteration": ITERATION, **chunks}, archive="model_optim_rng")
+
+
+def _notes(target: ParallelSizes, model: Model) -> list[str]:
+    notes = []
+    if target.moe_grouped_gemm and not model.num_experts:
+        notes.append(f"moe_grouped_gemm has no effect: {model.family.name} has no experts")
+    if target.mla_mm_split:
+        notes.append(f"mla_mm_split has no effect: {model.family.name} has no latent attention")
+    return notes

@@ -1,0 +1,183 @@
+"""Which stored tensor lies in which rank file: the tables of `tables.py` over the rank grid of `parallel.py`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from convsvc.dialects.base import Entry
+from convsvc.dialects.mindspeed_llm.tables import (
+    EMBEDDING_ROW,
+    FINAL_NORM_ROW,
+    GROUPED_EXPERTS,
+    LAYER,
+    OUTPUT_ROW,
+    SEQUENTIAL_EXPERTS,
+    TE_DENSE_MLP_NORM,
+    TE_GROUPED_EXPERTS,
+    TE_INPUT_NORM,
+    TIED_OUTPUT_ROW,
+)
+from convsvc.errors import LayoutError
+from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
+from convsvc.families.model import Model, Scope
+from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
+from convsvc.spec import ParallelSizes
+from convsvc.tensors.blocks import Window, lay
+from convsvc.tensors.declare import Row
+
+FILE = "model_optim_rng.pt"
+
+AXES = {
+    "group": "num_key_value_heads",
+    "ffn": "intermediate_size",
+    "expert_ffn": "moe_intermediate_size",
+    "vocab": "the vocabulary",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a checkpoint is laid out. `padded_vocab` is the number of embedding rows over all tensor ranks; `folder` the iteration's."""
+
+    parallel: Parallel
+    padded_vocab: int
+    grouped_gemm: bool = False
+    transformer_engine: bool = False
+    folder: str = "iter_0000001"
+
+
+def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
+    """Every stored tensor of every rank."""
+    check_sizes(settings.parallel, model.num_experts)
+    placement = place_layers(model.num_layers, settings.parallel)
+    return tuple(entry for rank in ranks(settings.parallel) for entry in _rank_entries(model, settings, placement, rank))
+
+
+def rank_folder(rank: Rank, parallel: Parallel) -> str:
+    """A rank's directory: mp_rank_TT, with _PPP where there are stages, with _EEE where experts are spread.
+
+    >>> rank_folder(Rank(1, 2, 3), Parallel(tp=2, pp=4, ep=8))
+    'mp_rank_01_002_003'
+    """
+    stage = f"_{rank.p:03d}" if parallel.pp > 1 else ""
+    expert = f"_{rank.e:03d}" if parallel.ep > 1 else ""
+    return f"mp_rank_{rank.t:02d}{stage}{expert}"
+
+
+def rank_file(rank: Rank, settings: Settings) -> str:
+    """The rank's file, relative to the checkpoint."""
+    return f"{settings.folder}/{rank_folder(rank, settings.parallel)}/{FILE}"
+
+
+def chunk_name(chunk: int | None) -> str:
+    """The key of a model chunk at the top of a rank file."""
+    return "model" if chunk is None else f"model{chunk}"
+
+
+def _rank_entries(model: Model, settings: Settings, placement: Placement, rank: Rank) -> Iterator[Entry]:
+    file = rank_file(rank, settings)
+    for scope, chunk, prefix in _scopes_of(model, placement, rank.p):
+        for each in rows_of(scope, model, settings):
+            windows = _windows(each, scope, settings, rank)
+            for laid in lay(each, scope.sizes, windows, scope.logical, f"{chunk_name(chunk)}/{prefix}"):
+                yield Entry(file, laid, scope.logical or scope.kind)
+
+
+def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple[Scope, int | None, str]]:
+    """What lies in a stage: each scope with its chunk and the prefix of its names there."""
+    for scope in model.scopes:
+        if scope.kind == "embedding" and placement.first[0] == stage:
+            yield scope, placement.first[1], ""
+        elif scope.kind == "output" and placement.last[0] == stage:
+            yield scope, placement.last[1], ""
+        elif scope.kind == "layer":
+            slot = placement.layers[scope.number or 0]
+            if slot.stage == stage:
+                yield scope, slot.chunk, f"decoder.layers.{slot.number}."
+
+
+def rows_of(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
+    """The rows that hold a scope's logical tensors.
+
+    Raises LayoutError if one has no place in this dialect.
+    """
+    if scope.kind == "embedding":
+        table: tuple[Row, ...] = (EMBEDDING_ROW,)
+    elif scope.kind == "output":
+        head = () if model.tied and settings.parallel.pp == 1 else (TIED_OUTPUT_ROW,) if model.tied else (OUTPUT_ROW,)
+        return (FINAL_NORM_ROW, *head)
+    else:
+        table = _layer_table(settings, scope.dense)
+    absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
+    rows = tuple(kept for candidate in table if (kept := candidate.without(absent)) is not None)
+    homeless = scope.logicals - {each.name for kept in rows for each in kept.logicals}
+    if homeless:
+        raise LayoutError(f"mindspeed-llm has no place for {', '.join(sorted(homeless))} of {model.family.name}")
+    return rows
+
+
+def _layer_table(settings: Settings, dense: bool) -> tuple[Row, ...]:
+    table = LAYER
+    if settings.transformer_engine:
+        fused: Mapping[str, Row] = {INPUT_NORM.name: TE_INPUT_NORM} | ({PRE_MLP_NORM.name: TE_DENSE_MLP_NORM} if dense else {})
+        table = tuple(fused.get(each.logicals[0].name, each) for each in table)
+    if settings.grouped_gemm:
+        return table + (TE_GROUPED_EXPERTS if settings.transformer_engine else GROUPED_EXPERTS)
+    return table + SEQUENTIAL_EXPERTS
+
+
+def _windows(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[str, Window]:
+    """What of each axis this rank holds."""
+    parallel, windows = settings.parallel, {}
+    if each.tp:
+        size = settings.padded_vocab if each.tp == "vocab" else scope.sizes[each.tp]
+        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, rank.t, "tensor_parallel_size")
+    if each.ep:
+        parts, index = (parallel.ep * parallel.tp, rank.e * parallel.tp + rank.t) if parallel.extend_ep else (parallel.ep, rank.e)
+        windows[each.ep] = _cut(each, each.ep, scope.sizes[each.ep], parts, index, "expert_parallel_size")
+    if each.etp and not parallel.extend_ep and parallel.etp > 1:
+        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, rank.t, "expert_tensor_parallel_size")
+    return windows
+
+
+def _cut(each: Row, axis: str, size: int, parts: int, index: int, why: str) -> Window:
+    try:
+        return Window(*slice_evenly(AXES.get(axis, axis), size, parts, index, why))
+    except LayoutError as error:
+        do = "state make_vocab_size_divisible_by to pad it with zero rows" if axis == "vocab" else f"choose a {why} that divides {size}"
+        raise LayoutError(f"{each.stored}: {error.message}", do=do, details=error.details) from None
+
+
+def write_settings(target: ParallelSizes, model: Model) -> Settings:
+    """The settings a job's target asks for; what it leaves out is Megatron's default."""
+    tp = target.tensor_parallel_size or 1
+    parallel = Parallel(
+        tp=tp,
+        pp=target.pipeline_parallel_size or 1,
+        ep=target.expert_parallel_size or 1,
+        etp=target.expert_tensor_parallel_size or tp,
+        layers_per_virtual_stage=target.num_layers_per_virtual_pipeline_stage,
+        layer_list=target.num_layer_list,
+        noop=target.noop_layers or (),
+        dualpipev=target.schedules_method == "dualpipev",
+        extend_ep=bool(target.moe_tp_extend_ep),
+    )
+    return Settings(
+        parallel,
+        padded_vocab=pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, tp),
+        grouped_gemm=bool(target.moe_grouped_gemm) and model.num_experts > 0,
+        transformer_engine=target.transformer_impl == "transformer_engine",
+    )
+
+
+def pad_vocab(vocab: int, divisible_by: int | None, tp: int) -> int:
+    """Rows after padding to a multiple of `divisible_by` x tp (megatron/training/tokenizer, _vocab_size_with_padding).
+
+    >>> pad_vocab(130, 64, 2)
+    256
+    """
+    if divisible_by is None:
+        return vocab
+    multiple = divisible_by * tp
+    return -(-vocab // multiple) * multiple

@@ -1,0 +1,168 @@
+"""The `args` in a rank file: what training and the way back read from it.
+
+Written are the configuration's own scalars (Hugging Face's names), Megatron's names for the same, and the layout. No paths: a
+checkpoint does not tell where it was made.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from convsvc.dialects.mindspeed_llm.rank_files import Settings
+from convsvc.errors import JobError, SourceError
+from convsvc.families.facts import Facts, parse_numbers
+from convsvc.families.model import Model
+from convsvc.parallel import Parallel, place_layers
+from convsvc.spec import ParallelSizes
+
+# Hugging Face's name of the dtype is a string in every configuration; Megatron's params_dtype is an object and is left to training.
+PLAIN = (bool, int, float, str, type(None))
+
+
+def write_args(model: Model, settings: Settings, facts: Facts) -> Namespace:
+    """The Namespace for a new checkpoint."""
+    args = {name: value for name, value in facts.values.items() if _is_plain(value) and not name.startswith("_")}
+    args |= _architecture(model, facts) | dict(model.family.megatron) | _layout_args(model, settings)
+    return Namespace(**dict(sorted(args.items())))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return isinstance(value, PLAIN)
+
+
+def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
+    sizes = model.sizes
+    rope = facts.get("rope_parameters", default={}) or {}
+    base = facts.get("rope_theta", default=rope.get("rope_theta") if isinstance(rope, dict) else None)
+    args: dict[str, Any] = {
+        "model_type_hf": model.family.name,
+        "num_hidden_layers": model.num_layers,
+        "hidden_size": sizes["hidden"],
+        "num_attention_heads": facts.number("heads"),
+        "vocab_size": sizes["vocab"],
+        "tie_word_embeddings": model.tied,
+        "untie_embeddings_and_output_weights": not model.tied,
+        "max_position_embeddings": facts.get("max_position_embeddings", default=None),
+        "norm_epsilon": facts.get("rms_norm_eps", "norm_epsilon", "layer_norm_epsilon", default=1e-5),
+        "normalization": "RMSNorm",
+        "swiglu": True,
+        "add_bias_linear": False,
+        "position_embedding_type": "rope",
+        "use_rotary_position_embeddings": True,
+    }
+    if base is not None:
+        args["rotary_base"] = base
+    if "group" in sizes:
+        args |= {
+            "num_key_value_heads": sizes["group"],
+            "num_query_groups": sizes["group"],
+            "group_query_attention": sizes["query"] > 1,
+            "kv_channels": sizes["head_dim"],
+        }
+    if "ffn" in sizes:
+        args["ffn_hidden_size"] = sizes["ffn"]
+    if "expert" in sizes:
+        args |= {"num_experts": sizes["expert"], "moe_ffn_hidden_size": sizes["expert_ffn"]}
+        args["moe_router_topk"] = facts.get("num_experts_per_tok", "moe_router_topk", default=None)
+        args["moe_layer_freq"] = [0 if scope.dense else 1 for scope in model.layers()]
+    return {name: value for name, value in args.items() if value is not None}
+
+
+def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
+    parallel = settings.parallel
+    placement = place_layers(model.num_layers, parallel)
+    args: dict[str, Any] = {
+        "num_layers": placement.positions,
+        "padded_vocab_size": settings.padded_vocab,
+        "tensor_model_parallel_size": parallel.tp,
+        "pipeline_model_parallel_size": parallel.pp,
+        "expert_model_parallel_size": parallel.ep,
+        "expert_tensor_parallel_size": parallel.etp,
+        "moe_grouped_gemm": settings.grouped_gemm,
+        "moe_tp_extend_ep": parallel.extend_ep,
+        "mla_mm_split": False,
+        "mtp_num_layers": 0,
+        "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
+    }
+    if placement.chunks is not None:
+        args["num_layers_per_virtual_pipeline_stage"] = placement.positions // parallel.pp // placement.chunks
+        args["virtual_pipeline_model_parallel_size"] = placement.chunks
+        args["vpp_size"] = placement.chunks
+    if parallel.layer_list is not None:
+        args["num_layer_list"] = ",".join(map(str, parallel.layer_list))
+    if parallel.noop:
+        args["noop_layers"] = ",".join(map(str, parallel.noop))
+    if parallel.dualpipev:
+        args["schedules_method"] = "dualpipev"
+    return args
+
+
+def read_parallel(facts: Facts) -> Parallel:
+    """The parallel sizes that saved args state; Megatron's defaults for what they leave out."""
+
+    def size(*names: str, default: int = 1) -> int:
+        value = facts.get(*names, default=default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SourceError(f"{facts.origin}: {names[0]} is {value!r}; it must be a whole number from 1 on")
+        return value
+
+    tp = size("tensor_model_parallel_size")
+    dualpipev = facts.get("schedules_method") == "dualpipev"
+    stated = facts.get("num_layers_per_virtual_pipeline_stage")
+    extend_ep = facts.flag("moe_tp_extend_ep") and tp > 1
+    experts = facts.get("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts")
+    return Parallel(
+        tp=tp,
+        pp=size("pipeline_model_parallel_size"),
+        ep=size("expert_model_parallel_size"),
+        etp=tp if extend_ep or not experts else size("expert_tensor_parallel_size", default=tp),
+        layers_per_virtual_stage=None if stated is None or dualpipev else size("num_layers_per_virtual_pipeline_stage"),
+        layer_list=parse_numbers(facts.get("num_layer_list"), "num_layer_list", facts.origin),
+        noop=tuple(sorted(parse_numbers(facts.get("noop_layers"), "noop_layers", facts.origin) or ())),
+        dualpipev=dualpipev,
+        extend_ep=extend_ep,
+    )
+
+
+def check_stated(stated: ParallelSizes, settings: Settings, where: str) -> None:
+    """What the job states about a source must be what the checkpoint is.
+
+    Raises JobError with a fact for each field that disagrees.
+    """
+    parallel = settings.parallel
+    actual: Mapping[str, Any] = {
+        "tensor_parallel_size": parallel.tp,
+        "pipeline_parallel_size": parallel.pp,
+        "expert_parallel_size": parallel.ep,
+        "expert_tensor_parallel_size": parallel.etp,
+        "num_layers_per_virtual_pipeline_stage": parallel.layers_per_virtual_stage,
+        "num_layer_list": parallel.layer_list,
+        "noop_layers": parallel.noop,
+        "schedules_method": "dualpipev" if parallel.dualpipev else None,
+        "moe_grouped_gemm": settings.grouped_gemm,
+        "moe_tp_extend_ep": parallel.extend_ep,
+        "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
+    }
+    faults = [
+        f"source.{field}: stated {_shown(given)}, the checkpoint has {_shown(actual[field])}"
+        for field in actual
+        if (given := getattr(stated, field)) is not None and _comparable(given) != _comparable(actual[field])
+    ]
+    if faults:
+        raise JobError(f"the job contradicts {where}", facts=faults, do="leave these out: they are read from the checkpoint")
+
+
+def _comparable(value: Any) -> Any:
+    return tuple(sorted(value)) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

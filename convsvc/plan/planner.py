@@ -1,0 +1,173 @@
+"""From a job to its plan: open the source's headers, build the model, lay out both sides, match, prove, cut into tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from convsvc.dialects import DIALECTS
+from convsvc.dialects.base import Checkpoint, Dialect, Entry, Output
+from convsvc.errors import JobError, PlanError
+from convsvc.families import find_family
+from convsvc.families.model import Model
+from convsvc.plan.match import Located, match_source
+from convsvc.plan.plan import Plan
+from convsvc.plan.records import PlannedFile, PlannedTensor
+from convsvc.plan.tasks import cut_tasks
+from convsvc.plan.transfers import check_tiled, gather, make_transfers
+from convsvc.spec import Job, Options, dump_job, parse_job
+from convsvc.tensors.dtypes import FLOATS, is_lossless
+
+DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+
+
+def make_plan(job: Job | dict[str, Any]) -> Plan:
+    """The plan of a job. Reads headers, writes nothing; the same inputs give the same plan.
+
+    Raises JobError, LayoutError, SourceError or PlanError.
+    """
+    job = parse_job(job)
+    reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
+    checkpoint = reader.open(job.source)
+    family = find_family(job.model_type, checkpoint.facts)
+    model = family.build(checkpoint.facts, num_layers=job.options.num_layers, vocab=real_vocab(job, checkpoint))
+    settings = reader.read_settings(job.source, checkpoint, model)
+    located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
+    return _assemble(job, checkpoint, model, located, (*checkpoint.ignored, *notes), writer)
+
+
+def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
+    """The vocabulary where the configuration does not say it: the job's, or all rows that are stored."""
+    if job.options.vocab_size is not None:
+        return job.options.vocab_size
+    if checkpoint.facts.get("vocab_size") is None and job.source.format != "huggingface":
+        from convsvc.dialects.mindspeed_llm.checkpoint import stored_rows
+
+        return stored_rows(checkpoint)
+    return None
+
+
+def _assemble(job: Job, checkpoint: Checkpoint, model: Model, located: Sequence[Located], notes: tuple[str, ...], writer: Dialect) -> Plan:
+    sources = tuple(_planned_source(each) for each in located)
+    gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
+    settings = writer.write_settings(job.target, model)
+    entries = writer.layout(model, settings)
+    dtypes = _target_dtypes(entries, {name: each for name, each in _dtypes_of(located).items()}, job.options)
+    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options)
+    files, targets = _planned_targets(entries, output)
+    for entry in entries:
+        check_tiled(entry.laid)
+    wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
+    transfers = make_transfers(gathered, wanted)
+    dropped = sorted(set(gathered) - set(wanted))
+    if dropped:
+        raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
+    source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
+    return Plan(
+        job=dump_job(job),
+        model_type=model.family.name,
+        fingerprint=_fingerprint(job, source_files, targets),
+        source_files=source_files,
+        source_tensors=sources,
+        target_files=files,
+        target_tensors=targets,
+        skeletons=tuple(file.skeleton for file in output.files),
+        side_files=output.side_files,
+        tasks=cut_tasks(transfers, sources, targets),
+        facts=_facts(model),
+        notes=(*notes, *_vocab_notes(gathered, wanted), *output.notes),
+    )
+
+
+def _planned_source(each: Located) -> PlannedTensor:
+    tensor = each.found.tensor
+    return PlannedTensor(each.found.file, each.key[1], tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
+
+
+def _dtypes_of(located: Sequence[Located]) -> dict[str, dict[str, str]]:
+    """logical tensor -> {dtype: a stored tensor that has it}."""
+    dtypes: dict[str, dict[str, str]] = {}
+    for each in located:
+        for block in each.entry.laid.blocks:
+            dtypes.setdefault(block.tensor.name, {}).setdefault(each.found.tensor.dtype, each.key[1])
+    return dtypes
+
+
+def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], options: Options) -> tuple[str, ...]:
+    """Each target tensor's dtype: the job's, or that of the source tensors it is made of, which must agree."""
+    wanted = DTYPES[options.dtype] if options.dtype else None
+    faults: list[str] = []
+    chosen: list[str] = []
+    for entry in entries:
+        have: dict[str, str] = {}
+        for block in entry.laid.blocks:
+            have |= dtypes.get(block.tensor.name, {})
+        if wanted is not None:
+            have = {wanted if dtype in FLOATS else dtype: name for dtype, name in have.items()}
+        if len(have) > 1:
+            faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
+        chosen.append(next(iter(have), "F32"))
+    if faults:
+        raise PlanError(f"{len(faults)} target tensors would mix dtypes", facts=faults[:12], do="state options.dtype to cast them to one")
+    return tuple(chosen)
+
+
+def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
+    files = tuple(PlannedFile(file.path, file.skeleton.size_bytes, file.format) for file in output.files)
+    places = {(file.path, tensor.name): (number, tensor) for number, file in enumerate(output.files) for tensor in file.skeleton.tensors}
+    targets = []
+    for entry in entries:
+        number, tensor = places[entry.file, entry.laid.name]
+        targets.append(PlannedTensor(number, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes))
+    return files, tuple(targets)
+
+
+def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[PlannedTensor]) -> str:
+    """A digest of everything that decides what is written where."""
+    dumped = dump_job(job)
+    options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists")}
+    digest = hashlib.sha256(json.dumps([dumped["source"], dumped["target"], options], sort_keys=True).encode())
+    for file in files:
+        digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
+    for target in targets:
+        digest.update(f"{target.file}\0{target.name}\0{target.dtype}\0{target.shape}\0{target.file_offset}\n".encode())
+    return digest.hexdigest()
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    return {
+        "family": model.family.name,
+        "layers": model.num_layers,
+        "experts": model.num_experts,
+        "tied_embeddings": model.tied,
+        "sizes": dict(model.sizes),
+    }
+
+
+def _vocab_notes(sources: dict[str, Any], targets: dict[str, Any]) -> list[str]:
+    notes = []
+    for name, gathered in targets.items():
+        if gathered.fills:
+            notes.append(f"{name}: {gathered.fills and 'padded with zero rows'} to the target's vocabulary")
+    for name, gathered in sources.items():
+        if gathered.fills:
+            notes.append(f"{name}: the source's padding rows beyond the vocabulary of {gathered.tensor.sizes[0]} are left out")
+    return notes
+
+
+def check_roundtrip(plan: Plan) -> None:
+    """Whether `verify: roundtrip` is possible: no cast that loses bits, no transform.
+
+    Raises JobError naming the first transfer for which it is not.
+    """
+    for task in plan.tasks:
+        for transfer in task.transfers:
+            source = plan.source_tensors[transfer.reads[0].places[0].tensor].dtype if transfer.reads else None
+            targets = {plan.target_tensors[place.tensor].dtype for view in transfer.writes for place in view.places}
+            if transfer.transform or (source and not all(is_lossless(source, target) for target in targets)):
+                raise JobError(
+                    f"options.verify is roundtrip, but {transfer.name} changes its values on the way ({source} to {', '.join(sorted(targets))})",
+                    do="use verify: digest",
+                )
