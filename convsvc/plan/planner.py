@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from convsvc.dialects import DIALECTS
@@ -12,11 +13,12 @@ from convsvc.dialects.base import Checkpoint, Dialect, Entry, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model
+from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile, PlannedTensor
 from convsvc.plan.tasks import cut_tasks
-from convsvc.plan.transfers import check_tiled, gather, make_transfers
+from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers
 from convsvc.spec import Job, Options, dump_job, parse_job
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
@@ -30,12 +32,22 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     """
     job = parse_job(job)
     reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
-    checkpoint = reader.open(job.source)
+    checkpoint, adapters = split_adapters(reader.open(job.source), getattr(job.source, "lora", None))
     family = find_family(job.model_type, checkpoint.facts)
     model = family.build(checkpoint.facts, num_layers=job.options.num_layers, vocab=real_vocab(job, checkpoint))
     settings = reader.read_settings(job.source, checkpoint, model)
     located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
-    return _assemble(job, checkpoint, model, located, (*checkpoint.ignored, *notes), writer)
+    return _assemble(job, model, Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes)), writer)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What planning has found out about the source."""
+
+    checkpoint: Checkpoint
+    located: tuple[Located, ...]
+    adapters: Adapters | None
+    notes: tuple[str, ...]
 
 
 def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
@@ -49,21 +61,23 @@ def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
     return None
 
 
-def _assemble(job: Job, checkpoint: Checkpoint, model: Model, located: Sequence[Located], notes: tuple[str, ...], writer: Dialect) -> Plan:
+def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
+    weights, checkpoint = source.located, source.checkpoint
+    located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
     sources = tuple(_planned_source(each) for each in located)
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
-    dtypes = _target_dtypes(entries, {name: each for name, each in _dtypes_of(located).items()}, job.options)
+    dtypes = _target_dtypes(entries, _dtypes_of(weights), job.options)
     entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options)
     files, targets = _planned_targets(entries, output)
     for entry in entries:
         check_tiled(entry.laid)
     wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
     transfers = make_transfers(gathered, wanted)
-    dropped = sorted(set(gathered) - set(wanted))
-    if dropped:
-        raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
+    if source.adapters:
+        transfers = attach(transfers, gathered, source.adapters.scale)
+    _check_dropped(weights, wanted)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
         job=dump_job(job),
@@ -77,8 +91,15 @@ def _assemble(job: Job, checkpoint: Checkpoint, model: Model, located: Sequence[
         side_files=output.side_files,
         tasks=cut_tasks(transfers, sources, targets),
         facts=_facts(model),
-        notes=(*notes, *_vocab_notes(gathered, wanted), *output.notes),
+        notes=(*source.notes, *_vocab_notes(gathered, wanted), *output.notes),
     )
+
+
+def _check_dropped(weights: Sequence[Located], wanted: Mapping[str, Gathered]) -> None:
+    """Every logical tensor of the source must be wanted by the target."""
+    dropped = sorted({block.tensor.name for each in weights for block in each.entry.laid.blocks} - set(wanted))
+    if dropped:
+        raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
 
 
 def _planned_source(each: Located) -> PlannedTensor:
@@ -146,15 +167,15 @@ def _facts(model: Model) -> dict[str, Any]:
     }
 
 
-def _vocab_notes(sources: dict[str, Any], targets: dict[str, Any]) -> list[str]:
-    notes = []
-    for name, gathered in targets.items():
-        if gathered.fills:
-            notes.append(f"{name}: {gathered.fills and 'padded with zero rows'} to the target's vocabulary")
-    for name, gathered in sources.items():
-        if gathered.fills:
-            notes.append(f"{name}: the source's padding rows beyond the vocabulary of {gathered.tensor.sizes[0]} are left out")
-    return notes
+def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[str]:
+    notes = [
+        f"{name}: padded with zero rows beyond the vocabulary of {each.tensor.sizes[0]}" for name, each in targets.items() if each.fills
+    ]
+    return notes + [
+        f"{name}: the source's padding rows beyond the vocabulary of {each.tensor.sizes[0]} are left out"
+        for name, each in sources.items()
+        if each.fills
+    ]
 
 
 def check_roundtrip(plan: Plan) -> None:

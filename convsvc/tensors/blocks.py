@@ -143,9 +143,7 @@ def _lay_part(
     return Block(tensor, starts, stops, offset, tuple(strides[axis] for axis in logical.axes)), shape, padding
 
 
-def _bounds(
-    axis: str, part: Part, sizes: Mapping[str, int], windows: Mapping[str, Window], fixed: Mapping[str, int]
-) -> tuple[int, int]:
+def _bounds(axis: str, part: Part, sizes: Mapping[str, int], windows: Mapping[str, Window], fixed: Mapping[str, int]) -> tuple[int, int]:
     if axis in fixed:
         return fixed[axis], fixed[axis] + 1
     for name, where in part.selection.where:

@@ -136,7 +136,5 @@ def row(
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}
         missing = set(piece.logical.axes) - written - fixed - set(made.looped)
         if missing or written & fixed or written & set(made.looped):
-            raise NotationError(
-                f"{stored}: axes of {piece.logical.name} must be stored once, fixed, or in the name: {sorted(missing)}"
-            )
+            raise NotationError(f"{stored}: axes of {piece.logical.name} must be stored once, fixed, or in the name: {sorted(missing)}")
     return made

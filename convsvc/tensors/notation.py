@@ -41,11 +41,22 @@ def parse_order(text: str) -> Order:
     ((),)
     """
     groups: list[tuple[str, ...]] = []
-    for merged, single in re.findall(r"\(([^()]*)\)|([^()\s]+)", text):
-        groups.append(tuple(merged.split()) if not single else (single,))
+    merged: list[str] | None = None
+    for token in re.findall(r"[()]|[^()\s]+", text):
+        if token == "(" and merged is None:
+            merged = []
+        elif token == ")" and merged is not None:
+            groups.append(tuple(merged))
+            merged = None
+        elif token.isidentifier():
+            if merged is None:
+                groups.append((token,))
+            else:
+                merged.append(token)
+        else:
+            raise NotationError(f"not a storage order: {text!r}")
     flat = [axis for group in groups for axis in group]
-    rebuilt = re.sub(r"[()\s]+", " ", text).split()
-    if flat != rebuilt or len(set(flat)) != len(flat) or not all(axis.isidentifier() for axis in flat):
+    if merged is not None or len(set(flat)) != len(flat):
         raise NotationError(f"not a storage order: {text!r}")
     return tuple(groups)
 
@@ -59,7 +70,7 @@ def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
     Raises NotationError for anything else, or for a size nobody gave.
     """
     try:
-        return _value(ast.parse(expression.strip(), mode="eval").body, sizes)
+        return _value(_parse(expression), sizes)
     except (SyntaxError, KeyError) as error:
         raise NotationError(f"cannot evaluate {expression!r}: {error}") from None
 
@@ -77,6 +88,11 @@ def interval(text: str, sizes: Mapping[str, int]) -> tuple[int, int, bool]:
         return evaluate(start, sizes), evaluate(stop, sizes), False
     index = evaluate(text, sizes)
     return index, index + 1, True
+
+
+@lru_cache(maxsize=None)
+def _parse(expression: str) -> ast.expr:
+    return ast.parse(expression.strip(), mode="eval").body
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:

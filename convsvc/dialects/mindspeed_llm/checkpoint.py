@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,42 @@ LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "ex
 
 
 def open(source: MegatronSource) -> Checkpoint:
+    """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
+    base = _open_one(source.path, source.iteration)
+    if source.lora is None or source.lora.path is None:
+        return base
+    return _overlay(base, _open_one(source.lora.path, None))
+
+
+def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
+    """The tensors of both by rank; where both have a name, `over`'s."""
+    folder_of = {Path(file).parent.name: file for file, _ in base.found}
+    foreign = {Path(file).parent.name for file, _ in over.found} - set(folder_of)
+    if foreign:
+        raise SourceError(f"{over.path} has ranks that {base.path} has not: {', '.join(sorted(foreign)[:5])}", do="both must be cut alike")
+    shifted = {
+        (folder_of[Path(file).parent.name], name): Found(each.file + len(base.files), each.tensor)
+        for (file, name), each in over.found.items()
+    }
+    return replace(base, files=base.files + over.files, found={**base.found, **shifted}, ignored=(*base.ignored, *over.ignored))
+
+
+def _open_one(path: str, iteration: str | None) -> Checkpoint:
     """Every rank file's header; the args of the first, which all others must repeat."""
-    root = Path(source.path)
+    root = Path(path)
     if not root.is_dir():
         raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
-    folder = _iteration_folder(root, source.iteration)
+    folder = _iteration_folder(root, iteration)
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
     saved: Mapping[str, Any] | None = None
     ignored: set[str] = set()
-    for path in _rank_files(folder):
-        index, file = index_file(path)
-        args = _args_of(index, path)
+    for rank_file in _rank_files(folder):
+        index, file = index_file(rank_file)
+        args = _args_of(index, rank_file)
         saved = saved or args
-        _same_layout(saved, args, path)
-        relative = str(path.relative_to(root))
+        _same_layout(saved, args, rank_file)
+        relative = str(rank_file.relative_to(root))
         for tensor in index.tensors:
             if _is_model(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)

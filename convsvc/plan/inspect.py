@@ -1,0 +1,97 @@
+"""What lies at a path: format, family, sizes, tensors, and what is missing. Reads headers only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects import DIALECTS
+from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
+from convsvc.errors import ConvsvcError, PlanError, SourceError
+from convsvc.families import find_family
+from convsvc.formats import FORMATS, format_of
+from convsvc.plan.match import match_source
+from convsvc.plan.planner import real_vocab
+from convsvc.spec import Job, parse_job
+
+
+def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, Any]:
+    """A description in JSON.
+
+    `complete` is whether every tensor of the family is there; if not, `problem` says why, and `missing`, `misshapen` and `left_over`
+    name tensors. A single weight file is described by its tensors alone.
+
+    Raises SourceError if there is no checkpoint at all.
+    """
+    root = Path(path)
+    if root.is_file():
+        return _describe_file(root)
+    job = _job_for(root, model_type)
+    checkpoint = DIALECTS[job.source.format].open(job.source)
+    about = _contents(job.source.format, checkpoint)
+    try:
+        about |= _structure(job, checkpoint)
+    except PlanError as error:
+        about |= {"complete": False, "problem": error.message, **error.details}
+    except ConvsvcError as error:
+        about |= {"complete": False, "problem": str(error)}
+    return about
+
+
+def _job_for(root: Path, model_type: str | None) -> Job:
+    if not root.is_dir():
+        raise SourceError(f"{root} does not exist")
+    is_megatron = (root / TRACKER).is_file() or any(root.glob("mp_rank_*"))
+    if not is_megatron and not (root / "config.json").is_file():
+        raise SourceError(f"{root} is no checkpoint: it has neither config.json nor {TRACKER} nor mp_rank_* directories")
+    dialect = "mindspeed-llm" if is_megatron else "huggingface"
+    return parse_job(
+        {"model_type": model_type, "source": {"format": dialect, "path": str(root)}, "target": {"format": "huggingface", "path": "/"}}
+    )
+
+
+def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    tensors = [found.tensor for found in checkpoint.found.values()]
+    dtypes = Counter[str]()
+    for tensor in tensors:
+        dtypes[tensor.dtype] += tensor.size_bytes
+    return {
+        "format": dialect,
+        "path": checkpoint.path,
+        "files": len(checkpoint.files),
+        "size_bytes": sum(file.size_bytes for file in checkpoint.files),
+        "tensors": len(tensors),
+        "bytes_by_dtype": dict(dtypes.most_common()),
+        "ignored": list(checkpoint.ignored),
+    }
+
+
+def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
+    reader = DIALECTS[job.source.format]
+    family = find_family(job.model_type, checkpoint.facts)
+    model = family.build(checkpoint.facts, vocab=real_vocab(job, checkpoint))
+    about: dict[str, Any] = {
+        "model_type": family.name,
+        "layers": model.num_layers,
+        "experts": model.num_experts,
+        "tied_embeddings": model.tied,
+        "sizes": dict(model.sizes),
+    }
+    settings = reader.read_settings(job.source, checkpoint, model)
+    if settings is not None:
+        about["parallel"] = asdict(settings.parallel)
+        about["layout"] = {name: value for name, value in asdict(settings).items() if name != "parallel"}
+    _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
+    return about | {"complete": True, "notes": list(notes)}
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    kind = format_of(path)
+    if kind is None:
+        raise SourceError(f"{path} is neither safetensors nor a PyTorch zip file")
+    index = FORMATS[kind].read_index(path)
+    tensors = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in index.tensors]
+    return {"format": kind, "path": str(path), "files": 1, "size_bytes": index.size_bytes, "tensors": len(tensors), "contents": tensors}

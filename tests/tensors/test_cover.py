@@ -1,0 +1,58 @@
+"""The cover proof against counting every element."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convsvc.tensors.cover import Box, first_overlap, intersect, missing_part, sort_boxes, volume
+
+SHAPE = (6, 5, 4)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> Box:
+    starts = tuple(draw(st.integers(0, size - 1)) for size in SHAPE)
+    stops = tuple(draw(st.integers(start + 1, size)) for start, size in zip(starts, SHAPE, strict=True))
+    return starts, stops
+
+
+def marked(box: Box) -> np.ndarray:
+    field = np.zeros(SHAPE, dtype=int)
+    field[tuple(slice(a, b) for a, b in zip(*box, strict=True))] = 1
+    return field
+
+
+@settings(max_examples=300, deadline=None)
+@given(boxes(), boxes())
+def test_an_intersection_is_the_elements_both_hold(one: Box, other: Box) -> None:
+    common = intersect(one, other)
+    both = marked(one) * marked(other)
+    assert (common is None) == (both.sum() == 0)
+    if common:
+        assert np.array_equal(marked(common), both)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(boxes(), min_size=1, max_size=6))
+def test_an_overlap_is_found_exactly_when_an_element_is_held_twice(many: list[Box]) -> None:
+    counted = sum(marked(box) for box in many)
+    different = list(dict.fromkeys(many))
+    if len(different) == len(many):
+        assert (first_overlap(many) is not None) == bool((counted > 1).any())
+
+
+@settings(max_examples=300, deadline=None)
+@given(boxes(), st.lists(boxes(), max_size=6))
+def test_what_is_missing_is_inside_what_is_wanted_and_covered_by_nothing(wanted: Box, many: list[Box]) -> None:
+    disjoint: list[Box] = []
+    for box in many:
+        if all(intersect(box, other) is None for other in disjoint):
+            disjoint.append(box)
+    have = sum((marked(box) for box in disjoint), np.zeros(SHAPE, dtype=int))
+    gap = missing_part(wanted, sort_boxes(disjoint))
+    complete = bool((have[marked(wanted) == 1] == 1).all())
+    assert (gap is None) == complete
+    if gap:
+        assert volume(gap) > 0
+        assert (marked(gap) * have).sum() == 0
+        assert np.array_equal(marked(gap) * marked(wanted), marked(gap))
