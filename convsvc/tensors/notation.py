@@ -90,7 +90,7 @@ def interval(text: str, sizes: Mapping[str, int]) -> tuple[int, int, bool]:
     return index, index + 1, True
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(expression: str) -> ast.expr:
     return ast.parse(expression.strip(), mode="eval").body
 
