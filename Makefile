@@ -1,5 +1,5 @@
 # Every verb sets up what it needs: a venv in .venv with the versions of constraints.txt.
-# A fresh Debian needs python3 (3.10 or later), python3-venv, make and git.
+# A fresh Debian needs python3 (3.11), python3-venv, make and git.
 
 PYTHON ?= python3
 VENV   ?= .venv
