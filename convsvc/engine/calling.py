@@ -1,0 +1,41 @@
+"""Runs one call where it has arrived: finds its function, turns what it raises into JSON."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from convsvc.engine.base import Call, Outcome
+from convsvc.errors import ConvsvcError
+
+
+def run_call(call: Call, worker: str) -> Outcome:
+    """The call's outcome; never raises an Exception. One that is not a ConvsvcError becomes one, with its traceback in `details`."""
+    try:
+        return Outcome(call.id, value=_function(call.function)(call.payload), worker=worker)
+    except ConvsvcError as error:
+        return Outcome(call.id, error=error.as_dict(), worker=worker)
+    except Exception as error:
+        return Outcome(call.id, error=unexpected(error).as_dict(), worker=worker)
+
+
+def unexpected(error: BaseException) -> ConvsvcError:
+    """The ConvsvcError that stands for any other exception."""
+    return ConvsvcError(
+        f"{type(error).__name__}: {error}",
+        do="this is a fault of convsvc: please report it",
+        details={"traceback": "".join(traceback.format_exception(error))},
+    )
+
+
+def lost(call_id: str, how: str, worker: str = "") -> Outcome:
+    """The outcome of a call whose worker died or whose deadline passed."""
+    return Outcome(call_id, error=ConvsvcError(how, details={"call": call_id, "worker": worker}).as_dict(), lost=True, worker=worker)
+
+
+def _function(name: str) -> Callable[[dict[str, Any]], Any]:
+    module, _, function = name.partition(":")
+    found: Callable[[dict[str, Any]], Any] = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,135 @@
+"""Drives a plan to its end on any engine: phases, a bounded window, retries, cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from convsvc.engine.base import Engine
+from convsvc.engine.listener import Listener
+from convsvc.engine.phase import Limits, Phase, Tally
+from convsvc.errors import Canceled
+from convsvc.execute.staging import Staging
+from convsvc.plan.plan import Plan
+from convsvc.plan.records import Task
+
+# How long running tasks are given to notice that the job was canceled, before their workers are ended.
+GRACE_S = 5.0
+
+__all__ = ["Listener", "RunResult", "run_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did. `digests`: CRC-32 in hex of every "file/tensor" written; `phase_seconds`: by phase, in their order."""
+
+    target: str
+    bytes_read: int
+    bytes_written: int
+    tasks_done: int
+    tasks_skipped: int
+    tasks_retried: int
+    phase_seconds: dict[str, float]
+    digests: dict[str, str] = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.phase_seconds.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON, with the digests counted but not listed."""
+        return {
+            "target": self.target,
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "tasks": {"done": self.tasks_done, "skipped": self.tasks_skipped, "retried": self.tasks_retried},
+            "seconds": round(self.seconds, 3),
+            "phase_seconds": {name: round(seconds, 3) for name, seconds in self.phase_seconds.items()},
+            "tensors": len(self.digests),
+        }
+
+
+def run_plan(
+    plan: Plan,
+    engine: Engine,
+    *,
+    verify: str = "digest",
+    on_exists: str = "error",
+    listener: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    reverse_tasks: Iterable[Task] | None = None,
+    max_attempts: int = 3,
+    task_timeout_s: float = 3600.0,
+) -> RunResult:
+    """Runs every task of the plan, verifies as asked, and puts the target in place.
+
+    `verify`: "none" | "digest" | "roundtrip" (the last runs `reverse_tasks`, which compare instead of writing). A task is tried up to
+    `max_attempts` times if its worker is lost, its deadline passes or its error is retryable. `should_stop` is asked
+    several times a second. After an error the staging directory stays, for `on_exists="resume"`; the target is as it was. After
+    Canceled nothing stays. Raises the ConvsvcError that stopped it.
+    """
+    limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False))
+    began = monotonic()
+    with Staging.open(plan, on_exists) as staging:
+        run = _Run(staging, engine, listener or Listener(), limits, {"open": monotonic() - began})
+        try:
+            return run.to_end(verify, tuple(reverse_tasks or ()))
+        except (Canceled, KeyboardInterrupt) as stop:
+            run.abandon()
+            raise stop if isinstance(stop, Canceled) else Canceled("the job was interrupted") from None
+
+
+class _Run:
+    def __init__(self, staging: Staging, engine: Engine, listener: Listener, limits: Limits, phase_seconds: dict[str, float]) -> None:
+        self._staging = staging
+        self._engine = engine
+        self._listener = listener
+        self._limits = limits
+        self._phase_seconds = phase_seconds
+        self._tally = Tally()
+
+    def to_end(self, verify: str, reverse_tasks: tuple[Task, ...]) -> RunResult:
+        self._staging.forget("verify", "compare")  # what was verified before a crash is verified again
+        self._tasks("write")
+        self._step("seal", self._staging.seal)
+        if verify in ("digest", "roundtrip"):
+            self._tasks("verify")
+        if verify == "roundtrip":
+            self._staging.add_reverse(reverse_tasks)
+            self._tasks("compare")
+        digests = self._staging.digests()
+        self._step("publish", self._staging.publish)
+        return self._result(digests)
+
+    def abandon(self) -> None:
+        """Ends running tasks and removes what was staged."""
+        self._staging.ask_to_stop()
+        self._engine.cancel_all(GRACE_S)
+        self._staging.discard()
+
+    def _tasks(self, mode: str) -> None:
+        began = monotonic()
+        Phase(mode, self._staging, self._engine, self._listener, self._limits).run(self._tally)
+        self._phase_seconds[mode] = monotonic() - began
+
+    def _step(self, name: str, act: Callable[[], None]) -> None:
+        self._limits.check_stop()
+        self._listener.phase(name, 0)
+        began = monotonic()
+        act()
+        self._phase_seconds[name] = monotonic() - began
+
+    def _result(self, digests: dict[str, str]) -> RunResult:
+        tally = self._tally
+        return RunResult(
+            target=str(self._staging.target),
+            bytes_read=tally.bytes_read,
+            bytes_written=tally.bytes_written,
+            tasks_done=tally.done,
+            tasks_skipped=tally.skipped,
+            tasks_retried=tally.retried,
+            phase_seconds=self._phase_seconds,
+            digests=digests,
+        )

@@ -1,0 +1,27 @@
+"""Who wants to know how a run goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Listener:
+    """Told what happens in a run, in the driver's thread; does nothing itself. Override what you want to know.
+
+    An exception raised here ends the run.
+    """
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase begins: "write", "seal", "verify", "compare" or "publish", with `total` tasks to do (0: it has none)."""
+
+    def task_started(self, task: int, name: str, attempt: int) -> None:
+        """A task was handed to the engine; `attempt` counts from 1."""
+
+    def task_done(self, task: int, result: dict[str, Any]) -> None:
+        """A task ended well: {"task", "mode", "bytes_read", "bytes_written", "seconds", "worker"}."""
+
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        """A task failed; `error` is a ConvsvcError's `as_dict`."""
+
+    def log(self, message: str) -> None:
+        """Something worth a line in the job's log."""

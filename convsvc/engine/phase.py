@@ -1,0 +1,135 @@
+"""One phase of a run: all pending tasks of one mode, a bounded window of them in flight, failed ones tried again."""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from convsvc.engine.base import Call, Engine, Outcome
+from convsvc.engine.listener import Listener
+from convsvc.errors import Canceled, ConvsvcError, StorageError, error_from_dict
+from convsvc.execute.staging import Staging
+
+FUNCTION = "convsvc.execute.worker:run_task"
+# Calls handed to the engine for each of its slots, so that a worker never waits for its next one.
+WINDOW_PER_SLOT = 2
+POLL_S = 0.2
+BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often and how long a task is tried, and who may end it all."""
+
+    max_attempts: int
+    task_timeout_s: float
+    should_stop: Callable[[], bool]
+
+    def check_stop(self) -> None:
+        """Raises Canceled if somebody asked to stop."""
+        if self.should_stop():
+            raise Canceled("the job was canceled")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all phases of a run did; `skipped` tasks were done by an earlier run."""
+
+    bytes_read: int = 0
+    bytes_written: int = 0
+    done: int = 0
+    skipped: int = 0
+    retried: int = 0
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds to wait before a task is tried again, after so many attempts.
+
+    >>> [backoff_s(attempt) for attempt in (1, 2, 3, 20)]
+    [0.5, 1.0, 2.0, 30.0]
+    """
+    return min(LONGEST_BACKOFF_S, BACKOFF_S * 2.0 ** min(attempt - 1, 10))
+
+
+class Phase:
+    """Runs the pending tasks of one mode ("write", "verify", "compare") to their end."""
+
+    def __init__(self, mode: str, staging: Staging, engine: Engine, listener: Listener, limits: Limits) -> None:
+        self._mode = mode
+        self._staging = staging
+        self._engine = engine
+        self._listener = listener
+        self._limits = limits
+        self._names = staging.task_names(mode)
+        self._attempts: dict[int, int] = {}
+        self._in_flight: dict[str, int] = {}
+        self._waiting: list[tuple[float, int]] = []  # a heap: (not before, task)
+
+    def run(self, tally: Tally) -> None:
+        """Raises the error of the first task that fails for good; Canceled if asked to stop."""
+        pending = self._staging.pending(self._mode)
+        tally.skipped += len(self._names) - len(pending) if self._mode == "write" else 0
+        self._listener.phase(self._mode, len(pending))
+        self._waiting = [(0.0, task) for task in pending]
+        try:
+            while self._waiting or self._in_flight:
+                self._limits.check_stop()
+                self._fill_window()
+                for outcome in self._engine.wait(POLL_S):
+                    self._take(outcome, tally)
+        except ConvsvcError:
+            self._staging.ask_to_stop()
+            self._engine.cancel_all(POLL_S)
+            raise
+
+    def _fill_window(self) -> None:
+        window = WINDOW_PER_SLOT * max(1, self._engine.slots)
+        while self._waiting and len(self._in_flight) < window and self._waiting[0][0] <= monotonic():
+            self._submit(heapq.heappop(self._waiting)[1])
+
+    def _submit(self, task: int) -> None:
+        attempt = self._attempts[task] = self._attempts.get(task, 0) + 1
+        name = uuid.uuid4().hex[:12]
+        payload = {"staging": str(self._staging.path), "task": task, "mode": self._mode, "attempt": name}
+        call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
+        self._in_flight[call.id] = task
+        self._listener.task_started(task, self._names[task], attempt)
+        self._engine.submit(call)
+
+    def _take(self, outcome: Outcome, tally: Tally) -> None:
+        task = self._in_flight.pop(outcome.id, None)
+        if task is None:
+            return  # of an earlier phase or run, forgotten since
+        if outcome.error is None:
+            self._count(outcome.value, tally)
+            self._listener.task_done(task, {**outcome.value, "worker": outcome.worker})
+        else:
+            self._fail(task, outcome, outcome.error, tally)
+
+    def _count(self, value: dict[str, Any], tally: Tally) -> None:
+        tally.done += self._mode == "write"
+        tally.bytes_read += value["bytes_read"]
+        tally.bytes_written += value["bytes_written"]
+
+    def _fail(self, task: int, outcome: Outcome, error: dict[str, Any], tally: Tally) -> None:
+        attempt = self._attempts[task]
+        again = (outcome.lost or bool(error.get("retryable"))) and attempt < self._limits.max_attempts
+        self._listener.task_failed(task, error, again)
+        if not again:
+            raise self._final(task, outcome, error)
+        tally.retried += 1
+        heapq.heappush(self._waiting, (monotonic() + backoff_s(attempt), task))
+
+    def _final(self, task: int, outcome: Outcome, error: dict[str, Any]) -> ConvsvcError:
+        if not outcome.lost:
+            return error_from_dict(error)
+        return StorageError(
+            f"task {task} ({self._names[task]}) was lost {self._attempts[task]} times: {error['message']}",
+            do='look at the workers\' memory and storage, then run the job again with on_exists "resume"',
+            details={"task": task, "attempts": self._attempts[task], "last": error},
+        )

@@ -1,0 +1,80 @@
+"""CRC-32 of what was written, region by region, joined to one a tensor without reading it again.
+
+A region is a byte range of a stored tensor. Tasks write regions in any order; the marks they leave carry the digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from convsvc.errors import VerifyError
+from convsvc.formats.crc import combine
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes `start` .. `start + size_bytes` of a tensor, and their CRC-32."""
+
+    start: int
+    size_bytes: int
+    crc: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size_bytes
+
+    def joined(self, following: Region) -> Region:
+        """This region and the one that begins where it ends, as one."""
+        return Region(self.start, self.size_bytes + following.size_bytes, combine(self.crc, following.crc, following.size_bytes))
+
+
+class Digests:
+    """The regions of each tensor, by the tensor's number. Regions that follow on each other are joined as they come."""
+
+    def __init__(self) -> None:
+        self._regions: dict[int, list[Region]] = {}
+
+    def add(self, tensor: int, region: Region) -> None:
+        regions = self._regions.setdefault(tensor, [])
+        if regions and regions[-1].stop == region.start:
+            regions[-1] = regions[-1].joined(region)
+        else:
+            regions.append(region)
+
+    def as_json(self) -> dict[str, list[list[int]]]:
+        """{tensor number: [[start, size_bytes, crc], ...]}"""
+        return {str(tensor): [[r.start, r.size_bytes, r.crc] for r in regions] for tensor, regions in self._regions.items()}
+
+    def update_from_json(self, data: dict[str, list[list[int]]]) -> None:
+        for tensor, regions in data.items():
+            for start, size_bytes, crc in regions:
+                self.add(int(tensor), Region(start, size_bytes, crc))
+
+    def whole(self, tensor: int, size_bytes: int, name: str) -> int:
+        """The CRC-32 of the whole tensor.
+
+        Raises VerifyError where the regions leave a gap or overlap: then some bytes were never written, or twice.
+        """
+        return join(self._regions.get(tensor, ()), size_bytes, name)
+
+
+def join(regions: Iterable[Region], size_bytes: int, name: str) -> int:
+    """The CRC-32 of regions that cover `size_bytes` exactly, in any order."""
+    whole = Region(0, 0, 0)
+    for region in sorted(regions, key=lambda region: (region.start, region.stop)):
+        if region.start != whole.stop:
+            raise _uncovered(name, whole.stop, region.start)
+        whole = whole.joined(region)
+    if whole.stop != size_bytes:
+        raise _uncovered(name, whole.stop, size_bytes)
+    return whole.crc
+
+
+def _uncovered(name: str, written: int, expected: int) -> VerifyError:
+    how = "never written" if written < expected else "written twice"
+    return VerifyError(
+        f"tensor {name}: bytes {min(written, expected)}:{max(written, expected)} were {how}",
+        do="remove the staging directory and run the job again",
+        details={"tensor": name, "start": min(written, expected), "stop": max(written, expected)},
+    )

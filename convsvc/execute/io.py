@@ -1,0 +1,178 @@
+"""Positioned reads and writes on planned files, through a bounded number of open files.
+
+Relative paths lie under a directory file descriptor: when the staging directory is removed and made anew, a late worker's
+descriptor still means the old one, and its opens fail instead of touching the new one's files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from convsvc.errors import StorageError
+from convsvc.execute.faults import source_changed, storage_error
+from convsvc.plan.records import PlannedFile
+
+MOST_OPEN = 128
+# Writing back starts after this many bytes of a file, so that syncing at the end finds little left to do.
+WRITE_BACK_BYTES = 32 << 20
+SYNC_FILE_RANGE_WRITE = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class OpenFiles:
+    """File descriptors of planned files, by number; the least recently used are closed."""
+
+    def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int) -> None:
+        self.files = files
+        self._directory = directory
+        self._flags = flags | os.O_CLOEXEC
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self.used: set[int] = set()
+
+    def descriptor(self, number: int) -> tuple[int, bool]:
+        """An open file descriptor, and whether it was opened just now. Raises OSError."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number], False
+        while len(self._open) >= MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        descriptor = os.open(self.files[number].path, self._flags, dir_fd=self._directory)
+        self._open[number] = descriptor
+        self.used.add(number)
+        return descriptor, True
+
+    def stat(self, number: int) -> os.stat_result:
+        return os.stat(self.files[number].path, dir_fd=self._directory)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+class Reader:
+    """Reads ranges of planned source files. Never maps a file; drops what it read from the page cache when closed."""
+
+    def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
+        self._files = OpenFiles(files, directory, os.O_RDONLY)
+        self.bytes_read = 0
+
+    def read_into(self, file: int, file_offset: int, target: memoryview) -> None:
+        """Fills `target` from `file_offset` on.
+
+        Raises SourceChanged where the file is not the planned one or ends too early, StorageError where it cannot be read.
+        """
+        path = self._files.files[file].path
+        try:
+            descriptor, fresh = self._files.descriptor(file)
+            if fresh:
+                self._check(file, os.fstat(descriptor))
+            done = 0
+            while done < len(target):
+                got = os.preadv(descriptor, [target[done:]], file_offset + done)
+                if got == 0:
+                    raise source_changed(path, f"{self._files.files[file].size_bytes} bytes", f"ends at byte {file_offset + done}")
+                done += got
+        except FileNotFoundError:
+            raise source_changed(path, "a file", "nothing") from None
+        except OSError as error:
+            raise storage_error(error, path, "reading") from error
+        self.bytes_read += len(target)
+
+    def check_unchanged(self) -> None:
+        """Raises SourceChanged if a file that was read is no longer what planning saw."""
+        for file in sorted(self._files.used):
+            try:
+                self._check(file, self._files.stat(file))
+            except FileNotFoundError:
+                raise source_changed(self._files.files[file].path, "a file", "nothing") from None
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _check(self, file: int, found: os.stat_result) -> None:
+        planned = self._files.files[file]
+        if found.st_size != planned.size_bytes:
+            raise source_changed(planned.path, f"{planned.size_bytes} bytes", f"{found.st_size} bytes")
+        if planned.mtime_ns and found.st_mtime_ns != planned.mtime_ns:
+            raise source_changed(planned.path, f"modified at {planned.mtime_ns} ns", f"modified at {found.st_mtime_ns} ns")
+
+
+class Writer:
+    """Writes ranges of target files that exist already."""
+
+    def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
+        self._files = OpenFiles(files, directory, os.O_WRONLY)
+        self._unsynced: dict[int, int] = {}
+        self.bytes_written = 0
+
+    def write_from(self, file: int, file_offset: int, source: memoryview) -> None:
+        """Writes all of `source` from `file_offset` on. Raises NoSpace or StorageError."""
+        try:
+            descriptor, _ = self._files.descriptor(file)
+            done = 0
+            while done < len(source):
+                done += os.pwritev(descriptor, [source[done:]], file_offset + done)
+            self._write_back(file, descriptor, len(source))
+        except OSError as error:
+            raise storage_error(error, self._files.files[file].path, "writing") from error
+        self.bytes_written += len(source)
+
+    def sync(self) -> None:
+        """Returns when everything written is on stable storage; drops it from the page cache."""
+        for file in sorted(self._files.used):
+            try:
+                descriptor, _ = self._files.descriptor(file)
+                os.fdatasync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError as error:
+                raise storage_error(error, self._files.files[file].path, "syncing") from error
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _write_back(self, file: int, descriptor: int, count: int) -> None:
+        self._unsynced[file] = self._unsynced.get(file, 0) + count
+        if self._unsynced[file] >= WRITE_BACK_BYTES:
+            self._unsynced[file] = 0
+            start_write_back(descriptor)
+
+
+def start_write_back(descriptor: int) -> None:
+    """Asks the kernel to begin writing the file's dirty pages, without waiting. Where it cannot, nothing is lost."""
+    call = getattr(_libc, "sync_file_range", None)
+    if call is not None:
+        call(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
+
+
+def write_atomically(directory: int, path: str, data: bytes, attempt: str) -> None:
+    """Makes the file at `path` (relative to the directory) be `data`, whole or not at all, and durable. Raises ConvsvcError."""
+    temporary = f"{path}.{attempt}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        raise storage_error(error, path, "writing") from error
+
+
+def read_whole(directory: int, path: str) -> bytes:
+    """The content of a small file. Raises StorageError; a file that is not there means that the staging is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        with open(descriptor, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise StorageError(f"{path} is gone from the staging directory", do="was the job canceled or run again?") from None
+        raise storage_error(error, path, "reading") from error

@@ -1,0 +1,20 @@
+"""Where a staging directory keeps its private files. Paths are relative to it."""
+
+from __future__ import annotations
+
+PRIVATE = ".convsvc"
+FINGERPRINT = f"{PRIVATE}/fingerprint"
+# Workers look for this between steps.
+CANCEL = f"{PRIVATE}/cancel"
+TASKS = f"{PRIVATE}/tasks"
+MARKS = f"{PRIVATE}/marks"
+
+
+def task_path(mode: str, task: int) -> str:
+    """The task's file. Verifying reads what writing wrote, so it has no file of its own."""
+    return f"{TASKS}/{'compare' if mode == 'compare' else 'write'}-{task}.json"
+
+
+def mark_path(mode: str, task: int) -> str:
+    """The file whose presence says that the task is done in this mode."""
+    return f"{MARKS}/{mode}-{task}.json"

@@ -1,0 +1,96 @@
+"""What a staged target gets besides its tensors' bytes: skeletons before, checksums and side files after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from io import FileIO
+from pathlib import Path
+
+from convsvc.errors import SourceChanged
+from convsvc.formats import FORMATS
+from convsvc.plan.plan import Plan, SideFile
+
+DIRECTORY_MODE = 0o755
+FILE_MODE = 0o644
+
+
+def make_files(plan: Plan, root: Path) -> None:
+    """Makes every target file in its final size, with what is known of it now; tensors that are there stay. Raises OSError."""
+    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+        path = root / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "r+b", buffering=0) as opened:
+            os.ftruncate(opened.fileno(), file.size_bytes)
+            _write_segments(opened.fileno(), skeleton.segments)
+
+
+def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> None:
+    """Adds what depends on the tensors' content, and syncs. `crcs`: by the plan's tensor number. Raises OSError."""
+    by_file: dict[int, dict[str, int]] = {}
+    for number, tensor in enumerate(plan.target_tensors):
+        by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
+    for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+        with open(root / file.path, "r+b", buffering=0) as opened:
+            _write_segments(opened.fileno(), FORMATS[file.format].seal(skeleton, by_file.get(number, {})))
+            os.fsync(opened.fileno())
+
+
+def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
+    """Writes the side files that come last, or all others. Raises OSError, SourceChanged where a file to copy is gone."""
+    for side in plan.side_files:
+        if side.last == last:
+            _write_side_file(side, root / side.path)
+
+
+def open_up(root: Path) -> None:
+    """Gives the staged directory the mode of any new directory; it was private until now."""
+    os.chmod(root, DIRECTORY_MODE & ~_umask())
+
+
+def sync_directories(root: Path) -> None:
+    """Puts the names of all files on stable storage."""
+    for directory, _, _ in os.walk(root):
+        sync_directory(Path(directory))
+
+
+def sync_directory(path: Path) -> None:
+    """Puts the names in one directory on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_segments(descriptor: int, segments: Iterable[tuple[int, bytes]]) -> None:
+    for file_offset, data in segments:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(descriptor, memoryview(data)[done:], file_offset + done)
+
+
+def _write_side_file(side: SideFile, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb", buffering=0) as opened:
+        if side.copy_from is None:
+            opened.write((side.text or "").encode())
+        else:
+            _copy_content(side.copy_from, opened)
+        os.fsync(opened.fileno())
+
+
+def _copy_content(source: str, target: FileIO) -> None:
+    try:
+        with open(source, "rb", buffering=0) as taken:
+            shutil.copyfileobj(taken, target)
+    except FileNotFoundError:
+        raise SourceChanged(f"{source} is gone since it was planned", details={"path": source}) from None
+
+
+def _umask() -> int:
+    # There is no way to ask for it without setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,170 @@
+"""A task as a file of its own: JSON with just the files and tensors it touches, so that a worker reads nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convsvc.plan.records import (
+    Fill,
+    Operand,
+    Place,
+    PlannedFile,
+    PlannedTensor,
+    Task,
+    Transfer,
+    Transform,
+    View,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Files and tensors of the source, or of the target. Relative paths lie in the staging directory.
+
+    `numbers[i]` is the i-th tensor's number in the plan.
+    """
+
+    files: tuple[PlannedFile, ...]
+    tensors: tuple[PlannedTensor, ...]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A task whose places number the tensors of its own two sides."""
+
+    fingerprint: str
+    task: Task
+    source: Side
+    target: Side
+
+
+def extract_task(
+    task: Task,
+    fingerprint: str,
+    source: tuple[Sequence[PlannedFile], Sequence[PlannedTensor]],
+    target: tuple[Sequence[PlannedFile], Sequence[PlannedTensor]],
+) -> TaskFile:
+    """The task with only those files and tensors of the plan's tables that it touches, numbered anew. Pure."""
+    taken, wanted = _Picker(*source), _Picker(*target)
+    transfers = tuple(_renumbered(transfer, taken.pick, wanted.pick) for transfer in task.transfers)
+    return TaskFile(fingerprint, replace(task, transfers=transfers), taken.side(), wanted.side())
+
+
+def dump_task(task_file: TaskFile) -> bytes:
+    """Compact JSON; `load_task` makes the same value of it."""
+    task = task_file.task
+    data = {
+        "fingerprint": task_file.fingerprint,
+        "task": [task.id, task.name, task.bytes_in, task.bytes_out],
+        "transfers": [_dump_transfer(transfer) for transfer in task.transfers],
+        "source": _dump_side(task_file.source),
+        "target": _dump_side(task_file.target),
+    }
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def load_task(data: bytes) -> TaskFile:
+    """The task that `dump_task` wrote."""
+    raw = json.loads(data)
+    number, name, bytes_in, bytes_out = raw["task"]
+    task = Task(number, name, tuple(_load_transfer(item) for item in raw["transfers"]), bytes_in, bytes_out)
+    return TaskFile(raw["fingerprint"], task, _load_side(raw["source"]), _load_side(raw["target"]))
+
+
+class _Picker:
+    """Gives tensors and their files new, dense numbers in the order in which they are asked for."""
+
+    def __init__(self, files: Sequence[PlannedFile], tensors: Sequence[PlannedTensor]) -> None:
+        self._files, self._tensors = files, tensors
+        self._new_files: dict[int, int] = {}
+        self._new_tensors: dict[int, int] = {}
+
+    def pick(self, tensor: int) -> int:
+        self._new_files.setdefault(self._tensors[tensor].file, len(self._new_files))
+        return self._new_tensors.setdefault(tensor, len(self._new_tensors))
+
+    def side(self) -> Side:
+        tensors = (self._tensors[number] for number in self._new_tensors)
+        return Side(
+            tuple(self._files[number] for number in self._new_files),
+            tuple(replace(tensor, file=self._new_files[tensor.file]) for tensor in tensors),
+            tuple(self._new_tensors),
+        )
+
+
+def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callable[[int], int]) -> Transfer:
+    transform = transfer.transform
+    if transform is not None:
+        operands = tuple(replace(item, views=_with_tensors(item.views, source)) for item in transform.operands)
+        transform = replace(transform, operands=operands)
+    return replace(
+        transfer,
+        # A source's first place is read; the others hold the same.
+        reads=_with_tensors(tuple(replace(view, places=view.places[:1]) for view in transfer.reads), source),
+        writes=_with_tensors(transfer.writes, target),
+        fills=tuple(replace(fill, tensor=target(fill.tensor)) for fill in transfer.fills),
+        transform=transform,
+    )
+
+
+def _with_tensors(views: tuple[View, ...], number: Callable[[int], int]) -> tuple[View, ...]:
+    return tuple(replace(v, places=tuple(replace(p, tensor=number(p.tensor)) for p in v.places)) for v in views)
+
+
+def _dump_side(side: Side) -> dict[str, Any]:
+    return {
+        "files": [[f.path, f.size_bytes, f.format, f.mtime_ns] for f in side.files],
+        "tensors": [[t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes] for t in side.tensors],
+        "numbers": list(side.numbers),
+    }
+
+
+def _load_side(raw: dict[str, Any]) -> Side:
+    tensors = tuple(PlannedTensor(file, name, dtype, tuple(shape), start, size) for file, name, dtype, shape, start, size in raw["tensors"])
+    return Side(tuple(PlannedFile(*item) for item in raw["files"]), tensors, tuple(raw["numbers"]))
+
+
+def _dump_transfer(t: Transfer) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "name": t.name,
+        "sizes": t.sizes,
+        "order": t.order,
+        "reads": [_dump_view(view) for view in t.reads],
+        "writes": [_dump_view(view) for view in t.writes],
+    }
+    if t.fills:
+        raw["fills"] = [[fill.tensor, fill.offset, fill.count] for fill in t.fills]
+    if t.transform:
+        operands = [[item.name, item.sizes, [_dump_view(view) for view in item.views]] for item in t.transform.operands]
+        raw["transform"] = [t.transform.kind, t.transform.params, operands]
+    return raw
+
+
+def _load_transfer(raw: dict[str, Any]) -> Transfer:
+    transform = None
+    if "transform" in raw:
+        kind, params, operands = raw["transform"]
+        loaded = tuple(Operand(name, tuple(sizes), tuple(_load_view(v) for v in views)) for name, sizes, views in operands)
+        transform = Transform(kind, params, loaded)
+    return Transfer(
+        raw["name"],
+        tuple(raw["sizes"]),
+        tuple(raw["order"]),
+        tuple(_load_view(view) for view in raw["reads"]),
+        tuple(_load_view(view) for view in raw["writes"]),
+        tuple(Fill(*item) for item in raw.get("fills", ())),
+        transform,
+    )
+
+
+def _dump_view(view: View) -> list[Any]:
+    return [view.starts, view.stops, view.strides, [[place.tensor, place.offset] for place in view.places]]
+
+
+def _load_view(raw: list[Any]) -> View:
+    starts, stops, strides, places = raw
+    return View(tuple(starts), tuple(stops), tuple(strides), tuple(Place(*place) for place in places))

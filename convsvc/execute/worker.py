@@ -1,0 +1,154 @@
+"""What a worker does: one task, from its file in the staging directory to its completion mark."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from convsvc.errors import Canceled, StorageError
+from convsvc.execute.comparing import compare_bytes
+from convsvc.execute.digests import Digests, Region
+from convsvc.execute.faults import storage_error
+from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
+from convsvc.execute.marks import CANCEL, mark_path, task_path
+from convsvc.execute.steps import Step, Tensors, Write, compile_steps
+from convsvc.execute.task_files import TaskFile, load_task
+from convsvc.execute.tiles import Tiles
+from convsvc.execute.verifying import verify_regions
+from convsvc.formats.crc import crc32, crc32_zeros
+from convsvc.tensors.dtypes import size_of
+
+# Bytes of buffers, input and output together. With the interpreter and numpy a worker stays far below 512 MiB.
+DEFAULT_BUDGET = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a task did; `mark` is what its completion mark says."""
+
+    bytes_read: int
+    bytes_written: int
+    mark: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The staging directory a task runs in, held open, and the attempt it belongs to."""
+
+    directory: int
+    attempt: str
+
+    def check_wanted(self) -> None:
+        """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone."""
+        try:
+            os.stat(CANCEL, dir_fd=self.directory)
+        except FileNotFoundError:
+            self._check_there()
+            return
+        raise Canceled("the job was canceled")
+
+    def _check_there(self) -> None:
+        if os.fstat(self.directory).st_nlink == 0:
+            raise StorageError("the staging directory is gone", do="was the job canceled or run again?")
+
+
+def run_task(payload: dict[str, Any]) -> dict[str, Any]:
+    """Does the task `payload["task"]` of the staging directory `payload["staging"]` and leaves its completion mark.
+
+    `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
+    while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts apart.
+    May run twice, also at once, with the same effect. Returns counters. Raises ConvsvcError.
+    """
+    began = monotonic()
+    mode, number = str(payload["mode"]), int(payload["task"])
+    with _workplace(str(payload["staging"]), str(payload.get("attempt", "0"))) as place:
+        task_file = load_task(read_whole(place.directory, task_path(mode, number)))
+        done = MODES[mode](task_file, place)
+        place.check_wanted()
+        counters = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "seconds": monotonic() - began}
+        mark = json.dumps({**counters, **done.mark}, separators=(",", ":")).encode()
+        write_atomically(place.directory, mark_path(mode, number), mark, place.attempt)
+    return {"task": number, "mode": mode, **counters}
+
+
+def write_task(task_file: TaskFile, place: Workplace) -> Done:
+    """Moves the task's bytes; returns when they are on stable storage."""
+    digests = Digests()
+    reader = Reader(task_file.source.files, place.directory)
+    writer = Writer(task_file.target.files, place.directory)
+    with closing(reader), closing(writer):
+        for write, data in _produce(task_file, reader, place):
+            crc = crc32(data)
+            for at in write.places:
+                tensor = task_file.target.tensors[at.tensor]
+                writer.write_from(tensor.file, tensor.file_offset + at.data_offset, data)
+                digests.add(task_file.target.numbers[at.tensor], Region(at.data_offset, len(data), crc))
+        _add_fills(task_file, digests)
+        reader.check_unchanged()
+        writer.sync()
+        return Done(reader.bytes_read, writer.bytes_written, {"regions": digests.as_json()})
+
+
+def verify_task(task_file: TaskFile, place: Workplace) -> Done:
+    """Reads back what the task wrote; raises VerifyError where it is not what was written."""
+    mark = json.loads(read_whole(place.directory, mark_path("write", task_file.task.id)))
+    with closing(Reader(task_file.target.files, place.directory)) as reader:
+        verify_regions(task_file.target, mark["regions"], reader, place.check_wanted)
+        return Done(reader.bytes_read, 0, {})
+
+
+def compare_task(task_file: TaskFile, place: Workplace) -> Done:
+    """Computes what the task would write; raises VerifyError where something else lies there. Writes nothing."""
+    reader = Reader(task_file.source.files, place.directory)
+    there = Reader(task_file.target.files, place.directory)
+    with closing(reader), closing(there):
+        for write, data in _produce(task_file, reader, place):
+            for at in write.places:
+                compare_bytes(task_file.target, at, data, there)
+        return Done(reader.bytes_read + there.bytes_read, 0, {})
+
+
+MODES: dict[str, Callable[[TaskFile, Workplace], Done]] = {
+    "write": write_task,
+    "verify": verify_task,
+    "compare": compare_task,
+}
+
+
+def _produce(task_file: TaskFile, reader: Reader, place: Workplace) -> Iterator[tuple[Write, memoryview]]:
+    tiles = Tiles(reader)
+    for step in _steps(task_file):
+        place.check_wanted()
+        yield from tiles.produce(step)
+
+
+def _steps(task_file: TaskFile) -> Iterator[Step]:
+    tensors = Tensors(task_file.source.tensors, task_file.target.tensors)
+    for transfer in task_file.task.transfers:
+        yield from compile_steps(transfer, tensors, DEFAULT_BUDGET)
+
+
+def _add_fills(task_file: TaskFile, digests: Digests) -> None:
+    """Declared zeros are there already: the file was made of them. They only count for the digest."""
+    for fill in (fill for transfer in task_file.task.transfers for fill in transfer.fills):
+        itemsize = size_of(task_file.target.tensors[fill.tensor].dtype)
+        size_bytes = fill.count * itemsize
+        region = Region(fill.offset * itemsize, size_bytes, crc32_zeros(size_bytes))
+        digests.add(task_file.target.numbers[fill.tensor], region)
+
+
+@contextmanager
+def _workplace(staging: str, attempt: str) -> Iterator[Workplace]:
+    try:
+        directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, staging, "opening") from error
+    try:
+        yield Workplace(directory, attempt)
+    finally:
+        os.close(directory)
