@@ -1,0 +1,67 @@
+"""The service's HTTP application. It validates, stores, answers; it plans only when asked to, and converts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import CapacityLimiter
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+import convsvc
+from convsvc.service.database import Database
+from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
+from convsvc.service.routes import catalog, health, jobs, plans, streams
+from convsvc.service.routes.context import Context, Planner
+from convsvc.service.settings import Settings
+from convsvc.service.store import Store
+from convsvc.spec import Job
+
+ROUTERS: tuple[APIRouter, ...] = (jobs.router, streams.router, plans.router, catalog.router, health.router)
+
+
+def create_app(settings: Settings | None = None, *, plan: Planner | None = None) -> FastAPI:
+    """The application. Its database is opened and migrated when it starts; `plan` stands in for the planner."""
+    settings = settings or Settings()
+    app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, redoc_url=None)
+    app.state.context = Context(Store(Database(settings.database_url)), settings, plan or _summary_of_plan)
+    app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
+    for router in ROUTERS:
+        app.include_router(router, responses={"default": PROBLEM})
+    install_problem_handlers(app)
+    _show_job_schema(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    database: Database = app.state.context.store.database
+    database.migrate()
+    yield
+    database.close()
+
+
+def _summary_of_plan(job: Job) -> dict[str, Any]:
+    from convsvc.plan.planner import make_plan
+
+    return make_plan(job).summary()
+
+
+def _show_job_schema(app: FastAPI) -> None:
+    """Add the job's schema to OpenAPI: bodies are parsed by `parse_job`, so FastAPI does not know it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _schemas() -> dict[str, Any]:
+    job = Job.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**job.pop("$defs", {}), "Job": job, "Problem": SCHEMA}

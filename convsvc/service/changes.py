@@ -1,0 +1,91 @@
+"""Changing a job within a transaction: the one place where an event meets the state machine and the tables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from convsvc.service.errors import NoSuchJob
+from convsvc.service.models import EventRow, JobRow, LogRow, TaskRow
+from convsvc.service.states import ENDED, Instruction, JobEvent, job_step
+
+
+def now_utc() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def same_place(path: str) -> str:
+    """The name under which two spellings of one target path are the same: absolute, symlinks resolved."""
+    return os.path.realpath(path)
+
+
+def locked_job(session: Session, job_id: str) -> JobRow:
+    """The job, locked until the transaction ends. Raises NoSuchJob."""
+    row = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
+    if row is None:
+        raise NoSuchJob(f"there is no job {job_id}", details={"job": job_id})
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who takes a job, and for how many seconds."""
+
+    executor: str
+    seconds: float
+
+
+def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | None = None, **facts: Any) -> None:
+    """Let `event` happen to the job: new state, what the machine instructs, and an event in its history, with `facts`.
+
+    Raises IllegalTransition.
+    """
+    before = row.state
+    step = job_step(before, event, job=row.id)
+    row.state = step.state
+    for instruction in step.instructions:
+        _apply(session, row, instruction, lease)
+    if before != row.state or step.instructions:
+        add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
+
+
+def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
+    row.last_event += 1
+    session.add(EventRow(job_id=row.id, seq=row.last_event, at=now_utc(), kind=kind, data=data))
+
+
+def add_log(session: Session, row: JobRow, message: str, *, level: str = "info", task: int | None = None) -> None:
+    row.last_log += 1
+    session.add(LogRow(job_id=row.id, seq=row.last_log, at=now_utc(), level=level, task=task, message=message))
+
+
+def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None) -> None:
+    if instruction == "take_lease" and lease:
+        row.executor, row.lease_until = lease.executor, now_utc() + timedelta(seconds=lease.seconds)
+        row.fence, row.claims, row.started_at = row.fence + 1, row.claims + 1, row.started_at or now_utc()
+    elif instruction == "drop_lease":
+        # The fence moves on, so that an executor which still works on the job finds out at its next word.
+        row.executor, row.lease_until, row.fence = None, None, row.fence + 1
+        if row.state not in ENDED:
+            row.claims -= 1  # released in good order: not an executor that died of it
+    elif instruction == "hold_target":
+        row.active_target = same_place(row.target_path)
+    elif instruction == "free_target":
+        row.active_target = None
+    elif instruction == "stamp_end":
+        row.ended_at = now_utc()
+    elif instruction == "new_run":
+        _new_run(session, row)
+
+
+def _new_run(session: Session, row: JobRow) -> None:
+    row.run, row.claims, row.cancel_requested = row.run + 1, 0, False
+    row.started_at = row.ended_at = None
+    row.error = row.result = row.plan = None
+    row.phase, row.tasks_total, row.tasks_done, row.bytes_total, row.bytes_done = "", 0, 0, 0, 0
+    session.execute(delete(TaskRow).where(TaskRow.job_id == row.id))

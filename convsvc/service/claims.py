@@ -1,0 +1,214 @@
+"""The executor's side of the job store: take a job, keep it, report on it.
+
+Every report carries the claim's fence number and is refused with LeaseLost once another executor has the job, so a process
+that was thought dead cannot spoil what its successor does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import and_, delete, or_, select
+from sqlalchemy.orm import Session
+
+from convsvc.errors import ServiceError
+from convsvc.service.changes import Lease, add_event, add_log, advance, locked_job, now_utc
+from convsvc.service.database import Database
+from convsvc.service.errors import LeaseLost
+from convsvc.service.models import ExecutorRow, JobRow, TaskRow
+from convsvc.service.states import LEASED, JobEvent, task_step
+from convsvc.spec import Job, parse_job
+
+MAX_CLAIMS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that an executor holds. `resume`: an earlier run has begun to write, continue from its marks."""
+
+    job_id: str
+    fence: int
+    run: int
+    job: Job
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task as the plan announces it: its number, its name, and the bytes it writes."""
+
+    number: int
+    name: str
+    bytes: int
+
+
+class Claims:
+    """Takes and keeps jobs for the executor `name`. A lease lasts `lease_s` seconds unless it is renewed."""
+
+    def __init__(self, database: Database, name: str, *, engine: str = "", lease_s: float = 30) -> None:
+        self.database, self.name, self.engine, self.lease_s = database, name, engine, lease_s
+
+    def heartbeat(self) -> None:
+        """Say that this executor lives."""
+        with self.database.writing() as session:
+            row, now = session.get(ExecutorRow, self.name), now_utc()
+            if row is None:
+                session.add(ExecutorRow(name=self.name, engine=self.engine, started_at=now, heartbeat_at=now))
+            else:
+                row.heartbeat_at = now
+
+    def sign_off(self) -> None:
+        """Say that this executor ends; forget executors that have been silent for a day."""
+        with self.database.writing() as session:
+            old = now_utc() - timedelta(days=1)
+            session.execute(delete(ExecutorRow).where(or_(ExecutorRow.name == self.name, ExecutorRow.heartbeat_at < old)))
+
+    def claim(self) -> Claim | None:
+        """The oldest job that is queued or whose executor died; None if there is none."""
+        while True:
+            with self.database.writing() as session:
+                row = session.scalars(_claimable()).first()
+                if row is None:
+                    return None
+                if self._take(session, row):
+                    return Claim(row.id, row.fence, row.run, parse_job(row.spec), row.resumable)
+
+    def _take(self, session: Session, row: JobRow) -> bool:
+        if row.state != "queued" and row.claims >= MAX_CLAIMS:
+            row.error = _poisonous(row)
+            advance(session, row, "fail", error=row.error)
+            return False
+        event: JobEvent = "claim" if row.state == "queued" else "reclaim"
+        if event == "reclaim":
+            add_log(session, row, f"executor {row.executor} went silent; {self.name} takes the job up", level="warning")
+        advance(session, row, event, lease=Lease(self.name, self.lease_s))
+        return row.state == "planning"
+
+    def renew(self, claim: Claim) -> bool:
+        """Keep the job for another `lease_s`; True says that a cancel was requested. Raises LeaseLost."""
+        with self._held(claim) as (_, row):
+            row.lease_until = now_utc() + timedelta(seconds=self.lease_s)
+            return row.cancel_requested
+
+    def planned(self, claim: Claim, model_type: str, summary: dict[str, Any], tasks: Sequence[PlannedTask]) -> None:
+        """The plan is made: store its tasks, and go on to running."""
+        with self._held(claim) as (session, row):
+            session.execute(delete(TaskRow).where(TaskRow.job_id == row.id))
+            session.add_all(TaskRow(job_id=row.id, number=t.number, name=t.name, state="pending", bytes=t.bytes) for t in tasks)
+            row.model_type, row.plan = model_type, summary
+            row.tasks_total, row.tasks_done = len(tasks), 0
+            row.bytes_total, row.bytes_done = sum(task.bytes for task in tasks), 0
+            add_event(session, row, "planned", {"model_type": model_type, "tasks": row.tasks_total, "bytes": row.bytes_total})
+            advance(session, row, "planned")
+
+    def phase(self, claim: Claim, name: str, total: int, event: JobEvent | None = None) -> None:
+        """The driver does something else now, `total` steps of it; `event` where that is a state of the job."""
+        with self._held(claim) as (session, row):
+            row.phase = name[:32]
+            add_event(session, row, "phase", {"phase": name, "total": total})
+            if event:
+                advance(session, row, event)
+
+    def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
+        with self._task(claim, number) as (session, row, task):
+            row.resumable = True
+            task.state, task.attempt, task.worker = task_step(task.state, "start"), max(attempt, task.attempt), worker
+            task.started_at, task.ended_at, task.error = now_utc(), None, None
+            add_event(session, row, "task", _task_event(row, task))
+
+    def task_done(self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None) -> None:
+        with self._task(claim, number) as (session, row, task):
+            if task.state != "done":
+                row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
+            task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_utc(), None
+            task.seconds, task.worker = seconds, worker or task.worker
+            add_event(session, row, "task", _task_event(row, task))
+
+    def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool) -> None:
+        with self._task(claim, number) as (session, row, task):
+            task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_utc()
+            add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
+            again = "; it is tried again" if will_retry else ""
+            level = "warning" if will_retry else "error"
+            add_log(session, row, f"task {task.name}: {error.get('message')}{again}", level=level, task=number)
+
+    def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None) -> None:
+        with self._held(claim) as (session, row):
+            add_log(session, row, message, level=level, task=task)
+
+    def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
+        with self._held(claim) as (session, row):
+            row.result, row.phase = result, ""
+            advance(session, row, "succeed")
+
+    def fail(self, claim: Claim, error: dict[str, Any]) -> None:
+        with self._held(claim) as (session, row):
+            row.error, row.phase = error, ""
+            add_log(session, row, _error_text(error), level="error")
+            advance(session, row, "fail", error=error)
+
+    def stop(self, claim: Claim) -> None:
+        """The run stopped because a cancel was requested."""
+        self._end(claim, "stop")
+
+    def release(self, claim: Claim) -> None:
+        """Put the job back in the queue: this executor ends, the job has not."""
+        self._end(claim, "release")
+
+    def _end(self, claim: Claim, event: JobEvent) -> None:
+        with self._held(claim) as (session, row):
+            row.phase = ""
+            advance(session, row, event)
+
+    @contextmanager
+    def _held(self, claim: Claim) -> Iterator[tuple[Session, JobRow]]:
+        with self.database.writing() as session:
+            row = locked_job(session, claim.job_id)
+            if row.fence != claim.fence:
+                raise LeaseLost(f"job {row.id} is no longer held by {self.name}", details={"job": row.id, "fence": claim.fence})
+            yield session, row
+
+    @contextmanager
+    def _task(self, claim: Claim, number: int) -> Iterator[tuple[Session, JobRow, TaskRow]]:
+        with self._held(claim) as (session, row):
+            task = session.get(TaskRow, (row.id, number))
+            if task is None:
+                raise ServiceError(f"job {row.id} has no task {number}")
+            yield session, row, task
+
+
+def _claimable() -> Any:
+    expired = and_(JobRow.state.in_(sorted(LEASED)), JobRow.lease_until < now_utc())
+    query = select(JobRow).where(or_(JobRow.state == "queued", expired))
+    return query.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True)
+
+
+def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:
+    return {
+        "number": task.number,
+        "name": task.name,
+        "state": task.state,
+        "attempt": task.attempt,
+        "tasks_done": row.tasks_done,
+        "tasks_total": row.tasks_total,
+        "bytes_done": row.bytes_done,
+        "bytes_total": row.bytes_total,
+    }
+
+
+def _error_text(error: dict[str, Any]) -> str:
+    lines = [str(error.get("message", "")), *(f"  {fact}" for fact in error.get("facts") or ())]
+    return "\n".join([*lines, f"  do: {error['do']}"] if error.get("do") else lines)
+
+
+def _poisonous(row: JobRow) -> dict[str, Any]:
+    return ServiceError(
+        f"the executor died {row.claims} times while it worked on this job",
+        facts=[f"last in state {row.state}, on executor {row.executor}"],
+        do="look at the executor's log for the cause (out of memory?), then retry the job",
+        details={"claims": row.claims},
+    ).as_dict()

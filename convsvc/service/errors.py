@@ -1,0 +1,45 @@
+"""Errors only the service makes.
+
+    ServiceError
+      NoSuchJob           the id names no job
+      IllegalTransition   the job is in a state in which this cannot be done
+      KeyReused           an Idempotency-Key came again with another job
+      LeaseLost           another executor has taken the job; what this one does no longer counts
+      TooSlow             planning within a request took longer than the limit
+      NotReady            the service runs but cannot work: database, migrations or executor
+      Exposed             the service was to listen where strangers can reach it, without authentication
+
+The client makes them again from the problems it receives, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from convsvc.errors import ServiceError
+
+
+class NoSuchJob(ServiceError):
+    title, slug, http_status = "no such job", "no-such-job", 404
+
+
+class IllegalTransition(ServiceError):
+    title, slug, http_status = "not possible in this state", "illegal-transition", 409
+
+
+class KeyReused(ServiceError):
+    title, slug, http_status = "idempotency key reused", "key-reused", 422
+
+
+class LeaseLost(ServiceError):
+    title, slug, http_status = "lease lost", "lease-lost", 409
+
+
+class TooSlow(ServiceError):
+    title, slug, http_status = "took too long", "too-slow", 504
+
+
+class NotReady(ServiceError):
+    title, slug, http_status = "service not ready", "not-ready", 503
+
+
+class Exposed(ServiceError):
+    title, slug, exit_code, http_status = "refused to listen", "exposed", 2, 500

@@ -1,0 +1,38 @@
+"""What this service is and what it can convert."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from fastapi import APIRouter
+
+import convsvc
+from convsvc.families import FAMILIES
+from convsvc.spec import Source, Target
+
+router = APIRouter(tags=["catalog"])
+
+
+@router.get("/version")
+def version() -> dict[str, str]:
+    """The program's version, and that of this interface."""
+    return {"name": "convsvc", "version": convsvc.__version__, "api": "1"}
+
+
+@router.get("/formats")
+def formats() -> dict[str, list[str]]:
+    """The formats a job's source and target may have."""
+    return {"source": _tags(Source), "target": _tags(Target)}
+
+
+@router.get("/families")
+def families() -> list[dict[str, Any]]:
+    """The model families that can be converted."""
+    return [
+        {"name": name, "title": family.title, "model_types": family.model_types, "architectures": family.architectures}
+        for name, family in FAMILIES.items()
+    ]
+
+
+def _tags(union: Any) -> list[str]:
+    return [str(get_args(kind.model_fields["format"].annotation)[0]) for kind in get_args(get_args(union)[0])]

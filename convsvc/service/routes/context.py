@@ -1,0 +1,56 @@
+"""What every route is given: the store, the settings, the planner, the job in the request's body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request
+from starlette.exceptions import HTTPException
+
+from convsvc.service.settings import Settings
+from convsvc.service.store import Store
+from convsvc.spec import Job, parse_job
+
+Planner = Callable[[Job], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`plan` answers a plan's summary."""
+
+    store: Store
+    settings: Settings
+    plan: Planner
+
+
+def context(request: Request) -> Context:
+    found: Context = request.app.state.context
+    return found
+
+
+async def job_in_body(request: Request) -> Job:
+    """The body as a job, JSON or YAML. Parsed by `parse_job`, so that errors read as the command line's."""
+    limit = context(request).settings.max_job_bytes
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"a job is at most {limit} bytes")
+    return parse_job(bytes(body))
+
+
+Here = Annotated[Context, Depends(context)]
+JobBody = Annotated[Job, Depends(job_in_body)]
+JobId = Annotated[str, Path(description="The job's id, as POST /jobs answered it.", max_length=26)]
+
+JOB_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Job"}},
+            "application/yaml": {"schema": {"$ref": "#/components/schemas/Job"}},
+        },
+    }
+}

@@ -1,0 +1,57 @@
+"""Is the process alive, and can it do its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+from fastapi import APIRouter
+
+from convsvc.service.errors import NotReady
+from convsvc.service.routes.context import Context, Here
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The process answers. Says nothing of the database: restarting this process would not mend that."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(here: Here) -> dict[str, str]:
+    """Jobs can be taken and will be run. 503, naming what is missing, where not."""
+    checks: dict[str, Callable[[Context], str]] = {"database": _database, "migrations": _migrations}
+    if here.settings.require_executor:
+        checks["executor"] = _executor
+    found = {name: _checked(check, here) for name, check in checks.items()}
+    wrong = [f"{name}: {text}" for name, text in found.items() if text != "ok"]
+    if wrong:
+        raise NotReady("the service is not ready", facts=wrong, details={"checks": found})
+    return found
+
+
+def _checked(check: Callable[[Context], str], here: Context) -> str:
+    try:
+        return check(here)
+    except Exception as error:  # whatever the driver raises: the answer is that it does not work
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _database(here: Context) -> str:
+    here.store.counts()
+    return "ok"
+
+
+def _migrations(here: Context) -> str:
+    have, need = here.store.database.revision(), here.store.database.head()
+    return "ok" if have == need else f"the tables are at {have}, this version needs {need}"
+
+
+def _executor(here: Context) -> str:
+    last = here.store.newest_heartbeat()
+    if last is None:
+        return "no executor is running"
+    silence_s = (datetime.now(timezone.utc) - last).total_seconds()
+    return "ok" if silence_s <= here.settings.executor_silence_s else f"no executor was heard of for {silence_s:.0f} s"

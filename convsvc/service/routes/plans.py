@@ -1,0 +1,27 @@
+"""Dry runs: what a job would do, without doing it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+
+from convsvc.service.errors import TooSlow
+from convsvc.service.routes.context import JOB_BODY, Here, JobBody
+
+router = APIRouter(tags=["plans"])
+
+
+@router.post("/plans", openapi_extra=JOB_BODY)
+async def plan(job: JobBody, here: Here, request: Request) -> dict[str, Any]:
+    """Plan the job, from headers alone, and answer the plan's summary. Nothing is written."""
+    limiter: CapacityLimiter = request.app.state.plan_limiter
+    limit = here.settings.plan_timeout_s
+    with anyio.move_on_after(limit):
+        # A thread cannot be stopped: it is left alone and its answer dropped; the limiter counts it until it ends.
+        return await run_sync(partial(here.plan, job), abandon_on_cancel=True, limiter=limiter)
+    raise TooSlow(f"planning took more than {limit:g} s", do="submit the job: the executor plans without a limit")

@@ -1,0 +1,82 @@
+"""A job's log and its events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from convsvc.service.routes.context import Context, Here, JobId
+from convsvc.service.states import ENDED
+from convsvc.service.views import EventView, LogLine
+
+router = APIRouter(tags=["jobs"])
+
+After = Annotated[int, Query(ge=0, description="Only what came after this seq.")]
+
+
+@router.get(
+    "/jobs/{job_id}/logs",
+    response_model=list[LogLine],
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def logs(
+    job_id: JobId, here: Here, request: Request, after: After = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> list[LogLine] | Response:
+    """The job's log, oldest first: JSON, or text for `Accept: text/plain`."""
+    lines = here.store.logs(job_id, after=after, limit=limit)
+    if request.headers.get("accept", "").startswith("text/plain"):
+        return PlainTextResponse("".join(log_text(line) + "\n" for line in lines))
+    return lines
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(
+    job_id: JobId, here: Here, after: After = 0, last_event_id: Annotated[int | None, Header(ge=0)] = None
+) -> EventSourceResponse:
+    """What happens to the job, as server-sent events; ends after the event with which the job ends.
+
+    An event's id is its seq; a client that comes back with `Last-Event-ID` misses nothing and hears nothing twice.
+    """
+    await run_in_threadpool(here.store.job, job_id)  # a 404 must come before the stream begins
+    seen = last_event_id if last_event_id is not None else after
+    return EventSourceResponse(_follow(here, job_id, seen), ping=here.settings.ping_s)
+
+
+async def _follow(here: Context, job_id: str, seen: int) -> AsyncIterator[ServerSentEvent]:
+    while True:
+        # The state is read first: if it is final now, its event is already there to be read.
+        job = await run_in_threadpool(here.store.job, job_id)
+        news = await run_in_threadpool(here.store.events, job_id, after=seen)
+        for event in news:
+            seen = event.seq
+            yield _sent(event)
+        if not news and job.state in ENDED:
+            return
+        if not news:
+            await asyncio.sleep(here.settings.events_poll_s)
+
+
+def _sent(event: EventView) -> ServerSentEvent:
+    data = {"seq": event.seq, "at": event.at.isoformat(), "kind": event.kind, "data": event.data}
+    return ServerSentEvent(json.dumps(data), event=event.kind, id=str(event.seq))
+
+
+def log_text(line: LogLine) -> str:
+    """A line of the log as text.
+
+    >>> from datetime import datetime, timezone
+    >>> log_text(LogLine(1, datetime(2024, 1, 2, tzinfo=timezone.utc), "info", "12 tasks"))
+    '2024-01-02T00:00:00.000Z info 12 tasks'
+    """
+    return f"{line.at:%Y-%m-%dT%H:%M:%S}.{line.at.microsecond // 1000:03d}Z {line.level} {line.message}"

@@ -1,0 +1,24 @@
+"""What the service is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from convsvc.service.database import default_database_url
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`plan_timeout_s` and `plans_at_once` bound `POST /plans`; an executor silent for `executor_silence_s` is gone.
+
+    `events_poll_s` is how often an event stream looks for news, `ping_s` how often it says that it is alive.
+    """
+
+    database_url: str = field(default_factory=default_database_url)
+    plan_timeout_s: float = 60
+    plans_at_once: int = 2
+    max_job_bytes: int = 1 << 20
+    require_executor: bool = True
+    executor_silence_s: float = 30
+    events_poll_s: float = 0.25
+    ping_s: float = 15

@@ -1,0 +1,93 @@
+"""What the service shows of a job: one definition for the store, the HTTP answers and the client.
+
+Times are in UTC, sizes in bytes, durations in seconds. Standard library only, so that the client stays light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the current run is. Totals are 0 until the job is planned. `phase` is the driver's name for what it does now."""
+
+    phase: str = ""
+    tasks_done: int = 0
+    tasks_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it stands.
+
+    `spec` is the job as it was submitted; `run` counts from 1 and grows with each retry. `plan` is `Plan.summary()`, `result`
+    what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`).
+    """
+
+    id: str
+    name: str | None
+    model_type: str | None
+    state: str
+    run: int
+    source: str
+    target: str
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    progress: Progress = Progress()
+    executor: str | None = None
+    plan: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task of the current run: pending, running, done or failed. `attempt` counts from 1; 0 while it was never started."""
+
+    number: int
+    name: str
+    state: str
+    attempt: int
+    bytes: int
+    seconds: float | None
+    worker: str | None
+    error: dict[str, Any] | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """Something that happened to a job. `kind` is submitted, state, planned, phase or task; `seq` grows by one."""
+
+    seq: int
+    at: datetime
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that the executor wrote about a job; `task` is the task's number where it is about one."""
+
+    seq: int
+    at: datetime
+    level: str
+    message: str
+    task: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first. `next_cursor` asks for the following page; None on the last one."""
+
+    jobs: list[JobView]
+    next_cursor: str | None = None
