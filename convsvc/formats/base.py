@@ -57,14 +57,23 @@ class FileIndex:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Inert:
-    """A pickled object that was not built: its class or function by name, and what it would have been given."""
+    """A pickled object that was not built: its class or function by name, and what it would have been given.
+
+    Compared by identity: whether two objects are equal only their class could say. `args` are what the class would have been
+    called with, `state` what would have been set on, appended to, or put into it. A class that was only named is a `Global`.
+    """
 
     module: str
     name: str
     args: tuple[Any, ...] = ()
     state: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Global(Inert):
+    """A class, function or constant that a pickle names, e.g. `torch.bfloat16`. Never imported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,7 @@ def plan_skeleton(tensors: Sequence[TensorSpec], metadata: Mapping[str, str] = _
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, stop]}
     head = _encode_header(header, align)
     stored = [
-        StoredTensor(tensor.name, tensor.dtype, tensor.shape, len(head) + header[tensor.name]["data_offsets"][0])
-        for tensor in tensors
+        StoredTensor(tensor.name, tensor.dtype, tensor.shape, len(head) + header[tensor.name]["data_offsets"][0]) for tensor in tensors
     ]
     return Skeleton(len(head) + stop, tuple(stored), ((0, head),))
 
@@ -152,9 +151,7 @@ def _entry_fault(entry: Any, data_bytes: int) -> str | None:
     if start > stop or stop > data_bytes:
         return f"its data_offsets [{start}, {stop}] are not within the file's {data_bytes} bytes of data (is the file cut short?)"
     size = prod(shape) * SIZES[dtype]
-    return (
-        None if size == stop - start else f"{dtype} {shape} takes {size} bytes, its data_offsets [{start}, {stop}] {stop - start}"
-    )
+    return None if size == stop - start else f"{dtype} {shape} takes {size} bytes, its data_offsets [{start}, {stop}] {stop - start}"
 
 
 def _are_counts(value: Any) -> bool:
