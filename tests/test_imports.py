@@ -1,0 +1,100 @@
+"""Imports point one way: tensors <- formats, families, dialects, parallel <- plan <- execute <- engine <- service, cli."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "convsvc"
+SERVICE = 6
+# A part may import parts of a lower rank, and itself. Those of one rank do not know each other, but for what NEIGHBOURS allows.
+RANKS = {
+    "errors": 0, "tensors": 1, "spec": 1,
+    "formats": 2, "families": 2, "parallel": 2, "dialects": 2,
+    "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
+}  # fmt: skip
+NEIGHBOURS = {
+    "dialects": {"families", "formats", "parallel"},  # a dialect's layout is a family's tensors, placed on ranks, in files
+    "families": {"parallel"},
+    "service": {"conversion"},  # the executor runs a job as `convsvc convert` does
+    "client": {"service"},  # the views alone; see below
+}
+HTTP_AND_SQL = {"fastapi", "starlette", "uvicorn", "httpx", "sse_starlette", "sqlalchemy", "alembic"}
+FILES_AND_NETWORK = {"os", "io", "pathlib", "mmap", "socket", "shutil", "tempfile", "subprocess", "torch", "safetensors", "ray"}
+
+Import = tuple[Path, int, str]
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import of a file, wherever it stands; not those for the type checker alone."""
+    tree = ast.parse(path.read_text())
+    typing_only = {id(node) for block in ast.walk(tree) if is_type_checking(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((path, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            yield from ((path, node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def where(found: Import) -> str:
+    path, line, name = found
+    return f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}"
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(IMPORTS) > 100
+    assert {part_of(path) for path in FILES} <= set(RANKS), "a new part of the package needs its rank here"
+
+
+def test_every_arrow_points_the_right_way() -> None:
+    wrong = []
+    for path, line, name in IMPORTS:
+        here, there = part_of(path), [*name.split("."), ""][1]
+        if not name.startswith("convsvc.") or there not in RANKS or there == here or there in NEIGHBOURS.get(here, ()):
+            continue
+        if RANKS[there] >= RANKS[here]:
+            wrong.append(where((path, line, name)))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("packages", "highest"),
+    [(HTTP_AND_SQL, SERVICE - 1), ({"ray"}, RANKS["engine"] - 1), (FILES_AND_NETWORK, RANKS["tensors"])],
+    ids=["HTTP and SQL only in the service", "Ray only from the engine up", "tensors know no file"],
+)
+def test_what_a_part_may_not_know(packages: set[str], highest: int) -> None:
+    wrong = [where(found) for found in IMPORTS if RANKS[part_of(found[0])] <= highest and found[2].partition(".")[0] in packages]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_ray_is_imported_by_its_engine_alone() -> None:
+    assert {found[0].name for found in IMPORTS if found[2].partition(".")[0] == "ray"} <= {"ray.py"}
+
+
+def test_the_client_takes_nothing_of_the_service_but_its_views() -> None:
+    taken = {found[2] for found in IMPORTS if part_of(found[0]) == "client" and found[2].startswith("convsvc.service")}
+    assert all(name.startswith("convsvc.service.views") for name in taken), taken
+
+
+def test_a_wrong_arrow_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text("def late():\n    from convsvc.service import app\n\nimport ray\n")
+    assert [name for _, _, name in imports_of(file)] == ["ray", "convsvc.service.app"]
