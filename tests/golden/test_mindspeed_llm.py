@@ -1,0 +1,183 @@
+"""What MindSpeed-LLM's convert_ckpt_v2.py writes, asked of our drop-in with the same flags; PROVENANCE.md has the rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convsvc.cli.convert_ckpt_v2 import main
+from tests.golden.corpus import Case, cases, digest, fixture, manifest, source_tensors, write_huggingface
+from tests.golden.megatron_inputs import write_megatron
+from tests.golden.outputs import (
+    differences,
+    expected_huggingface,
+    expected_megatron,
+    file_states,
+    read_huggingface,
+    read_megatron,
+    what_looks_complete,
+)
+
+# What a checkpoint's saved args answer; the way back must work, and give the same, without them.
+SAVED_IN_ARGS = {
+    "moe-grouped-gemm", "noop-layers", "mtp-num-layers", "mla-mm-split", "schedules-method", "transformer-impl", "moe-tp-extend-ep",
+    "expert-tensor-parallel-size",
+}  # fmt: skip
+BARE_EXCEPTION = re.compile(r"(error: )?(\w+\.)*(\w+Error|\w+Exception)\b:? ?'?")
+
+
+def select(direction: str, trust: str) -> list[Any]:
+    return [pytest.param(case, id=case.id) for case in cases() if (case.direction, case.trust) == (direction, trust)]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a case's directories lie."""
+
+    huggingface: Path
+    megatron: Path
+    lora: Path
+    out: Path
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "hf", tmp_path / "mg", tmp_path / "lora", tmp_path / "out")
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Runs the drop-in in this process, as its console script does."""
+
+    captured: pytest.CaptureFixture[str]
+    places: Places
+
+    def run(self, case: Case, load: str, save: str, source: Path, target: Path, args: Mapping[str, Any]) -> tuple[int, str]:
+        """(exit status, what it printed on stderr)."""
+        stand_ins = {"<HF>": str(self.places.huggingface), "<LORA>": str(self.places.lora)}
+        given = {
+            "load-model-type": load, "save-model-type": save, "load-dir": str(source), "save-dir": str(target),
+            "model-type-hf": case.family_flag, **args,
+        }  # fmt: skip
+        argv: list[str] = []
+        for name, value in given.items():
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            argv += [f"--{name}", *(stand_ins.get(str(each), str(each)) for each in values)]
+        self.captured.readouterr()
+        status = main(argv)
+        return status, self.captured.readouterr().err
+
+    def convert(self, case: Case, load: str, save: str, source: Path, target: Path, args: Mapping[str, Any]) -> None:
+        status, error = self.run(case, load, save, source, target, args)
+        assert status == 0, error
+
+
+@pytest.fixture
+def converter(capsys: pytest.CaptureFixture[str], places: Places) -> Converter:
+    return Converter(capsys, places)
+
+
+def write_input(case: Case, places: Places) -> Path:
+    """Write the case's input; returns the checkpoint to convert."""
+    if case.direction != "mg2hf" or case.args.get("hf-cfg-dir") == "<HF>":
+        write_huggingface(fixture(case.fixture), places.huggingface)
+    if case.direction != "mg2hf":
+        return places.huggingface
+    write_megatron(manifest(case.input["manifest_of"]), case.input, places.megatron, places.lora)
+    return places.megatron
+
+
+def is_clear(status: int, error: str) -> bool:
+    """A refusal a user can act on: one message, neither a traceback nor a bare exception."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    return status not in (0, 1) and bool(lines) and "Traceback" not in error and not BARE_EXCEPTION.match(lines[-1])
+
+
+def test_the_corpus_is_there_and_holds_every_kind_of_case() -> None:
+    kinds = {(case.direction, case.trust) for case in cases()}
+    assert len(cases()) >= 200
+    assert {case.family for case in cases()} == {"llama2", "qwen25", "qwen3", "qwen3-moe"}
+    assert kinds >= {(direction, trust) for direction in ("hf2mg", "mg2hf") for trust in ("exact", "must_error", "policy", "peer_bug")}
+    assert all(manifest(case.id) for case in cases() if case.expected)
+    assert {fixture(case.fixture)["family"] for case in cases()} == {case.family for case in cases()}
+
+
+@pytest.mark.parametrize("case", select("hf2mg", "exact"))
+def test_huggingface_becomes_the_rank_files_that_the_source_tool_writes(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    before = file_states(source)
+    converter.convert(case, "hf", "mg", source, places.out, case.args)
+    want, have = expected_megatron(manifest(case.id)), read_megatron(places.out)
+    assert not differences(want.tensors, have.tensors)
+    assert (have.ranks, have.iterations, have.tracker) == (want.ranks, want.iterations, want.tracker)
+    assert file_states(source) == before
+
+
+@pytest.mark.parametrize("case", select("mg2hf", "exact"))
+def test_rank_files_become_the_huggingface_tensors_that_the_source_tool_writes(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    before = file_states(source) | file_states(places.lora)
+    want = expected_huggingface(manifest(case.id))
+    converter.convert(case, "mg", "hf", source, places.out, case.args)
+    assert not differences(want, read_huggingface(places.out))
+    saved = manifest(case.input["manifest_of"])["args"] | dict(case.input.get("args_patch", {}))
+    answered = {name for name in SAVED_IN_ARGS & set(case.args) if str(saved.get(name.replace("-", "_"))) == str(case.args[name])}
+    if answered:
+        again = places.out.with_name("auto")
+        converter.convert(case, "mg", "hf", source, again, {name: value for name, value in case.args.items() if name not in answered})
+        assert not differences(want, read_huggingface(again))
+    assert file_states(source) | file_states(places.lora) == before
+
+
+@pytest.mark.parametrize("case", select("roundtrip", "exact"))
+def test_there_and_back_is_the_identity_with_and_without_repeated_flags(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    want = {name: digest(tensor) for name, tensor in source_tensors(fixture(case.fixture))}
+    converter.convert(case, "hf", "mg", source, places.megatron, case.args)
+    converter.convert(case, "mg", "hf", places.megatron, places.out, case.args_back)
+    assert not differences(want, read_huggingface(places.out))
+    if SAVED_IN_ARGS & set(case.args_back):
+        again = places.out.with_name("auto")
+        left = {name: value for name, value in case.args_back.items() if name not in SAVED_IN_ARGS}
+        converter.convert(case, "mg", "hf", places.megatron, again, left)
+        assert not differences(want, read_huggingface(again))
+
+
+@pytest.mark.parametrize("case", select("hf2mg", "must_error") + select("mg2hf", "must_error"))
+def test_a_bad_request_is_refused_clearly_and_leaves_nothing_that_looks_complete(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    before = file_states(source) | file_states(places.lora)
+    load, save = case.direction.split("2")
+    status, error = converter.run(case, load, save, source, places.out, case.args)
+    assert is_clear(status, error), (status, error)
+    assert not what_looks_complete(places.out)
+    assert file_states(source) | file_states(places.lora) == before
+
+
+@pytest.mark.parametrize("case", select("roundtrip", "peer_bug"))
+def test_where_the_source_tool_loses_weights_we_give_them_back_or_refuse(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    status, error = converter.run(case, "hf", "mg", source, places.megatron, case.args)
+    if status == 0:
+        status, error = converter.run(case, "mg", "hf", places.megatron, places.out, case.args_back)
+    if status == 0:
+        want = {name: digest(tensor) for name, tensor in source_tensors(fixture(case.fixture))}
+        assert not differences(want, read_huggingface(places.out))
+    else:
+        assert is_clear(status, error), (status, error)
+        assert not what_looks_complete(places.out)
+
+
+@pytest.mark.parametrize(
+    "case", [case for direction in ("hf2mg", "mg2hf") for trust in ("peer_bug", "policy") for case in select(direction, trust)]
+)
+def test_a_debatable_request_is_done_or_refused_clearly(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    load, save = case.direction.split("2")
+    status, error = converter.run(case, load, save, source, places.out, case.args)
+    assert what_looks_complete(places.out) if status == 0 else is_clear(status, error), (status, error)
