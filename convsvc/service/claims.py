@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from convsvc.errors import ServiceError
@@ -24,6 +24,7 @@ from convsvc.service.states import LEASED, JobEvent, task_step
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
+WRITE = "write"  # the driver's phase whose tasks are the plan's tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,22 @@ class Claims:
             advance(session, row, "planned")
 
     def phase(self, claim: Claim, name: str, total: int, event: JobEvent | None = None) -> None:
-        """The driver does something else now, `total` steps of it; `event` where that is a state of the job."""
+        """The driver does something else now, `total` tasks of it; `event` where that is a state of the job."""
         with self._held(claim) as (session, row):
             row.phase = name[:32]
             add_event(session, row, "phase", {"phase": name, "total": total})
+            if name == WRITE:
+                row.tasks_done = row.tasks_total - total  # the others are done already: their marks were found
+            else:
+                _finish_unreported(session, row)
             if event:
                 advance(session, row, event)
+
+    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int) -> None:
+        """So many tasks of a phase that writes nothing are done. Only told, not kept."""
+        with self._held(claim) as (session, row):
+            counts = {"tasks_done": done, "tasks_total": total, "bytes_done": size_bytes, "bytes_total": row.bytes_total}
+            add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
 
     def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
         with self._task(claim, number) as (session, row, task):
@@ -187,8 +198,16 @@ def _claimable() -> Any:
     return query.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True)
 
 
+def _finish_unreported(session: Session, row: JobRow) -> None:
+    # Everything is written. Tasks that an earlier run did were not reported to this one.
+    if row.tasks_done >= row.tasks_total:
+        session.execute(update(TaskRow).where(TaskRow.job_id == row.id, TaskRow.state == "pending").values(state="done"))
+        row.bytes_done = row.bytes_total
+
+
 def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:
     return {
+        "phase": WRITE,
         "number": task.number,
         "name": task.name,
         "state": task.state,

@@ -5,6 +5,7 @@
       IllegalTransition   the job is in a state in which this cannot be done
       KeyReused           an Idempotency-Key came again with another job
       LeaseLost           another executor has taken the job; what this one does no longer counts
+      Draining            this executor ends; the job goes back to the queue
       TooSlow             planning within a request took longer than the limit
       NotReady            the service runs but cannot work: database, migrations or executor
       Exposed             the service was to listen where strangers can reach it, without authentication
@@ -31,6 +32,10 @@ class KeyReused(ServiceError):
 
 class LeaseLost(ServiceError):
     title, slug, http_status = "lease lost", "lease-lost", 409
+
+
+class Draining(ServiceError):
+    title, slug, http_status = "executor ends", "draining", 503
 
 
 class TooSlow(ServiceError):

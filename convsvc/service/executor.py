@@ -1,0 +1,205 @@
+"""The executor: a process of its own that takes queued jobs from the job store and drives them.
+
+    python -m convsvc.service.executor --database-url URL --engine ray|process|inline [--workers N] [--ray-address HOST:PORT]
+
+It may be killed at any time: its leases expire and the jobs are taken up again by the next executor. On SIGTERM it puts its jobs
+back into the queue and ends; what they have written stays, and is gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from convsvc.errors import Canceled, ConvsvcError, ServiceError
+from convsvc.service.claims import Claim, Claims
+from convsvc.service.database import Database, default_database_url
+from convsvc.service.errors import Draining, LeaseLost
+from convsvc.service.runner import EngineRunner, Runner, StoreListener
+
+_log = logging.getLogger("convsvc.executor")
+
+
+class Hold:
+    """A claim that is being worked on. The heart keeps its lease and hears of a cancel."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.canceled = False
+        self.lost = False
+        self.renewed_at = time.monotonic()
+
+
+class Executor:
+    """Runs jobs, `concurrency` at once, each slot with a runner of its own (an engine serves one thread).
+
+    `beat_s` is how often leases are renewed and cancels noticed, `poll_s` how often an idle slot looks for work.
+    """
+
+    def __init__(
+        self, claims: Claims, new_runner: Callable[[], Runner], *, concurrency: int = 1, beat_s: float = 1, poll_s: float = 0.5
+    ) -> None:
+        self.claims, self._new_runner = claims, new_runner
+        self._concurrency, self._beat_s, self._poll_s = concurrency, beat_s, poll_s
+        self._draining = threading.Event()
+        self._stopped = threading.Event()
+        self._holds: set[Hold] = set()
+
+    def drain(self) -> None:
+        """Take no more jobs, and put back those that run. Returns at once; safe in a signal handler."""
+        self._draining.set()
+
+    def run(self, *, parent: int | None = None, drain_s: float = 30) -> None:
+        """Work until `drain` is called, or the process `parent` is gone. Jobs run in threads: Ray takes the main thread's signals."""
+        self.claims.heartbeat()
+        heart = threading.Thread(target=self._beat, args=(parent,), name="heart", daemon=True)
+        slots = [threading.Thread(target=self._work, name=f"slot-{n}", daemon=True) for n in range(self._concurrency)]
+        for thread in (heart, *slots):
+            thread.start()
+        self._draining.wait()
+        deadline = time.monotonic() + drain_s
+        for slot in slots:
+            slot.join(max(0.0, deadline - time.monotonic()))
+        self._stopped.set()
+        heart.join(self._beat_s + 1)
+        self.claims.sign_off()
+
+    def run_one(self, runner: Runner) -> bool:
+        """Take one job and bring it to an end; False if there was none."""
+        claim = self.claims.claim()
+        if claim is None:
+            return False
+        hold = Hold(claim)
+        self._holds.add(hold)
+        try:
+            self._bring_to_end(hold, runner)
+        except LeaseLost as lost:
+            _log.warning("%s", lost)
+        finally:
+            self._holds.discard(hold)
+        return True
+
+    def _bring_to_end(self, hold: Hold, runner: Runner) -> None:
+        claim = hold.claim
+        _log.info("job %s: run %d begins", claim.job_id, claim.run)
+        try:
+            result = runner(claim, StoreListener(self.claims, claim), lambda: self._should_stop(hold))
+        except LeaseLost:
+            raise
+        except Draining:
+            self.claims.release(claim)
+        except Canceled as canceled:
+            self._canceled(hold, canceled)
+        except ConvsvcError as error:
+            self.claims.fail(claim, error.as_dict())
+        except Exception as error:
+            _log.exception("job %s", claim.job_id)
+            self.claims.fail(claim, _unforeseen(error).as_dict())
+        else:
+            self.claims.succeed(claim, result)
+        _log.info("job %s: run %d ends", claim.job_id, claim.run)
+
+    def _canceled(self, hold: Hold, canceled: Canceled) -> None:
+        if hold.canceled:
+            self.claims.stop(hold.claim)
+        else:
+            self.claims.fail(hold.claim, canceled.as_dict())  # nobody asked for it here
+
+    def _should_stop(self, hold: Hold) -> bool:
+        # Raising, unlike answering True, leaves the staging directory where the next run finds it.
+        if hold.lost:
+            raise LeaseLost(f"job {hold.claim.job_id} is no longer held by {self.claims.name}")
+        if hold.canceled:
+            return True
+        if self._draining.is_set():
+            raise Draining("the executor ends; the job goes back to the queue")
+        return False
+
+    def _work(self) -> None:
+        runner = self._new_runner()
+        while not self._draining.is_set():
+            try:
+                busy = self.run_one(runner)
+            except Exception:  # the database is away: try again, as long as it takes
+                _log.exception("no job could be taken")
+                busy = False
+            if not busy:
+                self._draining.wait(self._poll_s)
+        runner.close()
+
+    def _beat(self, parent: int | None) -> None:
+        while not self._stopped.wait(self._beat_s):
+            try:
+                self.claims.heartbeat()
+            except Exception as error:
+                _log.warning("no heartbeat: %s", error)
+            for hold in tuple(self._holds):
+                self._renew(hold)
+            if parent is not None and os.getppid() != parent:
+                self.drain()
+
+    def _renew(self, hold: Hold) -> None:
+        try:
+            hold.canceled = self.claims.renew(hold.claim) or hold.canceled
+            hold.renewed_at = time.monotonic()
+        except LeaseLost:
+            hold.lost = True
+        except Exception as error:
+            _log.warning("job %s: lease not renewed: %s", hold.claim.job_id, error)
+            hold.lost = hold.lost or time.monotonic() - hold.renewed_at > self.claims.lease_s
+
+
+def run_executor(
+    *,
+    database_url: str | None = None,
+    engine: str = "ray",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    concurrency: int = 1,
+    lease_s: float = 30,
+    parent: int | None = None,
+) -> int:
+    """Work until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s executor %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    database = Database(database_url or default_database_url())
+    database.migrate()
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    claims = Claims(database, name, engine=engine, lease_s=lease_s)
+    executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address), concurrency=concurrency)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: executor.drain())
+    executor.run(parent=parent)
+    database.close()
+    return 0
+
+
+def _unforeseen(error: Exception) -> ServiceError:
+    return ServiceError(
+        f"{type(error).__name__}: {error}",
+        do="this is a fault in convsvc: report it with the executor's log, which has the traceback",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m convsvc.service.executor", description="Run jobs from the job store.")
+    url = os.environ.get("CONVSVC_DATABASE_URL")
+    parser.add_argument("--database-url", default=url, help="SQLAlchemy URL of the job store (default: $CONVSVC_DATABASE_URL, or SQLite)")
+    parser.add_argument("--engine", choices=("ray", "process", "inline"), default="ray", help="where tasks run")
+    parser.add_argument("--workers", type=int, help="tasks at once (default: what the engine finds)")
+    parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one)")
+    parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
+    parser.add_argument("--lease-s", type=float, default=30, help="seconds after which a silent executor's jobs are taken up by another")
+    parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")
+    return run_executor(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Runs one claimed job with the planner, an engine and the driver, and reports to the job store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from convsvc.engine.base import Engine
+from convsvc.engine.listener import Listener
+from convsvc.errors import Canceled, ConvsvcError
+from convsvc.plan.plan import Plan
+from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
+from convsvc.service.states import JobEvent
+
+# The driver's phases that are a state of the job.
+_STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "publish": "seal"}
+
+
+class StoreListener(Listener):
+    """Writes what the driver tells into the job store. Raises LeaseLost, which ends the run, once another executor has the job."""
+
+    def __init__(self, claims: Claims, claim: Claim) -> None:
+        self._claims, self._claim = claims, claim
+        self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made; not the driver's to tell."""
+        tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
+        self._claims.planned(self._claim, plan.model_type, plan.summary(), tasks)
+        self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
+        for note in plan.notes:
+            self.log(note)
+
+    def phase(self, name: str, total: int) -> None:
+        self._phase, self._total, self._done, self._bytes = name, total, 0, 0
+        self._claims.phase(self._claim, name, total, _STATES.get(name))
+        self.log(f"{name}: {total} tasks" if total else name)
+
+    def task_started(self, task: int, name: str, attempt: int) -> None:
+        if self._phase == WRITE:
+            self._claims.task_started(self._claim, task, attempt)
+
+    def task_done(self, task: int, result: dict[str, Any]) -> None:
+        if self._phase == WRITE:
+            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"))
+            return
+        self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
+        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes)
+
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        if self._phase == WRITE:
+            self._claims.task_failed(self._claim, task, error, will_retry)
+        else:
+            again = "; it is tried again" if will_retry else ""
+            self._claims.log(self._claim, f"{self._phase}: {error.get('message')}{again}", level="warning", task=task)
+
+    def log(self, message: str) -> None:
+        self._claims.log(self._claim, message)
+
+
+class Runner(Protocol):
+    """Runs a claimed job to its end and answers the result as JSON.
+
+    Raises the ConvsvcError that the job fails with, Canceled if `should_stop` said so; lets through what `should_stop` raises.
+    """
+
+    def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class EngineRunner:
+    """The real one. Its engine is made for the first job and kept for the next ones."""
+
+    def __init__(self, engine: str, workers: int | None = None, ray_address: str | None = None) -> None:
+        self._name, self._workers, self._ray_address = engine, workers, ray_address
+        self._engine: Engine | None = None
+
+    def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        from convsvc.conversion import run
+        from convsvc.plan.planner import make_plan
+
+        plan = make_plan(claim.job)
+        listener.planned(plan)
+        if should_stop():
+            raise Canceled("the job was canceled")
+        try:
+            result = run(plan, self._open(), on_exists=on_exists(claim), listener=listener, should_stop=should_stop)
+        except ConvsvcError:
+            raise
+        except Exception:
+            self.close()  # an engine that failed in a way nobody foresaw is not used again
+            raise
+        return result.as_dict()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _open(self) -> Engine:
+        from convsvc.engine import make_engine
+
+        if self._engine is None:
+            self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
+        return self._engine
+
+
+def on_exists(claim: Claim) -> str:
+    """What the run does about files that are there: as the job says at first, and "resume" once the job has begun to write.
+
+    A job that overwrites starts over: a resumed run refuses a target that has content.
+    """
+    stated = claim.job.options.on_exists
+    return "resume" if claim.resume and stated == "error" else stated
