@@ -169,9 +169,7 @@ def _refuse_foreign_flags(args: argparse.Namespace) -> None:
         raise JobError("--hf-cfg-dir needs --save-model-type hf: an mcore checkpoint holds no config files")
     given = [_flag(name) for name in MAMBA_ONLY if getattr(args, name) is not None]
     if given and args.model_type_hf != "mamba2":
-        raise JobError(
-            f"{' '.join(given)}: for --model-type-hf mamba2 only", do="leave it out; the sizes are read from the checkpoint"
-        )
+        raise JobError(f"{' '.join(given)}: for --model-type-hf mamba2 only", do="leave it out; the sizes are read from the checkpoint")
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,7 @@ def job_options(function: Function) -> Function:
             click.option("--source-format", type=click.Choice(FORMATS), help="What it is."),
             click.option("--target", metavar="PATH", help="The directory to write."),
             click.option("--target-format", type=click.Choice(FORMATS), help="What it shall be."),
-            click.option(
-                "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any field, e.g. target.tensor_parallel_size=2."
-            ),
+            click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any field, e.g. target.tensor_parallel_size=2."),
         )
     ):
         function = decorate(function)

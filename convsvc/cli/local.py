@@ -13,9 +13,7 @@ from convsvc.cli.options import in_bytes, json_option, print_fields, print_json
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
 @job_options
-@click.option(
-    "--engine", type=click.Choice(["inline", "process", "ray"]), default="process", show_default=True, help="Where tasks run."
-)
+@click.option("--engine", type=click.Choice(["inline", "process", "ray"]), default="process", show_default=True, help="Where tasks run.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once (default: what the engine finds).")
 @click.option("--ray-address", metavar="HOST:PORT", help="A running Ray cluster, with --engine ray.")
 @json_option

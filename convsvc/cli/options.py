@@ -14,9 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def url_option(function: Function) -> Function:
-    return click.option("--url", envvar="CONVSVC_URL", default=DEFAULT_URL, show_default=True, help="The service ($CONVSVC_URL).")(
-        function
-    )
+    return click.option("--url", envvar="CONVSVC_URL", default=DEFAULT_URL, show_default=True, help="The service ($CONVSVC_URL).")(function)
 
 
 def json_option(function: Function) -> Function:
@@ -46,7 +44,7 @@ def print_fields(fields: dict[str, Any], indent: str = "") -> None:
     for name, value in fields.items():
         if isinstance(value, dict) and value:
             click.echo(f"{indent}{name}")
-            print_fields(value, indent + "  ")
+            print_fields({key: in_bytes(item) if _counts_bytes(str(name), item) else item for key, item in value.items()}, indent + "  ")
         elif isinstance(value, list | tuple) and any(isinstance(item, str) and " " in item for item in value):
             click.echo(f"{indent}{name}")
             for item in value:
@@ -70,11 +68,17 @@ def in_bytes(count: int) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if _counts_bytes(name, value):
         return in_bytes(value)
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return str(value)
+
+
+def _counts_bytes(name: str, value: Any) -> bool:
+    return "bytes" in name and isinstance(value, int) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from convsvc.cli.options import in_bytes
+from convsvc.engine.listener import Listener
 
 LINE_EVERY_S = 5.0
 
@@ -89,7 +90,7 @@ class Bar:
         self.bars.stop()
 
 
-class ShownRun:
+class ShownRun(Listener):
     """A driver's listener that draws on a display."""
 
     def __init__(self, display: Display) -> None:
@@ -99,17 +100,17 @@ class ShownRun:
         self.done, self.total, self.bytes = 0, total, 0
         self.display.phase(name, total)
 
-    def task_started(self, id: int, name: str, attempt: int) -> None:
+    def task_started(self, task: int, name: str, attempt: int) -> None:
         if attempt > 1:
             self.display.line(f"{name}: attempt {attempt}")
 
-    def task_done(self, id: int, result: dict[str, Any]) -> None:
+    def task_done(self, task: int, result: dict[str, Any]) -> None:
         self.done += 1
         self.bytes += int(result.get("bytes_written") or result.get("bytes_read") or 0)
         self.display.advance(self.done, self.total, self.bytes)
 
-    def task_failed(self, id: int, error: dict[str, Any], will_retry: bool) -> None:
-        self.display.line(f"task {id}: {error.get('message')}" + ("; trying again" if will_retry else ""))
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        self.display.line(f"task {task}: {error.get('message')}" + ("; trying again" if will_retry else ""))
 
     def log(self, message: str) -> None:
         self.display.line(message)

@@ -14,9 +14,7 @@ def engine_options(function: Function) -> Function:
     """Where the jobs are, and where their tasks run."""
     for decorate in reversed(
         (
-            click.option(
-                "--database-url", envvar="CONVSVC_DATABASE_URL", help="SQLAlchemy URL of the job store (default: SQLite)."
-            ),
+            click.option("--database-url", envvar="CONVSVC_DATABASE_URL", help="SQLAlchemy URL of the job store (default: SQLite)."),
             click.option(
                 "--engine",
                 type=click.Choice(["ray", "process", "inline"]),
