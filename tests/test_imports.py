@@ -20,7 +20,7 @@ NEIGHBOURS = {
     "dialects": {"families", "formats", "parallel"},  # a dialect's layout is a family's tensors, placed on ranks, in files
     "families": {"parallel"},
     "service": {"conversion"},  # the executor runs a job as `convsvc convert` does
-    "client": {"service"},  # the views alone; see below
+    "client": {"service"},  # the views and errors alone; see below
 }
 HTTP_AND_SQL = {"fastapi", "starlette", "uvicorn", "httpx", "sse_starlette", "sqlalchemy", "alembic"}
 FILES_AND_NETWORK = {"os", "io", "pathlib", "mmap", "socket", "shutil", "tempfile", "subprocess", "torch", "safetensors", "ray"}
@@ -89,9 +89,9 @@ def test_ray_is_imported_by_its_engine_alone() -> None:
     assert {found[0].name for found in IMPORTS if found[2].partition(".")[0] == "ray"} <= {"ray.py"}
 
 
-def test_the_client_takes_nothing_of_the_service_but_its_views() -> None:
+def test_the_client_takes_nothing_of_the_service_but_its_views_and_errors() -> None:
     taken = {found[2] for found in IMPORTS if part_of(found[0]) == "client" and found[2].startswith("convsvc.service")}
-    assert all(name.startswith("convsvc.service.views") for name in taken), taken
+    assert all(name.startswith(("convsvc.service.views", "convsvc.service.errors")) for name in taken), taken
 
 
 def test_a_wrong_arrow_is_found(tmp_path: Path) -> None:
