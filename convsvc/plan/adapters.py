@@ -134,12 +134,11 @@ def _attached(transfer: Transfer, gathered: Mapping[str, Gathered], scale: float
 
 def _kinds(block: Block, columns: int) -> tuple[list[int], list[int], list[int]]:
     """The block's axes that are fixed, that run over rows (out), that run along a row (in)."""
-    axes = range(len(block.strides))
-    return (
-        [axis for axis in axes if block.strides[axis] == 0],
-        [axis for axis in axes if block.strides[axis] >= columns],
-        [axis for axis in axes if 0 < block.strides[axis] < columns],
-    )
+    # Where a rank holds one slice of the outermost input axis (tp equals the groups), that axis has the stride of a whole row.
+    extents = [stop - start for start, stop in zip(block.starts, block.stops, strict=True)]
+    fixed = [axis for axis, stride in enumerate(block.strides) if stride == 0]
+    inputs = [axis for axis, stride in enumerate(block.strides) if 0 < stride < columns or (stride == columns and extents[axis] == 1)]
+    return fixed, [axis for axis in range(len(extents)) if axis not in fixed and axis not in inputs], inputs
 
 
 def _block_a(block: Block, columns: int, r: int) -> Block:
