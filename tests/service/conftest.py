@@ -1,0 +1,131 @@
+"""The real application behind a real socket, a real SQLite file, and a runner that stands in for planner, engine and driver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from convsvc.client import Client
+from convsvc.errors import Canceled
+from convsvc.plan.plan import Plan
+from convsvc.plan.records import PlannedFile, Task
+from convsvc.service.app import create_app
+from convsvc.service.claims import Claim, Claims
+from convsvc.service.database import Database
+from convsvc.service.runner import StoreListener
+from convsvc.service.serve import listening_url
+from convsvc.service.settings import Settings
+from convsvc.service.store import Store
+
+
+def job_for(target: str = "/shared/out", **more: Any) -> dict[str, Any]:
+    source = {"format": "huggingface", "path": "/shared/in"}
+    return {"source": source, "target": {"format": "mindspeed-llm", "path": target}, **more}
+
+
+def plan_for(claim: Claim, tasks: int) -> Plan:
+    return Plan(
+        job=dict(claim.job.model_dump(mode="json")),
+        model_type="llama2",
+        fingerprint="f",
+        source_files=(),
+        source_tensors=(),
+        target_files=(PlannedFile("model.pt", 100 * tasks, "torch"),),
+        target_tensors=(),
+        skeletons=(),
+        side_files=(),
+        tasks=tuple(Task(n, f"layer {n}", (), 100, 100) for n in range(tasks)),
+    )
+
+
+@dataclass
+class StandIn:
+    """Reports as the driver would. `before(task)` is called before each task: it may raise, or wait."""
+
+    tasks: int = 3
+    before: Callable[[int], None] = lambda task: None
+    claims: list[Claim] = field(default_factory=list)
+
+    def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        self.claims.append(claim)
+        listener.planned(plan_for(claim, self.tasks))
+        listener.phase("write", self.tasks)
+        for number in range(self.tasks):
+            listener.task_started(number, f"layer {number}", 1)
+            self.before(number)
+            if should_stop():
+                raise Canceled("the job was canceled")
+            listener.task_done(number, {"bytes_written": 100, "bytes_read": 100, "seconds": 0.1, "worker": "here"})
+        listener.phase("seal", 0)
+        listener.phase("verify", 1)
+        listener.task_done(0, {"bytes_written": 0, "bytes_read": 100, "seconds": 0.1, "worker": "here"})
+        listener.phase("publish", 0)
+        return {"target": claim.job.target.path, "tensors": 7}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state/convsvc.db"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    return Store(database)
+
+
+@pytest.fixture
+def claims(database: Database) -> Claims:
+    return Claims(database, "executor-1", engine="inline")
+
+
+@contextmanager
+def serving(settings: Settings, plan: Callable[[Any], dict[str, Any]] | None = None, port: int = 0) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, plan=plan), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in 10 s"
+        time.sleep(0.005)
+    try:
+        yield listening_url(server)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url, plan_timeout_s=1, events_poll_s=0.02, ping_s=0.2)
+
+
+@pytest.fixture
+def url(settings: Settings, database: Database) -> Iterator[str]:
+    with serving(settings, plan=lambda job: {"model_type": "llama2", "target": job.target.path}) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout_s=10) as client:
+        yield client
