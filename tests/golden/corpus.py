@@ -105,11 +105,8 @@ def write_huggingface(source: Mapping[str, Any], directory: Path) -> None:
     is_bin = source.get("format") == "bin"
     stem, suffix = ("pytorch_model", "bin") if is_bin else ("model", "safetensors")
     shards = _shards(source)
-    names = (
-        [f"{stem}.{suffix}"]
-        if source.get("no_index")
-        else [f"{stem}-{at + 1:05d}-of-{len(shards):05d}.{suffix}" for at in range(len(shards))]
-    )
+    numbered = [f"{stem}-{at:05d}-of-{len(shards):05d}.{suffix}" for at in range(1, len(shards) + 1)]
+    names = [f"{stem}.{suffix}"] if source.get("no_index") else numbered
     for name, shard in zip(names, shards, strict=True):
         if is_bin:
             torch.save(shard, directory / name)

@@ -65,7 +65,7 @@ def read_huggingface(directory: Path) -> dict[str, Digest]:
     files = sorted(directory.glob("*.safetensors"))
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():
+            for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
                 assert name not in tensors, f"{name} lies in {held_by[name]} and in {file.name}"
                 tensors[name], held_by[name] = digest(opened.get_tensor(name)), file.name
     index = directory / "model.safetensors.index.json"

@@ -181,3 +181,12 @@ def test_a_debatable_request_is_done_or_refused_clearly(case: Case, places: Plac
     load, save = case.direction.split("2")
     status, error = converter.run(case, load, save, source, places.out, case.args)
     assert what_looks_complete(places.out) if status == 0 else is_clear(status, error), (status, error)
+
+
+@pytest.mark.parametrize("case", [case for case in select("mg2hf", "peer_bug") if case.values[0].quirk == "Q-NOOP-FIRST-STAGE"])
+def test_the_embedding_that_the_source_tool_forgets_is_all_we_add(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    converter.convert(case, "mg", "hf", source, places.out, case.args)
+    have = read_huggingface(places.out)
+    assert have.pop("model.embed_tokens.weight")[1] == (128, 64)
+    assert not differences(expected_huggingface(manifest(case.id)), have)
