@@ -99,7 +99,7 @@ def claims(database: Database) -> Claims:
 
 @contextmanager
 def serving(settings: Settings, plan: Callable[[Any], dict[str, Any]] | None = None, port: int = 0) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, plan=plan), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, plan=plan), port=port, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
@@ -129,3 +129,21 @@ def url(settings: Settings, database: Database) -> Iterator[str]:
 def client(url: str) -> Iterator[Client]:
     with Client(url, timeout_s=10) as client:
         yield client
+
+
+@pytest.fixture
+def a_job() -> Callable[..., dict[str, Any]]:
+    """Makes a job's JSON, by its target."""
+    return job_for
+
+
+@pytest.fixture
+def serve_app() -> Callable[..., Any]:
+    """Serves an application with other settings than `url`'s."""
+    return serving
+
+
+@pytest.fixture
+def stand_in() -> type[StandIn]:
+    """The runner that stands in for planner, engine and driver."""
+    return StandIn
