@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -31,6 +31,18 @@ def imported(*argv: str) -> set[str]:
     return {line.partition(".")[0] for line in lines}
 
 
+def processor_seconds(*command: str) -> float:
+    """The least processor time, user and system, that the command takes in five runs."""
+
+    def once() -> float:
+        before = os.times()
+        subprocess.run(command, capture_output=True, check=False)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    return min(once() for _ in range(5))
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["submit", "--help"], ["submit", "/nonexistent.json"], ["ps", "--help"], ["version"]])
 def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
     modules = imported(*argv)
@@ -42,16 +54,14 @@ def test_submitting_to_no_service_imports_neither_ray_nor_torch_nor_the_server(t
     (tmp_path / "job.json").write_text('{"source": {}, "target": {}}')
     modules = imported("submit", str(tmp_path / "job.json"), "--url", "http://127.0.0.1:9")
     assert "httpx" in modules
-    assert not modules & {"ray", "torch", "fastapi", "sqlalchemy", "numpy", "rich"}
+    assert not modules & set(HEAVY)
 
 
-def test_help_takes_less_than_the_budget() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert run("--help").returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 0.4
+@pytest.mark.parametrize("argv", [["--help"], ["submit", "--source", "/in", "--url", "not a URL"]], ids=["help", "submit"])
+def test_light_commands_take_less_than_their_budget_of_processor_time(argv: list[str]) -> None:
+    # An interpreter that does nothing starts in 0.06 s on an idle reference machine: a busy one gets as much more as it is slower.
+    slowness = max(1.0, processor_seconds(sys.executable, "-c", "pass") / 0.06)
+    assert processor_seconds(sys.executable, "-m", "convsvc.cli.main", *argv) < 0.4 * slowness
 
 
 def test_the_group_says_of_each_command_what_the_command_says_of_itself() -> None:
