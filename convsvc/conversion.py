@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from convsvc.errors import TargetError
 from convsvc.spec import Job, parse_job
 
 if TYPE_CHECKING:
@@ -59,3 +61,38 @@ def run(
         should_stop=should_stop,
         reverse_tasks=back,
     )
+
+
+def verify(job: Job | dict[str, Any] | str) -> dict[str, Any]:
+    """Compare the target of a job that was run with its source, byte for byte, in this process. Writes nothing.
+
+    Answers {"target", "tasks", "bytes_read"}. Raises VerifyError at the first difference, TargetError if the target is not there or
+    its files are not as large as planned, JobError if the job changes values so that they cannot be compared.
+    """
+    from convsvc.execute.task_files import extract_task
+    from convsvc.execute.worker import Workplace, compare_task
+    from convsvc.plan.planner import make_plan
+    from convsvc.plan.reverse import reverse_tasks
+
+    plan = make_plan(parse_job(job))
+    tasks = reverse_tasks(plan)
+    _check_target_files(plan)
+    written, read = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
+    directory = os.open(plan.target_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        place = Workplace(directory, "verify")
+        done = [compare_task(extract_task(task, plan.fingerprint, written, read), place) for task in tasks]
+    finally:
+        os.close(directory)
+    return {"target": plan.target_path, "tasks": len(tasks), "bytes_read": sum(each.bytes_read for each in done)}
+
+
+def _check_target_files(plan: Plan) -> None:
+    faults = []
+    for file in plan.target_files:
+        path = os.path.join(plan.target_path, file.path)
+        size = os.path.getsize(path) if os.path.isfile(path) else None
+        if size != file.size_bytes:
+            faults.append(f"{path}: {'is not there' if size is None else f'has {size} bytes'}, expected {file.size_bytes} bytes")
+    if faults:
+        raise TargetError(f"{plan.target_path} is not what this job writes", facts=faults[:20], do="run the job first")
