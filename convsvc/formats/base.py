@@ -57,7 +57,7 @@ class FileIndex:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Inert:
     """A pickled object that was not built: its class or function by name, and what it would have been given.
 
@@ -70,8 +70,12 @@ class Inert:
     args: tuple[Any, ...] = ()
     state: Any = None
 
+    def __repr__(self) -> str:
+        """Short whatever the file put in: args and state may be huge or contain the record itself."""
+        return f"{type(self).__name__}({self.module}.{self.name})"
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Global(Inert):
     """A class, function or constant that a pickle names, e.g. `torch.bfloat16`. Never imported."""
 

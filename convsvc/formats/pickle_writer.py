@@ -9,14 +9,19 @@ from __future__ import annotations
 import struct
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 from convsvc.errors import TargetError
 from convsvc.formats.base import Global, TensorSpec
 from convsvc.formats.torch_tensors import DTYPES, STORAGES
+from convsvc.tensors.dtypes import SIZES
 
 MAX_DEPTH = 100
 _BATCH = 1000  # items in one SETITEMS or APPENDS, as pickle.py does
+_SHORT_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
+_DTYPE_NAMES = frozenset(DTYPES.values())
 
 
 def write_torch_pickle(tree: Any) -> tuple[bytes, tuple[tuple[str, TensorSpec], ...]]:
@@ -34,13 +39,18 @@ def write_torch_pickle(tree: Any) -> tuple[bytes, tuple[tuple[str, TensorSpec], 
 
 
 class _Writer:
-    """Opcodes so far, which strings and globals are in the memo, and the tensors met."""
+    """Opcodes so far, which strings and globals are in the memo, and the tensors met.
 
-    __slots__ = ("memo", "parts", "tensors")
+    All tensors of a dtype have the same opcodes before and after the record's name: they are made once (`_around`). A plan of a
+    thousand rank files writes a hundred thousand tensors.
+    """
+
+    __slots__ = ("frames", "memo", "parts", "tensors")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.memo: dict[bytes, int] = {}
+        self.frames: dict[str, tuple[bytes, bytes, bytes]] = {}
         self.tensors: list[tuple[str, TensorSpec]] = []
 
     def value(self, value: Any, path: tuple[str, ...]) -> None:
@@ -51,56 +61,43 @@ class _Writer:
         elif isinstance(value, Mapping):
             self._dict(value, path)
         elif isinstance(value, Namespace):
-            self._namespace(value, path)
+            self.parts += [self._global("argparse", "Namespace"), b")\x81"]
+            self._dict(vars(value), path)
+            self.parts.append(b"b")
         elif isinstance(value, list):
             self._list(value, path)
         elif isinstance(value, tuple):
             self._tuple(value, path)
         else:
-            self._plain(value, path)
+            self.parts.append(self._plain(value, path))
 
-    def _plain(self, value: Any, path: tuple[str, ...]) -> None:
+    def _plain(self, value: Any, path: tuple[str, ...]) -> bytes:
         if value is None or isinstance(value, bool):
-            self.parts.append({None: b"N", True: b"\x88", False: b"\x89"}[value])
-        elif isinstance(value, int):
-            self._integer(int(value), path)
-        elif isinstance(value, float):
-            self.parts.append(b"G" + struct.pack(">d", value))
-        elif isinstance(value, str):
-            self._text(str(value))
-        elif type(value) is Global and value.module == "torch" and value.name in DTYPES.values():
-            self._global("torch", value.name)
-        else:
-            raise _refused(path, f"is a {type(value).__name__}, which torch.load(weights_only=True) does not read")
+            return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+        if isinstance(value, int) and value.bit_length() < 255 * 8:
+            return _integer(int(value))
+        if isinstance(value, float):
+            return b"G" + struct.pack(">d", value)
+        if isinstance(value, str):
+            return self._text(str(value))
+        if type(value) is Global and value.module == "torch" and value.name in _DTYPE_NAMES:
+            return self._global("torch", value.name)
+        kind = "integer of over 254 bytes" if isinstance(value, int) else type(value).__name__
+        raise _refused(path, f"is of type {kind}, which torch.load(weights_only=True) does not read")
 
-    def _integer(self, value: int, path: tuple[str, ...]) -> None:
-        if 0 <= value < 1 << 8:
-            self.parts.append(b"K" + struct.pack("<B", value))
-        elif 0 <= value < 1 << 16:
-            self.parts.append(b"M" + struct.pack("<H", value))
-        elif -(1 << 31) <= value < 1 << 31:
-            self.parts.append(b"J" + struct.pack("<i", value))
-        else:
-            size = value.bit_length() // 8 + 1
-            if size > 255:
-                raise _refused(path, f"is an integer of {size} bytes, a torch file takes 255")
-            self.parts.append(b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True))
+    def _text(self, value: str) -> bytes:
+        return self._remembered(_unicode(value))
 
-    def _text(self, value: str) -> None:
-        data = value.encode("utf-8", "surrogatepass")
-        self._remembered(b"X" + struct.pack("<I", len(data)) + data)
+    def _global(self, module: str, name: str) -> bytes:
+        return self._remembered(f"c{module}\n{name}\n".encode())
 
-    def _global(self, module: str, name: str) -> None:
-        self._remembered(f"c{module}\n{name}\n".encode())
-
-    def _remembered(self, opcodes: bytes) -> None:
-        """Push what `opcodes` push; the second time from the memo."""
+    def _remembered(self, opcodes: bytes) -> bytes:
+        """`opcodes`, which push a string or a global, and a note in the memo; the second time only a look at the memo."""
         number = self.memo.get(opcodes)
         if number is not None:
-            self.parts.append(b"h" + bytes([number]) if number < 256 else b"j" + struct.pack("<I", number))
-            return
+            return b"h" + bytes([number]) if number < 256 else b"j" + struct.pack("<I", number)
         number = self.memo[opcodes] = len(self.memo)
-        self.parts += [opcodes, b"q" + bytes([number]) if number < 256 else b"r" + struct.pack("<I", number)]
+        return opcodes + (b"q" + bytes([number]) if number < 256 else b"r" + struct.pack("<I", number))
 
     def _dict(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> None:
         self.parts.append(b"}")
@@ -110,15 +107,9 @@ class _Writer:
             for key, item in items[start : start + _BATCH]:
                 if not isinstance(key, str | int):
                     raise _refused(path, f"has a key that is a {type(key).__name__}; keys are strings and integers")
-                self._plain(key, path)
+                self.parts.append(self._plain(key, path))
                 self.value(item, (*path, str(key)))
             self.parts.append(b"u")
-
-    def _namespace(self, value: Namespace, path: tuple[str, ...]) -> None:
-        self._global("argparse", "Namespace")
-        self.parts.append(b")\x81")
-        self._dict(vars(value), path)
-        self.parts.append(b"b")
 
     def _list(self, value: list[Any], path: tuple[str, ...]) -> None:
         self.parts.append(b"]")
@@ -129,43 +120,64 @@ class _Writer:
             self.parts.append(b"e")
 
     def _tuple(self, value: tuple[Any, ...], path: tuple[str, ...]) -> None:
-        short = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}.get(len(value))
-        self.parts += [] if short else [b"("]
+        self.parts += [] if len(value) in _SHORT_TUPLES else [b"("]
         for number, item in enumerate(value):
             self.value(item, (*path, str(number)))
-        self.parts.append(short or b"t")
+        self.parts.append(_SHORT_TUPLES.get(len(value), b"t"))
 
     def _tensor(self, spec: TensorSpec, path: tuple[str, ...]) -> None:
-        """torch._utils._rebuild_tensor_v2(storage, 0, size, stride, False, OrderedDict()), or _v3 with the dtype at the end."""
+        """torch._utils._rebuild_tensor_v2(storage, 0, size, stride, False, OrderedDict()), or _v3 with the dtype at the end.
+
+        An untyped storage, which goes with _v3, counts its elements in bytes.
+        """
         if spec.dtype not in DTYPES:
             raise _refused(path, f"({spec.name}) has the dtype {spec.dtype}, which torch does not know")
-        typed = spec.dtype in STORAGES
-        count = spec.size_bytes // TensorSpec("", spec.dtype, (1,)).size_bytes if typed else spec.size_bytes
-        self._global("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3")
-        self.parts.append(b"(")
-        self._storage(spec, count, path)
-        self._integer(0, path)
-        self._tuple(spec.shape, path)
-        self._tuple(_strides(spec.shape), path)
-        self.parts.append(b"\x89")
-        self._global("collections", "OrderedDict")
-        self.parts.append(b")R")
-        if not typed:
-            self._global("torch", DTYPES[spec.dtype])
-        self.parts.append(b"tR")
+        numel = prod(spec.shape) * (1 if spec.dtype in STORAGES else SIZES[spec.dtype])
+        before, between, after = self.frames.get(spec.dtype) or self._around(spec.dtype)
+        self.parts += [before, _unicode(str(len(self.tensors))), between, _integer(numel), b"tQK\x00", _geometry(spec.shape), after]
         self.tensors.append(("/".join(path), spec))
 
-    def _storage(self, spec: TensorSpec, numel: int, path: tuple[str, ...]) -> None:
-        self.parts.append(b"(")
-        self._text("storage")
-        if spec.dtype in STORAGES:
-            self._global("torch", STORAGES[spec.dtype])
-        else:
-            self._global("torch.storage", "UntypedStorage")
-        self._text(str(len(self.tensors)))
-        self._text("cpu")
-        self._integer(numel, path)
-        self.parts.append(b"tQ")
+    def _around(self, dtype: str) -> tuple[bytes, bytes, bytes]:
+        """The opcodes before a record's name, between it and the number of elements, and after the strides.
+
+        The first time they hold the globals, from then on the memo's numbers, which are made by asking twice.
+        """
+        first = self._frame(dtype)
+        self.frames[dtype] = self._frame(dtype)
+        return first
+
+    def _frame(self, dtype: str) -> tuple[bytes, bytes, bytes]:
+        typed = dtype in STORAGES
+        before = self._global("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3") + b"((" + self._text("storage")
+        before += self._global("torch", STORAGES[dtype]) if typed else self._global("torch.storage", "UntypedStorage")
+        between = self._text("cpu")
+        after = b"\x89" + self._global("collections", "OrderedDict") + b")R"
+        after += b"" if typed else self._global("torch", DTYPES[dtype])
+        return before, between, after + b"tR"
+
+
+def _unicode(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _integer(value: int) -> bytes:
+    if 0 <= value < 1 << 8:
+        return b"K" + struct.pack("<B", value)
+    if 0 <= value < 1 << 16:
+        return b"M" + struct.pack("<H", value)
+    if -(1 << 31) <= value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    size = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
+
+
+@lru_cache(maxsize=4096)
+def _geometry(shape: tuple[int, ...]) -> bytes:
+    """The opcodes of a tensor's size and stride."""
+    ending = _SHORT_TUPLES.get(len(shape), b"t")
+    opening = b"" if len(shape) in _SHORT_TUPLES else b"("
+    return b"".join(opening + b"".join(map(_integer, numbers)) + ending for numbers in (shape, _strides(shape)))
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -147,11 +147,17 @@ def _entry_fault(entry: Any, data_bytes: int) -> str | None:
         return "its shape is not a list of counts"
     if not _are_counts(offsets) or len(offsets) != 2:
         return "its data_offsets are not two counts"
+    return _place_fault(dtype, shape, offsets, data_bytes)
+
+
+def _place_fault(dtype: str, shape: list[int], offsets: list[int], data_bytes: int) -> str | None:
     start, stop = offsets
     if start > stop or stop > data_bytes:
         return f"its data_offsets [{start}, {stop}] are not within the file's {data_bytes} bytes of data (is the file cut short?)"
     size = prod(shape) * SIZES[dtype]
-    return None if size == stop - start else f"{dtype} {shape} takes {size} bytes, its data_offsets [{start}, {stop}] {stop - start}"
+    if size != stop - start:
+        return f"{dtype} {shape} takes {size} bytes, its data_offsets [{start}, {stop}] span {stop - start}"
+    return None
 
 
 def _are_counts(value: Any) -> bool:

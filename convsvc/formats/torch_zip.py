@@ -23,7 +23,7 @@ from convsvc.formats.regular_file import RegularFile, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
 from convsvc.formats.torch_tree import Namer
 from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
-from convsvc.formats.zip_reader import Record, read_directory
+from convsvc.formats.zip_reader import Record, check_stored, read_directory
 from convsvc.tensors.dtypes import SIZES
 
 needs_crc = True
@@ -41,6 +41,7 @@ def read_index(path: str | os.PathLike[str]) -> FileIndex:
         _check_head(file)
         records = read_directory(file)
         archive = _archive_of(file, records)
+        check_stored(file, records)
         _check_byteorder(file, records.get(f"{archive}/byteorder"))
         root = read_torch_pickle(_pickle_of(file, records[f"{archive}/data.pkl"]), file.path)
     namer = Namer(file.path, lambda tensor: _place(tensor, records, f"{archive}/data/"))

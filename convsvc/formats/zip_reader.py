@@ -29,12 +29,13 @@ _AGAIN = "copy or download the file again, or save it again with torch.save"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored record: `size_bytes` bytes from `data_offset` on; its local header begins at `header_offset`."""
+    """A record: `size_bytes` bytes from `data_offset` on; its local header begins at `header_offset`. `method` 0 is stored."""
 
     name: str
     header_offset: int
     data_offset: int
     size_bytes: int
+    method: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,14 @@ class _Entry:
     name: bytes
     header_offset: int
     size_bytes: int
+    method: int
 
 
 def read_directory(file: RegularFile) -> Mapping[str, Record]:
     """All records of a zip file by name, in the directory's order.
 
-    Raises FormatError where the directory is missing (a file cut short has none), or a record is compressed, encrypted, named
-    twice, outside the file or overlapping another.
+    Raises FormatError where the directory is missing (a file cut short has none), or a record is encrypted, named twice, outside
+    the file or overlapping another.
     """
     start, size, count = _find_directory(file)
     if size > MAX_DIRECTORY_BYTES:
@@ -64,6 +66,17 @@ def read_directory(file: RegularFile) -> Mapping[str, Record]:
         records[record.name] = record
     _check_disjoint(file, records)
     return records
+
+
+def check_stored(file: RegularFile, records: Mapping[str, Record]) -> None:
+    """Raises FormatError naming the first record that is compressed: its tensors have no place in the file."""
+    for record in records.values():
+        if record.method != 0:
+            raise FormatError(
+                f"{file.path} is compressed",
+                facts=[f"the record {record.name!r} is packed with zip method {record.method}; torch.save only stores (method 0)"],
+                do="unpack it and pack it again with `zip -0`, or load it with torch and save it again",
+            )
 
 
 def _find_directory(file: RegularFile) -> tuple[int, int, int]:
@@ -120,8 +133,11 @@ def _entries(file: RegularFile, directory: bytes, count: int) -> Iterator[_Entry
         sizes = _widen(directory[extra_at : extra_at + extra_bytes], size, packed, fields[16])
         if sizes is None:
             raise _damaged(file, f"entry {number} of its directory has no zip64 sizes though it needs them")
-        _check_stored(file, name, flags, method, sizes)
-        yield _Entry(name, sizes[2], sizes[0])
+        if flags & 0x0041:
+            raise _damaged(file, f"the record {_shown(name)} is encrypted")
+        if method == 0 and sizes[0] != sizes[1]:
+            raise _damaged(file, f"the record {_shown(name)} is stored, yet has {sizes[0]} bytes in {sizes[1]}")
+        yield _Entry(name, sizes[2], sizes[1], method)
 
 
 def _widen(extra: bytes, *fields: int) -> tuple[int, ...] | None:
@@ -146,19 +162,6 @@ def _extra_field(extra: bytes, wanted: int) -> bytes | None:
     return None
 
 
-def _check_stored(file: RegularFile, name: bytes, flags: int, method: int, sizes: tuple[int, ...]) -> None:
-    if flags & 0x0041:
-        raise _damaged(file, f"the record {_shown(name)} is encrypted")
-    if method != 0:
-        raise FormatError(
-            f"{file.path} is compressed",
-            facts=[f"the record {_shown(name)} is packed with zip method {method}; torch.save only stores (method 0)"],
-            do="unpack it and pack it again with `zip -0`, or load it with torch and save it again",
-        )
-    if sizes[0] != sizes[1]:
-        raise _damaged(file, f"the record {_shown(name)} is stored, yet has {sizes[0]} bytes in {sizes[1]}")
-
-
 def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
     """The record with its place, which only the local header tells: its extra field may differ from the directory's."""
     wanted = _LOCAL_BYTES + len(entry.name)
@@ -171,7 +174,7 @@ def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
     data_offset = entry.header_offset + wanted + extra_bytes
     if data_offset + entry.size_bytes > limit:
         raise _damaged(file, f"the record {_shown(entry.name)} ends at {data_offset + entry.size_bytes}, over the directory at {limit}")
-    return Record(_decoded(file, entry.name), entry.header_offset, data_offset, entry.size_bytes)
+    return Record(_decoded(file, entry.name), entry.header_offset, data_offset, entry.size_bytes, entry.method)
 
 
 def _check_disjoint(file: RegularFile, records: Mapping[str, Record]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_ALIGN = 32768  # the padding must fit an extra field of at most 65535 bytes
 
@@ -37,7 +37,7 @@ class Slot:
         return self.data_offset + self.size_bytes
 
     def with_crc(self, crc: int) -> Slot:
-        return replace(self, crc=crc)
+        return Slot(self.name, self.size_bytes, self.header_offset, self.data_offset, crc)
 
 
 def lay_out(records: Iterable[tuple[str, int, int]]) -> tuple[Slot, ...]:
