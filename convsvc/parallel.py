@@ -48,13 +48,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Every layer's slot, and the chunks that hold the embedding and the output."""
+    """Every layer's slot, and the chunks that hold the embedding and the output. `positions` counts noop layers."""
 
     layers: tuple[Slot, ...]
     first: tuple[int, int | None]
     last: tuple[int, int | None]
     chunks: int | None
     positions: int
+    stages: int
 
 
 def place_layers(num_layers: int, parallel: Parallel) -> Placement:
@@ -71,7 +72,7 @@ def place_layers(num_layers: int, parallel: Parallel) -> Placement:
     layers = tuple(slot for at, slot in enumerate(slots) if at not in set(parallel.noop))
     chunks = _chunks(positions, parallel)
     last_stage, last_chunk = (0, 1) if parallel.dualpipev else (parallel.pp - 1, None if chunks is None else chunks - 1)
-    return Placement(layers, (0, None if chunks is None else 0), (last_stage, last_chunk), chunks, positions)
+    return Placement(layers, (0, None if chunks is None else 0), (last_stage, last_chunk), chunks, positions, parallel.pp)
 
 
 def ranks(parallel: Parallel) -> tuple[Rank, ...]:
@@ -138,9 +139,7 @@ def _check_noop(noop: tuple[int, ...], positions: int) -> None:
         raise LayoutError(f"noop_layers names {', '.join(map(str, twice))} more than once")
     outside = [at for at in noop if not 0 <= at < positions]
     if outside:
-        raise LayoutError(
-            f"noop_layers names {', '.join(map(str, outside))}; with them included there are layers 0 to {positions - 1}"
-        )
+        raise LayoutError(f"noop_layers names {', '.join(map(str, outside))}; with them included there are layers 0 to {positions - 1}")
 
 
 def _chunks(positions: int, parallel: Parallel) -> int | None:
@@ -185,9 +184,7 @@ def _interleaved(positions: int, parallel: Parallel) -> list[Slot]:
         )
     per_stage = _divide(positions, parallel.pp, "pipeline_parallel_size")
     if per_stage % size:
-        raise LayoutError(
-            f"a pipeline stage has {per_stage} layers, which num_layers_per_virtual_pipeline_stage {size} does not divide"
-        )
+        raise LayoutError(f"a pipeline stage has {per_stage} layers, which num_layers_per_virtual_pipeline_stage {size} does not divide")
     return [Slot(at // size % parallel.pp, at // size // parallel.pp, at % size) for at in range(positions)]
 
 
@@ -203,9 +200,7 @@ def _v_shape(positions: int, parallel: Parallel) -> list[Slot]:
     size = per_stage // 2
     stated = parallel.layers_per_virtual_stage
     if stated is not None and stated != size:
-        raise LayoutError(
-            f"schedules_method dualpipev makes chunks of {size} layers; num_layers_per_virtual_pipeline_stage says {stated}"
-        )
+        raise LayoutError(f"schedules_method dualpipev makes chunks of {size} layers; num_layers_per_virtual_pipeline_stage says {stated}")
     down = [Slot(at // size, 0, at % size) for at in range(positions // 2)]
     back = [Slot(parallel.pp - 1 - at // size, 1, at % size) for at in range(positions // 2)]
     return down + back

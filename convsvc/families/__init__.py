@@ -1,41 +1,60 @@
-"""Model families: one module each, named as users type it. A new family is one new file and its line here."""
+"""Model families: one module each, named as users type it, with `FAMILY` (or `FAMILIES`, for siblings) in it.
+
+A new family is one new file: every module of this package is looked at.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 
 from convsvc.errors import JobError
-from convsvc.families import llama2, qwen3, qwen3_moe, qwen25
 from convsvc.families.facts import Facts
-from convsvc.families.model import Family, Model
+from convsvc.families.model import Family, Model, Wanted
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.name: family for family in (llama2.FAMILY, qwen25.FAMILY, qwen3.FAMILY, qwen3_moe.FAMILY)}
-)
+
+def _load() -> Mapping[str, Family]:
+    families: dict[str, Family] = {}
+    for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        module = import_module(f"{__name__}.{info.name}")
+        for family in getattr(module, "FAMILIES", None) or ([module.FAMILY] if hasattr(module, "FAMILY") else []):
+            if family.name in families:
+                raise ImportError(f"two families are called {family.name}")
+            families[family.name] = family
+    return MappingProxyType(families)
+
+
+FAMILIES: Mapping[str, Family] = _load()
 
 
 def find_family(stated: str | None, facts: Facts) -> Family:
-    """The family that the job names, or that the configuration shows: by MindSpeed's model_type_hf, architectures, or model_type.
+    """The family that the job names, or that the configuration shows.
 
-    Raises JobError if there is no such family, or none shows.
+    A configuration shows a family by MindSpeed-LLM's model_type_hf, else by architectures or model_type and the family's own test of
+    other fields (`distinguish`). Raises JobError if there is no such family, or not exactly one shows.
     """
     if stated is not None:
         return _named(stated)
     saved = facts.get("model_type_hf")
     if saved in FAMILIES:
         return FAMILIES[saved]
-    for architecture in facts.get("architectures", default=()):
-        for family in FAMILIES.values():
-            if architecture in family.architectures:
-                return family
-    for family in FAMILIES.values():
-        if facts.get("model_type") in family.model_types:
-            return family
-    shown = f"architectures {facts.get('architectures')}, model_type {facts.get('model_type')!r}"
-    raise JobError(
-        f"{facts.origin} does not show a model family convsvc knows ({shown})", do=f"state model_type: {', '.join(FAMILIES)}"
-    )
+    shown = [family for family in FAMILIES.values() if _shows(family, facts)]
+    if len(shown) == 1:
+        return shown[0]
+    what = f"architectures {facts.get('architectures')}, model_type {facts.get('model_type')!r}"
+    if shown:
+        names = ", ".join(family.name for family in shown)
+        raise JobError(f"{facts.origin} ({what}) fits several model families: {names}", do="state model_type")
+    raise JobError(f"{facts.origin} shows no known model family ({what})", do=f"state model_type: {', '.join(FAMILIES)}")
+
+
+def _shows(family: Family, facts: Facts) -> bool:
+    architectures = facts.get("architectures", default=()) or ()
+    by_architecture = any(each in family.architectures for each in architectures)
+    named = by_architecture if architectures else facts.get("model_type") in family.model_types
+    return named and (family.distinguish is None or family.distinguish(facts))
 
 
 def _named(name: str) -> Family:
@@ -45,4 +64,4 @@ def _named(name: str) -> Family:
         raise JobError(f"model_type is {name!r}; known are {', '.join(FAMILIES)}") from None
 
 
-__all__ = ["FAMILIES", "Facts", "Family", "Model", "find_family"]
+__all__ = ["FAMILIES", "Facts", "Family", "Model", "Wanted", "find_family"]

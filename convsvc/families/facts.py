@@ -55,9 +55,7 @@ class Facts:
         names = NAMES.get(what, (what,))
         value = self.get(*names, default=default)
         if value is None:
-            raise SourceError(
-                f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without"
-            )
+            raise SourceError(f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without")
         if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
             raise SourceError(f"{self.origin}: {' or '.join(names)} is {value!r}; it must be a whole number")
         return int(value)
@@ -79,13 +77,17 @@ class Facts:
             return self.number("num_query_groups")
         return self.number("heads")
 
-    @property
-    def tied(self) -> bool:
-        """Whether the output layer is the word embedding."""
+    def tied(self, default: bool = False) -> bool:
+        """Whether the output layer is the word embedding; `default` is the architecture's, for a configuration that does not say."""
         if self.get("tie_word_embeddings") is not None:
             return self.flag("tie_word_embeddings")
         untied = self.get("untie_embeddings_and_output_weights")
-        return not untied if untied is not None else False
+        return not untied if untied is not None else default
+
+    def first_number(self, names: tuple[str, ...], default: int = 0) -> int:
+        """The first of these fields that is there, as a whole number."""
+        stated = next((name for name in names if self.get(name) is not None), None)
+        return default if stated is None else self.number(stated)
 
 
 def parse_numbers(value: Any, name: str, origin: str) -> tuple[int, ...] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from convsvc.errors import SourceError
-from convsvc.families.blocks.embeddings import EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
+from convsvc.families.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
 from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import moe_sizes, sparse_layers
+from convsvc.families.blocks.moe import sparse_layers
+from convsvc.families.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.families.facts import Facts
 from convsvc.tensors.declare import Row
 
@@ -17,10 +18,11 @@ Rows = tuple[Row, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A part of the model whose tensors lie together: the embedding, a layer, the output.
+    """A part of the model whose tensors lie together.
 
-    `logical` goes before the logical names ("decoder.layers.3."), `prefix` before Hugging Face's ("model.layers.3."). `number` is
-    the layer's, noop layers not counted. `dense` says that the layer has no experts.
+    `kind`: embedding, layer, mtp (an MTP layer's own tensors), mtp_block (its transformer layer) or output. `logical` goes before
+    the logical names ("decoder.layers.3."), `prefix` before Hugging Face's ("model.layers.3."). `number` counts the layers, or the
+    MTP layers, that are converted. `dense` says that the layer has no experts.
     """
 
     kind: str
@@ -28,7 +30,7 @@ class Scope:
     prefix: str
     rows: Rows
     sizes: Mapping[str, int]
-    number: int | None = None
+    number: int = 0
     dense: bool = True
 
     @property
@@ -38,15 +40,49 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerRows:
+    """A layer's rows, whether it is dense, and the sizes in which it differs from the model."""
+
+    rows: Rows
+    dense: bool = True
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Mtp:
+    """Where Hugging Face keeps MTP layers. `{layer}` counts on after the hidden layers, `{mtp}` from 0.
+
+    `rows` lie under `prefix`, the rows of its transformer layer under `block_prefix` (the same unless given). `counts` are the
+    configuration's fields that say how many there are.
+    """
+
+    rows: Rows
+    prefix: str = "model.layers.{layer}."
+    block_prefix: str | None = None
+    counts: tuple[str, ...] = ("num_nextn_predict_layers",)
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A family with its sizes filled in. `hidden_layers` are the layers the checkpoint has, `num_layers` those converted."""
+    """A family with its sizes filled in.
+
+    `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
+    layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of.
+    """
 
     family: Family
     scopes: tuple[Scope, ...]
     sizes: Mapping[str, int]
-    num_layers: int
+    kept: tuple[int, ...]
     hidden_layers: int
     tied: bool
+    num_mtp: int = 0
+    available_mtp: int = 0
+    same_as: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.kept)
 
     @property
     def num_experts(self) -> int:
@@ -57,12 +93,24 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense."""
+
+    num_layers: int | None = None
+    first_dense: int | None = None
+    num_mtp: int | None = None
+    vocab: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A model family as a table.
 
-    `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `flags` adds rows where a
-    field of the configuration is true. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
-    config.json's; `ignored` are patterns of stored names that hold no weight.
+    `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `flags` adds rows
+    where a field of the configuration is true. A family whose layers differ in other ways has a `layer` function of its own. `sizes`
+    are the functions that find the axes' sizes. `model_types` and `architectures` are config.json's, `distinguish` tests further fields
+    where several families share them; `ignored` are patterns of stored names that hold no weight; `megatron` are saved args that
+    follow from the family.
     """
 
     name: str
@@ -75,42 +123,94 @@ class Family:
     experts: Rows = ()
     flags: tuple[tuple[str, Rows], ...] = ()
     sizes: tuple[Callable[[Facts], Mapping[str, int]], ...] = (gqa_sizes,)
+    layer: Callable[[Family, Facts, int], LayerRows] | None = None
+    embedding: Rows = EMBEDDING_ROWS
+    final_norm: Rows = FINAL_NORM_ROWS
+    output: Rows = OUTPUT_ROWS
+    tied_output: Rows = TIED_OUTPUT_ROWS
+    tied_by_default: bool = False
+    mtp: Mtp | None = None
+    distinguish: Callable[[Facts], bool] | None = None
     layer_prefix: str = "model.layers.{layer}."
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
     megatron: Mapping[str, object] = field(default_factory=dict)
 
-    def build(self, facts: Facts, *, num_layers: int | None = None, vocab: int | None = None) -> Model:
-        """The model that `facts` describe, cut to its first `num_layers` layers if given.
+    def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
+        """The model that `facts` describe, or the part of it that is wanted.
 
         Raises SourceError if the configuration lacks a number, or has fewer layers than wanted.
         """
+        wanted = wanted or Wanted()
         hidden_layers = facts.num_layers
-        wanted = hidden_layers if num_layers is None else num_layers
-        if wanted > hidden_layers:
-            raise SourceError(f"num_layers is {wanted}; the model has {hidden_layers} layers", do=f"use at most {hidden_layers}")
-        sizes = {"hidden": facts.number("hidden"), "vocab": vocab or facts.number("vocab")}
+        kept = _kept_layers(self, facts, hidden_layers, wanted)
+        available = facts.first_number(self.mtp.counts) if self.mtp else 0
+        num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
+        if num_mtp and self.mtp is None:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
+        tied = facts.tied(self.tied_by_default)
+        sizes: dict[str, int] = {"hidden": facts.number("hidden"), "vocab": wanted.vocab or facts.number("vocab")}
         for find in self.sizes:
             sizes |= find(facts)
-        layers = self._layers(facts, wanted, sizes)
-        first = Scope("embedding", "", "", EMBEDDING_ROWS, sizes)
-        last = Scope("output", "", "", FINAL_NORM_ROWS + (TIED_OUTPUT_ROWS if facts.tied else OUTPUT_ROWS), sizes)
-        return Model(self, (first, *layers, last), sizes, wanted, hidden_layers, facts.tied)
+        scopes = (
+            Scope("embedding", "", "", self.embedding, sizes),
+            *(self._layer(facts, sizes, number, layer) for number, layer in enumerate(kept)),
+            *(scope for number in range(num_mtp) for scope in self._mtp(facts, sizes, number, hidden_layers)),
+            Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
+        )
+        return Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
 
-    def _layers(self, facts: Facts, count: int, sizes: Mapping[str, int]) -> list[Scope]:
-        always = self.norms + self.attention + tuple(row for flag, rows in self.flags if facts.flag(flag) for row in rows)
-        is_sparse = sparse_layers(facts) if self.experts else lambda layer: False
-        return [
-            Scope(
-                kind="layer",
-                logical=f"decoder.layers.{layer}.",
-                prefix=self.layer_prefix.format(layer=layer),
-                rows=always + (self.experts if is_sparse(layer) else self.mlp),
-                sizes=sizes,
-                number=layer,
-                dense=not is_sparse(layer),
-            )
-            for layer in range(count)
-        ]
+    def rows_of(self, facts: Facts, layer: int) -> LayerRows:
+        """The rows of the source's `layer`-th layer."""
+        return (self.layer or standard_layer)(self, facts, layer)
+
+    def _layer(self, facts: Facts, sizes: Mapping[str, int], number: int, layer: int) -> Scope:
+        made = self.rows_of(facts, layer)
+        prefix = self.layer_prefix.format(layer=layer)
+        return Scope("layer", f"decoder.layers.{number}.", prefix, made.rows, {**sizes, **made.sizes}, number, made.dense)
+
+    def _mtp(self, facts: Facts, sizes: Mapping[str, int], number: int, hidden_layers: int) -> Iterator[Scope]:
+        assert self.mtp is not None
+        where = {"layer": hidden_layers + number, "mtp": number}
+        prefix, block_prefix = (each.format(**where) for each in (self.mtp.prefix, self.mtp.block_prefix or self.mtp.prefix))
+        made = self.rows_of(facts, hidden_layers + number)
+        sizes = {**sizes, "part": 2, "input": sizes["hidden"]}
+        yield Scope("mtp", f"mtp.layers.{number}.", prefix, self.mtp.rows, sizes, number)
+        block = f"mtp.layers.{number}.transformer_layer."
+        yield Scope("mtp_block", block, block_prefix, made.rows, {**sizes, **made.sizes}, number, made.dense)
 
 
-__all__ = ["Family", "Model", "Rows", "Scope", "moe_sizes"]
+def standard_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
+    """Norms, attention, what the flags add, and experts or a dense feed-forward block."""
+    is_sparse = bool(family.experts) and sparse_layers(facts)(layer)
+    added = tuple(row for flag, rows in family.flags if facts.flag(flag) for row in rows)
+    return LayerRows(family.norms + family.attention + added + (family.experts if is_sparse else family.mlp), dense=not is_sparse)
+
+
+def _kept_layers(family: Family, facts: Facts, hidden_layers: int, wanted: Wanted) -> tuple[int, ...]:
+    """The layers that are converted. With `first_dense`, the dense layers beyond it are skipped and the others move up."""
+    count = hidden_layers if wanted.num_layers is None else wanted.num_layers
+    layers = list(range(hidden_layers))
+    if wanted.first_dense is not None:
+        dense = [layer for layer in layers if family.rows_of(facts, layer).dense]
+        if wanted.first_dense > len(dense):
+            raise SourceError(f"first_k_dense_replace is {wanted.first_dense}; the model has {len(dense)} dense layers")
+        skipped = set(dense[wanted.first_dense :])
+        layers = [layer for layer in layers if layer not in skipped]
+    if count > len(layers):
+        if wanted.num_layers is None:
+            return tuple(layers)
+        raise SourceError(f"num_layers is {count}; the model has {len(layers)} layers to take them from", do=f"use at most {len(layers)}")
+    return tuple(layers[:count])
+
+
+def _copies(num_mtp: int, tied: bool) -> dict[str, str]:
+    """What an MTP layer's own embedding and head are copies of."""
+    head = EMBEDDING.name if tied else OUTPUT.name
+    same: dict[str, str] = {}
+    for number in range(num_mtp):
+        same[f"mtp.layers.{number}.{MTP_EMBEDDING.name}"] = EMBEDDING.name
+        same[f"mtp.layers.{number}.{MTP_OUTPUT.name}"] = head
+    return same
+
+
+__all__ = ["Family", "LayerRows", "Model", "Mtp", "Rows", "Scope", "Wanted", "standard_layer"]

@@ -12,6 +12,7 @@ from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family
+from convsvc.families.model import Wanted
 from convsvc.formats import FORMATS, format_of
 from convsvc.plan.match import match_source
 from convsvc.plan.planner import real_vocab
@@ -72,7 +73,7 @@ def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     reader = DIALECTS[job.source.format]
     family = find_family(job.model_type, checkpoint.facts)
-    model = family.build(checkpoint.facts, vocab=real_vocab(job, checkpoint))
+    model = family.build(checkpoint.facts, Wanted(vocab=real_vocab(job, checkpoint)))
     about: dict[str, Any] = {
         "model_type": family.name,
         "layers": model.num_layers,

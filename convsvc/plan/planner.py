@@ -12,13 +12,13 @@ from convsvc.dialects import DIALECTS
 from convsvc.dialects.base import Checkpoint, Dialect, Entry, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
-from convsvc.families.model import Model
+from convsvc.families.model import Model, Wanted
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile, PlannedTensor
 from convsvc.plan.tasks import cut_tasks
-from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers
+from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
 from convsvc.spec import Job, Options, dump_job, parse_job
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
@@ -34,7 +34,7 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
     checkpoint, adapters = split_adapters(reader.open(job.source), getattr(job.source, "lora", None))
     family = find_family(job.model_type, checkpoint.facts)
-    model = family.build(checkpoint.facts, num_layers=job.options.num_layers, vocab=real_vocab(job, checkpoint))
+    model = family.build(checkpoint.facts, _wanted(job, checkpoint))
     settings = reader.read_settings(job.source, checkpoint, model)
     located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
     return _assemble(job, model, Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes)), writer)
@@ -48,6 +48,15 @@ class Source:
     located: tuple[Located, ...]
     adapters: Adapters | None
     notes: tuple[str, ...]
+
+
+def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:
+    """The part of the model that is converted. A rank file's MTP layers are those its args count; Hugging Face's, those asked for."""
+    if job.source.format == "huggingface":
+        num_mtp = None if job.target.format == "huggingface" else job.target.mtp_num_layers or 0
+    else:
+        num_mtp = checkpoint.facts.first_number(("mtp_num_layers",))
+    return Wanted(job.options.num_layers, job.options.first_k_dense_replace, num_mtp, real_vocab(job, checkpoint))
 
 
 def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
@@ -74,10 +83,10 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
     for entry in entries:
         check_tiled(entry.laid)
     wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
-    transfers = make_transfers(gathered, wanted)
+    transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted)
     if source.adapters:
         transfers = attach(transfers, gathered, source.adapters.scale)
-    _check_dropped(weights, wanted)
+    left_out = _left_out(weights, wanted, model)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
         job=dump_job(job),
@@ -91,15 +100,20 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
         side_files=output.side_files,
         tasks=cut_tasks(transfers, sources, targets),
         facts=_facts(model),
-        notes=(*source.notes, *_vocab_notes(gathered, wanted), *output.notes),
+        notes=(*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes),
     )
 
 
-def _check_dropped(weights: Sequence[Located], wanted: Mapping[str, Gathered]) -> None:
-    """Every logical tensor of the source must be wanted by the target."""
-    dropped = sorted({block.tensor.name for each in weights for block in each.entry.laid.blocks} - set(wanted))
+def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model: Model) -> list[str]:
+    """A note for each logical tensor that the target does not hold because it is a copy of another.
+
+    Raises PlanError if there is one that is not.
+    """
+    unwanted = sorted({block.tensor.name for each in weights for block in each.entry.laid.blocks} - set(wanted))
+    dropped = [name for name in unwanted if name not in model.same_as]
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
+    return [f"{name} is left out: the target keeps one copy, {model.same_as[name]}" for name in unwanted]
 
 
 def _planned_source(each: Located) -> PlannedTensor:
@@ -188,7 +202,8 @@ def check_roundtrip(plan: Plan) -> None:
             source = plan.source_tensors[transfer.reads[0].places[0].tensor].dtype if transfer.reads else None
             targets = {plan.target_tensors[place.tensor].dtype for view in transfer.writes for place in view.places}
             if transfer.transform or (source and not all(is_lossless(source, target) for target in targets)):
+                change = f"{source} to {', '.join(sorted(targets))}"
                 raise JobError(
-                    f"options.verify is roundtrip, but {transfer.name} changes its values on the way ({source} to {', '.join(sorted(targets))})",
+                    f"options.verify is roundtrip, but {transfer.name} changes its values on the way ({change})",
                     do="use verify: digest",
                 )

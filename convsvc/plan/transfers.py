@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 
@@ -87,6 +87,12 @@ def make_transfers(sources: dict[str, Gathered], targets: dict[str, Gathered]) -
     return made
 
 
+def stand_in(sources: dict[str, Gathered], targets: dict[str, Gathered], same_as: Mapping[str, str]) -> dict[str, Gathered]:
+    """The sources, with a declared copy's original in the place of a wanted copy that is not there."""
+    lacking = {name: same_as[name] for name in targets if name not in sources and name in same_as}
+    return sources | {copy: sources[original] for copy, original in lacking.items() if original in sources}
+
+
 def distinct_boxes(views: Sequence[View]) -> list[View]:
     """One view a box: the same box in another order (a tied head, say) is a replica that need not be read."""
     by_box: dict[tuple[tuple[int, ...], tuple[int, ...]], View] = {}
@@ -125,4 +131,4 @@ def _shown(tensor: LogicalTensor, starts: tuple[int, ...], stops: tuple[int, ...
     return "[" + ", ".join(f"{axis} {a}:{b}" for axis, a, b in zip(tensor.axes, starts, stops, strict=True)) + "]"
 
 
-__all__ = ["Block", "Gathered", "check_tiled", "cutting_order", "distinct_boxes", "gather", "make_transfers"]
+__all__ = ["Block", "Gathered", "check_tiled", "cutting_order", "distinct_boxes", "gather", "make_transfers", "stand_in"]

@@ -66,6 +66,7 @@ class Laid:
     padding: tuple[tuple[int, int], ...] = ()
     also: tuple[str, ...] = ()
     optional: bool = False
+    written: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,10 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         local = {axis: at - first for (axis, at), first in zip(fixed.items(), firsts, strict=True)}
         blocks, shape, padding = _concatenate(row.parts, sizes, windows, fixed, scope)
         if row.shape is not None:
-            extent = {axis: block_extent for axis, block_extent in zip(blocks[0].tensor.axes, blocks[0].shape, strict=True)}
+            extent = dict(zip(blocks[0].tensor.axes, blocks[0].shape, strict=True))
             shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
         names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
-        yield Laid(names[0], shape, blocks, padding, tuple(names[1:]), row.optional)
+        yield Laid(names[0], shape, blocks, padding, tuple(names[1:]), row.optional, row.written)
 
 
 def _window(axis: str, sizes: Mapping[str, int], windows: Mapping[str, Window]) -> tuple[int, int]:

@@ -62,7 +62,7 @@ class Row:
 
     The name may hold `{axis}` for an axis that no order mentions: there is a stored tensor for each index. `also` are further
     names under which it is accepted when reading. `tp`, `ep`, `etp` name the axis that this parallelism slices. `optional` says
-    that a reader does without it. `shape` is the order the file claims where it is not the one the bytes are in (MindSpeed's
+    that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one the bytes are in (MindSpeed's
     weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`).
     """
 
@@ -74,6 +74,7 @@ class Row:
     etp: str | None = None
     optional: bool = False
     shape: Order | None = None
+    written: bool = True
 
     @property
     def logicals(self) -> tuple[Logical, ...]:
@@ -120,6 +121,7 @@ def row(
     etp: str | None = None,
     optional: bool = False,
     shape: str | None = None,
+    written: bool = True,
 ) -> Row:
     """A row of a table: the stored name, what it holds, in which order.
 
@@ -130,11 +132,11 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written)
     for piece in parts:
-        written = {axis for group in piece.order for axis in group}
+        stored_axes = {axis for group in piece.order for axis in group}
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}
-        missing = set(piece.logical.axes) - written - fixed - set(made.looped)
-        if missing or written & fixed or written & set(made.looped):
+        missing = set(piece.logical.axes) - stored_axes - fixed - set(made.looped)
+        if missing or stored_axes & fixed or stored_axes & set(made.looped):
             raise NotationError(f"{stored}: axes of {piece.logical.name} must be stored once, fixed, or in the name: {sorted(missing)}")
     return made

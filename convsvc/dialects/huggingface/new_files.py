@@ -34,7 +34,7 @@ def output(
     options: Options,
 ) -> tuple[tuple[Entry, ...], Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index."""
-    written = [at for at, entry in enumerate(entries) if not entry.laid.optional]
+    written = [at for at, entry in enumerate(entries) if entry.laid.written]
     specs = [TensorSpec(entries[at].laid.name, dtypes[at], entries[at].laid.shape) for at in written]
     units = [entries[at].unit for at in written]
     shards = _by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else _by_layer(specs, units)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from convsvc.dialects.mindspeed_llm.checkpoint import open, read_settings
-from convsvc.dialects.mindspeed_llm.rank_files import layout, write_settings
 from convsvc.dialects.mindspeed_llm.new_files import output
+from convsvc.dialects.mindspeed_llm.rank_files import layout, write_settings
 from convsvc.families.model import Model
 
 name = "mindspeed-llm"

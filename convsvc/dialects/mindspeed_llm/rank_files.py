@@ -1,25 +1,14 @@
-"""Which stored tensor lies in which rank file: the tables of `tables.py` over the rank grid of `parallel.py`. Pure."""
+"""Which stored tensor lies in which rank file: `tables` over the rank grid of `parallel.py`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from convsvc.dialects.base import Entry
-from convsvc.dialects.mindspeed_llm.tables import (
-    EMBEDDING_ROW,
-    FINAL_NORM_ROW,
-    GROUPED_EXPERTS,
-    LAYER,
-    OUTPUT_ROW,
-    SEQUENTIAL_EXPERTS,
-    TE_DENSE_MLP_NORM,
-    TE_GROUPED_EXPERTS,
-    TE_INPUT_NORM,
-    TIED_OUTPUT_ROW,
-)
+from convsvc.dialects.mindspeed_llm import tables
 from convsvc.errors import LayoutError
-from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
+from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
 from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
@@ -89,12 +78,23 @@ def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple
     for scope in model.scopes:
         if scope.kind == "embedding" and placement.first[0] == stage:
             yield scope, placement.first[1], ""
-        elif scope.kind == "output" and placement.last[0] == stage:
-            yield scope, placement.last[1], ""
         elif scope.kind == "layer":
-            slot = placement.layers[scope.number or 0]
+            slot = placement.layers[scope.number]
             if slot.stage == stage:
                 yield scope, slot.chunk, f"decoder.layers.{slot.number}."
+        elif scope.kind == "mtp_block" and placement.last[0] == stage:
+            yield scope, placement.last[1], scope.logical
+        elif scope.kind in ("mtp", "output") and placement.last[0] == stage:
+            yield scope, placement.last[1], ""
+    if model.num_mtp and placement.stages > 1 and placement.last[0] == stage:
+        yield _last_embedding(model), placement.last[1], ""
+
+
+def _last_embedding(model: Model) -> Scope:
+    """The embedding that the last stage needs for its MTP layers: their own where they have one, else the model's."""
+    own = next(scope for scope in model.scopes if scope.kind == "mtp")
+    source = own if MTP_EMBEDDING.name in own.logicals else model.scopes[0]
+    return replace(source, kind="last_embedding")
 
 
 def rows_of(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
@@ -102,29 +102,39 @@ def rows_of(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
 
     Raises LayoutError if one has no place in this dialect.
     """
-    if scope.kind == "embedding":
-        table: tuple[Row, ...] = (EMBEDDING_ROW,)
-    elif scope.kind == "output":
-        head = () if model.tied and settings.parallel.pp == 1 else (TIED_OUTPUT_ROW,) if model.tied else (OUTPUT_ROW,)
-        return (FINAL_NORM_ROW, *head)
-    else:
-        table = _layer_table(settings, scope.dense)
+    table = _table(scope, model, settings)
     absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
     rows = tuple(kept for candidate in table if (kept := candidate.without(absent)) is not None)
-    homeless = scope.logicals - {each.name for kept in rows for each in kept.logicals}
-    if homeless:
+    placed = {each.name for kept in rows for each in kept.logicals}
+    homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
+    if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
         raise LayoutError(f"mindspeed-llm has no place for {', '.join(sorted(homeless))} of {model.family.name}")
     return rows
 
 
+def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
+    if scope.kind == "embedding":
+        return tables.FIRST
+    if scope.kind == "output":
+        norms = tables.FINAL_NORMS_AFTER_MTP if model.num_mtp else tables.FINAL_NORMS
+        if model.tied:
+            return norms + (tables.TIED_OUTPUTS if settings.parallel.pp > 1 else ())
+        return norms + tables.OUTPUTS
+    if scope.kind == "mtp":
+        return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.MTP_LAYER)
+    if scope.kind == "last_embedding":
+        return tables.LAST_EMBEDDINGS
+    return _layer_table(settings, scope.dense)
+
+
 def _layer_table(settings: Settings, dense: bool) -> tuple[Row, ...]:
-    table = LAYER
+    table = tables.LAYER
     if settings.transformer_engine:
-        fused: Mapping[str, Row] = {INPUT_NORM.name: TE_INPUT_NORM} | ({PRE_MLP_NORM.name: TE_DENSE_MLP_NORM} if dense else {})
+        fused = tables.TE_FUSED_NORMS | (tables.TE_FUSED_DENSE_NORMS if dense else {})
         table = tuple(fused.get(each.logicals[0].name, each) for each in table)
     if settings.grouped_gemm:
-        return table + (TE_GROUPED_EXPERTS if settings.transformer_engine else GROUPED_EXPERTS)
-    return table + SEQUENTIAL_EXPERTS
+        return table + (tables.TE_GROUPED_EXPERTS if settings.transformer_engine else tables.GROUPED_EXPERTS)
+    return table + tables.SEQUENTIAL_EXPERTS
 
 
 def _windows(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[str, Window]:

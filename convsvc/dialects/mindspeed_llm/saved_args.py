@@ -87,7 +87,7 @@ def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
         "moe_grouped_gemm": settings.grouped_gemm,
         "moe_tp_extend_ep": parallel.extend_ep,
         "mla_mm_split": False,
-        "mtp_num_layers": 0,
+        "mtp_num_layers": model.num_mtp,
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
     if placement.chunks is not None:

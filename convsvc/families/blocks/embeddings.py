@@ -12,4 +12,4 @@ EMBEDDING_ROWS = (row("model.embed_tokens.weight", EMBEDDING, "vocab hidden"),)
 FINAL_NORM_ROWS = (row("model.norm.weight", FINAL_NORM, "hidden"),)
 OUTPUT_ROWS = (row("lm_head.weight", OUTPUT, "vocab hidden"),)
 # A tied model's head is its embedding. Some savers write it twice.
-TIED_OUTPUT_ROWS = (row("lm_head.weight", EMBEDDING, "vocab hidden", optional=True),)
+TIED_OUTPUT_ROWS = (row("lm_head.weight", EMBEDDING, "vocab hidden", optional=True, written=False),)

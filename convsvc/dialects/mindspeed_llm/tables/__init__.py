@@ -1,0 +1,38 @@
+"""Megatron-mcore's names for the logical tensors, and the axis each parallelism slices: one module a mechanism, as in `families/blocks`.
+
+Facts: MindSpeed-LLM commit c77308a1, what `convert_ckpt_v2.py` writes; Megatron-LM core 0.16 for what training loads.
+"""
+
+from __future__ import annotations
+
+from convsvc.dialects.mindspeed_llm.tables.attention import GQA, NORMS, TE_FUSED_DENSE_NORMS, TE_FUSED_NORMS
+from convsvc.dialects.mindspeed_llm.tables.ends import (
+    FINAL_NORMS,
+    FINAL_NORMS_AFTER_MTP,
+    FIRST,
+    LAST_EMBEDDINGS,
+    MTP_LAYER,
+    OUTPUTS,
+    TIED_OUTPUTS,
+)
+from convsvc.dialects.mindspeed_llm.tables.feed_forward import DENSE, GROUPED_EXPERTS, ROUTERS, SEQUENTIAL_EXPERTS, TE_GROUPED_EXPERTS
+from convsvc.tensors.declare import Row
+
+# A layer's rows, whatever the family: those apply whose logical tensors it has.
+LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS
+
+__all__ = [
+    "FINAL_NORMS",
+    "FINAL_NORMS_AFTER_MTP",
+    "FIRST",
+    "GROUPED_EXPERTS",
+    "LAST_EMBEDDINGS",
+    "LAYER",
+    "MTP_LAYER",
+    "OUTPUTS",
+    "SEQUENTIAL_EXPERTS",
+    "TE_FUSED_DENSE_NORMS",
+    "TE_FUSED_NORMS",
+    "TE_GROUPED_EXPERTS",
+    "TIED_OUTPUTS",
+]

@@ -1,0 +1,29 @@
+"""Norms and grouped-query attention."""
+
+from __future__ import annotations
+
+from convsvc.families.blocks.gqa import K_NORM, PROJ, PROJ_BIAS, Q_NORM, QKV, QKV_BIAS
+from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
+from convsvc.tensors.declare import row
+
+NORMS = (
+    row("input_layernorm.weight",             INPUT_NORM,   "hidden"),
+    row("pre_mlp_layernorm.weight",           PRE_MLP_NORM, "hidden"),
+)  # fmt: skip
+GQA = (
+    row("self_attention.linear_qkv.weight",   QKV,          "(group slot head_dim) hidden",   tp="group"),
+    row("self_attention.linear_qkv.bias",     QKV_BIAS,     "(group slot head_dim)",          tp="group"),
+    row("self_attention.linear_proj.weight",  PROJ,         "hidden (group query head_dim)",  tp="group"),
+    row("self_attention.linear_proj.bias",    PROJ_BIAS,    "hidden"),
+    row("self_attention.q_layernorm.weight",  Q_NORM,       "head_dim"),
+    row("self_attention.k_layernorm.weight",  K_NORM,       "head_dim"),
+)  # fmt: skip
+
+# Transformer Engine fuses a norm into the linear layer behind it. MindSpeed-LLM's converter keeps pre_mlp_layernorm in models
+# without experts; training's own spec (TELayerNormColumnParallelLinear) does not know that name there.
+TE_FUSED_NORMS = {
+    INPUT_NORM.name: row("self_attention.linear_qkv.layer_norm_weight", INPUT_NORM, "hidden"),
+}
+TE_FUSED_DENSE_NORMS = {
+    PRE_MLP_NORM.name: row("mlp.linear_fc1.layer_norm_weight", PRE_MLP_NORM, "hidden", also=("pre_mlp_layernorm.weight",)),
+}

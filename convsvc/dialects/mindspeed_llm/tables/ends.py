@@ -1,0 +1,27 @@
+"""What lies before and after the layers: embedding, final norm, output layer, MTP layers."""
+
+from __future__ import annotations
+
+from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
+from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
+from convsvc.tensors.declare import row
+
+FIRST = (row("embedding.word_embeddings.weight", EMBEDDING, "vocab hidden", tp="vocab"),)
+FINAL_NORMS = (row("decoder.final_layernorm.weight", FINAL_NORM, "hidden"),)
+# With MTP layers the final norm is no longer the decoder's (MindSpeed-LLM).
+FINAL_NORMS_AFTER_MTP = (row("final_layernorm.weight", FINAL_NORM, "hidden"),)
+OUTPUTS = (row("output_layer.weight", OUTPUT, "vocab hidden", tp="vocab"),)
+# Megatron's last stage wants its own copy of a tied embedding; with one stage there is none.
+TIED_OUTPUTS = (row("output_layer.weight", EMBEDDING, "vocab hidden", tp="vocab", optional=True),)
+
+MTP_LAYER = (
+    row("mtp.layers.{mtp}.enorm.weight",      E_NORM,   "hidden"),
+    row("mtp.layers.{mtp}.hnorm.weight",      H_NORM,   "hidden"),
+    row("mtp.layers.{mtp}.eh_proj.weight",    EH_PROJ,  "hidden (part input)", tp="hidden"),
+    row("mtp.final_layernorms.{mtp}.weight",  MTP_NORM, "hidden"),
+)  # fmt: skip
+# The last stage embeds the shifted tokens itself; with one stage it uses the first's.
+LAST_EMBEDDINGS = (
+    row("embedding.word_embeddings.weight", MTP_EMBEDDING, "vocab hidden", tp="vocab"),
+    row("embedding.word_embeddings.weight", EMBEDDING,     "vocab hidden", tp="vocab", optional=True),
+)  # fmt: skip
