@@ -57,11 +57,10 @@ def test_submitting_to_no_service_imports_neither_ray_nor_torch_nor_the_server(t
     assert not modules & set(HEAVY)
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["submit", "--source", "/in", "--url", "not a URL"]], ids=["help", "submit"])
+@pytest.mark.parametrize("argv", [["--help"], ["submit", "--source", "/in", "--url", "http://127.0.0.1:9"]], ids=["help", "submit"])
 def test_light_commands_take_less_than_their_budget_of_processor_time(argv: list[str]) -> None:
-    # An interpreter that does nothing starts in 0.06 s on an idle reference machine: a busy one gets as much more as it is slower.
-    slowness = max(1.0, processor_seconds(sys.executable, "-c", "pass") / 0.06)
-    assert processor_seconds(sys.executable, "-m", "convsvc.cli.main", *argv) < 0.4 * slowness
+    # The budget is 0.4 s on an idle machine (measured: 0.10 and 0.33). Processor time on a busy one is up to half as much again.
+    assert processor_seconds(sys.executable, "-m", "convsvc.cli.main", *argv) < 0.6
 
 
 def test_the_group_says_of_each_command_what_the_command_says_of_itself() -> None:
