@@ -180,7 +180,8 @@ def _interleaved(positions: int, parallel: Parallel) -> list[Slot]:
     size = parallel.layers_per_virtual_stage or 1
     if parallel.pp == 1:
         raise LayoutError(
-            f"num_layers_per_virtual_pipeline_stage is {size}, but pipeline_parallel_size is 1: virtual stages interleave two or more stages"
+            f"num_layers_per_virtual_pipeline_stage is {size}, but pipeline_parallel_size is 1",
+            do="virtual stages interleave two or more pipeline stages",
         )
     per_stage = _divide(positions, parallel.pp, "pipeline_parallel_size")
     if per_stage % size:

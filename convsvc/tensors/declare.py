@@ -62,8 +62,8 @@ class Row:
 
     The name may hold `{axis}` for an axis that no order mentions: there is a stored tensor for each index. `also` are further
     names under which it is accepted when reading. `tp`, `ep`, `etp` name the axis that this parallelism slices. `optional` says
-    that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one the bytes are in (MindSpeed's
-    weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`).
+    that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one
+    the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`).
     """
 
     stored: str
