@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,9 @@ def serve(
     supervisor = None if no_executor else Supervisor(executor_command(engine, workers, ray_address), {"CONVSVC_DATABASE_URL": url})
     app = create_app(Settings(database_url=url, require_executor=not no_executor))
     server = _Server(uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn handles both while it serves, and then raises them again: without this the process would die before its executor.
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     if supervisor:
         supervisor.start()
     try:

@@ -67,10 +67,9 @@ def test_a_stream_that_breaks_is_opened_again_where_it_broke(
     with serve_app(settings) as url:
         port = int(url.rpartition(":")[2])
         client = Client(url)
-        job = client.submit(a_job())
-        events = client.events(job.id)
+        events = client.events(client.submit(a_job()).id)
         seen = [next(events)]
-    with serve_app(settings, port=port):
+    with serve_app(settings, port=port), client:
         Executor(claims, stand_in).run_one(stand_in())
         seen += events
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
@@ -109,8 +108,9 @@ def test_the_small_questions_have_answers(client: Client, a_job: Make) -> None:
 def test_a_service_that_is_not_there_is_said_with_how_to_start_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
-        with pytest.raises(ServiceError, match="no convsvc service answers") as caught:
-            Client(f"http://127.0.0.1:{taken.getsockname()[1]}").version()
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(ServiceError, match="no convsvc service answers") as caught:
+            client.version()
     assert "convsvc serve" in str(caught.value.do)
 
 
@@ -133,8 +133,9 @@ def test_submitting_is_sent_again_with_the_same_key_after_a_bad_answer(a_job: Ma
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ServiceError, match="answered 422"):
-            Client(f"http://127.0.0.1:{server.server_port}").submit(a_job())
+        url = f"http://127.0.0.1:{server.server_port}"
+        with Client(url) as client, pytest.raises(ServiceError, match="answered 422"):
+            client.submit(a_job())
         server.shutdown()
     assert len(keys) == 3
     assert len(set(keys)) == 1

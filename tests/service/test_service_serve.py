@@ -1,0 +1,144 @@
+"""`convsvc serve` as users run it: processes, signals, a real conversion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from convsvc.client import Client
+from convsvc.errors import ServiceError
+from convsvc.service.errors import Exposed
+from convsvc.service.serve import Supervisor, is_loopback, refuse_exposure
+
+SERVE = "from convsvc.service.serve import serve; serve(port=0, engine='inline', database_url={url!r})"
+
+
+@contextmanager
+def served(database_url: str, log: Path) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
+    with log.open("a") as errors:
+        command = [sys.executable, "-c", SERVE.format(url=database_url)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        found = re.fullmatch(r"convsvc is ready at (http://127.0.0.1:\d+)\n", process.stdout.readline())
+        assert found, log.read_text()
+        with Client(found[1], timeout_s=20) as client:
+            yield client, process
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A Llama of one layer."""
+    path = tmp_path / "hf"
+    path.mkdir()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": False, **sizes}
+    (path / "config.json").write_text(json.dumps(config))
+    shapes = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
+    layer = {f"self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
+    layer |= {"mlp.gate_proj": (32, 16), "mlp.up_proj": (32, 16), "mlp.down_proj": (16, 32)}
+    layer |= {"input_layernorm": (16,), "post_attention_layernorm": (16,)}
+    shapes |= {f"model.layers.0.{name}": shape for name, shape in layer.items()}
+    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
+    return path
+
+
+def test_a_real_job_is_converted_survives_a_killed_executor_and_the_service_ends_in_order(
+    source: Path, tmp_path: Path, database_url: str
+) -> None:
+    log = tmp_path / "serve.log"
+    with served(database_url, log) as (client, process):
+        first = until(lambda: executor_of(process.pid), "an executor")
+        until(lambda: is_ready(client), "readiness")
+        done = client.wait(client.submit(job(source, tmp_path / "one")).id, timeout_s=60)
+        assert done.state == "succeeded", done.error
+        assert (tmp_path / "one" / "latest_checkpointed_iteration.txt").exists()
+        os.kill(first, signal.SIGKILL)
+        second = until(lambda: (found := executor_of(process.pid)) != first and found, "another executor")
+        done = client.wait(client.submit(job(source, tmp_path / "two")).id, timeout_s=60)
+        assert done.state == "succeeded", done.error
+    assert process.returncode == 0
+    assert not Path(f"/proc/{second}").exists()
+    assert "it is started again" in log.read_text()
+
+
+def test_an_executor_ends_when_the_service_was_killed(tmp_path: Path, database_url: str) -> None:
+    with served(database_url, tmp_path / "serve.log") as (client, process):
+        executor = until(lambda: executor_of(process.pid), "an executor")
+        until(lambda: is_ready(client), "readiness")
+        process.kill()
+        process.wait()
+        until(lambda: not Path(f"/proc/{executor}").exists() or "Z" in Path(f"/proc/{executor}/stat").read_text().split()[2], "its end")
+
+
+def test_a_host_beyond_loopback_is_refused_unless_the_user_insists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exposed, match="not authenticated") as caught:
+        refuse_exposure("0.0.0.0", insecure_no_auth=False)
+    assert "--insecure-no-auth" in str(caught.value.do)
+    refuse_exposure("0.0.0.0", insecure_no_auth=True)
+    assert "warning: anybody who can reach 0.0.0.0" in capsys.readouterr().err
+    refuse_exposure("127.0.0.1", insecure_no_auth=False)
+    assert capsys.readouterr().err == ""
+
+
+LOOPBACK = [("localhost", True), ("127.8.8.8", True), ("::1", True), ("::", False), ("example.org", False)]
+
+
+@pytest.mark.parametrize(("host", "expected"), LOOPBACK)
+def test_only_what_stays_on_this_machine_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_a_child_that_keeps_dying_is_started_again_and_again(tmp_path: Path) -> None:
+    lives = tmp_path / "lives"
+    supervisor = Supervisor([sys.executable, "-c", f"open({str(lives)!r}, 'a').write('x')"])
+    supervisor.start()
+    until(lambda: lives.exists() and len(lives.read_text()) >= 2, "a second life")
+    supervisor.stop()
+    count = len(lives.read_text())
+    time.sleep(0.2)
+    assert len(lives.read_text()) == count
+
+
+def job(source: Path, target: Path) -> dict[str, Any]:
+    return {"source": {"format": "huggingface", "path": str(source)}, "target": {"format": "mindspeed-llm", "path": str(target)}}
+
+
+def executor_of(parent: int) -> int | None:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    # The supervisor's thread is the one that made the child.
+    for thread in Path(f"/proc/{parent}/task").iterdir():
+        children += (thread / "children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def is_ready(client: Client) -> bool:
+    try:
+        return bool(client.ready())
+    except ServiceError:
+        return False
+
+
+def until(ask: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := ask()):
+        assert time.monotonic() < deadline, f"waited for {what} for 60 s"
+        time.sleep(0.05)
+    return found
