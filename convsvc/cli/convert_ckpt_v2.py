@@ -94,8 +94,8 @@ def run_here(job: dict[str, Any]) -> int:
         raise JobError(f"--hf-cfg-dir {config_dir}: there is no such directory")
     from convsvc.conversion import convert
 
-    convert(job, engine="inline")
-    print(f"converted {job['source']['path']} to {job['target']['path']}")
+    result = convert(job, engine="inline")
+    print(f"converted {job['source']['path']} to {result.target}: {result.bytes_written} bytes in {result.seconds:.1f} s")
     return 0
 
 

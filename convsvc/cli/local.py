@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import click
@@ -29,9 +28,9 @@ def convert(engine: str, workers: int | None, ray_address: str | None, as_json: 
     finally:
         display.close()
     if as_json:
-        print_json(result)
+        print_json(result.as_dict())
     else:
-        click.echo(f"converted to {wanted['target']['path']}{_amount(result)}")
+        click.echo(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
 
 
 @click.command(epilog="Example: convsvc plan job.json")
@@ -62,10 +61,4 @@ def verify(as_json: bool, **job: Any) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo(f"{wanted['target']['path']} holds what {wanted['source']['path']} holds")
-
-
-def _amount(result: Any) -> str:
-    facts = asdict(result) if is_dataclass(result) and not isinstance(result, type) else {}
-    written = facts.get("bytes_written")
-    return f", {in_bytes(written)} written" if isinstance(written, int) else ""
+        click.echo(f"{result['target']} holds what {wanted['source']['path']} holds, {in_bytes(result['bytes_read'])} compared")
