@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from convsvc.errors import VerifyError
 from convsvc.formats.crc import combine
 
+# Regions of one tensor, after so many new ones they are joined where they can be, so that memory stays small.
+JOIN_EVERY = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -34,6 +37,7 @@ class Digests:
 
     def __init__(self) -> None:
         self._regions: dict[int, list[Region]] = {}
+        self._next_join: dict[int, int] = {}
 
     def add(self, tensor: int, region: Region) -> None:
         regions = self._regions.setdefault(tensor, [])
@@ -41,10 +45,13 @@ class Digests:
             regions[-1] = regions[-1].joined(region)
         else:
             regions.append(region)
+            if len(regions) >= self._next_join.get(tensor, JOIN_EVERY):
+                self._regions[tensor] = joined_regions(regions)
+                self._next_join[tensor] = len(self._regions[tensor]) + JOIN_EVERY
 
     def as_json(self) -> dict[str, list[list[int]]]:
         """{tensor number: [[start, size_bytes, crc], ...]}"""
-        return {str(tensor): [[r.start, r.size_bytes, r.crc] for r in regions] for tensor, regions in self._regions.items()}
+        return {str(tensor): [[r.start, r.size_bytes, r.crc] for r in joined_regions(regions)] for tensor, regions in self._regions.items()}
 
     def update_from_json(self, data: dict[str, list[list[int]]]) -> None:
         for tensor, regions in data.items():
@@ -59,16 +66,27 @@ class Digests:
         return join(self._regions.get(tensor, ()), size_bytes, name)
 
 
+def joined_regions(regions: Iterable[Region]) -> list[Region]:
+    """The regions in order, those that follow on each other as one."""
+    joined: list[Region] = []
+    for region in sorted(regions, key=lambda region: (region.start, region.stop)):
+        if joined and joined[-1].stop == region.start:
+            joined[-1] = joined[-1].joined(region)
+        else:
+            joined.append(region)
+    return joined
+
+
 def join(regions: Iterable[Region], size_bytes: int, name: str) -> int:
     """The CRC-32 of regions that cover `size_bytes` exactly, in any order."""
-    whole = Region(0, 0, 0)
-    for region in sorted(regions, key=lambda region: (region.start, region.stop)):
-        if region.start != whole.stop:
-            raise _uncovered(name, whole.stop, region.start)
-        whole = whole.joined(region)
-    if whole.stop != size_bytes:
-        raise _uncovered(name, whole.stop, size_bytes)
-    return whole.crc
+    stop, crc = 0, 0
+    for region in joined_regions(regions):
+        if region.start != stop:
+            raise _uncovered(name, stop, region.start)
+        stop, crc = region.stop, region.crc
+    if stop != size_bytes:
+        raise _uncovered(name, stop, size_bytes)
+    return crc
 
 
 def _uncovered(name: str, written: int, expected: int) -> VerifyError:

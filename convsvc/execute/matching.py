@@ -65,25 +65,19 @@ class ViewIndex:
         return self._views[first : bisect_left(self._starts, box.stops[self._axis])]
 
 
-def cut_box(box: Box, order: tuple[int, ...], most: int) -> Iterator[Box]:
-    """The box in pieces of at most `most` elements, cut along the axes in `order`, the next only where one index is too much.
+def cut_box(box: Box, order: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[Box]:
+    """The box in pieces of `shape` (smaller at the ends), the first axis in `order` outermost.
 
-    >>> [(b.starts, b.stops) for b in cut_box(Box((0, 0), (4, 6)), (0, 1), 12)]
-    [((0, 0), (2, 6)), ((2, 0), (4, 6))]
+    >>> [(b.starts, b.stops) for b in cut_box(Box((0, 0), (4, 6)), (0, 1), (3, 6))]
+    [((0, 0), (3, 6)), ((3, 0), (4, 6))]
     """
-    if box.volume <= most or not order:
+    if not order:
         yield box
         return
-    axis, rest = order[0], order[1:]
-    start, stop = box.starts[axis], box.stops[axis]
-    each = box.volume // (stop - start)
-    width = max(1, most // each)
-    for lo in range(start, stop, width):
-        piece = box.along(axis, lo, min(lo + width, stop))
-        if each > most:
-            yield from cut_box(piece, rest, most)
-        else:
-            yield piece
+    axis = order[0]
+    for start in range(box.starts[axis], box.stops[axis], shape[axis]):
+        piece = box.along(axis, start, min(start + shape[axis], box.stops[axis]))
+        yield from cut_box(piece, order[1:], shape)
 
 
 def halve(box: Box, order: tuple[int, ...]) -> tuple[Box, Box] | None:

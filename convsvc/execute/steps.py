@@ -16,6 +16,7 @@ from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halv
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, Merge, compile_merge
 from convsvc.execute.reading import ALIGNMENT, BufferSpot, Read, Reading, lay_reads
 from convsvc.execute.regions import lay_out
+from convsvc.execute.shaping import tile_shape
 from convsvc.execute.strides import merge_axes, shift
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
 from convsvc.tensors.dtypes import size_of
@@ -92,8 +93,8 @@ class Step:
 def compile_steps(transfer: Transfer, tensors: Tensors, budget_bytes: int) -> Iterator[Step]:
     """The transfer's steps, each of at most `budget_bytes` of buffers (or one element), in the target's order.
 
-    The box is cut along `transfer.order`, so that a tile's region in a target that is stored in that order is one range. Fills
-    need no step: a new file is zero.
+    Tiles are cut along `transfer.order` first, so that a tile's region in a target that is stored in that order is one range;
+    where the source is stored in another order, as `shaping.tile_shape` says. Fills need no step: a new file is zero.
     """
     if transfer.writes:
         yield from _Compiler(transfer, tensors, budget_bytes).steps()
@@ -110,7 +111,9 @@ class _Compiler:
         self._writes = ViewIndex(transfer.writes)
 
     def steps(self) -> Iterator[Step]:
-        for tile in cut_box(bounding_box(self._transfer.writes), self._transfer.order, self._tile_volume()):
+        box, order = bounding_box(self._transfer.writes), self._transfer.order
+        shape = tile_shape(box.shape, order, self._tile_volume(), self._transfer.reads, self._transfer.writes)
+        for tile in cut_box(box, order, shape):
             yield from self._steps_of(tile)
 
     def _tile_volume(self) -> int:
