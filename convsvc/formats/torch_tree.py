@@ -13,7 +13,7 @@ from convsvc.formats.torch_tensors import Strided
 
 MAX_DEPTH = 100
 # All names together: a hostile file can give millions of tensors, or a path of a hundred long keys, in a few bytes.
-MAX_NAME_CHARACTERS = 64 << 20
+MAX_NAME_CHARACTERS = 32 << 20
 _CONTAINERS = (dict, list, tuple, set, frozenset, Namespace, Inert, Strided)
 _SHOWN_FAULTS = 10
 
