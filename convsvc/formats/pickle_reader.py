@@ -12,29 +12,11 @@ Opcodes after `pickletools` of CPython 3.13, protocols 2 to 5; those of protocol
 from __future__ import annotations
 
 import struct
-from argparse import Namespace
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from convsvc.errors import FormatError
-from convsvc.formats.base import Global, Inert
-from convsvc.formats.pickle_globals import global_named, hostile, member_of
-
-Builder = Callable[[tuple[Any, ...]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a pickle may cost. Real ones have under a million opcodes; a hostile one ends near 1 GiB of memory at worst."""
-
-    size_bytes: int = 128 << 20
-    opcodes: int = 4_000_000
-    integer_bytes: int = 255
-    key_parts: int = 64
-    composite_keys: int = 10_000
-    copied_bytes: int = 256 << 20
+from convsvc.formats.pickle_machine import LIMITS, Builder, Limits, Machine
 
 
 def read_pickle(
@@ -42,7 +24,7 @@ def read_pickle(
     source: str,
     builders: Mapping[tuple[str, str], Builder],
     persistent_load: Callable[[Any], Any],
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
 ) -> Any:
     """The object in `data`: plain containers and values, Namespaces, `Inert` records, and what `builders` make. Pure.
 
@@ -56,9 +38,9 @@ def read_pickle(
     """
     if len(data) > limits.size_bytes:
         raise FormatError(f"the pickle of {source} has {len(data)} bytes, at most {limits.size_bytes} are read")
-    machine = _Machine(data, source, builders, persistent_load, limits)
+    machine = Machine(data, source, builders, persistent_load, limits)
     try:
-        return machine.run()
+        return machine.run(_OPCODES)
     except FormatError:
         raise
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error, RecursionError) as error:
@@ -66,237 +48,28 @@ def read_pickle(
         raise machine.damaged(f"{type(error).__name__}: {str(error)[:80]}") from None
 
 
-class _Machine:
-    """The pickle machine: a stack, marks in it, a memo, and a position in the data."""
-
-    __slots__ = (
-        "builders",
-        "composite_keys",
-        "copied_bytes",
-        "data",
-        "limits",
-        "marks",
-        "memo",
-        "persistent_load",
-        "position",
-        "source",
-        "stack",
-    )
-
-    def __init__(
-        self,
-        data: bytes,
-        source: str,
-        builders: Mapping[tuple[str, str], Builder],
-        persistent_load: Callable[[Any], Any],
-        limits: Limits,
-    ) -> None:
-        self.data, self.source, self.limits = data, source, limits
-        self.builders, self.persistent_load = builders, persistent_load
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.position = 0
-        self.composite_keys = self.copied_bytes = 0
-
-    def run(self) -> Any:
-        data, opcodes = self.data, _OPCODES
-        for _ in range(self.limits.opcodes):
-            opcode = data[self.position]
-            self.position += 1
-            if opcode == _STOP:
-                return self._result()
-            step = opcodes.get(opcode)
-            if step is None:
-                raise self.damaged(f"opcode {opcode:#x}, which torch.save does not write")
-            step(self)
-        raise FormatError(f"the pickle of {self.source} has over {self.limits.opcodes} opcodes; no checkpoint needs as many")
-
-    def damaged(self, fact: str) -> FormatError:
-        where = f"at byte {self.position} of {len(self.data)}"
-        return FormatError(
-            f"the pickle of {self.source} is damaged", facts=[f"{where}: {fact}"], do="copy the file again or save it again with torch"
-        )
-
-    def _result(self) -> Any:
-        if len(self.stack) != 1 or self.marks:
-            raise self.damaged(f"it ends with {len(self.stack)} objects instead of one")
-        return self.stack[0]
-
-    # -- the data
-
-    def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
-        stop = self.position + size
-        if stop > len(self.data):
-            raise self.damaged("it ends in the middle of a value")
-        part = self.data[self.position : stop]
-        self.position = stop
-        return part
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-    def line(self) -> str:
-        stop = self.data.find(b"\n", self.position, self.position + 1001)
-        if stop < 0:
-            raise self.damaged("a name that does not end")
-        part = self.take(stop + 1 - self.position)
-        return part[:-1].decode()
-
-    # -- the stack
-
-    def since_mark(self) -> list[Any]:
-        """What was pushed since the last mark, taken off."""
-        mark = self.marks.pop()
-        items = self.stack[mark:]
-        del self.stack[mark:]
-        return items
-
-    def pop(self) -> Any:
-        if self.marks and len(self.stack) <= self.marks[-1]:
-            raise self.damaged("it takes an object from under a mark")
-        return self.stack.pop()
-
-    def pop_many(self, count: int) -> tuple[Any, ...]:
-        return tuple(reversed([self.pop() for _ in range(count)]))
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    # -- containers
-
-    def key(self, value: Any) -> Any:
-        """`value` if it may be a dict's key or a set's element, at a bounded price.
-
-        A nested tuple's hash visits each reference again and again (2**40 steps for 40 short tuples), and colliding hashes of
-        tuples and of huge integers are easy to make; strings and bytes are hashed with a secret.
-        """
-        if type(value) in (str, bytes, bool, float, type(None)) or isinstance(value, Inert):
-            return value
-        if type(value) is int and -(2**60) < value < 2**60:
-            return value
-        if type(value) is tuple and self._is_flat(value):
-            self.composite_keys += 1
-            if self.composite_keys <= self.limits.composite_keys:
-                return value
-            raise self.damaged(f"over {self.limits.composite_keys} keys that are tuples")
-        raise self.damaged(f"{type(value).__name__} as a key")
-
-    def _is_flat(self, value: tuple[Any, ...]) -> bool:
-        pending, parts = [value], 0
-        while pending:
-            part = pending.pop()
-            parts += len(part)
-            if parts > self.limits.key_parts:
-                return False
-            for item in part:
-                if type(item) is tuple:
-                    pending.append(item)
-                elif type(item) not in (str, bytes, bool, int, float, type(None)) and not isinstance(item, Inert):
-                    return False
-        return True
-
-    def extend(self, target: Any, items: list[Any]) -> None:
-        """APPENDS: to a list, or to an inert object that is a kind of list."""
-        if type(target) is Inert:
-            _gather(target, list).extend(items)
-        elif type(target) is list:
-            target.extend(items)
-        else:
-            raise self.damaged(f"it appends to {type(target).__name__}")
-
-    def update(self, target: Any, items: list[Any]) -> None:
-        """SETITEMS: in a dict, or in an inert object that is a kind of dict."""
-        if len(items) % 2:
-            raise self.damaged("a key without a value")
-        pairs = {self.key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
-        if type(target) is Inert:
-            _gather(target, dict).update(pairs)
-        elif isinstance(target, dict):
-            target.update(pairs)
-        else:
-            raise self.damaged(f"it sets items of {type(target).__name__}")
-
-    # -- objects
-
-    def charge(self, *values: Any) -> None:
-        """Count what is about to be copied: three opcodes can ask for one more copy of a large list, millions of times."""
-        for value in values:
-            price = _PRICES.get(type(value))
-            if price:
-                self.copied_bytes += price * len(value)
-        if self.copied_bytes > self.limits.copied_bytes:
-            raise self.damaged(f"it copies over {self.limits.copied_bytes} bytes of its own objects")
-
-    def call(self, function: Any, args: Any) -> Any:
-        """REDUCE and NEWOBJ: what a builder makes, or an inert record; nothing is called that the file chose."""
-        if type(function) is not Global or type(args) is not tuple:
-            raise self.damaged(f"it calls {type(function).__name__} with {type(args).__name__}")
-        self.charge(*args[:64])
-        name = (function.module, function.name)
-        if name == ("builtins", "getattr"):
-            if len(args) != 2:
-                raise hostile(self.source, "builtins.getattr")
-            return member_of(*args, self.source)
-        if name in (("builtins", "set"), ("builtins", "frozenset")) and len(args) == 1 and type(args[0]) in (list, tuple):
-            made = {self.key(item) for item in args[0]}
-            return made if function.name == "set" else frozenset(made)
-        if name == ("argparse", "Namespace") and not args:
-            return Namespace()
-        builder = self.builders.get(name)
-        return builder(args) if builder else Inert(*name, args)
-
-    def build(self, target: Any, state: Any) -> None:
-        """BUILD: attributes of a Namespace; the state of an inert record. Those of a dict are not kept: torch puts `_metadata` there."""
-        if type(target) is Namespace:
-            self._set_attributes(target, state)
-        elif type(target) is Inert:
-            object.__setattr__(target, "state", state if target.state is None else (target.state, state))
-        elif not isinstance(target, dict):
-            raise hostile(self.source, f"attributes of {type(target).__name__}")
-
-    def _set_attributes(self, target: Namespace, state: Any) -> None:
-        if type(state) is not dict or not all(type(name) is str and not name.startswith("__") for name in state):
-            raise self.damaged("a Namespace whose state is not a dict of names")
-        self.charge(state)
-        vars(target).update(state)
-
-    def name_global(self, module: Any, name: Any) -> None:
-        if type(module) is not str or type(name) is not str or len(module) + len(name) > 1000:
-            raise self.damaged("a global whose name is not a string, or none that could be")
-        self.push(global_named(module, name, self.source))
-
-    def remember(self, number: int) -> None:
-        self.memo[number] = self.stack[-1]
+def _text(machine: Machine, size: int) -> None:
+    start = machine.position + size
+    stop = start + int.from_bytes(machine.data[machine.position : start], "little")
+    if stop > len(machine.data):
+        raise machine.damaged("a string longer than the pickle")
+    machine.stack.append(machine.data[start:stop].decode("utf-8", "surrogatepass"))
+    machine.position = stop
 
 
-def _gather(target: Inert, kind: Callable[[], Any]) -> Any:
-    """The list or dict in which an inert record keeps what is put into it."""
-    if target.state is None:
-        object.__setattr__(target, "state", kind())
-    if type(target.state) is not kind:
-        raise TypeError("an inert object that is a list and a dict")
-    return target.state
-
-
-def _text(machine: _Machine, size: int) -> None:
-    machine.push(machine.take(machine.number(size)).decode("utf-8", "surrogatepass"))
-
-
-def _integer(machine: _Machine, size: int) -> None:
+def _integer(machine: Machine, size: int) -> None:
     length = machine.number(size)
     if length > machine.limits.integer_bytes:
         raise machine.damaged(f"an integer of {length} bytes")
     machine.push(int.from_bytes(machine.take(length), "little", signed=True))
 
 
-def _call(machine: _Machine) -> None:
+def _call(machine: Machine) -> None:
     function, args = machine.pop_many(2)
     machine.push(machine.call(function, args))
 
 
-def _call_with_keywords(machine: _Machine) -> None:
+def _call_with_keywords(machine: Machine) -> None:
     function, args, keywords = machine.pop_many(3)
     if type(keywords) is not dict or type(args) is not tuple:
         raise machine.damaged("keyword arguments that are not a dict")
@@ -304,38 +77,38 @@ def _call_with_keywords(machine: _Machine) -> None:
     machine.push(machine.call(function, (*args, keywords) if keywords else args))
 
 
-def _instance(machine: _Machine) -> None:
+def _instance(machine: Machine) -> None:
     machine.name_global(machine.line(), machine.line())  # hostile names are called by their name
     raise machine.damaged("opcode INST, which torch.save does not write")
 
 
-def _build(machine: _Machine) -> None:
+def _build(machine: Machine) -> None:
     state = machine.pop()
     machine.build(machine.stack[-1], state)
 
 
-def _update(machine: _Machine, items: list[Any]) -> None:
+def _update(machine: Machine, items: list[Any]) -> None:
     machine.update(machine.stack[-1], items)
 
 
-def _extend(machine: _Machine, items: list[Any]) -> None:
+def _extend(machine: Machine, items: list[Any]) -> None:
     machine.extend(machine.stack[-1], items)
 
 
-def _add(machine: _Machine) -> None:
+def _add(machine: Machine) -> None:
     items = machine.since_mark()
     if type(machine.stack[-1]) is not set:
         raise machine.damaged("it adds to what is no set")
     machine.stack[-1].update([machine.key(item) for item in items])
 
 
-def _dict(machine: _Machine) -> None:
+def _dict(machine: Machine) -> None:
     items = machine.since_mark()
     machine.push({})
     machine.update(machine.stack[-1], items)
 
 
-def _pop(machine: _Machine) -> None:
+def _pop(machine: Machine) -> None:
     if machine.marks and len(machine.stack) == machine.marks[-1]:
         machine.marks.pop()
     else:
@@ -343,25 +116,22 @@ def _pop(machine: _Machine) -> None:
 
 
 # The three opcodes of which most pickles mostly consist.
-def _small_integer(machine: _Machine) -> None:
+def _small_integer(machine: Machine) -> None:
     machine.stack.append(machine.data[machine.position])
     machine.position += 1
 
 
-def _get(machine: _Machine) -> None:
+def _get(machine: Machine) -> None:
     machine.stack.append(machine.memo[machine.data[machine.position]])
     machine.position += 1
 
 
-def _put(machine: _Machine) -> None:
+def _put(machine: Machine) -> None:
     machine.memo[machine.data[machine.position]] = machine.stack[-1]
     machine.position += 1
 
 
-# What a copy of one item takes, in bytes, about.
-_PRICES: Mapping[type, int] = {str: 1, bytes: 1, list: 64, tuple: 64, dict: 64, OrderedDict: 64, set: 64, frozenset: 64}
-_STOP = ord(".")
-_OPCODES: dict[int, Callable[[_Machine], Any]] = {
+_OPCODES: dict[int, Callable[[Machine], Any]] = {
     # the frame of a pickle
     0x80: lambda m: m.take(1),  # PROTO
     0x95: lambda m: m.take(8),  # FRAME

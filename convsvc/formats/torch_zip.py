@@ -18,7 +18,7 @@ from typing import Any
 from convsvc.errors import FormatError
 from convsvc.formats.base import FileIndex, Skeleton
 from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_zip
-from convsvc.formats.pickle_reader import Limits
+from convsvc.formats.pickle_machine import LIMITS
 from convsvc.formats.regular_file import RegularFile, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
 from convsvc.formats.torch_tree import Namer
@@ -102,9 +102,9 @@ def _check_byteorder(file: RegularFile, record: Record | None) -> None:
 
 
 def _pickle_of(file: RegularFile, record: Record) -> bytes:
-    if record.size_bytes > Limits().size_bytes:
+    if record.size_bytes > LIMITS.size_bytes:
         raise FormatError(
-            f"the pickle of {file.path} has {record.size_bytes} bytes, at most {Limits().size_bytes} are read",
+            f"the pickle of {file.path} has {record.size_bytes} bytes, at most {LIMITS.size_bytes} are read",
             do="save the tensors alone, without other large objects",
         )
     return file.read(record.data_offset, record.size_bytes, f"the record {record.name}")

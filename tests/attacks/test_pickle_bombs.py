@@ -1,6 +1,6 @@
 """A small pickle that costs a large amount of memory or time.
 
-What stops it: every value is paid for by bytes of the file, integers, keys and copies have limits (`pickle_reader.Limits`), each
+What stops it: every value is paid for by bytes of the file, integers, keys and copies have limits (`pickle_machine.Limits`), each
 container is walked once (`torch_tree.Namer`), and nesting ends at a hundred.
 """
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from convsvc.errors import FormatError
-from convsvc.formats.pickle_reader import Limits, read_pickle
+from convsvc.formats.pickle_machine import Limits
+from convsvc.formats.pickle_reader import read_pickle
 from convsvc.formats.torch_zip import read_index
 
 
@@ -131,7 +132,7 @@ def test_more_opcodes_than_a_checkpoint_needs_are_refused():
 
 def test_a_pickle_larger_than_the_limit_is_not_read(pt_with, monkeypatch):
     path = pt_with(b"\x80\x02" + bytes(1000))
-    monkeypatch.setattr("convsvc.formats.torch_zip.Limits", lambda: Limits(size_bytes=999))
+    monkeypatch.setattr("convsvc.formats.torch_zip.LIMITS", Limits(size_bytes=999))
     with pytest.raises(FormatError, match="has 1002 bytes, at most 999"):
         read_index(path)
 
