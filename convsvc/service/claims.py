@@ -24,18 +24,24 @@ from convsvc.service.states import LEASED, JobEvent, task_step
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
+PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
 WRITE = "write"  # the driver's phase whose tasks are the plan's tasks
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that an executor holds. `resume`: an earlier run has begun to write, continue from its marks."""
+    """A job that an executor holds.
+
+    `resume`: an earlier run has begun to write, go on from its marks. `publishing`: the executor that had the job before died while
+    it moved the target into place, so that may have happened.
+    """
 
     job_id: str
     fence: int
     run: int
     job: Job
     resume: bool
+    publishing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Claims:
                 if row is None:
                     return None
                 if self._take(session, row):
-                    return Claim(row.id, row.fence, row.run, parse_job(row.spec), row.resumable)
+                    return Claim(row.id, row.fence, row.run, parse_job(row.spec), row.resumable, row.phase == PUBLISH)
 
     def _take(self, session: Session, row: JobRow) -> bool:
         if row.state != "queued" and row.claims >= MAX_CLAIMS:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError
+from convsvc.execute.staging import staging_path
 from convsvc.plan.plan import Plan
 from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
 from convsvc.service.states import JobEvent
@@ -80,6 +83,9 @@ class EngineRunner:
         from convsvc.conversion import run
         from convsvc.plan.planner import make_plan
 
+        if claim.publishing and is_published(claim.job.target.path):
+            listener.log("the target had been moved into place when the last executor died: nothing is left to do")
+            return {"target": claim.job.target.path}
         plan = make_plan(claim.job)
         listener.planned(plan)
         if should_stop():
@@ -104,6 +110,12 @@ class EngineRunner:
         if self._engine is None:
             self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
         return self._engine
+
+
+def is_published(target: str) -> bool:
+    """Whether a job that was being published is: its staging directory has become the target."""
+    place = Path(os.path.realpath(target))
+    return place.is_dir() and not staging_path(place).exists()
 
 
 def on_exists(claim: Claim) -> str:

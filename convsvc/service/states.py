@@ -40,7 +40,8 @@ _JOB_ARROWS: tuple[tuple[JobEvent, str, JobState, tuple[Instruction, ...]], ...]
     ("seal", "canceling", "canceling", ()),
     ("verify", "running sealing verifying", "verifying", ()),
     ("verify", "canceling", "canceling", ()),
-    ("succeed", "running sealing verifying canceling", "succeeded", _END),  # a cancel that came after the target was in place
+    # From canceling: the cancel came after the target was in place. From planning: an executor died just after it was.
+    ("succeed", f"{_WORKING} canceling", "succeeded", _END),
     ("fail", f"{_WORKING} canceling", "failed", _END),
     ("cancel", "queued", "canceled", _END),
     ("cancel", _WORKING, "canceling", ()),

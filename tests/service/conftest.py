@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import uvicorn
+from safetensors.torch import save_file
 
 from convsvc.client import Client
 from convsvc.errors import Canceled
@@ -147,3 +150,20 @@ def serve_app() -> Callable[..., Any]:
 def stand_in() -> type[StandIn]:
     """The runner that stands in for planner, engine and driver."""
     return StandIn
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A Llama of one layer."""
+    path = tmp_path / "hf"
+    path.mkdir()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": False, **sizes}
+    (path / "config.json").write_text(json.dumps(config))
+    shapes = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
+    layer = {f"self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
+    layer |= {"mlp.gate_proj": (32, 16), "mlp.up_proj": (32, 16), "mlp.down_proj": (16, 32)}
+    layer |= {"input_layernorm": (16,), "post_attention_layernorm": (16,)}
+    shapes |= {f"model.layers.0.{name}": shape for name, shape in layer.items()}
+    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
+    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from convsvc.client import Client
 from convsvc.errors import ServiceError
@@ -41,23 +38,6 @@ def served(database_url: str, log: Path) -> Iterator[tuple[Client, subprocess.Po
         process.terminate()
         process.wait(60)
         process.stdout.close()  # type: ignore[union-attr]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A Llama of one layer."""
-    path = tmp_path / "hf"
-    path.mkdir()
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": False, **sizes}
-    (path / "config.json").write_text(json.dumps(config))
-    shapes = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
-    layer = {f"self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
-    layer |= {"mlp.gate_proj": (32, 16), "mlp.up_proj": (32, 16), "mlp.down_proj": (16, 32)}
-    layer |= {"input_layernorm": (16,), "post_attention_layernorm": (16,)}
-    shapes |= {f"model.layers.0.{name}": shape for name, shape in layer.items()}
-    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
-    return path
 
 
 def test_a_real_job_is_converted_survives_a_killed_executor_and_the_service_ends_in_order(
