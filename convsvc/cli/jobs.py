@@ -26,7 +26,8 @@ def ps(state: str | None, limit: int, url: str, as_json: bool) -> None:
     """List the service's jobs, newest first."""
     from convsvc.cli.watch import connect
 
-    jobs = connect(url).jobs(state=state, limit=limit).jobs
+    with connect(url) as client:
+        jobs = client.jobs(state=state, limit=limit).jobs
     if as_json:
         print_json(jobs)
     else:
@@ -41,8 +42,8 @@ def inspect_job(job_id: str, url: str, as_json: bool) -> None:
     """Show one job: state, progress, plan, tasks, and how it ended."""
     from convsvc.cli.watch import connect
 
-    client = connect(url)
-    job, tasks = client.job(job_id), client.tasks(job_id)
+    with connect(url) as client:
+        job, tasks = client.job(job_id), client.tasks(job_id)
     if as_json:
         print_json({**asdict(job), "tasks": [asdict(task) for task in tasks]})
         return
@@ -64,13 +65,12 @@ def logs(job_id: str, follow: bool, url: str, as_json: bool) -> None:
     """Print a job's log."""
     from convsvc.cli.watch import ENDED, connect
 
-    client, seen = connect(url), 0
-    while True:
-        ended = not follow or client.job(job_id).state in ENDED  # asked before reading, so that the last lines are not missed
-        seen = _print_lines(client, job_id, seen, as_json)
-        if ended:
-            return
-        time.sleep(FOLLOW_EVERY_S)
+    with connect(url) as client:
+        seen, ended = 0, False
+        while not ended:
+            ended = not follow or client.job(job_id).state in ENDED  # asked before reading, so that the last lines are not missed
+            seen = _print_lines(client, job_id, seen, as_json)
+            time.sleep(0 if ended else FOLLOW_EVERY_S)
 
 
 @click.command(epilog="Example: convsvc wait 01JD2K --timeout 3600")
@@ -82,7 +82,8 @@ def wait(job_id: str, timeout_s: float | None, url: str, as_json: bool) -> None:
     """Wait until a job ends, and exit as it ended."""
     from convsvc.cli.watch import connect, ended_well
 
-    job = connect(url).wait(job_id, timeout_s=timeout_s)
+    with connect(url) as client:
+        job = client.wait(job_id, timeout_s=timeout_s)
     _answer(job, as_json)
     ended_well(job)
 
@@ -95,7 +96,8 @@ def cancel(job_id: str, url: str, as_json: bool) -> None:
     """Ask a job to stop."""
     from convsvc.cli.watch import connect
 
-    _answer(connect(url).cancel(job_id), as_json)
+    with connect(url) as client:
+        _answer(client.cancel(job_id), as_json)
 
 
 @click.command(epilog="Example: convsvc retry 01JD2K")
@@ -106,7 +108,8 @@ def retry(job_id: str, url: str, as_json: bool) -> None:
     """Run a failed or canceled job again; what is done already is kept."""
     from convsvc.cli.watch import connect
 
-    _answer(connect(url).retry(job_id), as_json)
+    with connect(url) as client:
+        _answer(client.retry(job_id), as_json)
 
 
 def _answer(job: JobView, as_json: bool) -> None:

@@ -24,11 +24,11 @@ def submit(url: str, watch: bool, idempotency_key: str | None, as_json: bool, **
     wanted = job_from(**job)
     from convsvc.cli.watch import connect, follow_job
 
-    client = connect(url)
-    view = client.submit(wanted, idempotency_key=idempotency_key)
-    if not as_json:
-        click.echo(view.id)
-    if watch:
-        view = follow_job(url, view.id, client=client)
+    with connect(url) as client:
+        view = client.submit(wanted, idempotency_key=idempotency_key)
+        if not as_json:
+            click.echo(view.id)
+        if watch:
+            view = follow_job(client, view.id)
     if as_json:
         print_json(view)

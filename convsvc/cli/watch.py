@@ -24,14 +24,8 @@ def connect(url: str) -> Client:
     return Client(url)
 
 
-def submit_job(url: str, job: dict[str, Any], key: str | None = None) -> str:
-    """Send the job; the id of what the service made of it."""
-    return connect(url).submit(job, idempotency_key=key).id
-
-
-def follow_job(url: str, job_id: str, *, client: Client | None = None) -> JobView:
+def follow_job(client: Client, job_id: str) -> JobView:
     """Show the job's progress until it ends, and return it. Raises the error it failed with, or Canceled."""
-    client = client or connect(url)
     display = make_display()
     try:
         for event in client.events(job_id):

@@ -1,0 +1,65 @@
+"""A real checkpoint, small enough to convert in milliseconds, and a real service."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A Llama of two layers in a Hugging Face directory."""
+    path = tmp_path / "hf"
+    path.mkdir()
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "tie_word_embeddings": False, **SIZES}
+    (path / "config.json").write_text(json.dumps(config))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
+    for layer in range(2):
+        shapes |= {f"model.layers.{layer}.self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
+        shapes |= {f"model.layers.{layer}.mlp.{name}_proj": (32, 16) for name in ("gate", "up")}
+        shapes |= {f"model.layers.{layer}.mlp.down_proj": (16, 32)}
+        shapes |= {f"model.layers.{layer}.{name}_layernorm": (16,) for name in ("input", "post_attention")}
+    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
+    return path
+
+
+@pytest.fixture
+def job(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
+    """From it to mcore, tp 2."""
+    target = {"format": "mindspeed-llm", "path": str(tmp_path / "mcore"), "tensor_parallel_size": 2}
+    return {"source": {"format": "huggingface", "path": str(checkpoint)}, "target": target}
+
+
+@pytest.fixture
+def job_file(job: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job))
+    return str(path)
+
+
+@pytest.fixture
+def service_url(tmp_path: Path) -> Iterator[str]:
+    """`convsvc serve`, as a person starts it, with the quickest engine."""
+    command = [sys.executable, "-m", "convsvc.cli.main", "serve", "--port", "0", "--engine", "inline"]
+    command += ["--database-url", f"sqlite:///{tmp_path / 'jobs.db'}"]
+    with (tmp_path / "service.log").open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            assert found, line + (tmp_path / "service.log").read_text()
+            yield found[0]
+        finally:
+            process.terminate()
+            process.wait(60)

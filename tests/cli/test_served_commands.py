@@ -1,0 +1,84 @@
+"""The commands that talk to a service, against a real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convsvc.cli.convert_ckpt_v2 import main as drop_in
+from convsvc.cli.main import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_a_job_is_submitted_watched_and_looked_at(job_file: str, service_url: str, tmp_path: Path, capsys: Captured) -> None:
+    url = ["--url", service_url]
+    assert main(["submit", job_file, "--watch", "--idempotency-key", "one", *url]) == 0
+    captured = capsys.readouterr()
+    job_id = captured.out.strip()
+    assert "planned: llama2" in captured.err
+    assert captured.err.rstrip().endswith("succeeded")
+    assert (tmp_path / "mcore/latest_checkpointed_iteration.txt").exists()
+
+    assert main(["submit", job_file, "--idempotency-key", "one", *url]) == 0
+    assert capsys.readouterr().out.strip() == job_id
+
+    assert main(["ps", *url]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "STATE", "TASKS", "MODEL", "NAME", "TARGET"]
+    assert row.split()[:2] == [job_id, "succeeded"]
+
+    assert main(["inspect-job", job_id, *url]) == 0
+    assert "succeeded" in capsys.readouterr().out
+    assert main(["inspect-job", job_id, "--json", *url]) == 0
+    assert {task["state"] for task in json.loads(capsys.readouterr().out)["tasks"]} == {"done"}
+
+    assert main(["logs", job_id, "--follow", *url]) == 0
+    capsys.readouterr()
+    assert main(["wait", job_id, "--json", *url]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "succeeded"
+    assert main(["retry", job_id, *url]) != 0
+    assert job_id in capsys.readouterr().err
+
+
+def test_a_job_that_fails_ends_the_watch_as_it_ended(job_file: str, checkpoint: Path, service_url: str, capsys: Captured) -> None:
+    (checkpoint / "model.safetensors").write_bytes(b"not a checkpoint")
+    status = main(["submit", job_file, "--watch", "--url", service_url])
+    captured = capsys.readouterr()
+    assert status == 3, captured.err
+    assert "model.safetensors" in captured.err
+    job_id = captured.out.strip()
+    assert main(["wait", job_id, "--url", service_url]) == 3
+    assert main(["logs", job_id, "--url", service_url]) == 0
+    assert "error" in capsys.readouterr().out
+    assert main(["retry", job_id, "--url", service_url]) == 0
+
+
+def test_a_wrong_job_is_refused_with_its_fields(service_url: str, capsys: Captured) -> None:
+    status = main(["submit", "--set", "source.format=huggingface", "--set", "target.tensor_size=2", "--url", service_url])
+    assert status == 2
+    err = capsys.readouterr().err
+    assert err.startswith("convsvc: invalid job: ")
+    assert "source.path: is required" in err
+
+
+def test_an_unknown_job_is_told(service_url: str, capsys: Captured) -> None:
+    for command in ("inspect-job", "logs", "wait", "cancel", "retry"):
+        assert main([command, "nosuchjob", "--url", service_url]) != 0
+        assert "nosuchjob" in capsys.readouterr().err
+
+
+def test_the_drop_in_lets_the_service_work(checkpoint: Path, service_url: str, tmp_path: Path, capsys: Captured) -> None:
+    flags = ["--load-dir", str(checkpoint), "--save-dir", str(tmp_path / "mg"), "--model-type-hf", "llama2"]
+    assert drop_in([*flags, "--submit", service_url]) == 0
+    assert "submitted " in capsys.readouterr().out
+    assert (tmp_path / "mg/latest_checkpointed_iteration.txt").exists()
+    assert drop_in([*flags, "--submit", service_url]) == 2
+    assert "convert-ckpt-v2: error: " in capsys.readouterr().err
+
+
+def test_no_service_is_told_with_what_to_do(job_file: str, capsys: Captured) -> None:
+    assert main(["submit", job_file, "--url", "http://127.0.0.1:9"]) == 8
+    assert "convsvc serve" in capsys.readouterr().err
