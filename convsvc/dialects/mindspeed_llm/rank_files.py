@@ -21,6 +21,7 @@ AXES = {
     "group": "num_key_value_heads",
     "ffn": "intermediate_size",
     "expert_ffn": "moe_intermediate_size",
+    "shared_ffn": "the shared experts' intermediate size",
     "vocab": "the vocabulary",
 }
 

@@ -71,6 +71,8 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
         args |= {"num_experts": sizes["expert"], "moe_ffn_hidden_size": sizes["expert_ffn"]}
         args["moe_router_topk"] = facts.get("num_experts_per_tok", "moe_router_topk", default=None)
         args["moe_layer_freq"] = [0 if scope.dense else 1 for scope in model.layers()]
+    if sizes.get("shared_ffn"):
+        args["moe_shared_expert_intermediate_size"] = sizes["shared_ffn"]
     return {name: value for name, value in args.items() if value is not None}
 
 

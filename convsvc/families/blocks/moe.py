@@ -14,6 +14,11 @@ from convsvc.tensors.declare import logical, row
 ROUTER = logical("mlp.router.weight", "expert hidden")
 EXPERT_FC1 = logical("mlp.experts.linear_fc1.weight", "expert hidden glu expert_ffn")
 EXPERT_FC2 = logical("mlp.experts.linear_fc2.weight", "expert expert_ffn hidden")
+ROUTER_BIAS = logical("mlp.router.expert_bias", "expert")
+# All shared experts are one gated block, as wide as all of them together.
+SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hidden")
+SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn")
+SHARED_GATE = logical("mlp.shared_experts.gate_weight", "shared_gate hidden")
 
 MOE = (
     row("mlp.gate.weight", ROUTER, "expert hidden"),
@@ -21,11 +26,38 @@ MOE = (
     row("mlp.experts.{expert}.up_proj.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
     row("mlp.experts.{expert}.down_proj.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
+ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert"),)
+SHARED_EXPERTS = (
+    row("mlp.shared_experts.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("mlp.shared_experts.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
+    row("mlp.shared_experts.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
+)
+# Qwen has one, whose output a gate weighs.
+SHARED_EXPERT = (
+    row("mlp.shared_expert.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("mlp.shared_expert.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
+    row("mlp.shared_expert.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
+    row("mlp.shared_expert_gate.weight", SHARED_GATE, "shared_gate hidden"),
+)
 
 
 def moe_sizes(facts: Facts) -> dict[str, int]:
     """expert and expert_ffn."""
     return {"glu": 2, "expert": facts.number("experts"), "expert_ffn": facts.number("expert_ffn")}
+
+
+def shared_sizes(facts: Facts) -> dict[str, int]:
+    """shared_ffn, of all shared experts together (0: there are none), and shared_gate (1).
+
+    Hugging Face: the width itself (Qwen), or how many there are, each as wide as a routed expert. Megatron: the width itself.
+    """
+    width = facts.get("shared_expert_intermediate_size")
+    count = facts.get("n_shared_experts", "num_shared_experts")
+    if width is None and count is not None:
+        field = "n_shared_experts" if facts.get("n_shared_experts") is not None else "num_shared_experts"
+        return {"shared_ffn": facts.number(field) * facts.number("expert_ffn"), "shared_gate": 1}
+    name = "moe_shared_expert_intermediate_size" if width is None else "shared_expert_intermediate_size"
+    return {"shared_ffn": facts.number(name, default=0), "shared_gate": 1}
 
 
 def sparse_layers(facts: Facts) -> Callable[[int], bool]:

@@ -15,11 +15,18 @@ from convsvc.dialects.mindspeed_llm.tables.ends import (
     OUTPUTS,
     TIED_OUTPUTS,
 )
-from convsvc.dialects.mindspeed_llm.tables.feed_forward import DENSE, GROUPED_EXPERTS, ROUTERS, SEQUENTIAL_EXPERTS, TE_GROUPED_EXPERTS
+from convsvc.dialects.mindspeed_llm.tables.feed_forward import (
+    DENSE,
+    GROUPED_EXPERTS,
+    ROUTERS,
+    SEQUENTIAL_EXPERTS,
+    SHARED_EXPERTS,
+    TE_GROUPED_EXPERTS,
+)
 from convsvc.tensors.declare import Row
 
 # A layer's rows, whatever the family: those apply whose logical tensors it has.
-LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS
+LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS
 
 __all__ = [
     "FINAL_NORMS",
