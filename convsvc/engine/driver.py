@@ -15,9 +15,6 @@ from convsvc.execute.staging import Staging
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
-# How long running tasks are given to notice that the job was canceled, before their workers are ended.
-GRACE_S = 5.0
-
 __all__ = ["Listener", "RunResult", "run_plan"]
 
 
@@ -77,7 +74,7 @@ def run_plan(
         try:
             return run.to_end(verify, tuple(reverse_tasks or ()))
         except (Canceled, KeyboardInterrupt) as stop:
-            run.abandon()
+            staging.discard()
             raise stop if isinstance(stop, Canceled) else Canceled("the job was interrupted") from None
 
 
@@ -102,12 +99,6 @@ class _Run:
         digests = self._staging.digests()
         self._step("publish", self._staging.publish)
         return self._result(digests)
-
-    def abandon(self) -> None:
-        """Ends running tasks and removes what was staged."""
-        self._staging.ask_to_stop()
-        self._engine.cancel_all(GRACE_S)
-        self._staging.discard()
 
     def _tasks(self, mode: str) -> None:
         began = monotonic()

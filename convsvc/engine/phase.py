@@ -18,6 +18,8 @@ FUNCTION = "convsvc.execute.worker:run_task"
 # Calls handed to the engine for each of its slots, so that a worker never waits for its next one.
 WINDOW_PER_SLOT = 2
 POLL_S = 0.2
+# How long running tasks are given to notice that they shall stop, before their workers are ended.
+GRACE_S = 5.0
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 
@@ -82,9 +84,9 @@ class Phase:
                 self._fill_window()
                 for outcome in self._engine.wait(POLL_S):
                     self._take(outcome, tally)
-        except ConvsvcError:
+        except BaseException:  # also what a listener raises, and Ctrl-C: no task may go on behind our back
             self._staging.ask_to_stop()
-            self._engine.cancel_all(POLL_S)
+            self._engine.cancel_all(GRACE_S)
             raise
 
     def _fill_window(self) -> None:

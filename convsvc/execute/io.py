@@ -55,7 +55,7 @@ class OpenFiles:
 
 
 class Reader:
-    """Reads ranges of planned source files. Never maps a file; drops what it read from the page cache when closed."""
+    """Reads ranges of planned source files, with positioned reads; never maps a file. Used by one thread at a time."""
 
     def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
         self._files = OpenFiles(files, directory, os.O_RDONLY)

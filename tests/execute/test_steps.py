@@ -114,13 +114,11 @@ def run(transfer: Transfer, source: Layout, target: Layout, budget_bytes: int) -
     made = [np.full(array.size, -1, array.dtype) for array in target.arrays]
     touched = [np.zeros(array.nbytes, int) for array in target.arrays]
     steps = list(compile_steps(transfer, Tensors(source.tensors, target.tensors), budget_bytes))
-    tiles = Tiles(memory)
-    for step in steps:
-        for write, data in tiles.produce(step):
-            for place in write.places:
-                stop = place.data_offset + write.size_bytes
-                made[place.tensor].view(np.uint8)[place.data_offset : stop] = np.frombuffer(data, np.uint8)
-                touched[place.tensor][place.data_offset : stop] += 1
+    for write, data in Tiles(memory).produce(steps):
+        for place in write.places:
+            stop = place.data_offset + write.size_bytes
+            made[place.tensor].view(np.uint8)[place.data_offset : stop] = np.frombuffer(data, np.uint8)
+            touched[place.tensor][place.data_offset : stop] += 1
     for have, want, count in zip(made, target.arrays, touched, strict=True):
         np.testing.assert_array_equal(have, want)
         assert count.max(initial=0) <= 1

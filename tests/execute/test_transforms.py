@@ -81,10 +81,9 @@ def merged(w: np.ndarray, a: np.ndarray, b: np.ndarray, axes: list[list[int | No
     transfer = Transfer("w", w.shape, tuple(range(w.ndim)), (whole(0, w),), (whole(0, w),), (), transform)
     tiles = Tiles(Memory([x.tobytes() for x in arrays]))
     steps = list(compile_steps(transfer, Tensors(tensors, out), budget_bytes))
-    for step in steps:
-        for write, data in tiles.produce(step):
-            start = write.places[0].data_offset
-            made.view(np.uint8)[start : start + write.size_bytes] = np.frombuffer(data, np.uint8)
+    for write, data in tiles.produce(steps):
+        start = write.places[0].data_offset
+        made.view(np.uint8)[start : start + write.size_bytes] = np.frombuffer(data, np.uint8)
     assert budget_bytes > 1 << 16 or len(steps) > 1
     return made.reshape(w.shape)
 
