@@ -85,7 +85,7 @@ class Store:
             return job_view(row)
 
     def retry(self, job_id: str) -> JobView:
-        """Queue a failed or canceled job again; it resumes what its last run had begun.
+        """Queue a failed or canceled job again; after a failure it goes on from what was written, a cancel left nothing.
 
         Raises NoSuchJob, IllegalTransition, TargetBusy.
         """

@@ -70,5 +70,5 @@ def cancel(job_id: JobId, here: Here) -> JobView:
 
 @router.post("/jobs/{job_id}/retry", status_code=202)
 def retry(job_id: JobId, here: Here) -> JobView:
-    """Queue a failed or canceled job again. It goes on from what its last run has written."""
+    """Queue a failed or canceled job again. After a failure it goes on from what was written; a cancel left nothing."""
     return here.store.retry(job_id)
