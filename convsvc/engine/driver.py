@@ -67,6 +67,8 @@ def run_plan(
     several times a second. After an error the staging directory stays, for `on_exists="resume"`; the target is as it was. After
     Canceled nothing stays. Raises the ConvsvcError that stopped it.
     """
+    if verify == "roundtrip" and reverse_tasks is None:
+        raise ValueError("verify='roundtrip' needs the plan's reverse tasks")
     limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False))
     began = monotonic()
     with Staging.open(plan, on_exists) as staging:

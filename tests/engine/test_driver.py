@@ -89,6 +89,26 @@ def test_a_roundtrip_compares_the_written_files_with_the_source(made: Handmade, 
     assert ("compare", 2) in heard.phases
 
 
+def test_a_roundtrip_without_the_way_back_is_a_programming_error(made: Handmade, engine: Engine) -> None:
+    with pytest.raises(ValueError, match="reverse tasks"):
+        run_plan(made.plan, engine, verify="roundtrip")
+
+
+def test_what_a_listener_raises_ends_the_run_and_its_tasks(made: Handmade, engine: Engine) -> None:
+    class Lost(Exception):
+        pass
+
+    class Fenced(Listener):
+        def task_started(self, task: int, name: str, attempt: int) -> None:
+            raise Lost
+
+    with pytest.raises(Lost):
+        run_plan(made.plan, engine, listener=Fenced())
+    assert engine.wait(0.3) == []
+    run_plan(made.plan, engine, on_exists="resume")
+    made.check_target()
+
+
 def test_a_roundtrip_names_the_first_element_that_differs(made: Handmade, engine: Engine) -> None:
     class Tampering(Listener):
         def phase(self, name: str, total: int) -> None:
