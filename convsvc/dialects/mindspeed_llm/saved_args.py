@@ -19,11 +19,16 @@ from convsvc.spec import ParallelSizes
 
 # Hugging Face's name of the dtype is a string in every configuration; Megatron's params_dtype is an object and is left to training.
 PLAIN = (bool, int, float, str, type(None))
+# Stated only by layouts that have them: a source's own would be taken for the target's.
+SOMETIMES = (
+    "num_layers_per_virtual_pipeline_stage", "virtual_pipeline_model_parallel_size", "vpp_size", "num_layer_list", "noop_layers",
+    "schedules_method",
+)  # fmt: skip
 
 
 def write_args(model: Model, settings: Settings, facts: Facts) -> Namespace:
     """The Namespace for a new checkpoint."""
-    args = {name: value for name, value in facts.values.items() if _is_plain(value) and not name.startswith("_")}
+    args = {name: value for name, value in facts.values.items() if _is_plain(value) and not name.startswith("_") and name not in SOMETIMES}
     args |= _architecture(model, facts) | dict(model.family.megatron) | _layout_args(model, settings)
     return Namespace(**dict(sorted(args.items())))
 
