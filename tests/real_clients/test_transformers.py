@@ -3,96 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from convsvc.conversion import convert
+from tests.real_clients.tiny_models import EXPERTS, MODELS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
-
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 64,
-}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
-TOKENS = torch.tensor([[1, 5, 63, 17, 2, 40, 8]])
-
-
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    """A model of a family, small: its configuration class in transformers, what it adds to SIZES, and the layout it goes through."""
-
-    family: str
-    config: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    layout: Mapping[str, Any] = field(default_factory=lambda: {"tensor_parallel_size": 2, "pipeline_parallel_size": 2})
-
-
-MODELS = (
-    Tiny("llama2", "LlamaConfig", {"head_dim": 12}),
-    Tiny("llama2", "LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
-    Tiny(
-        "qwen25", "Qwen2Config", layout={"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "num_layers_per_virtual_pipeline_stage": 1}
-    ),
-    Tiny(
-        "qwen3", "Qwen3Config", {"head_dim": 12}, {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "schedules_method": "dualpipev"}
-    ),
-    Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS}, {"pipeline_parallel_size": 2, "expert_parallel_size": 2}),
-    Tiny(
-        "qwen3-moe",
-        "Qwen3MoeConfig",
-        {"head_dim": 12, **EXPERTS, "mlp_only_layers": [1]},
-        {"tensor_parallel_size": 2, "expert_parallel_size": 2, "expert_tensor_parallel_size": 1, "moe_grouped_gemm": True},
-    ),
-)
-
-
-def foreign(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call into transformers; its deprecation warnings are not ours to answer."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*args, **kwargs)
-
-
-def transformers() -> Any:
-    import importlib
-
-    return foreign(importlib.import_module, "transformers")
-
-
-def save_random(tiny: Tiny, directory: Path, *, dtype: torch.dtype, tied: bool) -> None:
-    """Save a model whose every parameter is random, norms and biases too: a swap of equal tensors would show in no logit."""
-    library = transformers()
-    config = getattr(library, tiny.config)(**SIZES, **tiny.extra, tie_word_embeddings=tied)
-    torch.manual_seed(0)
-    model = foreign(library.AutoModelForCausalLM.from_config, config, dtype=dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * 0.3 + 0.1)
-    foreign(model.save_pretrained, directory)
-
-
-def load(directory: Path) -> tuple[Any, dict[str, Any]]:
-    """(model, transformers' own account of what it found)."""
-    library = transformers()
-    model, info = foreign(library.AutoModelForCausalLM.from_pretrained, directory, dtype="auto", output_loading_info=True)
-    return model.eval(), info
-
-
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        result: torch.Tensor = foreign(model, TOKENS).logits
-    return result
 
 
 def there_and_back(tiny: Tiny, source: Path, work: Path) -> Path:

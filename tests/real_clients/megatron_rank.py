@@ -1,0 +1,181 @@
+"""One rank of a Megatron world on CPUs: builds the models that checkpoints' saved args describe, loads their files, runs them.
+
+    python megatron_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
+
+A program of its own, as Megatron keeps its groups in globals and warns on import. A task is {"name", "checkpoint", "tokens"}; what
+comes of each goes to RESULTS.json: "error", or names that do not match, and on rank 0 the logits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from argparse import Namespace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+warnings.simplefilter("ignore")
+
+import torch  # noqa: E402 - megatron warns on import
+import torch.nn.functional as F  # noqa: E402
+from megatron.core import parallel_state, tensor_parallel  # noqa: E402
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec  # noqa: E402
+from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
+from megatron.core.transformer.moe import grouped_gemm_util, moe_utils  # noqa: E402
+from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+
+
+class GroupedGemm:
+    """What the CUDA kernel computes: each expert's run of tokens times its matrix."""
+
+    @staticmethod
+    def gmm(tokens: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor, trans_b: bool = False) -> torch.Tensor:
+        assert not trans_b
+        runs = tokens.split(counts.tolist())
+        return torch.cat([run @ weight for run, weight in zip(runs, weights, strict=True)])
+
+
+grouped_gemm_util.assert_grouped_gemm_is_available = lambda: None
+grouped_gemm_util.ops = GroupedGemm
+# Without Transformer Engine, 0.16.1 never binds the name that it compares with None.
+moe_utils.te_general_gemm = None
+# Where Megatron asks for "the current device" whatever its tensors lie on.
+torch.cuda.current_device = lambda: torch.device("cpu")
+
+
+def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+    )
+    answers: dict[str, Any] = {}
+    for task in json.loads(Path(tasks).read_text()):
+        try:
+            answers[task["name"]] = run(Path(task["checkpoint"]), torch.tensor(task["tokens"]))
+        except Exception:
+            answers[task["name"]] = {"error": traceback.format_exc()}
+        parallel_state.destroy_model_parallel()
+    Path(results).write_text(json.dumps(answers))
+    torch.distributed.destroy_process_group()
+
+
+def run(checkpoint: Path, tokens: torch.Tensor) -> dict[str, Any]:
+    iteration = f"iter_{int((checkpoint / 'latest_checkpointed_iteration.txt').read_text()):07d}"
+    args = load(next(iter(sorted((checkpoint / iteration).iterdir()))))["args"]
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=args.tensor_model_parallel_size,
+        expert_model_parallel_size=args.expert_model_parallel_size,
+        expert_tensor_parallel_size=args.expert_tensor_parallel_size,
+    )
+    # Its own generators need CUDA; nothing random happens at dropout 0.
+    tensor_parallel.get_cuda_rng_tracker().fork = _no_fork
+    model = build(args)
+    content = load(checkpoint / iteration / rank_directory(args))
+    stored = {name: tuple(tensor.shape) for name, tensor in content["model"].items()}
+    model.load_state_dict(content["model"], strict=True)
+    # Megatron's hooks accept checkpoints without `_extra_state` (of quantised layers); all else must match, both ways.
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if not name.endswith("_extra_state")}
+    # Grouped GEMM asks for bf16 only because its kernel does.
+    model.config.bf16 = True
+    return {"mismatch": sorted(map(str, set(wanted.items()) ^ set(stored.items()))), "logits": forward(model, tokens).tolist()}
+
+
+def _no_fork(name: str = "") -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def load(directory: Path) -> dict[str, Any]:
+    with torch.serialization.safe_globals([Namespace]):
+        return dict(torch.load(directory / "model_optim_rng.pt", weights_only=True, mmap=True))
+
+
+def rank_directory(args: Namespace) -> str:
+    """As megatron/training/checkpointing.py, get_checkpoint_name."""
+    name = f"mp_rank_{parallel_state.get_tensor_model_parallel_rank():02d}"
+    if args.expert_model_parallel_size > 1:
+        name += f"_{parallel_state.get_expert_model_parallel_rank():03d}"
+    return name
+
+
+def build(args: Namespace) -> Any:
+    """The model that training builds from these args."""
+    config = config_of(args)
+    model = GPTModel(
+        config,
+        get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=args.normalization),
+        vocab_size=args.padded_vocab_size,
+        max_sequence_length=args.max_position_embeddings,
+        parallel_output=False,
+        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
+        position_embedding_type=args.position_embedding_type,
+        rotary_base=args.rotary_base,
+    )
+    return model.eval()
+
+
+def config_of(args: Namespace) -> TransformerConfig:
+    """As megatron/training/arguments.py, core_transformer_config_from_args; without fusions, which need CUDA."""
+    return TransformerConfig(
+        num_layers=args.num_layers,
+        hidden_size=args.hidden_size,
+        ffn_hidden_size=args.ffn_hidden_size,
+        num_attention_heads=args.num_attention_heads,
+        num_query_groups=args.num_query_groups if args.group_query_attention else args.num_attention_heads,
+        kv_channels=args.kv_channels,
+        layernorm_epsilon=args.norm_epsilon,
+        normalization=args.normalization,
+        qk_layernorm=getattr(args, "qk_layernorm", False),
+        add_bias_linear=args.add_bias_linear,
+        add_qkv_bias=getattr(args, "add_qkv_bias", False),
+        gated_linear_unit=args.swiglu,
+        activation_func=F.silu,
+        tensor_model_parallel_size=args.tensor_model_parallel_size,
+        use_cpu_initialization=True,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=False,
+        gradient_accumulation_fusion=False,
+        persist_layer_norm=False,
+        params_dtype=torch.float32,
+        pipeline_dtype=torch.float32,
+        **experts_of(args),
+    )
+
+
+def experts_of(args: Namespace) -> dict[str, Any]:
+    if not getattr(args, "num_experts", None):
+        return {}
+    return {
+        "num_moe_experts": args.num_experts,
+        "moe_ffn_hidden_size": args.moe_ffn_hidden_size,
+        "moe_router_topk": args.moe_router_topk,
+        "moe_router_pre_softmax": False,  # softmax over the chosen ones is what norm_topk_prob asks for
+        "moe_layer_freq": args.moe_layer_freq,
+        "moe_router_load_balancing_type": "none",
+        "moe_token_dispatcher_type": "allgather",
+        "moe_grouped_gemm": args.moe_grouped_gemm,
+        "moe_use_legacy_grouped_gemm": args.moe_grouped_gemm,
+        "expert_model_parallel_size": args.expert_model_parallel_size,
+        "expert_tensor_parallel_size": args.expert_tensor_parallel_size,
+    }
+
+
+def forward(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    length = tokens.shape[1]
+    positions = torch.arange(length).unsqueeze(0)
+    masked = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)[None, None]
+    with torch.no_grad():
+        result: torch.Tensor = model(tokens, positions, masked)
+    return result
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,126 @@
+"""megatron.core loads our rank files strictly and computes what transformers computes from the source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convsvc.conversion import convert
+from tests.real_clients.tiny_models import EXPERTS, TOKENS, Tiny, load, logits, save_random
+
+pytestmark = pytest.mark.real_client
+
+RANK_PROGRAM = Path(__file__).with_name("megatron_rank.py")
+TIMEOUT_S = 240
+TOLERANCE = 1e-4
+# Megatron has no bias on the MLP alone, and only MoE layers by a list; all else the families allow is here.
+LLAMA = Tiny("llama2", "LlamaConfig", {"head_dim": 12})
+QWEN25 = Tiny("qwen25", "Qwen2Config")
+QWEN3 = Tiny("qwen3", "Qwen3Config", {"head_dim": 12})
+MOE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS})
+PARTLY_DENSE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS, "mlp_only_layers": [0, 2]})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model in a layout that one Megatron world of `tp` ranks loads."""
+
+    name: str
+    tiny: Tiny
+    tp: int
+    layout: dict[str, Any]
+    tied: bool = False
+
+
+TRIALS = tuple(
+    Trial(f"{name}-tp{tp}", tiny, tp, {"tensor_parallel_size": tp, **layout}, tied)
+    for tp in (1, 2)
+    for name, tiny, layout, tied in (
+        ("llama2", LLAMA, {}, False),
+        ("llama2-padded-vocabulary", LLAMA, {"make_vocab_size_divisible_by": 24}, False),
+        ("qwen25", QWEN25, {}, False),
+        ("qwen25-tied", QWEN25, {}, True),
+        ("qwen3", QWEN3, {}, False),
+        ("qwen3-moe", MOE, {}, False),
+        ("qwen3-moe-partly-dense", PARTLY_DENSE, {}, False),
+        ("qwen3-moe-grouped", MOE, {"moe_grouped_gemm": True}, False),
+    )
+) + tuple(
+    Trial(f"qwen3-moe-{name}", MOE, 2, {"tensor_parallel_size": 2, "expert_parallel_size": 2, "expert_tensor_parallel_size": 1, **layout})
+    for name, layout in (("ep2-etp1", {}), ("ep2-etp1-grouped", {"moe_grouped_gemm": True}))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every rank answered, and transformers' logits, by trial."""
+
+    answers: tuple[dict[str, Any], ...]
+    expected: dict[str, torch.Tensor]
+
+
+def run_world(size: int, tasks: list[dict[str, Any]], folder: Path) -> tuple[dict[str, Any], ...]:
+    """Start `size` ranks, wait for all, end those that are left when one fails."""
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    results = [folder / f"results-{rank}.json" for rank in range(size)]
+    arguments = [str(size), str(folder / "meeting"), str(folder / "tasks.json")]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(RANK_PROGRAM), str(rank), *arguments, str(results[rank])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in range(size)
+    ]
+    try:
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=TIMEOUT_S)
+            assert rank.returncode == 0, said.decode(errors="replace")[-3000:]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    return tuple(json.loads(result.read_text()) for result in results)
+
+
+def make_world(tp: int, folder: Path) -> World:
+    expected, tasks = {}, []
+    for trial in TRIALS:
+        if trial.tp == tp:
+            source, target = folder / f"{trial.name}-hf", folder / trial.name
+            save_random(trial.tiny, source, dtype=torch.float32, tied=trial.tied)
+            expected[trial.name] = logits(load(source)[0])
+            convert(
+                {
+                    "source": {"format": "huggingface", "path": str(source)},
+                    "target": {"format": "mindspeed-llm", "path": str(target), **trial.layout},
+                },
+                engine="inline",
+            )
+            tasks.append({"name": trial.name, "checkpoint": str(target), "tokens": TOKENS.tolist()})
+    return World(run_world(tp, tasks, folder), expected)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[int, World]:
+    """Starting Megatron takes seconds, so each world runs all its trials."""
+    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
+    return {tp: make_world(tp, tmp_path_factory.mktemp(f"world-{tp}")) for tp in (1, 2)}
+
+
+@pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in TRIALS])
+def test_every_rank_loads_strictly_and_the_logits_agree(trial: Trial, worlds: dict[int, World]) -> None:
+    world = worlds[trial.tp]
+    for answers in world.answers:
+        answer = answers[trial.name]
+        assert "error" not in answer, answer["error"]
+        assert not answer["mismatch"]
+    want = world.expected[trial.name]
+    have = torch.tensor(world.answers[0][trial.name]["logits"])[..., : want.shape[-1]]
+    assert (have - want).abs().max() <= TOLERANCE
+    assert want.abs().max() > 1000 * TOLERANCE
