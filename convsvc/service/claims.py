@@ -56,7 +56,7 @@ class PlannedTask:
 class Claims:
     """Takes and keeps jobs for the executor `name`. A lease lasts `lease_s` seconds unless it is renewed."""
 
-    def __init__(self, database: Database, name: str, *, engine: str = "", lease_s: float = 30) -> None:
+    def __init__(self, database: Database, name: str, *, engine: str = "", lease_s: float = 15) -> None:
         self.database, self.name, self.engine, self.lease_s = database, name, engine, lease_s
 
     def heartbeat(self) -> None:

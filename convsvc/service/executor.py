@@ -163,7 +163,7 @@ def run_executor(
     workers: int | None = None,
     ray_address: str | None = None,
     concurrency: int = 1,
-    lease_s: float = 30,
+    lease_s: float = 15,
     parent: int | None = None,
 ) -> int:
     """Work until SIGTERM or SIGINT."""
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="tasks at once (default: what the engine finds)")
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one)")
     parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
-    parser.add_argument("--lease-s", type=float, default=30, help="seconds after which a silent executor's jobs are taken up by another")
+    parser.add_argument("--lease-s", type=float, default=15, help="seconds after which a silent executor's jobs are taken up by another")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")
     return run_executor(**vars(parser.parse_args(argv)))
 
