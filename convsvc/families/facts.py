@@ -20,7 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vocab": ("vocab_size",),
     "ffn": ("intermediate_size", "ffn_hidden_size"),
     "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts"),
-    "expert_ffn": ("moe_intermediate_size", "moe_ffn_hidden_size"),
+    "expert_ffn": ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"),
     "head_dim": ("head_dim", "kv_channels"),
 }
 
@@ -62,9 +62,8 @@ class Facts:
 
     @property
     def num_layers(self) -> int:
-        """Layers that hold weights. Megatron's `num_layers` counts noop layers too."""
-        stated = self.get("num_hidden_layers")
-        if stated is not None:
+        """Layers that hold weights. Megatron's `num_layers` counts noop layers too, and is right where a reduced model was saved."""
+        if self.get("num_layers") is None:
             return self.number("layers")
         return self.number("num_layers") - len(parse_numbers(self.get("noop_layers"), "noop_layers", self.origin) or ())
 

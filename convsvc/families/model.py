@@ -109,7 +109,8 @@ class Family:
     `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `flags` adds rows
     where a field of the configuration is true. A family whose layers differ in other ways has a `layer` function of its own. `sizes`
     are the functions that find the axes' sizes. `model_types` and `architectures` are config.json's, `distinguish` tests further fields
-    where several families share them; `ignored` are patterns of stored names that hold no weight; `megatron` are saved args that
+    where several families share them; `ignored` are patterns of stored names that hold no weight; `left_out` patterns of weights that
+    this family's tables have no place for, each with the reason; `megatron` are saved args that
     follow from the family.
     """
 
@@ -133,6 +134,7 @@ class Family:
     distinguish: Callable[[Facts], bool] | None = None
     layer_prefix: str = "model.layers.{layer}."
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
+    left_out: tuple[tuple[str, str], ...] = ()
     megatron: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:

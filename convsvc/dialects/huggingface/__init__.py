@@ -33,6 +33,9 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     stored = key[1]
     if any(re.search(pattern, stored) for pattern in model.family.ignored):
         return "a buffer that is computed, not a weight"
+    for pattern, reason in model.family.left_out:
+        if re.search(pattern, stored):
+            return reason
     layer = _number(model.family.layer_prefix, "{layer}", stored)
     if layer is not None and layer < model.hidden_layers and layer not in model.kept:
         return f"in a layer that is left out: {model.num_layers} of {model.hidden_layers} are converted"

@@ -80,6 +80,7 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         padded_vocab=_stored_vocab(checkpoint, parallel.tp) or model.sizes["vocab"],
         grouped_gemm=any(re.search(r"\.experts\.(weight1|linear_fc1\.weight\d+)$", each) for each in names),
         transformer_engine=any(each.endswith("linear_qkv.layer_norm_weight") for each in names),
+        mla_mm_split=any(each.endswith("self_attention.linear_qk_nope.weight") for each in names),
         folder=checkpoint.settings,
     )
     check_stated(source, settings, f"what is saved in {checkpoint.path}")

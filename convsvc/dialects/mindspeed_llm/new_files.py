@@ -38,17 +38,17 @@ def output(
         chunk, _, stored = entry.laid.name.partition("/")
         models[entry.file][chunk][stored] = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
     files = tuple(NewFile(path, "torch_zip", _skeleton(args, tree)) for path, tree in models.items())
-    return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), tuple(_notes(target, model)))
+    return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), tuple(_notes(target, model, settings)))
 
 
 def _skeleton(args: Any, chunks: dict[str, dict[str, TensorSpec]]) -> Any:
     return torch_zip.plan_skeleton({"args": args, "checkpoint_version": 3.0, "iteration": ITERATION, **chunks}, archive="model_optim_rng")
 
 
-def _notes(target: ParallelSizes, model: Model) -> list[str]:
+def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[str]:
     notes = []
     if target.moe_grouped_gemm and not model.num_experts:
         notes.append(f"moe_grouped_gemm has no effect: {model.family.name} has no experts")
-    if target.mla_mm_split:
-        notes.append(f"mla_mm_split has no effect: {model.family.name} has no latent attention")
+    if target.mla_mm_split and not settings.mla_mm_split:
+        notes.append(f"mla_mm_split has no effect: {model.family.name} has no latent attention that is ever split")
     return notes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.errors import LayoutError
+from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
 from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
@@ -22,6 +23,7 @@ AXES = {
     "ffn": "intermediate_size",
     "expert_ffn": "moe_intermediate_size",
     "shared_ffn": "the shared experts' intermediate size",
+    "head": "num_attention_heads",
     "vocab": "the vocabulary",
 }
 
@@ -34,6 +36,7 @@ class Settings:
     padded_vocab: int
     grouped_gemm: bool = False
     transformer_engine: bool = False
+    mla_mm_split: bool = False
     folder: str = "iter_0000001"
 
 
@@ -129,7 +132,7 @@ def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
 
 
 def _layer_table(settings: Settings, dense: bool) -> tuple[Row, ...]:
-    table = tables.LAYER
+    table = tables.LAYER + (tables.MLA_UP_SPLIT if settings.mla_mm_split else tables.MLA_UP)
     if settings.transformer_engine:
         fused = tables.TE_FUSED_NORMS | (tables.TE_FUSED_DENSE_NORMS if dense else {})
         table = tuple(fused.get(each.logicals[0].name, each) for each in table)
@@ -178,8 +181,31 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         parallel,
         padded_vocab=pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, tp),
         grouped_gemm=bool(target.moe_grouped_gemm) and model.num_experts > 0,
-        transformer_engine=target.transformer_impl == "transformer_engine",
+        transformer_engine=_transformer_engine(target, model),
+        mla_mm_split=_mla_mm_split(target, model),
     )
+
+
+def _transformer_engine(target: ParallelSizes, model: Model) -> bool:
+    if target.transformer_impl != "transformer_engine":
+        return False
+    if model.num_mtp:
+        raise LayoutError(
+            f"transformer_impl is transformer_engine and mtp_num_layers {model.num_mtp}: how MTP layers are named there is not known",
+            do="leave one of them out",
+        )
+    return True
+
+
+def _mla_mm_split(target: ParallelSizes, model: Model) -> bool:
+    """Whether there is something to split: queries and keys that come up from a low rank."""
+    names = frozenset().union(*(scope.logicals for scope in model.layers()))
+    if target.mla_mm_split and Q_WHOLE.name in names:
+        raise LayoutError(
+            f"mla_mm_split splits the queries' up projection, and this {model.family.name} has none (q_lora_rank is not set)",
+            do="leave mla_mm_split out",
+        )
+    return bool(target.mla_mm_split) and Q_UP.name in names
 
 
 def pad_vocab(vocab: int, divisible_by: int | None, tp: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import JobError, SourceError
+from convsvc.families.blocks.dsa import INDEX_KEY
 from convsvc.families.facts import Facts, parse_numbers
 from convsvc.families.model import Model
 from convsvc.parallel import Parallel, place_layers
@@ -74,11 +75,30 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
         args["ffn_hidden_size"] = sizes["ffn"]
     if "expert" in sizes:
         args |= {"num_experts": sizes["expert"], "moe_ffn_hidden_size": sizes["expert_ffn"]}
-        args["moe_router_topk"] = facts.get("num_experts_per_tok", "moe_router_topk", default=None)
+        args["moe_router_topk"] = facts.get("num_experts_per_tok", "moe_topk", "moe_router_topk", default=None)
         args["moe_layer_freq"] = [0 if scope.dense else 1 for scope in model.layers()]
+        if "first_k_dense_replace" in facts.values:
+            args["first_k_dense_replace"] = sum(scope.dense for scope in model.layers())
+    if "kv_rank" in sizes:
+        args |= _latent_attention(sizes)
+    if "index_dim" in sizes:
+        args["indexer_types"] = ["full" if INDEX_KEY.name in scope.logicals else "shared" for scope in model.layers()]
     if sizes.get("shared_ffn"):
         args["moe_shared_expert_intermediate_size"] = sizes["shared_ffn"]
     return {name: value for name, value in args.items() if value is not None}
+
+
+def _latent_attention(sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Megatron's names (megatron/core/transformer/transformer_config.py, MLATransformerConfig); qk_head_dim is without the rotary part."""
+    return {
+        "q_lora_rank": sizes.get("q_rank"),
+        "kv_lora_rank": sizes["kv_rank"],
+        "qk_head_dim": sizes["nope_dim"],
+        "qk_nope_head_dim": sizes["nope_dim"],
+        "qk_pos_emb_head_dim": sizes["rope_dim"],
+        "qk_rope_head_dim": sizes["rope_dim"],
+        "v_head_dim": sizes["value_dim"],
+    }
 
 
 def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
@@ -93,7 +113,7 @@ def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
         "expert_tensor_parallel_size": parallel.etp,
         "moe_grouped_gemm": settings.grouped_gemm,
         "moe_tp_extend_ep": parallel.extend_ep,
-        "mla_mm_split": False,
+        "mla_mm_split": settings.mla_mm_split,
         "mtp_num_layers": model.num_mtp,
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
@@ -154,6 +174,7 @@ def check_stated(stated: ParallelSizes, settings: Settings, where: str) -> None:
         "schedules_method": "dualpipev" if parallel.dualpipev else None,
         "moe_grouped_gemm": settings.grouped_gemm,
         "moe_tp_extend_ep": parallel.extend_ep,
+        "mla_mm_split": settings.mla_mm_split,
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
     faults = [

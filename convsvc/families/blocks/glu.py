@@ -15,11 +15,27 @@ GLU = (
     row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden"),
     row("mlp.down_proj.weight", FC2, "hidden ffn"),
 )
+# Gate and up are one stored tensor.
+GLU_PACKED = (
+    row("mlp.gate_up_proj.weight", FC1, "(glu ffn) hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
+)
 GLU_BIASES = (
     row("mlp.gate_proj.bias", FC1_BIAS.at(glu="0"), "ffn"),
     row("mlp.up_proj.bias", FC1_BIAS.at(glu="1"), "ffn"),
     row("mlp.down_proj.bias", FC2_BIAS, "hidden"),
 )
+
+# Without a gate, the first matrix is the one that goes up.
+UNGATED = (
+    row("mlp.up_proj.weight", FC1.at(glu="0"), "ffn hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
+)
+
+
+def ungated_sizes(facts: Facts) -> dict[str, int]:
+    """glu (1) and ffn."""
+    return {"glu": 1, "ffn": facts.number("ffn")}
 
 
 def glu_sizes(facts: Facts) -> dict[str, int]:

@@ -73,7 +73,8 @@ def sparse_layers(facts: Facts) -> Callable[[int], bool]:
 
     def is_sparse(layer: int) -> bool:
         if isinstance(frequency, list | tuple):
-            return layer < len(frequency) and bool(frequency[layer])
+            # An MTP layer, which the list does not count, is built like the last layer.
+            return bool(frequency[min(layer, len(frequency) - 1)])
         return layer not in dense and layer >= first and (layer + 1) % max(step, 1) == 0 and layer % max(int(frequency), 1) == 0
 
     return is_sparse

@@ -23,10 +23,12 @@ from convsvc.dialects.mindspeed_llm.tables.feed_forward import (
     SHARED_EXPERTS,
     TE_GROUPED_EXPERTS,
 )
+from convsvc.dialects.mindspeed_llm.tables.mla import INDEXERS, MLA, MLA_UP, MLA_UP_SPLIT
+from convsvc.dialects.mindspeed_llm.tables.sublayers import SUBLAYERS, ZERO_EXPERT_ROUTERS
 from convsvc.tensors.declare import Row
 
 # A layer's rows, whatever the family: those apply whose logical tensors it has.
-LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS
+LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS + MLA + INDEXERS + SUBLAYERS + ZERO_EXPERT_ROUTERS
 
 __all__ = [
     "FINAL_NORMS",
@@ -35,6 +37,8 @@ __all__ = [
     "GROUPED_EXPERTS",
     "LAST_EMBEDDINGS",
     "LAYER",
+    "MLA_UP",
+    "MLA_UP_SPLIT",
     "MTP_LAYER",
     "OUTPUTS",
     "SEQUENTIAL_EXPERTS",

@@ -1,0 +1,43 @@
+"""DeepSeek-V2 and DeepSeek-V2-Lite: latent attention, the first layers dense, experts with shared ones in the others.
+
+Lite's queries have no low rank; that is all its weights differ in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families.blocks.glu import GLU, glu_sizes
+from convsvc.families.blocks.mla import MLA, MLA_WHOLE_QUERIES, has_query_rank, mla_sizes
+from convsvc.families.blocks.moe import MOE, SHARED_EXPERTS, moe_sizes, shared_sizes
+from convsvc.families.blocks.norms import NORMS
+from convsvc.families.facts import Facts
+from convsvc.families.model import Family, LayerRows, standard_layer
+
+
+def latent_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
+    """A standard layer; where the configuration gives queries no low rank, their projection is one matrix."""
+    rows = standard_layer(family, facts, layer)
+    if has_query_rank(facts):
+        return rows
+    ranked = set(MLA) - set(MLA_WHOLE_QUERIES)
+    kept = tuple(row for row in rows.rows if row not in ranked)
+    return replace(rows, rows=kept + tuple(row for row in MLA_WHOLE_QUERIES if row not in MLA))
+
+
+FAMILY = Family(
+    name="deepseek2",
+    title="DeepSeek-V2",
+    model_types=("deepseek_v2",),
+    architectures=("DeepseekV2ForCausalLM",),
+    norms=NORMS,
+    attention=MLA,
+    mlp=GLU,
+    experts=MOE + SHARED_EXPERTS,
+    sizes=(mla_sizes, glu_sizes, moe_sizes, shared_sizes),
+    layer=latent_layer,
+    distinguish=has_query_rank,
+    megatron={"multi_latent_attention": True, "qk_layernorm": True},
+)
+LITE = replace(FAMILY, name="deepseek2-lite", title="DeepSeek-V2-Lite", distinguish=lambda facts: not has_query_rank(facts))
+FAMILIES = (FAMILY, LITE)

@@ -1,0 +1,48 @@
+"""LongCat-Flash: every layer has two attentions, two dense blocks with their norms, and experts beside them.
+
+`num_layers` counts these double layers (transformers' num_hidden_layers is twice as much).
+"""
+
+from __future__ import annotations
+
+from convsvc.families.blocks.glu import GLU, glu_sizes
+from convsvc.families.blocks.mla import MLA, mla_sizes
+from convsvc.families.blocks.moe import MOE, ROUTER, moe_sizes
+from convsvc.families.blocks.norms import NORMS
+from convsvc.families.blocks.sublayers import in_sublayers
+from convsvc.families.blocks.zero_experts import ROUTER_WITH_ZERO_EXPERTS, route_sizes
+from convsvc.families.facts import Facts
+from convsvc.families.model import Family, LayerRows
+
+NAMES = {
+    "self_attn.": "self_attn.{sublayer}.",
+    "mlp.": "mlps.{sublayer}.",
+    "input_layernorm.": "input_layernorm.{sublayer}.",
+    "post_attention_layernorm.": "post_attention_layernorm.{sublayer}.",
+}
+
+
+def double_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
+    """All of it in every layer; with experts, so none is dense."""
+    return LayerRows(family.norms + family.attention + family.mlp + family.experts, dense=False)
+
+
+def sublayer_sizes(facts: Facts) -> dict[str, int]:
+    """sublayer: 2."""
+    return {"sublayer": 2}
+
+
+FAMILY = Family(
+    name="longcat",
+    title="LongCat-Flash",
+    model_types=("longcat_flash",),
+    architectures=("LongcatFlashForCausalLM",),
+    norms=in_sublayers(NORMS, NAMES),
+    attention=in_sublayers(MLA, NAMES),
+    mlp=in_sublayers(GLU, NAMES),
+    experts=ROUTER_WITH_ZERO_EXPERTS + tuple(row for row in MOE if ROUTER not in row.logicals),
+    sizes=(mla_sizes, glu_sizes, moe_sizes, route_sizes, sublayer_sizes),
+    layer=double_layer,
+    left_out=((r"^model\.mtp\.", "LongCat-Flash's MTP layer, which MindSpeed-LLM's model does not have"),),
+    megatron={"multi_latent_attention": True, "qk_layernorm": True, "transformerlayer_type": "longcat"},
+)
