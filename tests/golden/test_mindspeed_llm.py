@@ -173,14 +173,53 @@ def test_where_the_source_tool_loses_weights_we_give_them_back_or_refuse(case: C
         assert not what_looks_complete(places.out)
 
 
-@pytest.mark.parametrize(
-    "case", [case for direction in ("hf2mg", "mg2hf") for trust in ("peer_bug", "policy") for case in select(direction, trust)]
-)
+@pytest.mark.parametrize("case", select("hf2mg", "peer_bug"))
+def test_what_the_source_tool_does_wrongly_is_refused_or_can_be_taken_back(case: Case, places: Places, converter: Converter) -> None:
+    source = write_input(case, places)
+    status, error = converter.run(case, "hf", "mg", source, places.megatron, case.args)
+    if status == 0:
+        converter.convert(case, "mg", "hf", places.megatron, places.out, {})
+        assert not differences(
+            {name: digest(tensor) for name, tensor in source_tensors(fixture(case.fixture))}, read_huggingface(places.out)
+        )
+    else:
+        assert is_clear(status, error), (status, error)
+        assert not what_looks_complete(places.megatron)
+
+
+@pytest.mark.parametrize("case", select("hf2mg", "policy") + select("mg2hf", "policy"))
 def test_a_debatable_request_is_done_or_refused_clearly(case: Case, places: Places, converter: Converter) -> None:
     source = write_input(case, places)
     load, save = case.direction.split("2")
     status, error = converter.run(case, load, save, source, places.out, case.args)
     assert what_looks_complete(places.out) if status == 0 else is_clear(status, error), (status, error)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "same_as"),
+    [
+        pytest.param("qwen3.tp2.release.mg2hf", "qwen3.tp2.mg2hf", id="a tracker that says release"),
+        pytest.param("qwen3.tp2.trained_gqa_args.mg2hf", "qwen3.tp2.mg2hf", id="args as training saves them"),
+        pytest.param("qwen3.pp2_dualpipev.no_sched_flag.mg2hf", "qwen3.pp2_dualpipev.mg2hf", id="no flag for the schedule"),
+        pytest.param("qwen3__6layers.pp2_noop0-7.no_noop_flag.mg2hf", "qwen3__6layers.pp2_noop0-7.mg2hf", id="no flag for noop layers"),
+    ],
+)
+def test_a_checkpoint_that_the_source_tool_cannot_read_gives_the_same_tensors(
+    case_id: str, same_as: str, places: Places, converter: Converter
+) -> None:
+    (case,) = (each for each in cases() if each.id == case_id)
+    (plain,) = (each for each in cases() if each.id == same_as)
+    assert case.input["manifest_of"] == plain.input["manifest_of"]
+    converter.convert(case, "mg", "hf", write_input(case, places), places.out, case.args)
+    assert not differences(expected_huggingface(manifest(same_as)), read_huggingface(places.out))
+
+
+def test_a_flag_that_contradicts_the_checkpoint_is_refused(places: Places, converter: Converter) -> None:
+    (case,) = (each for each in cases() if each.id == "qwen3-moe.tp2ep2_gg.ext_flag.mg2hf")
+    status, error = converter.run(case, "mg", "hf", write_input(case, places), places.out, case.args)
+    assert is_clear(status, error)
+    assert "moe_tp_extend_ep" in error
+    assert not what_looks_complete(places.out)
 
 
 @pytest.mark.parametrize("case", [case for case in select("mg2hf", "peer_bug") if case.values[0].quirk == "Q-NOOP-FIRST-STAGE"])

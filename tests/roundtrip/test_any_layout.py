@@ -69,7 +69,7 @@ def different(want: dict[str, torch.Tensor], have: dict[str, torch.Tensor]) -> l
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_there_through_two_layouts_and_back_is_the_identity(data: st.DataObject) -> None:
     model = data.draw(models())
@@ -132,3 +132,22 @@ def test_another_padding_is_given_without_going_through_huggingface(fixed: Drawn
     ranks = [load_rank_file(file)["model"] for file in sorted(tmp_path.glob("narrow/iter_0000001/*/model_optim_rng.pt"))]
     assert [tuple(rank["embedding.word_embeddings.weight"].shape) for rank in ranks] == [(11, 8), (11, 8)]
     assert not different(tensors, to_huggingface(tmp_path / "narrow", tmp_path / "back"))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"pipeline_parallel_size": 2, "noop_layers": [0, 3]},
+        {"pipeline_parallel_size": 2, "num_layer_list": [1, 1]},
+        {"pipeline_parallel_size": 2, "schedules_method": "dualpipev", "noop_layers": [0, 1]},
+        {"pipeline_parallel_size": 2, "num_layers_per_virtual_pipeline_stage": 1, "noop_layers": [1, 2]},
+    ],
+    ids=" ".join,
+)
+def test_a_checkpoint_says_nothing_of_the_layout_it_was_made_from(fixed: Drawn, tmp_path: Path, first: dict[str, Any]) -> None:
+    write_model(fixed, tmp_path / "hf")
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "first", first)
+    to_megatron(tmp_path / "first", "mindspeed-llm", tmp_path / "second", {})
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "direct", {})
+    name = "iter_0000001/mp_rank_00/model_optim_rng.pt"
+    assert vars(load_rank_file(tmp_path / "second" / name)["args"]) == vars(load_rank_file(tmp_path / "direct" / name)["args"])
