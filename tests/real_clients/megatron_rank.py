@@ -44,6 +44,7 @@ grouped_gemm_util.ops = GroupedGemm
 moe_utils.te_general_gemm = None
 # Where Megatron asks for "the current device" whatever its tensors lie on.
 torch.cuda.current_device = lambda: torch.device("cpu")
+torch.Tensor.cuda = lambda self: self
 
 
 def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
@@ -67,20 +68,30 @@ def run(checkpoint: Path, tokens: torch.Tensor) -> dict[str, Any]:
     args = load(next(iter(sorted((checkpoint / iteration).iterdir()))))["args"]
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=args.tensor_model_parallel_size,
+        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=getattr(args, "virtual_pipeline_model_parallel_size", None),
         expert_model_parallel_size=args.expert_model_parallel_size,
         expert_tensor_parallel_size=args.expert_tensor_parallel_size,
     )
     # Its own generators need CUDA; nothing random happens at dropout 0.
     tensor_parallel.get_cuda_rng_tracker().fork = _no_fork
-    model = build(args)
     content = load(checkpoint / iteration / rank_directory(args))
-    stored = {name: tuple(tensor.shape) for name, tensor in content["model"].items()}
-    model.load_state_dict(content["model"], strict=True)
-    # Megatron's hooks accept checkpoints without `_extra_state` (of quantised layers); all else must match, both ways.
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if not name.endswith("_extra_state")}
-    # Grouped GEMM asks for bf16 only because its kernel does.
-    model.config.bf16 = True
-    return {"mismatch": sorted(map(str, set(wanted.items()) ^ set(stored.items()))), "logits": forward(model, tokens).tolist()}
+    chunks, mismatch = [], []
+    for number, key in enumerate(sorted(name for name in content if name.startswith("model"))):
+        chunks.append(build(args, number if key != "model" else None))
+        mismatch += load_strictly(chunks[-1], content[key])
+    return {"mismatch": mismatch, "logits": forward(chunks, tokens, args)}
+
+
+def load_strictly(model: Any, stored: dict[str, torch.Tensor]) -> list[str]:
+    """Load as training does; returns names with shapes that only one side has.
+
+    Megatron's hooks accept checkpoints without `_extra_state` (of quantised layers); all else must match, both ways.
+    """
+    model.load_state_dict(stored, strict=True)
+    have = {(name, tuple(tensor.shape)) for name, tensor in stored.items()}
+    want = {(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items() if not name.endswith("_extra_state")}
+    return sorted(map(str, have ^ want))
 
 
 def _no_fork(name: str = "") -> Any:
@@ -97,24 +108,31 @@ def load(directory: Path) -> dict[str, Any]:
 def rank_directory(args: Namespace) -> str:
     """As megatron/training/checkpointing.py, get_checkpoint_name."""
     name = f"mp_rank_{parallel_state.get_tensor_model_parallel_rank():02d}"
+    if args.pipeline_model_parallel_size > 1:
+        name += f"_{parallel_state.get_pipeline_model_parallel_rank():03d}"
     if args.expert_model_parallel_size > 1:
         name += f"_{parallel_state.get_expert_model_parallel_rank():03d}"
     return name
 
 
-def build(args: Namespace) -> Any:
-    """The model that training builds from these args."""
+def build(args: Namespace, chunk: int | None) -> Any:
+    """The model chunk that training builds from these args on this rank; `chunk` is None without virtual stages."""
     config = config_of(args)
     model = GPTModel(
         config,
-        get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=args.normalization),
+        get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=args.normalization, vp_stage=chunk),
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk),
         parallel_output=False,
         share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
         position_embedding_type=args.position_embedding_type,
         rotary_base=args.rotary_base,
+        vp_stage=chunk,
     )
+    # Grouped GEMM asks for bf16 only because its kernel does.
+    model.config.bf16 = True
     return model.eval()
 
 
@@ -135,6 +153,8 @@ def config_of(args: Namespace) -> TransformerConfig:
         gated_linear_unit=args.swiglu,
         activation_func=F.silu,
         tensor_model_parallel_size=args.tensor_model_parallel_size,
+        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=getattr(args, "virtual_pipeline_model_parallel_size", None),
         use_cpu_initialization=True,
         hidden_dropout=0.0,
         attention_dropout=0.0,
@@ -168,13 +188,24 @@ def experts_of(args: Namespace) -> dict[str, Any]:
     }
 
 
-def forward(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    length = tokens.shape[1]
+def forward(chunks: list[Any], tokens: torch.Tensor, args: Namespace) -> list[Any] | None:
+    """The logits, on the ranks of the last stage. Stages and chunks take turns; what one computes all get."""
+    batch, length = tokens.shape
     positions = torch.arange(length).unsqueeze(0)
     masked = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)[None, None]
-    with torch.no_grad():
-        result: torch.Tensor = model(tokens, positions, masked)
-    return result
+    stages, stage = args.pipeline_model_parallel_size, parallel_state.get_pipeline_model_parallel_rank()
+    hidden, output = torch.empty(length, batch, args.hidden_size), None
+    for turn in range(stages * len(chunks)):
+        last = turn == stages * len(chunks) - 1
+        if turn % stages == stage:
+            model = chunks[turn // stages]
+            model.set_input_tensor(None if turn == 0 else hidden)
+            with torch.no_grad():
+                output = model(tokens, positions, masked)
+        if stages > 1 and not last:
+            hidden = output.contiguous() if turn % stages == stage else torch.empty_like(hidden)
+            torch.distributed.broadcast(hidden, src=turn % stages)
+    return output.tolist() if stage == stages - 1 else None
 
 
 if __name__ == "__main__":
