@@ -1,4 +1,4 @@
-"""Llama 2 and 3, Mistral, and what copies them: GQA, gated feed-forward, two norms a layer."""
+"""Llama 2 and 3, and what copies them: GQA, gated feed-forward, two norms a layer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from convsvc.families.model import Family
 
 FAMILY = Family(
     name="llama2",
-    title="Llama 2, Llama 3, Mistral",
-    model_types=("llama", "mistral"),
-    architectures=("LlamaForCausalLM", "MistralForCausalLM"),
+    title="Llama 2, Llama 3",
+    model_types=("llama",),
+    architectures=("LlamaForCausalLM",),
     norms=NORMS,
     attention=GQA,
     mlp=GLU,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from convsvc.errors import SourceError
 from convsvc.families.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
@@ -38,6 +38,16 @@ class Scope:
         """Names, without scope, of the logical tensors in it."""
         return frozenset(each.name for row in self.rows for each in row.logicals)
 
+    @property
+    def optionals(self) -> frozenset[str]:
+        """Those of them that a checkpoint may do without."""
+        return self.logicals - {each.name for row in self.rows if not row.optional for each in row.logicals}
+
+    def without(self, absent: frozenset[str]) -> Scope:
+        """The scope less the logical tensors whose full names are in `absent`."""
+        names = frozenset(name for name in self.logicals if self.logical + name in absent)
+        return replace(self, rows=tuple(kept for row in self.rows if (kept := row.without(names)) is not None)) if names else self
+
 
 @dataclass(frozen=True, slots=True)
 class LayerRows:
@@ -67,7 +77,8 @@ class Model:
     """A family with its sizes filled in.
 
     `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
-    layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of.
+    layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
+    `copies` are those of them that the Hugging Face checkpoint stores, None where nobody knows.
     """
 
     family: Family
@@ -79,6 +90,7 @@ class Model:
     num_mtp: int = 0
     available_mtp: int = 0
     same_as: Mapping[str, str] = field(default_factory=dict)
+    copies: tuple[str, ...] | None = None
 
     @property
     def num_layers(self) -> int:
@@ -87,6 +99,15 @@ class Model:
     @property
     def num_experts(self) -> int:
         return self.sizes.get("expert", 0)
+
+    def without(self, absent: frozenset[str]) -> Model:
+        """The model less the logical tensors (by full name) that a checkpoint of it does without."""
+        return replace(self, scopes=tuple(scope.without(absent) for scope in self.scopes)) if absent else self
+
+    def storing(self, names: Iterable[str]) -> Model:
+        """The model whose Hugging Face checkpoint stores, of the copies (`same_as`), those with these full names."""
+        copies = tuple(sorted(set(names) & set(self.same_as)))
+        return replace(self, copies=copies, scopes=tuple(_storing(scope, copies, self.same_as) for scope in self.scopes))
 
     def layers(self) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind == "layer")
@@ -107,11 +128,11 @@ class Family:
     """A model family as a table.
 
     `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `flags` adds rows
-    where a field of the configuration is true. A family whose layers differ in other ways has a `layer` function of its own. `sizes`
-    are the functions that find the axes' sizes. `model_types` and `architectures` are config.json's, `distinguish` tests further fields
-    where several families share them; `ignored` are patterns of stored names that hold no weight; `left_out` patterns of weights that
-    this family's tables have no place for, each with the reason; `megatron` are saved args that
-    follow from the family.
+    where a field of the configuration is true (of several names, the first that is there). A family whose layers differ in other ways
+    has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
+    config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
+    hold no weight; `left_out` patterns of weights that this family's tables have no place for, each with the reason; `megatron` are
+    saved args that follow from the family.
     """
 
     name: str
@@ -122,7 +143,7 @@ class Family:
     attention: Rows
     mlp: Rows
     experts: Rows = ()
-    flags: tuple[tuple[str, Rows], ...] = ()
+    flags: tuple[tuple[str | tuple[str, ...], Rows], ...] = ()
     sizes: tuple[Callable[[Facts], Mapping[str, int]], ...] = (gqa_sizes,)
     layer: Callable[[Family, Facts, int], LayerRows] | None = None
     embedding: Rows = EMBEDDING_ROWS
@@ -159,7 +180,9 @@ class Family:
             *(scope for number in range(num_mtp) for scope in self._mtp(facts, sizes, number, hidden_layers)),
             Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
         )
-        return Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
+        model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
+        stored = facts.get("mtp_copies")
+        return model if stored is None else model.storing(stored)
 
     def rows_of(self, facts: Facts, layer: int) -> LayerRows:
         """The rows of the source's `layer`-th layer."""
@@ -168,7 +191,7 @@ class Family:
     def _layer(self, facts: Facts, sizes: Mapping[str, int], number: int, layer: int) -> Scope:
         made = self.rows_of(facts, layer)
         prefix = self.layer_prefix.format(layer=layer)
-        return Scope("layer", f"decoder.layers.{number}.", prefix, made.rows, {**sizes, **made.sizes}, number, made.dense)
+        return _layer_scope("layer", f"decoder.layers.{number}.", prefix, made, sizes, number)
 
     def _mtp(self, facts: Facts, sizes: Mapping[str, int], number: int, hidden_layers: int) -> Iterator[Scope]:
         assert self.mtp is not None
@@ -178,13 +201,20 @@ class Family:
         sizes = {**sizes, "part": 2, "input": sizes["hidden"]}
         yield Scope("mtp", f"mtp.layers.{number}.", prefix, self.mtp.rows, sizes, number)
         block = f"mtp.layers.{number}.transformer_layer."
-        yield Scope("mtp_block", block, block_prefix, made.rows, {**sizes, **made.sizes}, number, made.dense)
+        yield _layer_scope("mtp_block", block, block_prefix, made, sizes, number)
+
+
+def _layer_scope(kind: str, logical: str, prefix: str, made: LayerRows, sizes: Mapping[str, int], number: int) -> Scope:
+    """A layer with the rows it really has: where an axis is 0 long (no shared experts), there is nothing."""
+    sizes = {**sizes, **made.sizes}
+    rows = tuple(row for row in made.rows if all(sizes.get(axis) != 0 for each in row.logicals for axis in each.axes))
+    return Scope(kind, logical, prefix, rows, sizes, number, made.dense)
 
 
 def standard_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
     """Norms, attention, what the flags add, and experts or a dense feed-forward block."""
     is_sparse = bool(family.experts) and sparse_layers(facts)(layer)
-    added = tuple(row for flag, rows in family.flags if facts.flag(flag) for row in rows)
+    added = tuple(row for flag, rows in family.flags if facts.flag(*((flag,) if isinstance(flag, str) else flag)) for row in rows)
     return LayerRows(family.norms + family.attention + added + (family.experts if is_sparse else family.mlp), dense=not is_sparse)
 
 
@@ -203,6 +233,13 @@ def _kept_layers(family: Family, facts: Facts, hidden_layers: int, wanted: Wante
             return tuple(layers)
         raise SourceError(f"num_layers is {count}; the model has {len(layers)} layers to take them from", do=f"use at most {len(layers)}")
     return tuple(layers[:count])
+
+
+def _storing(scope: Scope, copies: Iterable[str], same_as: Mapping[str, str]) -> Scope:
+    def is_copy(row: Row, names: Iterable[str]) -> bool:
+        return any(scope.logical + each.name in names for each in row.logicals)
+
+    return replace(scope, rows=tuple(replace(row, written=is_copy(row, copies)) if is_copy(row, same_as) else row for row in scope.rows))
 
 
 def _copies(num_mtp: int, tied: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from convsvc.dialects.base import Checkpoint, Dialect, Entry, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
+from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
@@ -36,8 +37,12 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     family = find_family(job.model_type, checkpoint.facts)
     model = family.build(checkpoint.facts, _wanted(job, checkpoint))
     settings = reader.read_settings(job.source, checkpoint, model)
-    located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
-    return _assemble(job, model, Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes)), writer)
+    entries = reader.layout(model, settings)
+    located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), family.name)
+    absent, missed = find_absent(entries, located, model)
+    if job.source.format == "huggingface":
+        model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
+    return _assemble(job, model.without(absent), Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes, *missed)), writer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
-    dtypes = _target_dtypes(entries, _dtypes_of(weights), job.options)
+    dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), job.options)
     entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options)
     files, targets = _planned_targets(entries, output)
     for entry in entries:
@@ -113,7 +118,9 @@ def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model:
     dropped = [name for name in unwanted if name not in model.same_as]
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
-    return [f"{name} is left out: the target keeps one copy, {model.same_as[name]}" for name in unwanted]
+    return [
+        f"{name} is left out: the target keeps one copy, {model.same_as[name]} (if it has other values, they are lost)" for name in unwanted
+    ]
 
 
 def _planned_source(each: Located) -> PlannedTensor:
@@ -121,13 +128,13 @@ def _planned_source(each: Located) -> PlannedTensor:
     return PlannedTensor(each.found.file, each.key[1], tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
 
 
-def _dtypes_of(located: Sequence[Located]) -> dict[str, dict[str, str]]:
-    """logical tensor -> {dtype: a stored tensor that has it}."""
+def _dtypes_of(located: Sequence[Located], same_as: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """logical tensor -> {dtype: a stored tensor that has it}; a copy that is not stored has its original's."""
     dtypes: dict[str, dict[str, str]] = {}
     for each in located:
         for block in each.entry.laid.blocks:
             dtypes.setdefault(block.tensor.name, {}).setdefault(each.found.tensor.dtype, each.key[1])
-    return dtypes
+    return {copy: dtypes[original] for copy, original in same_as.items() if original in dtypes} | dtypes
 
 
 def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], options: Options) -> tuple[str, ...]:

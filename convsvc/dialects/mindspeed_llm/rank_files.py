@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.errors import LayoutError
+from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
@@ -108,12 +109,18 @@ def rows_of(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
     """
     table = _table(scope, model, settings)
     absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
-    rows = tuple(kept for candidate in table if (kept := candidate.without(absent)) is not None)
+    rows = tuple(_as_optional(kept, scope, model) for candidate in table if (kept := candidate.without(absent)) is not None)
     placed = {each.name for kept in rows for each in kept.logicals}
     homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
     if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
         raise LayoutError(f"mindspeed-llm has no place for {', '.join(sorted(homeless))} of {model.family.name}")
     return rows
+
+
+def _as_optional(each: Row, scope: Scope, model: Model) -> Row:
+    """The row, optional where the family says that a checkpoint may do without all it holds; copies have rows of their own."""
+    names = {name for name in scope.optionals if scope.logical + name not in model.same_as and name != EMBEDDING.name}
+    return replace(each, optional=True) if all(part.name in names for part in each.logicals) else each
 
 
 def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:

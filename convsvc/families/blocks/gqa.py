@@ -16,6 +16,9 @@ PROJ = logical("self_attention.linear_proj.weight", "hidden group query head_dim
 PROJ_BIAS = logical("self_attention.linear_proj.bias", "hidden")
 Q_NORM = logical("self_attention.q_layernorm.weight", "head_dim")
 K_NORM = logical("self_attention.k_layernorm.weight", "head_dim")
+# One norm over all heads (MiniMax). In files it is called as the norm of a head is.
+Q_NORM_WIDE = logical("self_attention.q_layernorm_wide.weight", "group query head_dim")
+K_NORM_WIDE = logical("self_attention.k_layernorm_wide.weight", "group head_dim")
 
 GQA = (
     row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
@@ -23,15 +26,19 @@ GQA = (
     row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
     row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
 )
+# All queries, all keys, all values: one stored tensor.
+PACKED_QKV = (
+    part(QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+    part(QKV.at(slot="query"), "(group head_dim) hidden"),
+    part(QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+)
+PACKED_QKV_BIAS = (
+    part(QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),
+    part(QKV_BIAS.at(slot="query"), "(group head_dim)"),
+    part(QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
+)
 GQA_PACKED = (
-    row(
-        "self_attn.qkv_proj.weight",
-        (
-            part(QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
-            part(QKV.at(slot="query"), "(group head_dim) hidden"),
-            part(QKV.at(slot="query + 1"), "(group head_dim) hidden"),
-        ),
-    ),
+    row("self_attn.qkv_proj.weight", PACKED_QKV),
     row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
 )
 QKV_BIASES = (
@@ -43,6 +50,10 @@ O_BIAS = (row("self_attn.o_proj.bias", PROJ_BIAS, "hidden"),)
 QK_NORM = (
     row("self_attn.q_norm.weight", Q_NORM, "head_dim"),
     row("self_attn.k_norm.weight", K_NORM, "head_dim"),
+)
+QK_NORM_WIDE = (
+    row("self_attn.q_norm.weight", Q_NORM_WIDE, "(group query head_dim)"),
+    row("self_attn.k_norm.weight", K_NORM_WIDE, "(group head_dim)"),
 )
 
 

@@ -20,11 +20,18 @@ SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hid
 SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn")
 SHARED_GATE = logical("mlp.shared_experts.gate_weight", "shared_gate hidden")
 
-MOE = (
-    row("mlp.gate.weight", ROUTER, "expert hidden"),
+EXPERTS = (
     row("mlp.experts.{expert}.gate_proj.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
     row("mlp.experts.{expert}.up_proj.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
     row("mlp.experts.{expert}.down_proj.weight", EXPERT_FC2, "hidden expert_ffn"),
+)
+MOE = (row("mlp.gate.weight", ROUTER, "expert hidden"), *EXPERTS)
+# Mixtral's names, which others took over: w1 is the gate, w3 up, w2 down.
+BLOCK_SPARSE_MOE = (
+    row("block_sparse_moe.gate.weight", ROUTER, "expert hidden"),
+    row("block_sparse_moe.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
+    row("block_sparse_moe.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
+    row("block_sparse_moe.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
 ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert"),)
 SHARED_EXPERTS = (
@@ -44,6 +51,12 @@ SHARED_EXPERT = (
 def moe_sizes(facts: Facts) -> dict[str, int]:
     """expert and expert_ffn."""
     return {"glu": 2, "expert": facts.number("experts"), "expert_ffn": facts.number("expert_ffn")}
+
+
+def sparse_sizes(facts: Facts) -> dict[str, int]:
+    """expert and expert_ffn where no layer is dense: the experts' width may be called intermediate_size then (Mixtral)."""
+    width = facts.number("expert_ffn", default=facts.number("ffn", default=0))
+    return {"glu": 2, "expert": facts.number("experts"), "expert_ffn": width or facts.number("ffn")}
 
 
 def shared_sizes(facts: Facts) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The two norms of a decoder layer."""
+"""The norms of a decoder layer: one before attention, one before the feed-forward block, and after each where a family has that."""
 
 from __future__ import annotations
 
@@ -6,8 +6,24 @@ from convsvc.tensors.declare import logical, row
 
 INPUT_NORM = logical("input_layernorm.weight", "hidden")
 PRE_MLP_NORM = logical("pre_mlp_layernorm.weight", "hidden")
+INPUT_NORM_BIAS = logical("input_layernorm.bias", "hidden")
+PRE_MLP_NORM_BIAS = logical("pre_mlp_layernorm.bias", "hidden")
+POST_ATTENTION_NORM = logical("post_attn_norm.weight", "hidden")
+POST_MLP_NORM = logical("post_mlp_layernorm.weight", "hidden")
 
 NORMS = (
     row("input_layernorm.weight", INPUT_NORM, "hidden"),
     row("post_attention_layernorm.weight", PRE_MLP_NORM, "hidden"),
+)
+# LayerNorm's; a checkpoint that never had them, or lost them, goes without.
+NORM_BIASES = (
+    row("input_layernorm.bias", INPUT_NORM_BIAS, "hidden", optional=True),
+    row("post_attention_layernorm.bias", PRE_MLP_NORM_BIAS, "hidden", optional=True),
+)
+# Four norms a layer: post_attention_layernorm is what it says here, and not the feed-forward block's (Gemma 2).
+NORMS_AROUND = (
+    row("input_layernorm.weight", INPUT_NORM, "hidden"),
+    row("post_attention_layernorm.weight", POST_ATTENTION_NORM, "hidden"),
+    row("pre_feedforward_layernorm.weight", PRE_MLP_NORM, "hidden"),
+    row("post_feedforward_layernorm.weight", POST_MLP_NORM, "hidden"),
 )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
+from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
 from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
 from convsvc.tensors.declare import row
 
 FIRST = (row("embedding.word_embeddings.weight", EMBEDDING, "vocab hidden", tp="vocab"),)
-FINAL_NORMS = (row("decoder.final_layernorm.weight", FINAL_NORM, "hidden"),)
+FINAL_NORMS = (
+    row("decoder.final_layernorm.weight", FINAL_NORM,      "hidden"),
+    row("decoder.final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
+)  # fmt: skip
 # With MTP layers the final norm is no longer the decoder's (MindSpeed-LLM).
-FINAL_NORMS_AFTER_MTP = (row("final_layernorm.weight", FINAL_NORM, "hidden"),)
-OUTPUTS = (row("output_layer.weight", OUTPUT, "vocab hidden", tp="vocab"),)
+FINAL_NORMS_AFTER_MTP = (
+    row("final_layernorm.weight", FINAL_NORM,      "hidden"),
+    row("final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
+)  # fmt: skip
+OUTPUTS = (
+    row("output_layer.weight", OUTPUT,      "vocab hidden", tp="vocab"),
+    row("output_layer.bias",   OUTPUT_BIAS, "vocab",        tp="vocab"),
+)  # fmt: skip
 # Megatron's last stage wants its own copy of a tied embedding; with one stage there is none.
 TIED_OUTPUTS = (row("output_layer.weight", EMBEDDING, "vocab hidden", tp="vocab", optional=True),)
 

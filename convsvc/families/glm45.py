@@ -1,0 +1,45 @@
+"""GLM-4.5 and GLM-4.5-Air: GQA with biases, a few dense layers, then experts and a shared expert; an MTP layer.
+
+The two differ in their sizes, and in the norm on every query and key head that only the larger one has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import llama2
+from convsvc.families.blocks.glu import glu_sizes
+from convsvc.families.blocks.gqa import QK_NORM, QKV_BIASES, gqa_sizes
+from convsvc.families.blocks.moe import MOE, ROUTER_BIASES, SHARED_EXPERTS, moe_sizes, shared_sizes
+from convsvc.families.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
+from convsvc.families.facts import Facts
+from convsvc.families.model import Mtp
+
+NORM_FLAGS = ("use_qk_norm", "qk_layernorm")
+
+
+def has_head_norms(facts: Facts) -> bool:
+    return facts.flag(*NORM_FLAGS)
+
+
+GLM45 = replace(
+    llama2.FAMILY,
+    name="glm45",
+    title="GLM-4.5",
+    model_types=("glm4_moe",),
+    architectures=("Glm4MoeForCausalLM",),
+    experts=MOE + ROUTER_BIASES + SHARED_EXPERTS,
+    flags=((("attention_bias", "add_qkv_bias"), QKV_BIASES), (NORM_FLAGS, QK_NORM)),
+    sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
+    mtp=Mtp(MTP + MTP_SHARED_HEAD_NORM + MTP_COPIES),
+    distinguish=has_head_norms,
+    megatron={"add_qkv_bias": True, "qk_layernorm": True, "moe_router_enable_expert_bias": True},
+)
+AIR = replace(
+    GLM45,
+    name="glm45-air",
+    title="GLM-4.5-Air",
+    distinguish=lambda facts: not has_head_norms(facts),
+    megatron={"add_qkv_bias": True, "moe_router_enable_expert_bias": True},
+)
+FAMILIES = (GLM45, AIR)

@@ -1,0 +1,21 @@
+"""Qwen2-MoE: Qwen2 with experts, and a shared expert whose output a gate weighs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import qwen25
+from convsvc.families.blocks.glu import glu_sizes
+from convsvc.families.blocks.gqa import gqa_sizes
+from convsvc.families.blocks.moe import MOE, SHARED_EXPERT, moe_sizes, shared_sizes
+
+FAMILY = replace(
+    qwen25.FAMILY,
+    name="qwen2-moe",
+    title="Qwen1.5-MoE, Qwen2-MoE",
+    model_types=("qwen2_moe",),
+    architectures=("Qwen2MoeForCausalLM",),
+    experts=MOE + SHARED_EXPERT,
+    sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
+    megatron={"add_qkv_bias": True, "shared_expert_gate": True},
+)
