@@ -13,6 +13,7 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import index_file
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
+from convsvc.dialects.mindspeed_llm.seen_sizes import see_value_dim
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
@@ -66,9 +67,10 @@ def _open_one(path: str, iteration: str | None) -> Checkpoint:
                 found[relative, tensor.name] = Found(len(files), tensor)
         ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
         files.append(file)
-    facts = Facts(saved or {}, f"the args saved in {folder}")
+    args, corrected = see_value_dim(saved or {}, found)
+    facts = Facts(args, f"the args saved in {folder}")
     name = "" if folder == root else folder.name
-    return Checkpoint(str(root), tuple(files), found, facts, name, tuple(sorted(ignored)))
+    return Checkpoint(str(root), tuple(files), found, facts, name, (*sorted(ignored), *corrected))
 
 
 def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) -> Settings:

@@ -115,6 +115,7 @@ def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
         "moe_tp_extend_ep": parallel.extend_ep,
         "mla_mm_split": settings.mla_mm_split,
         "mtp_num_layers": model.num_mtp,
+        "mtp_copies": None if model.copies is None else list(model.copies),
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
     if placement.chunks is not None:
