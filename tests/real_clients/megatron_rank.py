@@ -2,8 +2,9 @@
 
     python megatron_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A program of its own, as Megatron keeps its groups in globals and warns on import. A task is {"name", "checkpoint", "tokens"}; what
-comes of each goes to RESULTS.json: "error", or names that do not match, and on rank 0 the logits.
+A program of its own, as Megatron keeps its groups in globals and warns on import. A task is {"name", "checkpoint", "tokens", "saved"};
+what comes of each goes to RESULTS.json: "error", or the names that do not match and, from the last stage, the logits. The loaded models
+are saved at "saved" as training saves them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ import torch.nn.functional as F  # noqa: E402
 from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec  # noqa: E402
 from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
+from megatron.core.transformer.enums import AttnBackend  # noqa: E402
 from megatron.core.transformer.moe import grouped_gemm_util, moe_utils  # noqa: E402
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+
+# Training's own names of what a model is; its other args are the fields of TransformerConfig.
+ARCHITECTURE = (
+    "num_query_groups", "group_query_attention", "kv_channels", "num_experts", "padded_vocab_size", "swiglu", "norm_epsilon",
+    "position_embedding_type", "rotary_base", "untie_embeddings_and_output_weights", "max_position_embeddings", "transformer_impl",
+    "virtual_pipeline_model_parallel_size", "num_layers_per_virtual_pipeline_stage",
+)  # fmt: skip
 
 
 class GroupedGemm:
@@ -55,7 +64,7 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
     answers: dict[str, Any] = {}
     for task in json.loads(Path(tasks).read_text()):
         try:
-            answers[task["name"]] = run(Path(task["checkpoint"]), torch.tensor(task["tokens"]))
+            answers[task["name"]] = run(Path(task["checkpoint"]), torch.tensor(task["tokens"]), Path(task["saved"]))
         except Exception:
             answers[task["name"]] = {"error": traceback.format_exc()}
         parallel_state.destroy_model_parallel()
@@ -63,7 +72,7 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
     torch.distributed.destroy_process_group()
 
 
-def run(checkpoint: Path, tokens: torch.Tensor) -> dict[str, Any]:
+def run(checkpoint: Path, tokens: torch.Tensor, saved: Path) -> dict[str, Any]:
     iteration = f"iter_{int((checkpoint / 'latest_checkpointed_iteration.txt').read_text()):07d}"
     args = load(next(iter(sorted((checkpoint / iteration).iterdir()))))["args"]
     parallel_state.initialize_model_parallel(
@@ -80,6 +89,7 @@ def run(checkpoint: Path, tokens: torch.Tensor) -> dict[str, Any]:
     for number, key in enumerate(sorted(name for name in content if name.startswith("model"))):
         chunks.append(build(args, number if key != "model" else None))
         mismatch += load_strictly(chunks[-1], content[key])
+    save_as_training(saved, rank_directory(args), args, chunks)
     return {"mismatch": mismatch, "logits": forward(chunks, tokens, args)}
 
 
@@ -92,6 +102,19 @@ def load_strictly(model: Any, stored: dict[str, torch.Tensor]) -> list[str]:
     have = {(name, tuple(tensor.shape)) for name, tensor in stored.items()}
     want = {(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items() if not name.endswith("_extra_state")}
     return sorted(map(str, have ^ want))
+
+
+def save_as_training(directory: Path, rank: str, args: Namespace, chunks: list[Any]) -> None:
+    """As megatron/training/checkpointing.py, save_checkpoint with --ckpt-format torch: optimizer and all, Megatron's names only."""
+    trained = {name: value for name, value in vars(args).items() if name in ARCHITECTURE or hasattr(TransformerConfig, name)}
+    trained |= {"params_dtype": torch.float32, "attention_backend": AttnBackend.auto, "rank": torch.distributed.get_rank(), "iteration": 7}
+    models = {"model" if len(chunks) == 1 else f"model{number}": chunk.state_dict() for number, chunk in enumerate(chunks)}
+    moments = {number: {"exp_avg": torch.ones_like(weight)} for number, weight in enumerate(chunks[0].parameters())}
+    content = {"args": Namespace(**trained), "checkpoint_version": 3.0, "iteration": 7, **models}
+    content |= {"optimizer": {"optimizer": {"state": moments}}, "rng_state": [{"cpu_rng_state": torch.get_rng_state()}]}
+    (directory / "iter_0000007" / rank).mkdir(parents=True, exist_ok=True)
+    torch.save(content, directory / "iter_0000007" / rank / "model_optim_rng.pt")
+    (directory / "latest_checkpointed_iteration.txt").write_text("7")
 
 
 def _no_fork(name: str = "") -> Any:

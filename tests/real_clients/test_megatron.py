@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from convsvc.conversion import convert
-from tests.real_clients.tiny_models import EXPERTS, TOKENS, Tiny, load, logits, save_random
+from tests.real_clients.tiny_models import EXPERTS, SIZES, TOKENS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
 
@@ -74,8 +75,9 @@ TRIALS = (
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every rank answered, and transformers' logits, by trial."""
+    """What every rank answered, and transformers' logits, by trial; `folder` holds each trial's source and what Megatron saved."""
 
+    folder: Path
     answers: tuple[dict[str, Any], ...]
     expected: dict[str, torch.Tensor]
 
@@ -116,8 +118,10 @@ def make_world(size: int, folder: Path) -> World:
                 },
                 engine="inline",
             )
-            tasks.append({"name": trial.name, "checkpoint": str(target), "tokens": TOKENS.tolist()})
-    return World(run_world(size, tasks, folder), expected)
+            tasks.append(
+                {"name": trial.name, "checkpoint": str(target), "tokens": TOKENS.tolist(), "saved": str(folder / f"{trial.name}-saved")}
+            )
+    return World(folder, run_world(size, tasks, folder), expected)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +142,23 @@ def test_every_rank_loads_strictly_and_the_logits_agree(trial: Trial, worlds: di
     have = torch.tensor(world.answers[-1][trial.name]["logits"])[..., : want.shape[-1]]
     assert (have - want).abs().max() <= TOLERANCE
     assert want.abs().max() > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in TRIALS])
+def test_what_megatron_saves_comes_back_bit_for_bit(trial: Trial, worlds: dict[int, World], tmp_path: Path) -> None:
+    """The optimizer's state is in the same files; of the args only the family and, if it was padded, the vocabulary have to be told."""
+    folder = worlds[trial.world].folder
+    job: dict[str, Any] = {
+        "model_type": trial.tiny.family,
+        "source": {"format": "mindspeed-llm", "path": str(folder / f"{trial.name}-saved")},
+        "target": {"format": "huggingface", "path": str(tmp_path / "back")},
+        "options": {"vocab_size": SIZES["vocab_size"]},
+    }
+    convert(job, engine="inline")
+    want, have = read_tensors(folder / f"{trial.name}-hf"), read_tensors(tmp_path / "back")
+    assert set(want) == set(have)
+    assert not [name for name, tensor in want.items() if not torch.equal(tensor, have[name])]
+
+
+def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in directory.glob("*.safetensors") for name, tensor in load_file(file).items()}
