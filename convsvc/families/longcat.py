@@ -43,6 +43,7 @@ FAMILY = Family(
     experts=ROUTER_WITH_ZERO_EXPERTS + tuple(row for row in MOE if ROUTER not in row.logicals),
     sizes=(mla_sizes, glu_sizes, moe_sizes, route_sizes, sublayer_sizes),
     layer=double_layer,
-    left_out=((r"^model\.mtp\.", "LongCat-Flash's MTP layer, which MindSpeed-LLM's model does not have"),),
+    # Its MTP layer, which MindSpeed-LLM's model does not have.
+    carried=(r"^model\.mtp\.",),
     megatron={"multi_latent_attention": True, "qk_layernorm": True, "transformerlayer_type": "longcat"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,8 @@ from convsvc.families.blocks.gqa import gqa_sizes
 from convsvc.families.blocks.moe import sparse_layers
 from convsvc.families.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.families.facts import Facts
-from convsvc.tensors.declare import Row
+from convsvc.tensors.blocks import Laid, LogicalTensor, lay
+from convsvc.tensors.declare import Logical, Row, row
 
 Rows = tuple[Row, ...]
 
@@ -79,6 +81,7 @@ class Model:
     `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
     layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
     `copies` are those of them that the Hugging Face checkpoint stores, None where nobody knows.
+    `carried` are stored tensors that are kept as they are (`Family.carried`), by their stored names.
     """
 
     family: Family
@@ -91,6 +94,7 @@ class Model:
     available_mtp: int = 0
     same_as: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[str, ...] | None = None
+    carried: tuple[LogicalTensor, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -108,6 +112,19 @@ class Model:
         """The model whose Hugging Face checkpoint stores, of the copies (`same_as`), those with these full names."""
         copies = tuple(sorted(set(names) & set(self.same_as)))
         return replace(self, copies=copies, scopes=tuple(_storing(scope, copies, self.same_as) for scope in self.scopes))
+
+    def carrying(self, stored: Iterable[tuple[str, tuple[int, ...]]]) -> Model:
+        """The model with those of the stored tensors (name, shape) that its family carries along."""
+        patterns = self.family.carried
+        shapes = {name: shape for name, shape in stored if any(re.search(pattern, name) for pattern in patterns)} if patterns else {}
+        made = (LogicalTensor(name, tuple(f"axis{at}" for at in range(len(shape))), shape) for name, shape in sorted(shapes.items()))
+        return replace(self, carried=tuple(made))
+
+    def lay_carried(self) -> Iterator[Laid]:
+        """The carried tensors, each a stored tensor of its own."""
+        for each in self.carried:
+            whole = row(each.name, Logical(each.name, each.axes), " ".join(each.axes))
+            yield from lay(whole, dict(zip(each.axes, each.sizes, strict=True)), {})
 
     def layers(self) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind == "layer")
@@ -131,7 +148,7 @@ class Family:
     where a field of the configuration is true (of several names, the first that is there). A family whose layers differ in other ways
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
-    hold no weight; `left_out` patterns of weights that this family's tables have no place for, each with the reason; `megatron` are
+    hold no weight; `carried` patterns of weights that no dialect's training knows, which are kept as they are; `megatron` are
     saved args that follow from the family.
     """
 
@@ -155,7 +172,7 @@ class Family:
     distinguish: Callable[[Facts], bool] | None = None
     layer_prefix: str = "model.layers.{layer}."
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
-    left_out: tuple[tuple[str, str], ...] = ()
+    carried: tuple[str, ...] = ()
     megatron: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:

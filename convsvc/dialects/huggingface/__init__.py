@@ -33,9 +33,6 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     stored = key[1]
     if any(re.search(pattern, stored) for pattern in model.family.ignored):
         return "a buffer that is computed, not a weight"
-    for pattern, reason in model.family.left_out:
-        if re.search(pattern, stored):
-            return reason
     layer = _number(model.family.layer_prefix, "{layer}", stored)
     if layer is not None and layer < model.hidden_layers and layer not in model.kept:
         return f"in a layer that is left out: {model.num_layers} of {model.hidden_layers} are converted"
@@ -67,6 +64,7 @@ def _entries(model: Model) -> Iterator[Entry]:
         for row in scope.rows:
             for laid in lay(row, scope.sizes, {}, scope.logical, scope.prefix):
                 yield Entry("", laid, scope.logical or scope.kind)
+    yield from (Entry("", laid, "carried") for laid in model.lay_carried())
 
 
 __all__ = ["ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]

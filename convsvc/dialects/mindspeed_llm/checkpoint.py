@@ -11,6 +11,7 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import index_file
+from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import see_value_dim
@@ -67,10 +68,17 @@ def _open_one(path: str, iteration: str | None) -> Checkpoint:
                 found[relative, tensor.name] = Found(len(files), tensor)
         ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
         files.append(file)
+    if (folder / carried.FILE).is_file():
+        index, file = index_file(folder / carried.FILE)
+        found |= {(carried.carried_file(_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
+        files.append(file)
     args, corrected = see_value_dim(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}")
-    name = "" if folder == root else folder.name
-    return Checkpoint(str(root), tuple(files), found, facts, name, (*sorted(ignored), *corrected))
+    return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), (*sorted(ignored), *corrected))
+
+
+def _name(folder: Path, root: Path) -> str:
+    return "" if folder == root else folder.name
 
 
 def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) -> Settings:

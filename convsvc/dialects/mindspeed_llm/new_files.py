@@ -10,7 +10,7 @@ from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
-from convsvc.formats import torch_zip
+from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import TensorSpec
 from convsvc.parallel import place_layers, ranks
 from convsvc.spec import Options, ParallelSizes
@@ -27,18 +27,28 @@ def output(
     dtypes: tuple[str, ...],
     options: Options,
 ) -> tuple[tuple[Entry, ...], Output]:
-    """One file a rank, each with the same args; the tracker last."""
+    """One file a rank, each with the same args, and one for what is carried; the tracker last."""
     args = write_args(model, settings, facts)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     models: dict[str, dict[str, dict[str, TensorSpec]]] = {
         rank_file(rank, settings): {chunk_name(chunk): {} for chunk in ([None] if chunks is None else range(chunks))}
         for rank in ranks(settings.parallel)
     }
+    beside: dict[str, list[TensorSpec]] = {}
     for entry, dtype in zip(entries, dtypes, strict=True):
+        if entry.file not in models:
+            beside.setdefault(entry.file, []).append(TensorSpec(entry.laid.name, dtype, entry.laid.shape))
+            continue
         chunk, _, stored = entry.laid.name.partition("/")
         models[entry.file][chunk][stored] = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
     files = tuple(NewFile(path, "torch_zip", _skeleton(args, tree)) for path, tree in models.items())
-    return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), tuple(_notes(target, model, settings)))
+    files += tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs)) for path, specs in beside.items())
+    notes = (*_notes(target, model, settings), *(_carried(path, specs) for path, specs in beside.items()))
+    return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
+
+
+def _carried(path: str, specs: list[TensorSpec]) -> str:
+    return f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
 
 
 def _skeleton(args: Any, chunks: dict[str, dict[str, TensorSpec]]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
+from convsvc.dialects.mindspeed_llm.carried import carried_entries
 from convsvc.errors import LayoutError
 from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
@@ -42,10 +43,12 @@ class Settings:
 
 
 def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
-    """Every stored tensor of every rank."""
+    """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
-    return tuple(entry for rank in ranks(settings.parallel) for entry in _rank_entries(model, settings, placement, rank))
+    entries = tuple(entry for rank in ranks(settings.parallel) for entry in _rank_entries(model, settings, placement, rank))
+    placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
+    return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
 
 
 def rank_folder(rank: Rank, parallel: Parallel) -> str:
@@ -61,7 +64,8 @@ def rank_folder(rank: Rank, parallel: Parallel) -> str:
 
 def rank_file(rank: Rank, settings: Settings) -> str:
     """The rank's file, relative to the checkpoint."""
-    return f"{settings.folder}/{rank_folder(rank, settings.parallel)}/{FILE}"
+    path = f"{rank_folder(rank, settings.parallel)}/{FILE}"
+    return f"{settings.folder}/{path}" if settings.folder else path
 
 
 def chunk_name(chunk: int | None) -> str:
