@@ -45,10 +45,26 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A stored tensor that is there: number of its file, and where it lies in it."""
+    """A stored tensor that is there: number of its file, and where it lies in it; its scale where it is quantised."""
 
     file: int
     tensor: StoredTensor
+    scale: Scale | None = None
+
+    @property
+    def value_dtype(self) -> str:
+        """What its elements are once they are read."""
+        return self.tensor.dtype if self.scale is None else "BF16"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The factors of a quantised tensor, one for each block of `rows` x `columns` elements: a stored tensor of its own."""
+
+    name: str
+    found: Found
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True, slots=True)

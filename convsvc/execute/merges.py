@@ -73,7 +73,9 @@ def compile_merge(tile: Box, transform: Transform, held: Sequence[View], base: R
     a, reading_a = _operand(tile, transform.operands[0], maps[0], base.size_bytes, source)
     b, reading_b = _operand(tile, transform.operands[1], maps[1], reading_a.size_bytes, source)
     spot = BufferSpot(0, dense_strides(tile.shape), "F32")
-    reading = Reading((*base.reads, *reading_a.reads, *reading_b.reads), (spot,), reading_b.size_bytes, computed=True)
+    parts = (base, reading_a, reading_b)
+    reads, decodings = ([each for part in parts for each in part.reads], [each for part in parts for each in part.decodings])
+    reading = Reading(tuple(reads), (spot,), reading_b.size_bytes, tuple(decodings), computed=True)
     view = View(tile.starts, tile.stops, spot.strides, (Place(0, 0),))
     return Merge(tile.shape, float(transform.params["scale"]), _gathers(tile, held, base), a, b, view, reading)
 

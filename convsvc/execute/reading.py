@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convsvc.execute.regions import lay_out
+from convsvc.execute.decoding import Decoding, lay_decoding
+from convsvc.execute.regions import Range, lay_out
 from convsvc.plan.records import PlannedTensor, View
 from convsvc.tensors.dtypes import size_of
 
@@ -36,7 +37,7 @@ class BufferSpot:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is read into `size_bytes` of input buffer; `spots[i]` is where the i-th view lies.
+    """What is read into `size_bytes` of input buffer; `spots[i]` is where the i-th view lies once `decodings` are done there.
 
     `computed`: the spots are in a tile that is computed from the input buffer, not in the buffer.
     """
@@ -44,6 +45,7 @@ class Reading:
     reads: tuple[Read, ...]
     spots: tuple[BufferSpot, ...]
     size_bytes: int
+    decodings: tuple[Decoding, ...] = ()
     computed: bool = False
 
 
@@ -51,18 +53,35 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
     """Reads for all views, from byte `start` of the input buffer on; each view is read from its first place."""
     reads: list[Read] = []
     spots: dict[int, BufferSpot] = {}
+    decodings: list[Decoding] = []
     for tensor, members in _by_tensor(views).items():
         stored = tensors[tensor]
-        itemsize = size_of(stored.dtype)
-        part = lay_out([views[number] for number in members], itemsize, READ_SLACK)
-        for each in part.ranges:
-            file_offset = stored.file_offset + each.start * itemsize
-            reads.append(Read(stored.file, file_offset, each.count * itemsize, start + each.at * itemsize))
+        part = lay_out([views[number] for number in members], size_of(stored.dtype), READ_SLACK)
+        reads += [_read(stored, each, start) for each in part.ranges]
+        itemsize = size_of(stored.value_dtype)
         for number, spot in zip(members, part.spots, strict=True):
-            spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.dtype)
-        start += -(-part.count * itemsize // ALIGNMENT) * ALIGNMENT
+            spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.value_dtype)
+        after = _aligned(start + part.count * itemsize)
+        if stored.scale is not None:
+            scales = tensors[stored.scale.tensor]
+            decoding = lay_decoding(stored, stored.scale, scales, part.ranges, start, after)
+            reads.append(Read(scales.file, scales.file_offset + decoding.scales_from, decoding.scales_bytes, after))
+            decodings.append(decoding)
+            after = _aligned(after + decoding.scales_bytes)
+        start = after
     reads.sort(key=lambda read: (read.file, read.file_offset))
-    return Reading(tuple(reads), tuple(spots[number] for number in range(len(views))), start)
+    return Reading(tuple(reads), tuple(spots[number] for number in range(len(views))), start, tuple(decodings))
+
+
+def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
+    """A range goes to the end of its room: what is decoded in place grows towards it and never overtakes it."""
+    itemsize, room = size_of(stored.dtype), size_of(stored.value_dtype)
+    at = start + each.at * room + each.count * (room - itemsize)
+    return Read(stored.file, stored.file_offset + each.start * itemsize, each.count * itemsize, at)
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def _by_tensor(views: Sequence[View]) -> dict[int, list[int]]:

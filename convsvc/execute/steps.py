@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
+from convsvc.execute.decoding import Decoding
 from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halve
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, Merge, compile_merge
 from convsvc.execute.reading import ALIGNMENT, BufferSpot, Read, Reading, lay_reads
@@ -76,7 +77,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One tile: needs `input_bytes` and `output_bytes` of buffers, and what a merge computes in between."""
+    """One tile: needs `input_bytes` and `output_bytes` of buffers, and what a merge computes in between.
+
+    `decodings` are done in the input buffer once it is read.
+    """
 
     reads: tuple[Read, ...]
     copies: tuple[Copy, ...]
@@ -84,6 +88,7 @@ class Step:
     input_bytes: int
     output_bytes: int
     merge: Merge | None = None
+    decodings: tuple[Decoding, ...] = ()
 
     @property
     def buffer_bytes(self) -> int:
@@ -119,7 +124,7 @@ class _Compiler:
     def _tile_volume(self) -> int:
         """Elements of a tile that fit, if reads and writes are spread evenly; where they are not, tiles are halved later."""
         transfer, tensors = self._transfer, self._tensors
-        read = max((size_of(tensors.source[view.places[0].tensor].dtype) for view in transfer.reads), default=1)
+        read = max((size_of(tensors.source[view.places[0].tensor].value_dtype) for view in transfer.reads), default=1)
         wanted = sum(view.volume * size_of(tensors.target[view.places[0].tensor].dtype) for view in transfer.writes)
         merged = MERGE_BYTES_PER_ELEMENT if transfer.transform else 0
         return max(1, int(self._budget_bytes / (read + merged + wanted / bounding_box(transfer.writes).volume)))
@@ -147,7 +152,7 @@ class _Compiler:
             merge = compile_merge(box, self._transfer.transform, held, reading, source)
             held, reading = [merge.view], merge.reading
         copies, writes, output = _lay_writes(wanted, _Held(held, reading), self._tensors.target)
-        return Step(reading.reads, copies, writes, reading.size_bytes, output, merge)
+        return Step(reading.reads, copies, writes, reading.size_bytes, output, merge, reading.decodings)
 
 
 class _Held:

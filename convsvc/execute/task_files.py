@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convsvc.plan.records import (
+    BlockScale,
     Fill,
     Operand,
     Place,
@@ -84,16 +85,24 @@ class _Picker:
         self._new_tensors: dict[int, int] = {}
 
     def pick(self, tensor: int) -> int:
-        self._new_files.setdefault(self._tensors[tensor].file, len(self._new_files))
-        return self._new_tensors.setdefault(tensor, len(self._new_tensors))
+        if tensor not in self._new_tensors:
+            picked = self._tensors[tensor]
+            self._new_files.setdefault(picked.file, len(self._new_files))
+            self._new_tensors[tensor] = len(self._new_tensors)
+            if picked.scale is not None:
+                self.pick(picked.scale.tensor)
+        return self._new_tensors[tensor]
 
     def side(self) -> Side:
         tensors = (self._tensors[number] for number in self._new_tensors)
         return Side(
             tuple(self._files[number] for number in self._new_files),
-            tuple(replace(tensor, file=self._new_files[tensor.file]) for tensor in tensors),
+            tuple(replace(tensor, file=self._new_files[tensor.file], scale=self._new_scale(tensor.scale)) for tensor in tensors),
             tuple(self._new_tensors),
         )
+
+    def _new_scale(self, scale: BlockScale | None) -> BlockScale | None:
+        return None if scale is None else replace(scale, tensor=self._new_tensors[scale.tensor])
 
 
 def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callable[[int], int]) -> Transfer:
@@ -118,14 +127,24 @@ def _with_tensors(views: tuple[View, ...], number: Callable[[int], int]) -> tupl
 def _dump_side(side: Side) -> dict[str, Any]:
     return {
         "files": [[f.path, f.size_bytes, f.format, f.mtime_ns] for f in side.files],
-        "tensors": [[t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes] for t in side.tensors],
+        "tensors": [_dump_tensor(tensor) for tensor in side.tensors],
         "numbers": list(side.numbers),
     }
 
 
 def _load_side(raw: dict[str, Any]) -> Side:
-    tensors = tuple(PlannedTensor(file, name, dtype, tuple(shape), start, size) for file, name, dtype, shape, start, size in raw["tensors"])
+    tensors = tuple(_load_tensor(item) for item in raw["tensors"])
     return Side(tuple(PlannedFile(*item) for item in raw["files"]), tensors, tuple(raw["numbers"]))
+
+
+def _dump_tensor(t: PlannedTensor) -> list[Any]:
+    scale = [] if t.scale is None else [[t.scale.tensor, t.scale.rows, t.scale.columns]]
+    return [t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes, *scale]
+
+
+def _load_tensor(raw: list[Any]) -> PlannedTensor:
+    file, name, dtype, shape, file_offset, size_bytes, *scale = raw
+    return PlannedTensor(file, name, dtype, tuple(shape), file_offset, size_bytes, BlockScale(*scale[0]) if scale else None)
 
 
 def _dump_transfer(t: Transfer) -> dict[str, Any]:

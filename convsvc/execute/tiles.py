@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.execute.dequantising import dequantise
 from convsvc.execute.kernels import view_bits
 from convsvc.execute.steps import Copy, Step, Write
 from convsvc.execute.transforms import cast_copy, merge_lora
@@ -52,6 +53,8 @@ class Tiles:
         buffer = self._inputs[which] = _at_least(self._inputs[which], step.input_bytes)
         for read in step.reads:
             self._reader.read_into(read.file, read.file_offset, buffer.data[read.start : read.start + read.size_bytes])
+        for decoding in step.decodings:
+            dequantise(decoding, buffer)
         return buffer
 
     def _finish(self, step: Step, filled: Future[Bytes]) -> Iterator[tuple[Write, memoryview]]:

@@ -16,6 +16,7 @@ from convsvc.families.model import Wanted
 from convsvc.formats import FORMATS, format_of
 from convsvc.plan.match import match_source
 from convsvc.plan.planner import real_vocab
+from convsvc.plan.quantised import join_scales
 from convsvc.spec import Job, parse_job
 
 
@@ -34,6 +35,8 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     checkpoint = DIALECTS[job.source.format].open(job.source)
     about = _contents(job.source.format, checkpoint)
     try:
+        checkpoint = join_scales(checkpoint)
+        about |= _quantisation(checkpoint)
         about |= _structure(job, checkpoint)
     except PlanError as error:
         about |= {"complete": False, "problem": error.message, **error.details}
@@ -68,6 +71,14 @@ def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes_by_dtype": dict(dtypes.most_common()),
         "ignored": list(checkpoint.ignored),
     }
+
+
+def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How many tensors are quantised, and the block that shares a scale; nothing where none is."""
+    scales = [found.scale for found in checkpoint.found.values() if found.scale is not None]
+    if not scales:
+        return {}
+    return {"quantised": {"tensors": len(scales), "block": [scales[0].rows, scales[0].columns]}, "ignored": list(checkpoint.ignored)}
 
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
+from convsvc.plan.quantised import join_scales, plan_sources
 from convsvc.plan.records import PlannedFile, PlannedTensor
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
@@ -33,9 +34,10 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     """
     job = parse_job(job)
     reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
-    checkpoint, adapters = split_adapters(reader.open(job.source), getattr(job.source, "lora", None))
+    checkpoint, adapters = split_adapters(join_scales(reader.open(job.source)), getattr(job.source, "lora", None))
     family = find_family(job.model_type, checkpoint.facts)
     model = family.build(checkpoint.facts, _wanted(job, checkpoint))
+    model = model.carrying((key[1], found.tensor.shape) for key, found in checkpoint.found.items())
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
     located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), family.name)
@@ -78,7 +80,7 @@ def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
 def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
     weights, checkpoint = source.located, source.checkpoint
     located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
-    sources = tuple(_planned_source(each) for each in located)
+    sources = plan_sources(located)
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
@@ -123,17 +125,12 @@ def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model:
     ]
 
 
-def _planned_source(each: Located) -> PlannedTensor:
-    tensor = each.found.tensor
-    return PlannedTensor(each.found.file, each.key[1], tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
-
-
 def _dtypes_of(located: Sequence[Located], same_as: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """logical tensor -> {dtype: a stored tensor that has it}; a copy that is not stored has its original's."""
     dtypes: dict[str, dict[str, str]] = {}
     for each in located:
         for block in each.entry.laid.blocks:
-            dtypes.setdefault(block.tensor.name, {}).setdefault(each.found.tensor.dtype, each.key[1])
+            dtypes.setdefault(block.tensor.name, {}).setdefault(each.found.value_dtype, each.key[1])
     return {copy: dtypes[original] for copy, original in same_as.items() if original in dtypes} | dtypes
 
 

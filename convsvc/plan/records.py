@@ -98,8 +98,23 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockScale:
+    """A factor for each block of `rows` x `columns` elements of a stored tensor with two axes.
+
+    That of element (i, j) is at (i // rows, j // columns) of the source's tensor number `tensor`.
+    """
+
+    tensor: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file."""
+    """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file.
+
+    A source tensor with a `scale` is quantised: its elements are multiplied by their factors in float32 and rounded once.
+    """
 
     file: int
     name: str
@@ -107,6 +122,12 @@ class PlannedTensor:
     shape: tuple[int, ...]
     file_offset: int
     size_bytes: int
+    scale: BlockScale | None = None
+
+    @property
+    def value_dtype(self) -> str:
+        """What its elements are once they are read: BF16 where they are dequantised, else as stored."""
+        return self.dtype if self.scale is None else "BF16"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,4 +124,8 @@ def _adapt(config: dict[str, Any], model: Model, dtypes: set[str], options: Opti
         (dtype,) = dtypes & set(TORCH_DTYPES)
         wanted["dtype" if "dtype" in config else "torch_dtype"] = TORCH_DTYPES[dtype]
     changes = [f"{name} {config.get(name)} -> {value}" for name, value in wanted.items() if config.get(name) != value]
+    if "quantization_config" in config:
+        # Quantised weights are dequantised on the way; transformers would look for their scales.
+        config = {name: value for name, value in config.items() if name != "quantization_config"}
+        changes.append("quantization_config left out, as the weights are not quantised")
     return config | wanted, changes

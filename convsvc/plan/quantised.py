@@ -1,0 +1,110 @@
+"""Quantised weights with the scales that belong to them: found, checked, planned. Pure.
+
+Block quantisation as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv`
+with a factor for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. The factors lie along the stored tensor's rows
+and columns, so they are no weight of the model: they are joined to theirs before tensors are matched, and those count as BF16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from convsvc.dialects.base import Checkpoint, Found, Scale
+from convsvc.errors import PlanError, SourceError
+from convsvc.families.facts import Facts
+from convsvc.plan.match import SHOWN, Located
+from convsvc.plan.records import BlockScale, PlannedTensor
+
+Key = tuple[str, str]
+FLOAT8 = ("F8_E4M3", "F8_E5M2")
+SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
+# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4.
+SUFFIXES = (("_scale_inv", ""), (".scale", ".weight"))
+CONFIG = "quantization_config"
+
+
+def join_scales(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with every scale joined to its weight, and with a configuration that no longer says it is quantised.
+
+    Raises SourceError for a scale without its weight and float8 without its scale, PlanError for scales that do not fit.
+    """
+    rows, columns = _block_size(checkpoint.facts)
+    scales = {key: (at, Scale(at[1], found, rows, columns)) for key, at, found in _pairs(checkpoint.found)}
+    _check_all_scaled(checkpoint, scales)
+    if not scales:
+        return checkpoint
+    _check_shapes(checkpoint, {key: scale for key, (_, scale) in scales.items()})
+    taken = {at for at, _ in scales.values()}
+    joined = {
+        key: replace(found, scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
+    }
+    facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
+    note = f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {rows} x {columns} block, rounded once"
+    return replace(checkpoint, found=joined, facts=facts, ignored=(*checkpoint.ignored, note))
+
+
+def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
+    """The source's tensors, numbered as they are located; after them their scales."""
+    planned = [_planned(each.key[1], each.found) for each in located]
+    scales: list[PlannedTensor] = []
+    for number, each in enumerate(located):
+        scale = each.found.scale
+        if scale is not None:
+            block = BlockScale(len(located) + len(scales), scale.rows, scale.columns)
+            planned[number] = replace(planned[number], scale=block)
+            scales.append(_planned(scale.name, scale.found))
+    return (*planned, *scales)
+
+
+def _planned(name: str, found: Found) -> PlannedTensor:
+    tensor = found.tensor
+    return PlannedTensor(found.file, name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
+
+
+def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
+    """(weight's key, scale's key, scale). A plain `.scale` counts only beside a float8 weight: others are called so too."""
+    for (file, name), scale in found.items():
+        for suffix, instead in SUFFIXES:
+            weight = file, name.removesuffix(suffix) + instead
+            if not name.endswith(suffix) or (instead and (weight not in found or found[weight].tensor.dtype not in FLOAT8)):
+                continue
+            if weight not in found:
+                raise SourceError(f"{name} scales {weight[1]}, which is not there", do="fetch the checkpoint again")
+            yield weight, (file, name), scale
+
+
+def _check_all_scaled(checkpoint: Checkpoint, scales: Mapping[Key, object]) -> None:
+    bare = [key[1] for key, found in checkpoint.found.items() if found.tensor.dtype in FLOAT8 and key not in scales]
+    if bare:
+        raise SourceError(
+            f"{checkpoint.path}: {len(bare)} float8 tensors have no scale (X.weight_scale_inv for X.weight)",
+            facts=bare[:SHOWN],
+            do="fetch the scales, or use a bf16 checkpoint: without them the numbers mean nothing",
+        )
+
+
+def _block_size(facts: Facts) -> tuple[int, int]:
+    config = facts.get(CONFIG, default={})
+    size = (config.get("weight_block_size") if isinstance(config, Mapping) else None) or (128, 128)
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
+        raise SourceError(f"{facts.origin}: {CONFIG}.weight_block_size is {size!r}; it must be two numbers, rows and columns")
+    return int(size[0]), int(size[1])
+
+
+def _check_shapes(checkpoint: Checkpoint, scales: Mapping[Key, Scale]) -> None:
+    faults: list[str] = []
+    for key, scale in scales.items():
+        weight, factors = checkpoint.found[key].tensor, scale.found.tensor
+        if weight.dtype not in FLOAT8 or len(weight.shape) != 2:
+            faults.append(f"{key[1]}: expected float8 with two axes, found {weight.dtype} {list(weight.shape)}")
+            continue
+        expected = (-(-weight.shape[0] // scale.rows), -(-weight.shape[1] // scale.columns))
+        if factors.shape != expected or factors.dtype not in SCALE_DTYPES:
+            faults.append(f"{scale.name}: expected F32 {list(expected)}, found {factors.dtype} {list(factors.shape)}")
+    if faults:
+        raise PlanError(
+            f"{checkpoint.path}: {len(faults)} scales do not fit their weights block by block",
+            facts=faults[:SHOWN],
+            do=f"check {CONFIG}.weight_block_size in {checkpoint.facts.origin}",
+        )
