@@ -1,0 +1,21 @@
+"""Mixtral: Llama whose feed-forward blocks are all experts, under names of their own; their width is called intermediate_size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import llama2
+from convsvc.families.blocks.gqa import gqa_sizes
+from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, sparse_sizes
+
+FAMILY = replace(
+    llama2.FAMILY,
+    name="mixtral",
+    title="Mixtral",
+    model_types=("mixtral",),
+    architectures=("MixtralForCausalLM",),
+    mlp=(),
+    experts=BLOCK_SPARSE_MOE,
+    flags=(),
+    sizes=(gqa_sizes, sparse_sizes),
+)
