@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,21 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
     settings = Settings(
         parallel,
         padded_vocab=_stored_vocab(checkpoint, parallel.tp) or model.sizes["vocab"],
-        grouped_gemm=any(re.search(r"\.experts\.(weight1|linear_fc1\.weight\d+)$", each) for each in names),
+        grouped_gemm=_seen(names, r"\.experts\.(weight1|linear_fc1\.weight\d+)$", r"\.local_experts\.", source.moe_grouped_gemm),
         transformer_engine=any(each.endswith("linear_qkv.layer_norm_weight") for each in names),
-        mla_mm_split=any(each.endswith("self_attention.linear_qk_nope.weight") for each in names),
+        mla_mm_split=_seen(names, r"\.self_attention\.linear_qk_nope\.", r"\.self_attention\.linear_kv_up_proj\.", source.mla_mm_split),
         folder=checkpoint.settings,
     )
-    check_stated(source, settings, f"what is saved in {checkpoint.path}")
+    check_stated(source, settings, model, f"what is saved in {checkpoint.path}")
     _check_ranks(checkpoint, settings)
     return settings
+
+
+def _seen(names: Iterable[str], on: str, off: str, stated: bool | None) -> bool:
+    """Which of two conventions the names follow; where there is nothing that either is about, what is stated has no effect."""
+    if any(re.search(on, each) for each in names):
+        return True
+    return bool(stated) and not any(re.search(off, each) for each in names)
 
 
 def stored_rows(checkpoint: Checkpoint) -> int | None:

@@ -158,7 +158,7 @@ def read_parallel(facts: Facts) -> Parallel:
     )
 
 
-def check_stated(stated: ParallelSizes, settings: Settings, where: str) -> None:
+def check_stated(stated: ParallelSizes, settings: Settings, model: Model, where: str) -> None:
     """What the job states about a source must be what the checkpoint is.
 
     Raises JobError with a fact for each field that disagrees.
@@ -176,6 +176,7 @@ def check_stated(stated: ParallelSizes, settings: Settings, where: str) -> None:
         "moe_grouped_gemm": settings.grouped_gemm,
         "moe_tp_extend_ep": parallel.extend_ep,
         "mla_mm_split": settings.mla_mm_split,
+        "mtp_num_layers": model.num_mtp,
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
     faults = [
