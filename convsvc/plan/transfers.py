@@ -9,7 +9,7 @@ from math import inf, prod
 from convsvc.errors import PlanError
 from convsvc.plan.records import Fill, Place, Transfer, View
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
-from convsvc.tensors.cover import Sorted, first_overlap, missing_part, sort_boxes, volume
+from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, sort_boxes, volume
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -115,15 +115,13 @@ def cutting_order(writes: Sequence[View], sizes: tuple[int, ...]) -> tuple[int, 
 
 
 def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[View]) -> str | None:
-    boxes = [(view.starts, view.stops) for view in reads]
-    index: Sorted = sort_boxes(boxes)
+    boxes, wanted = [(view.starts, view.stops) for view in reads], [(view.starts, view.stops) for view in writes]
     twice = first_overlap(boxes)
     if twice:
         return f"{tensor}: the source holds {_shown(tensor, *twice[0])} and {_shown(tensor, *twice[1])}, which overlap"
-    for view in writes:
-        if sum(volume(common) for _, common in index.meeting((view.starts, view.stops))) != view.volume:
-            gap = missing_part((view.starts, view.stops), index)
-            return f"{tensor}: missing {_shown(tensor, *(gap or (view.starts, view.stops)))}"
+    for box, covered in zip(wanted, covered_volumes(wanted, boxes), strict=True):
+        if covered != volume(box):
+            return f"{tensor}: missing {_shown(tensor, *(missing_part(box, sort_boxes(boxes)) or box))}"
     return None
 
 

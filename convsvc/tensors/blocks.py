@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import add, sub
+from operator import add, sub
 
 from convsvc.tensors.declare import Part, Row
 from convsvc.tensors.notation import interval
@@ -40,7 +42,7 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
+        return tuple(map(sub, self.stops, self.starts))
 
     @property
     def volume(self) -> int:
@@ -91,16 +93,26 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
     """
     ranges = [range(*_window(axis, sizes, windows)) for axis in row.looped]
     firsts = [each.start for each in ranges]
+    if not all(ranges):
+        return
+    # The stored tensors of a looped row are alike: one is laid, the others are it, moved along the looped axes.
+    blocks, shape, padding = _concatenate(row.parts, sizes, windows, dict(zip(row.looped, firsts, strict=True)), scope)
+    if row.shape is not None:
+        extent = dict(zip(blocks[0].tensor.axes, blocks[0].shape, strict=True))
+        shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
     for index in product(*ranges):
-        fixed = dict(zip(row.looped, index, strict=True))
         # Names count from 0 within what lies here: a rank's first expert is its expert 0.
-        local = {axis: at - first for (axis, at), first in zip(fixed.items(), firsts, strict=True)}
-        blocks, shape, padding = _concatenate(row.parts, sizes, windows, fixed, scope)
-        if row.shape is not None:
-            extent = dict(zip(blocks[0].tensor.axes, blocks[0].shape, strict=True))
-            shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
+        local = {axis: at - first for axis, at, first in zip(row.looped, index, firsts, strict=True)}
         names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
-        yield Laid(names[0], shape, blocks, padding, tuple(names[1:]), row.optional, row.written)
+        moved = tuple(_moved(block, local) for block in blocks) if any(local.values()) else blocks
+        yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written)
+
+
+def _moved(block: Block, by: Mapping[str, int]) -> Block:
+    """The block of another index of looped axes, which no stored tensor has as an axis: only the box moves."""
+    shifts = [by.get(axis, 0) for axis in block.tensor.axes]
+    starts = tuple(map(add, block.starts, shifts))
+    return Block(block.tensor, starts, tuple(map(add, block.stops, shifts)), block.offset, block.strides)
 
 
 def _window(axis: str, sizes: Mapping[str, int], windows: Mapping[str, Window]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convsvc.tensors.cover import Box, first_overlap, intersect, missing_part, sort_boxes, volume
+from convsvc.tensors.cover import Box, covered_volumes, first_overlap, intersect, missing_part, sort_boxes, volume
 
 SHAPE = (6, 5, 4)
 
@@ -56,3 +56,17 @@ def test_what_is_missing_is_inside_what_is_wanted_and_covered_by_nothing(wanted:
         assert volume(gap) > 0
         assert (marked(gap) * have).sum() == 0
         assert np.array_equal(marked(gap) * marked(wanted), marked(gap))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(boxes(), max_size=6), st.lists(boxes(), max_size=6))
+def test_covered_volumes_count_the_elements_shared_with_each_box(wanted: list[Box], have: list[Box]) -> None:
+    counted = sum((marked(box) for box in have), np.zeros(SHAPE, dtype=int))
+    assert covered_volumes(wanted, have) == [int((marked(box) * counted).sum()) for box in wanted]
+
+
+def test_a_scalar_is_covered_by_a_scalar() -> None:
+    scalar: Box = ((), ())
+    assert covered_volumes([scalar], [scalar]) == [1]
+    assert covered_volumes([scalar], []) == [0]
+    assert first_overlap([scalar]) is None

@@ -11,7 +11,7 @@ from convsvc.dialects.mindspeed_llm.saved_args import write_args
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors, torch_zip
-from convsvc.formats.base import TensorSpec
+from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.parallel import place_layers, ranks
 from convsvc.spec import Options, ParallelSizes
 
@@ -41,7 +41,8 @@ def output(
             continue
         chunk, _, stored = entry.laid.name.partition("/")
         models[entry.file][chunk][stored] = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
-    files = tuple(NewFile(path, "torch_zip", _skeleton(args, tree)) for path, tree in models.items())
+    skeletons = _Skeletons(args)
+    files = tuple(NewFile(path, "torch_zip", skeletons.of(tree)) for path, tree in models.items())
     files += tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs)) for path, specs in beside.items())
     notes = (*_notes(target, model, settings), *(_carried(path, specs) for path, specs in beside.items()))
     return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
@@ -51,8 +52,19 @@ def _carried(path: str, specs: list[TensorSpec]) -> str:
     return f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
 
 
-def _skeleton(args: Any, chunks: dict[str, dict[str, TensorSpec]]) -> Any:
-    return torch_zip.plan_skeleton({"args": args, "checkpoint_version": 3.0, "iteration": ITERATION, **chunks}, archive="model_optim_rng")
+class _Skeletons:
+    """Rank files' skeletons. All ranks of a stage that hold as much have equal files, which are planned once."""
+
+    def __init__(self, args: Any) -> None:
+        self._args = args
+        self._made: dict[tuple[tuple[str, tuple[TensorSpec, ...]], ...], Skeleton] = {}
+
+    def of(self, chunks: dict[str, dict[str, TensorSpec]]) -> Skeleton:
+        key = tuple((chunk, tuple(tensors.values())) for chunk, tensors in chunks.items())
+        if key not in self._made:
+            tree = {"args": self._args, "checkpoint_version": 3.0, "iteration": ITERATION, **chunks}
+            self._made[key] = torch_zip.plan_skeleton(tree, archive="model_optim_rng")
+        return self._made[key]
 
 
 def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[str]:

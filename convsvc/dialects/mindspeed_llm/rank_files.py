@@ -15,7 +15,7 @@ from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
 from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
-from convsvc.tensors.blocks import Window, lay
+from convsvc.tensors.blocks import Laid, Window, lay
 from convsvc.tensors.declare import Row
 
 FILE = "model_optim_rng.pt"
@@ -46,7 +46,8 @@ def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
-    entries = tuple(entry for rank in ranks(settings.parallel) for entry in _rank_entries(model, settings, placement, rank))
+    stages = [_Stage(model, settings, placement, stage) for stage in range(settings.parallel.pp)]
+    entries = tuple(entry for rank in ranks(settings.parallel) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
     return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
 
@@ -73,12 +74,30 @@ def chunk_name(chunk: int | None) -> str:
     return "model" if chunk is None else f"model{chunk}"
 
 
-def _rank_entries(model: Model, settings: Settings, placement: Placement, rank: Rank) -> Iterator[Entry]:
-    file = rank_file(rank, settings)
-    for scope, chunk, prefix in _scopes_of(model, placement, rank.p):
-        for each in rows_of(scope, model, settings):
-            windows = _windows(each, scope, settings, rank)
-            for laid in lay(each, scope.sizes, windows, scope.logical, f"{chunk_name(chunk)}/{prefix}"):
+class _Stage:
+    """The rows of a pipeline stage, and what they are for the windows met so far.
+
+    Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
+    """
+
+    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int) -> None:
+        self._settings = settings
+        self._rows = [
+            (each, scope, f"{chunk_name(chunk)}/{prefix}")
+            for scope, chunk, prefix in _scopes_of(model, placement, stage)
+            for each in rows_of(scope, model, settings)
+        ]
+        self._laid: dict[tuple[int, frozenset[tuple[str, Window]]], tuple[Laid, ...]] = {}
+
+    def entries(self, rank: Rank) -> Iterator[Entry]:
+        """What lies in the file of a rank of this stage."""
+        file = rank_file(rank, self._settings)
+        for number, (each, scope, prefix) in enumerate(self._rows):
+            windows = _windows(each, scope, self._settings, rank)
+            key = number, frozenset(windows.items())
+            if key not in self._laid:
+                self._laid[key] = tuple(lay(each, scope.sizes, windows, scope.logical, prefix))
+            for laid in self._laid[key]:
                 yield Entry(file, laid, scope.logical or scope.kind)
 
 

@@ -1,0 +1,89 @@
+"""Checkpoints of real shapes whose weights are holes: headers are there, tensors take no space and read as zeros."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects import huggingface
+from convsvc.families import find_family
+from convsvc.families.facts import Facts
+from convsvc.families.model import Wanted
+from convsvc.formats import safetensors
+from convsvc.formats.base import TensorSpec
+
+SHARD_BYTES = 5 * 10**9
+
+# From the config.json of deepseek-ai/DeepSeek-V3, without its MTP layer.
+DEEPSEEK_V3: Mapping[str, Any] = {
+    "model_type": "deepseek_v3",
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "num_hidden_layers": 61,
+    "first_k_dense_replace": 3,
+    "moe_layer_freq": 1,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+    "num_nextn_predict_layers": 0,
+    "tie_word_embeddings": False,
+}
+# As moonshotai/Kimi-K2 differs from it: a trillion parameters.
+KIMI_K2: Mapping[str, Any] = {
+    **DEEPSEEK_V3,
+    "model_type": "kimi_k2",
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 384,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 64,
+    "vocab_size": 163840,
+}
+MODELS = {"DeepSeek-V3 671B": DEEPSEEK_V3, "Kimi-K2-like 1T": KIMI_K2}
+
+
+def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
+    """Writes a Hugging Face directory of this configuration in bf16, all weights holes; answers the bytes it pretends to have."""
+    root.mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps(config))
+    facts = Facts(config, "the benchmark")
+    model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
+    specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in huggingface.layout(model)]
+    shards = list(_shards(specs))
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        skeleton = safetensors.plan_skeleton(shard)
+        with open(root / name, "wb") as file:
+            file.write(skeleton.segments[0][1])
+            os.ftruncate(file.fileno(), skeleton.size_bytes)
+        weight_map |= {spec.name: name for spec in shard}
+        total += skeleton.size_bytes
+    (root / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return total
+
+
+def _shards(specs: list[TensorSpec]) -> Iterator[list[TensorSpec]]:
+    shard: list[TensorSpec] = []
+    size = 0
+    for spec in specs:
+        if size and size + spec.size_bytes > SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+        shard.append(spec)
+        size += spec.size_bytes
+    if shard:
+        yield shard
