@@ -58,16 +58,14 @@ class HuggingFaceTarget(Strict):
 class Lora(Strict):
     """Adapters in the source, merged into the weights they belong to."""
 
-    path: str | None = Field(
-        None, description="A second checkpoint with the adapters; without it they lie beside the base weights."
-    )
+    path: str | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
     r: Size
     alpha: Annotated[float, Field(gt=0)]
     target_modules: tuple[str, ...] = ()
 
 
 class MegatronSource(ParallelSizes):
-    """A checkpoint of MindSpeed-LLM, i.e. Megatron-mcore rank files. Everything else is read from its saved args; what is stated must agree."""
+    """A checkpoint of MindSpeed-LLM: Megatron-mcore rank files. Sizes are read from its saved args; what is stated must agree."""
 
     format: Literal["mindspeed-llm"]
     path: str = Field(min_length=1)

@@ -160,6 +160,7 @@ class Claims:
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.result, row.phase = result, ""
+            add_log(session, row, f"succeeded: the target is {row.target_path}")
             advance(session, row, "succeed")
 
     def fail(self, claim: Claim, error: dict[str, Any]) -> None:
@@ -170,15 +171,16 @@ class Claims:
 
     def stop(self, claim: Claim) -> None:
         """The run stopped because a cancel was requested."""
-        self._end(claim, "stop")
+        self._end(claim, "stop", "canceled: what was staged is removed")
 
     def release(self, claim: Claim) -> None:
         """Put the job back in the queue: this executor ends, the job has not."""
-        self._end(claim, "release")
+        self._end(claim, "release", f"{self.name} ends: the job goes back to the queue")
 
-    def _end(self, claim: Claim, event: JobEvent) -> None:
+    def _end(self, claim: Claim, event: JobEvent, message: str) -> None:
         with self._held(claim) as (session, row):
             row.phase = ""
+            add_log(session, row, message, level="warning")
             advance(session, row, event)
 
     @contextmanager

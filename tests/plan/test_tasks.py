@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 from hypothesis import given, settings
@@ -19,9 +20,7 @@ def planned(*shapes: tuple[int, ...]) -> list[PlannedTensor]:
 def plain(name: str, rows: int, columns: int, pieces: int = 1) -> Transfer:
     """A matrix held in `pieces` stored tensors and wanted as one, with a padding row."""
     edges = [rows * at // pieces for at in range(pieces + 1)]
-    reads = tuple(
-        View((a, 0), (b, columns), (columns, 1), (Place(at, 0),)) for at, (a, b) in enumerate(zip(edges, edges[1:], strict=False)) if a < b
-    )
+    reads = tuple(View((a, 0), (b, columns), (columns, 1), (Place(at, 0),)) for at, (a, b) in enumerate(pairwise(edges)) if a < b)
     return Transfer(
         name,
         (rows, columns),

@@ -6,6 +6,7 @@ checkpoint does not tell where it was made.
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -27,11 +28,23 @@ SOMETIMES = (
 )  # fmt: skip
 
 
+# What a training run's own args say of its machine and not of its model.
+OF_A_RUN = re.compile(
+    r"^(rank|world_size|local_rank|data_parallel_size|save|load|.*_(dir|path|prefix|file|url)|data_(path|cache_path)|.*host.*|.*_(addr|port)|"
+    r"wandb_.*|tensorboard_.*|iteration|consumed_.*_samples|skipped_train_samples|seed|exit_.*)$"
+)
+
+
 def write_args(model: Model, settings: Settings, facts: Facts) -> Namespace:
     """The Namespace for a new checkpoint."""
-    args = {name: value for name, value in facts.values.items() if _is_plain(value) and not name.startswith("_") and name not in SOMETIMES}
+    args = {name: value for name, value in facts.values.items() if _is_plain(value) and _is_of_the_model(name, value)}
     args |= _architecture(model, facts) | dict(model.family.megatron) | _layout_args(model, settings)
     return Namespace(**dict(sorted(args.items())))
+
+
+def _is_of_the_model(name: str, value: Any) -> bool:
+    is_path = isinstance(value, str) and value.startswith(("/", "./", "../"))
+    return not (name.startswith("_") or name in SOMETIMES or OF_A_RUN.match(name) or is_path)
 
 
 def _is_plain(value: Any) -> bool:

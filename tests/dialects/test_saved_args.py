@@ -1,0 +1,55 @@
+"""What a new checkpoint's args say: the model and its own layout, nothing of the machine a source was trained on."""
+
+from __future__ import annotations
+
+from convsvc.dialects.mindspeed_llm.rank_files import Settings
+from convsvc.dialects.mindspeed_llm.saved_args import read_parallel, write_args
+from convsvc.families import FAMILIES, Facts
+from convsvc.parallel import Parallel
+
+CONFIG = {
+    "num_hidden_layers": 6,
+    "hidden_size": 64,
+    "vocab_size": 128,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "intermediate_size": 96,
+    "rope_scaling": {"type": "linear", "factor": 2.0},
+}
+RUN = {
+    "save": "/shared/run",
+    "load": "/shared/old",
+    "data_path": ["/data/a"],
+    "wandb_project": "p",
+    "rank": 3,
+    "world_size": 8,
+    "log_file": "x",
+}
+
+
+def args_of(config: dict[str, object], parallel: Parallel) -> dict[str, object]:
+    facts = Facts(config, "test")
+    return vars(write_args(FAMILIES["llama2"].build(facts), Settings(parallel, 128), facts))
+
+
+def test_nothing_of_a_training_run_is_handed_on() -> None:
+    args = args_of({**CONFIG, **RUN}, Parallel())
+    assert not set(RUN) & set(args)
+    assert not [value for value in args.values() if isinstance(value, str) and value.startswith("/")]
+
+
+def test_the_configuration_is_there_under_both_names() -> None:
+    args = args_of(CONFIG, Parallel())
+    assert (args["num_key_value_heads"], args["num_query_groups"], args["group_query_attention"]) == (4, 4, True)
+    assert args["rope_scaling"] == CONFIG["rope_scaling"]
+
+
+def test_a_layout_is_read_back_as_it_was_written() -> None:
+    parallel = Parallel(tp=2, pp=2, etp=2, noop=(0, 7), dualpipev=True)
+    assert read_parallel(Facts(args_of(CONFIG, parallel), "test")) == parallel
+
+
+def test_a_sources_layout_is_not_handed_on() -> None:
+    first = args_of(CONFIG, Parallel(pp=2, noop=(0, 7), dualpipev=True))
+    again = args_of(first, Parallel(tp=2, etp=2))
+    assert read_parallel(Facts(again, "test")) == Parallel(tp=2, etp=2)
