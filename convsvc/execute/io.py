@@ -1,7 +1,6 @@
-"""Positioned reads and writes on planned files, through a bounded number of open files.
+"""Positioned reads and writes on planned files: large ones around the page cache, the rest through it.
 
-Relative paths lie under a directory file descriptor: when the staging directory is removed and made anew, a late worker's
-descriptor still means the old one, and its opens fail instead of touching the new one's files.
+Where a file system has no direct I/O everything goes through the page cache, which is asked to let go of it again.
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from convsvc.errors import StorageError
+from convsvc.execute.direct import LEAST_BYTES, DirectFiles
 from convsvc.execute.faults import source_changed, storage_error
+from convsvc.execute.open_files import OpenFiles
 from convsvc.plan.records import PlannedFile
 
-MOST_OPEN = 128
 # Writing back starts after this many bytes of a file, so that syncing at the end finds little left to do.
 WRITE_BACK_BYTES = 32 << 20
 SYNC_FILE_RANGE_WRITE = 2
@@ -24,41 +23,12 @@ SYNC_FILE_RANGE_WRITE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class OpenFiles:
-    """File descriptors of planned files, by number; the least recently used are closed."""
-
-    def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int) -> None:
-        self.files = files
-        self._directory = directory
-        self._flags = flags | os.O_CLOEXEC
-        self._open: OrderedDict[int, int] = OrderedDict()
-        self.used: set[int] = set()
-
-    def descriptor(self, number: int) -> tuple[int, bool]:
-        """An open file descriptor, and whether it was opened just now. Raises OSError."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number], False
-        while len(self._open) >= MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        descriptor = os.open(self.files[number].path, self._flags, dir_fd=self._directory)
-        self._open[number] = descriptor
-        self.used.add(number)
-        return descriptor, True
-
-    def stat(self, number: int) -> os.stat_result:
-        return os.stat(self.files[number].path, dir_fd=self._directory)
-
-    def close(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
-
-
 class Reader:
     """Reads ranges of planned source files, with positioned reads; never maps a file. Used by one thread at a time."""
 
     def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
         self._files = OpenFiles(files, directory, os.O_RDONLY)
+        self._direct = DirectFiles(files, directory, os.O_RDONLY)
         self.bytes_read = 0
 
     def read_into(self, file: int, file_offset: int, target: memoryview) -> None:
@@ -71,12 +41,14 @@ class Reader:
             descriptor, fresh = self._files.descriptor(file)
             if fresh:
                 self._check(file, os.fstat(descriptor))
-            done = 0
+            direct = done = self._direct.read(file, file_offset, target)
             while done < len(target):
                 got = os.preadv(descriptor, [target[done:]], file_offset + done)
                 if got == 0:
                     raise source_changed(path, f"{self._files.files[file].size_bytes} bytes", f"ends at byte {file_offset + done}")
                 done += got
+            if done - direct >= LEAST_BYTES:
+                os.posix_fadvise(descriptor, file_offset + direct, done - direct, os.POSIX_FADV_DONTNEED)
         except FileNotFoundError:
             raise source_changed(path, "a file", "nothing") from None
         except OSError as error:
@@ -93,6 +65,7 @@ class Reader:
 
     def close(self) -> None:
         self._files.close()
+        self._direct.close()
 
     def _check(self, file: int, found: os.stat_result) -> None:
         planned = self._files.files[file]
@@ -103,10 +76,11 @@ class Reader:
 
 
 class Writer:
-    """Writes ranges of target files that exist already."""
+    """Writes ranges of target files that exist already. Used by one thread at a time."""
 
     def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
         self._files = OpenFiles(files, directory, os.O_WRONLY)
+        self._direct = DirectFiles(files, directory, os.O_WRONLY)
         self._unsynced: dict[int, int] = {}
         self.bytes_written = 0
 
@@ -114,10 +88,12 @@ class Writer:
         """Writes all of `source` from `file_offset` on. Raises NoSpace or StorageError."""
         try:
             descriptor, _ = self._files.descriptor(file)
-            done = 0
-            while done < len(source):
-                done += os.pwritev(descriptor, [source[done:]], file_offset + done)
-            self._write_back(file, descriptor, len(source))
+            direct = self._direct.write(file, file_offset, source)
+            for part in (range(direct.start), range(direct.stop, len(source))):
+                done = part.start
+                while done < part.stop:
+                    done += os.pwritev(descriptor, [source[done : part.stop]], file_offset + done)
+            self._write_back(file, descriptor, len(source) - len(direct))
         except OSError as error:
             raise storage_error(error, self._files.files[file].path, "writing") from error
         self.bytes_written += len(source)
@@ -134,12 +110,15 @@ class Writer:
 
     def close(self) -> None:
         self._files.close()
+        self._direct.close()
 
     def _write_back(self, file: int, descriptor: int, count: int) -> None:
         self._unsynced[file] = self._unsynced.get(file, 0) + count
         if self._unsynced[file] >= WRITE_BACK_BYTES:
             self._unsynced[file] = 0
             start_write_back(descriptor)
+            # Drops what is on the disk by now, so that the cache holds little of what nobody will read.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def start_write_back(descriptor: int) -> None:

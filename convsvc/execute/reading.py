@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convsvc.execute.decoding import Decoding, lay_decoding
+from convsvc.execute.direct import agreeing
 from convsvc.execute.regions import Range, lay_out
 from convsvc.plan.records import PlannedTensor, View
 from convsvc.tensors.dtypes import size_of
@@ -57,6 +58,7 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
     for tensor, members in _by_tensor(views).items():
         stored = tensors[tensor]
         part = lay_out([views[number] for number in members], size_of(stored.dtype), READ_SLACK)
+        start = _agreeing(stored, part.ranges[0], start)
         reads += [_read(stored, each, start) for each in part.ranges]
         itemsize = size_of(stored.value_dtype)
         for number, spot in zip(members, part.spots, strict=True):
@@ -78,6 +80,12 @@ def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
     itemsize, room = size_of(stored.dtype), size_of(stored.value_dtype)
     at = start + each.at * room + each.count * (room - itemsize)
     return Read(stored.file, stored.file_offset + each.start * itemsize, each.count * itemsize, at)
+
+
+def _agreeing(stored: PlannedTensor, first: Range, start: int) -> int:
+    """Where the part is put, so that its first range can be read around the page cache."""
+    read = _read(stored, first, start)
+    return start + agreeing(read.start, read.file_offset, read.size_bytes, size_of(stored.value_dtype)) - read.start
 
 
 def _aligned(count: int) -> int:

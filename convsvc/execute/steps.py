@@ -13,10 +13,11 @@ from itertools import groupby
 from math import prod
 
 from convsvc.execute.decoding import Decoding
+from convsvc.execute.direct import agreeing
 from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halve
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, Merge, compile_merge
 from convsvc.execute.reading import ALIGNMENT, BufferSpot, Read, Reading, lay_reads
-from convsvc.execute.regions import lay_out
+from convsvc.execute.regions import Range, lay_out
 from convsvc.execute.shaping import tile_shape
 from convsvc.execute.strides import merge_axes, shift
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
@@ -181,6 +182,7 @@ def _lay_writes(wanted: list[View], held: _Held, target: Sequence[PlannedTensor]
         dtype = target[group[0].places[0].tensor].dtype
         itemsize = size_of(dtype)
         part = lay_out(group, itemsize, slack=1.0)
+        before, output = output, _agreeing(target[group[0].places[0].tensor], part.ranges[0], output)
         made = [
             copy
             for view, spot in zip(group, part.spots, strict=True)
@@ -188,11 +190,17 @@ def _lay_writes(wanted: list[View], held: _Held, target: Sequence[PlannedTensor]
         ]
         if len(part.ranges) == 1 and _go_direct(made, held.reading):
             writes += [_direct(copy, group[0], part.ranges[0].start, output) for copy in made]
+            output = before
             continue
         writes += [_write(group[0], itemsize, r.start * itemsize, output + r.at * itemsize, r.count * itemsize) for r in part.ranges]
         copies += made
         output += -(-part.count * itemsize // ALIGNMENT) * ALIGNMENT
     return tuple(copies), tuple(writes), output
+
+
+def _agreeing(tensor: PlannedTensor, first: Range, output: int) -> int:
+    itemsize = size_of(tensor.dtype)
+    return agreeing(output, tensor.file_offset + first.start * itemsize, first.count * itemsize, itemsize)
 
 
 def _same_places(views: list[View]) -> list[list[View]]:

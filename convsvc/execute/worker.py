@@ -23,9 +23,8 @@ from convsvc.execute.verifying import verify_regions
 from convsvc.formats.crc import crc32, crc32_zeros
 from convsvc.tensors.dtypes import size_of
 
-# Bytes of buffers a step, input and output together; the next step's input is read meanwhile, into as much again. With the
-# interpreter and numpy a worker measures 130 to 190 MiB, of the 512 MiB that the design grants it.
-DEFAULT_BUDGET = 64 << 20
+# Bytes of buffers a step, input and output together; SLOTS steps are under way at once.
+DEFAULT_BUDGET = 48 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""A bounded number of open files.
+
+Relative paths lie under a directory file descriptor: when the staging directory is removed and made anew, a late worker's
+descriptor still means the old one, and its opens fail instead of touching the new one's files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from convsvc.plan.records import PlannedFile
+
+MOST_OPEN = 128
+
+
+class OpenFiles:
+    """File descriptors of planned files, by number; the least recently used are closed."""
+
+    def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int) -> None:
+        self.files = files
+        self._directory = directory
+        self._flags = flags | os.O_CLOEXEC
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self.used: set[int] = set()
+
+    def descriptor(self, number: int) -> tuple[int, bool]:
+        """An open file descriptor, and whether it was opened just now. Raises OSError."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number], False
+        while len(self._open) >= MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        descriptor = os.open(self.files[number].path, self._flags, dir_fd=self._directory)
+        self._open[number] = descriptor
+        self.used.add(number)
+        return descriptor, True
+
+    def stat(self, number: int) -> os.stat_result:
+        return os.stat(self.files[number].path, dir_fd=self._directory)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
