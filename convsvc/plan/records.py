@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from operator import sub
 from typing import Any
 
 
@@ -37,7 +38,7 @@ class View:
 
     @property
     def volume(self) -> int:
-        return prod(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
+        return prod(map(sub, self.stops, self.starts))
 
     def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
         """The part of the view inside a box of the logical tensor; None where they do not meet. Strides stay, offsets move."""

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-from convsvc.plan.records import PlannedTensor, Task, Transfer, View
+from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View
 from convsvc.tensors.dtypes import size_of
 
 # A task is long enough that starting it costs nothing, and short enough that losing it, or waiting for the last one, costs little.
 MOST_BYTES = 1 << 30
 FEW_BYTES = 64 << 20
+# An axis rarely divides evenly: a piece this much larger than MOST_BYTES is not cut again, as its halves would be no better.
+TOLERANCE = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A transfer, or a part of one, with the bytes it reads and writes: they are counted once."""
+
+    transfer: Transfer
+    read: int
+    written: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.read + self.written
 
 
 def cut_tasks(
@@ -21,25 +38,25 @@ def cut_tasks(
     `transfers` come with their unit (layer); a unit's transfers stay together where they fit.
     """
     tasks: list[Task] = []
-    batch: list[Transfer] = []
+    batch: list[_Piece] = []
     names: list[str] = []
     size = 0
 
     def close() -> None:
         nonlocal batch, names, size
         if batch:
-            tasks.append(_task(len(tasks), names, batch, sources, targets))
+            tasks.append(_task(len(tasks), names, batch))
         batch, names, size = [], [], 0
 
-    for unit, pieces in _by_unit(transfers, sources, targets):
-        whole = sum(each for _, each in pieces)
-        if size and size + whole > MOST_BYTES:
+    for unit, members in groupby(transfers, key=lambda each: each[0]):
+        pieces = [piece for _, transfer in members for piece in _cut_down(transfer, transfer.order, sources, targets)]
+        if size and size + sum(piece.size_bytes for piece in pieces) > MOST_BYTES:
             close()
-        for piece, piece_bytes in pieces:
-            if size and size + piece_bytes > MOST_BYTES:
+        for piece in pieces:
+            if size and size + piece.size_bytes > MOST_BYTES:
                 close()
             batch.append(piece)
-            size += piece_bytes
+            size += piece.size_bytes
             if not names or names[-1] != unit:
                 names.append(unit)
         if size >= FEW_BYTES:
@@ -50,17 +67,18 @@ def cut_tasks(
 
 def transfer_bytes(transfer: Transfer, sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]) -> tuple[int, int]:
     """(bytes read, bytes written), replicas and padding included."""
-    read = sum(view.volume * size_of(sources[view.places[0].tensor].dtype) for view in transfer.reads)
-    written = sum(view.volume * size_of(targets[place.tensor].dtype) for view in transfer.writes for place in view.places)
-    filled = sum(fill.count * size_of(targets[fill.tensor].dtype) for fill in transfer.fills)
     operands = transfer.transform.operands if transfer.transform else ()
+    read = sum(view.volume * size_of(sources[view.places[0].tensor].dtype) for view in transfer.reads)
     read += sum(view.volume * size_of(sources[view.places[0].tensor].dtype) for operand in operands for view in operand.views)
+    written = sum(view.volume * sum([size_of(targets[place.tensor].dtype) for place in view.places]) for view in transfer.writes)
+    filled = sum(fill.count * size_of(targets[fill.tensor].dtype) for fill in transfer.fills)
     return read, written + filled
 
 
-def cut_transfer(transfer: Transfer, parts: int) -> list[Transfer]:
-    """The transfer in up to `parts` pieces along its outermost axis."""
-    axis = next((axis for axis in transfer.order if transfer.sizes[axis] > 1), 0)
+def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> list[Transfer]:
+    """The transfer in up to `parts` pieces along an axis, or along its outermost."""
+    if axis is None:
+        axis = next((axis for axis in transfer.order if transfer.sizes[axis] > 1), 0)
     size = transfer.sizes[axis] if transfer.sizes else 1
     parts = min(parts, size)
     if parts <= 1:
@@ -74,48 +92,45 @@ def cut_transfer(transfer: Transfer, parts: int) -> list[Transfer]:
     return [piece for piece in pieces if piece.writes or piece.fills]
 
 
+def _cut_down(
+    transfer: Transfer, axes: Sequence[int], sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]
+) -> Iterator[_Piece]:
+    """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short."""
+    piece = _Piece(transfer, *transfer_bytes(transfer, sources, targets))
+    if piece.size_bytes <= MOST_BYTES * TOLERANCE or not axes:
+        yield piece
+        return
+    for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0]):
+        yield from _cut_down(part, axes[1:], sources, targets)
+
+
 def _split(views: Sequence[View], axis: int, edges: Sequence[int]) -> list[list[View]]:
     """The views' parts between neighbouring edges along an axis; every view is looked at once for each part it meets."""
-    from bisect import bisect_right
-
     parts: list[list[View]] = [[] for _ in range(len(edges) - 1)]
     for view in views:
         at = bisect_right(edges, view.starts[axis]) - 1
         while at < len(parts) and edges[at] < view.stops[axis]:
-            starts = (*view.starts[:axis], max(view.starts[axis], edges[at]), *view.starts[axis + 1 :])
-            stops = (*view.stops[:axis], min(view.stops[axis], edges[at + 1]), *view.stops[axis + 1 :])
-            piece = view if (starts, stops) == (view.starts, view.stops) else view.restricted(starts, stops)
-            if piece is not None:
-                parts[at].append(piece)
+            parts[at].append(_between(view, axis, edges[at], edges[at + 1]))
             at += 1
     return parts
 
 
-def _by_unit(
-    transfers: Iterable[tuple[str, Transfer]], sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]
-) -> Iterator[tuple[str, list[tuple[Transfer, int]]]]:
-    unit: str | None = None
-    pieces: list[tuple[Transfer, int]] = []
-    for name, transfer in transfers:
-        if unit is not None and name != unit:
-            yield unit, pieces
-            pieces = []
-        unit = name
-        size = sum(transfer_bytes(transfer, sources, targets))
-        cut = cut_transfer(transfer, -(-size // MOST_BYTES)) if size > MOST_BYTES else [transfer]
-        pieces += [(piece, sum(transfer_bytes(piece, sources, targets))) for piece in cut]
-    if unit is not None:
-        yield unit, pieces
+def _between(view: View, axis: int, start: int, stop: int) -> View:
+    """The part of a view between two coordinates of one axis, which it must meet."""
+    first, last = max(view.starts[axis], start), min(view.stops[axis], stop)
+    if (first, last) == (view.starts[axis], view.stops[axis]):
+        return view
+    shift = (first - view.starts[axis]) * view.strides[axis]
+    return View(
+        (*view.starts[:axis], first, *view.starts[axis + 1 :]),
+        (*view.stops[:axis], last, *view.stops[axis + 1 :]),
+        view.strides,
+        tuple([Place(place.tensor, place.offset + shift) for place in view.places]) if shift else view.places,
+    )
 
 
-def _task(
-    number: int,
-    units: Sequence[str],
-    transfers: Sequence[Transfer],
-    sources: Sequence[PlannedTensor],
-    targets: Sequence[PlannedTensor],
-) -> Task:
-    sizes = [transfer_bytes(each, sources, targets) for each in transfers]
+def _task(number: int, units: Sequence[str], pieces: Sequence[_Piece]) -> Task:
     first, last = units[0].rstrip("."), units[-1].rstrip(".")
     name = first if first == last else f"{first} to {last}"
-    return Task(number, name, tuple(transfers), sum(read for read, _ in sizes), sum(written for _, written in sizes))
+    transfers = tuple(piece.transfer for piece in pieces)
+    return Task(number, name, transfers, sum(piece.read for piece in pieces), sum(piece.written for piece in pieces))

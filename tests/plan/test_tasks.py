@@ -64,6 +64,21 @@ def test_small_layers_share_a_task_and_a_huge_tensor_has_several() -> None:
     assert max(task.bytes_in for task in huge) < 1.1 * min(task.bytes_in for task in huge)
 
 
+def test_a_tensor_whose_outermost_axis_is_short_is_cut_along_the_next() -> None:
+    rows, columns = 1 << 14, 1 << 12
+    shape = (2, rows, columns)  # gate and up: 256 MiB, on 64 ranks
+    read = View((0, 0, 0), shape, (rows * columns, columns, 1), (Place(0, 0),))
+    written = View((0, 0, 0), shape, (rows * columns, columns, 1), tuple(Place(at, 0) for at in range(64)))
+    tasks = cutting.cut_tasks(
+        [("decoder.layers.0.", Transfer("fc1", shape, (0, 1, 2), (read,), (written,)))], planned(shape), planned(*[shape] * 64)
+    )
+    sizes = sorted(task.bytes_in + task.bytes_out for task in tasks)
+    assert sizes[-1] <= cutting.TOLERANCE * cutting.MOST_BYTES
+    assert sizes[-1] <= 1.5 * sizes[len(sizes) // 2]
+    assert sum(task.bytes_out for task in tasks) == 64 * 2 * prod(shape)
+    assert sum(view.volume for task in tasks for transfer in task.transfers for view in transfer.writes) == prod(shape)
+
+
 def test_the_way_back_reads_what_was_written_and_compares_no_more_than_that() -> None:
     forth = Transfer(
         "w",
