@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from operator import add, sub
-from operator import add, sub
 
 from convsvc.tensors.declare import Part, Row
 from convsvc.tensors.notation import interval
