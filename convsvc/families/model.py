@@ -187,6 +187,8 @@ class Family:
         num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
         if num_mtp and self.mtp is None:
             raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
+        if 0 < available < num_mtp:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; the model has {available}", do=f"use at most {available}")
         tied = facts.tied(self.tied_by_default)
         sizes: dict[str, int] = {"hidden": facts.number("hidden"), "vocab": wanted.vocab or facts.number("vocab")}
         for find in self.sizes:

@@ -84,6 +84,15 @@ def test_an_mtp_layers_own_embedding_and_head_are_carried_where_training_has_no_
     assert torch.equal(last["embedding.word_embeddings.weight"], tensors["model.layers.4.embed_tokens.weight"])
 
 
+@pytest.mark.parametrize("family", ["longcat", "deepseek2"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_transformer_engines_names_come_back_with_nothing_stated(family: str, grouped: bool, tmp_path: Path) -> None:
+    tensors = write_model(family, tmp_path / "hf")
+    layout = {"transformer_impl": "transformer_engine", "moe_grouped_gemm": grouped}
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", **layout)
+    assert not differences(tensors, to_huggingface(tmp_path / "mg", tmp_path / "back"))
+
+
 def test_a_head_that_is_carried_no_more_comes_back_as_the_models(tmp_path: Path) -> None:
     tensors = write_model("deepseek3", tmp_path / "hf")
     to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", mtp_num_layers=2, pipeline_parallel_size=2)

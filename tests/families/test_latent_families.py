@@ -37,7 +37,7 @@ def test_a_configuration_shows_exactly_its_own_family(family: str) -> None:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_missing_rank_is_named(family: str) -> None:
-    with pytest.raises(SourceError, match="config.json does not say kv_lora_rank"):
+    with pytest.raises(SourceError, match="does not say kv_lora_rank"):
         build(family, kv_lora_rank=None)
 
 
@@ -102,6 +102,11 @@ def test_longcat_counts_double_layers_whatever_num_hidden_layers_says() -> None:
 def test_longcat_has_no_mtp_layer_to_convert() -> None:
     with pytest.raises(SourceError, match="longcat has no MTP layers"):
         build("longcat", Wanted(num_mtp=1))
+
+
+def test_more_mtp_layers_than_there_are_cannot_be_asked_for() -> None:
+    with pytest.raises(SourceError, match="mtp_num_layers is 3; the model has 2"):
+        build("deepseek3", Wanted(num_mtp=3))
 
 
 def indexed(model: Model) -> list[bool]:

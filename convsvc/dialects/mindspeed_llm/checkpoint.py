@@ -23,6 +23,7 @@ from convsvc.parallel import ranks
 from convsvc.spec import MegatronSource
 
 TRACKER = "latest_checkpointed_iteration.txt"
+TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "expert_model_parallel_size", "num_layers")
 
 
@@ -89,7 +90,9 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         parallel,
         padded_vocab=_stored_vocab(checkpoint, parallel.tp) or model.sizes["vocab"],
         grouped_gemm=_seen(names, r"\.experts\.(weight1|linear_fc1\.weight\d+)$", r"\.local_experts\.", source.moe_grouped_gemm),
-        transformer_engine=any(each.endswith("linear_qkv.layer_norm_weight") for each in names),
+        transformer_engine=_seen(
+            names, TE_NAMES, r"\.self_attention\.linear_qkv\.weight$", source.transformer_impl == "transformer_engine"
+        ),
         mla_mm_split=_seen(names, r"\.self_attention\.linear_qk_nope\.", r"\.self_attention\.linear_kv_up_proj\.", source.mla_mm_split),
         folder=checkpoint.settings,
     )
