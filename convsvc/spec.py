@@ -53,6 +53,7 @@ class HuggingFaceTarget(Strict):
     format: Literal["huggingface"]
     path: str = Field(min_length=1)
     config_dir: str | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
+    adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
 
 
 class Lora(Strict):

@@ -132,7 +132,7 @@ def _source_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
     if args.save_model_type == "hf":
-        return _given({"config_dir": args.hf_cfg_dir})
+        return _given({"config_dir": args.hf_cfg_dir, "adapter_only": args.save_lora_to_hf or None})
     sizes = {
         "tensor_parallel_size": args.target_tensor_parallel_size or 1,
         "pipeline_parallel_size": args.target_pipeline_parallel_size or 1,
@@ -161,9 +161,10 @@ def _lora(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _refuse_foreign_flags(args: argparse.Namespace) -> None:
-    if args.save_lora_to_hf:
-        also = " (and never together with --moe-grouped-gemm)" if args.moe_grouped_gemm else ""
-        raise JobError(f"--save-lora-to-hf is not supported{also}", do="leave it out to have the adapters merged into the weights")
+    if args.save_lora_to_hf and args.moe_grouped_gemm:
+        raise JobError("--save-lora-to-hf and --moe-grouped-gemm cannot go together", do="leave out one: grouped experts have no adapters")
+    if args.save_lora_to_hf and (args.save_model_type != "hf" or args.lora_r is None or args.lora_alpha is None):
+        raise JobError("--save-lora-to-hf needs --save-model-type hf, --lora-r and --lora-alpha")
     if args.load_model_type == "hf" and (args.lora_load or args.lora_r or args.lora_alpha or args.lora_target_modules):
         raise JobError("LoRA flags need --load-model-type mg: adapters are merged from mcore checkpoints")
     if args.save_model_type == "mg" and args.hf_cfg_dir:
@@ -254,7 +255,7 @@ def _add_lora(parser: argparse.ArgumentParser) -> None:
     add("--lora-r", type=_size, metavar="N")
     add("--lora-alpha", type=float, metavar="N")
     add("--lora-target-modules", nargs="+", default=[], metavar="NAME")
-    add("--save-lora-to-hf", action="store_true")
+    add("--save-lora-to-hf", action="store_true", help="write the adapters for PEFT instead of merging them (to hf)")
 
 
 def _add_mamba(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convsvc.dialects import DIALECTS
@@ -15,13 +15,14 @@ from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
+from convsvc.plan.lora_export import AdapterWriter, export_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import join_scales, plan_sources
 from convsvc.plan.records import PlannedFile, PlannedTensor
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
-from convsvc.spec import Job, Options, dump_job, parse_job
+from convsvc.spec import HuggingFaceTarget, Job, Options, dump_job, parse_job
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -44,7 +45,11 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     absent, missed = find_absent(entries, located, model)
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
-    return _assemble(job, model.without(absent), Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes, *missed)), writer)
+    source = Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes, *missed))
+    if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
+        exporter, sides = export_adapters(writer, located, adapters, getattr(job.source, "lora", None))
+        return _assemble(job, model, replace(source, located=sides, adapters=None), exporter)
+    return _assemble(job, model.without(absent), source, writer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
     return None
 
 
-def _assemble(job: Job, model: Model, source: Source, writer: Dialect) -> Plan:
+def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter) -> Plan:
     weights, checkpoint = source.located, source.checkpoint
     located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
     sources = plan_sources(located)

@@ -109,6 +109,12 @@ def test_lora_flags_describe_the_adapters_of_the_source() -> None:
     assert parse_job(job).source.format == "mindspeed-llm"
 
 
+def test_adapters_are_exported_instead_of_merged() -> None:
+    job = job_of([*BACK, "--save-lora-to-hf", "--lora-r", "4", "--lora-alpha", "8"])
+    assert job["target"]["adapter_only"] is True
+    assert parse_job(job).target.format == "huggingface"
+
+
 def test_mamba2_states_the_sizes_its_checkpoints_do_not_hold() -> None:
     back = [*BACK[:-1], "mamba2", "--input-tp-rank", "2", "--input-pp-rank", "1", "--num-layers", "12", "--hidden-size", "64"]
     job = job_of(back)
@@ -141,6 +147,8 @@ def test_there_are_26_model_types() -> None:
         (["--save-dir", "/out"], "--load-dir"),
         ([*BACK, "--lora-load", "/lora"], "--lora-r and --lora-alpha"),
         ([*BACK, "--save-lora-to-hf", "--moe-grouped-gemm", "--lora-r", "4", "--lora-alpha", "8"], "--moe-grouped-gemm"),
+        ([*BACK, "--save-lora-to-hf", "--lora-r", "4"], "--save-lora-to-hf needs"),
+        ([*THERE, "--save-lora-to-hf"], "--save-lora-to-hf needs"),
         ([*BACK, "--hf-cfg-dir", "/nonexistent"], "/nonexistent"),
     ],
 )
