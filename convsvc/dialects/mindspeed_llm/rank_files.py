@@ -26,6 +26,7 @@ AXES = {
     "expert_ffn": "moe_intermediate_size",
     "shared_ffn": "the shared experts' intermediate size",
     "head": "num_attention_heads",
+    "key_head": "linear_num_key_heads",
     "vocab": "the vocabulary",
 }
 

@@ -24,11 +24,14 @@ from convsvc.dialects.mindspeed_llm.tables.feed_forward import (
     TE_GROUPED_EXPERTS,
 )
 from convsvc.dialects.mindspeed_llm.tables.mla import INDEXERS, MLA, MLA_UP, MLA_UP_SPLIT
+from convsvc.dialects.mindspeed_llm.tables.linear_attention import LINEAR_ATTENTION
 from convsvc.dialects.mindspeed_llm.tables.sublayers import SUBLAYERS, ZERO_EXPERT_ROUTERS
 from convsvc.tensors.declare import Row
 
 # A layer's rows, whatever the family: those apply whose logical tensors it has.
-LAYER: tuple[Row, ...] = NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS + MLA + INDEXERS + SUBLAYERS + ZERO_EXPERT_ROUTERS
+LAYER: tuple[Row, ...] = (
+    NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS + MLA + INDEXERS + SUBLAYERS + ZERO_EXPERT_ROUTERS + LINEAR_ATTENTION
+)
 
 __all__ = [
     "FINAL_NORMS",
