@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.families import llama2
-from convsvc.families.blocks.embeddings import FINAL_NORM_BIAS_ROWS, FINAL_NORM_ROWS, OUTPUT_BIAS_ROWS, OUTPUT_ROWS
+from convsvc.families.blocks.embeddings import FINAL_NORM_BIAS_ROWS, FINAL_NORM_ROWS, OUTPUT_BIAS_ROWS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
 from convsvc.families.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
 from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, sparse_sizes
 from convsvc.families.blocks.norms import NORM_BIASES, NORMS
@@ -30,5 +30,6 @@ FAMILY = replace(
     sizes=(gqa_sizes, sparse_sizes),
     final_norm=FINAL_NORM_ROWS + FINAL_NORM_BIAS_ROWS,
     output=OUTPUT_ROWS + OUTPUT_BIAS_ROWS,
+    tied_output=TIED_OUTPUT_ROWS + OUTPUT_BIAS_ROWS,
     megatron={"normalization": "LayerNorm", "add_qkv_bias": True, "add_output_layer_bias": True},
 )

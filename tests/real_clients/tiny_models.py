@@ -1,4 +1,4 @@
-"""Small random models of the four families, as transformers builds, saves and runs them."""
+"""Small random models of the families that transformers knows, as transformers builds, saves and runs them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ SIZES = {
     "vocab_size": 64,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
+GLM = {
+    "head_dim": 12,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "attention_bias": True,
+}
+MINIMAX = {"num_local_experts": 4, "num_experts_per_tok": 2, "bos_token_id": 1, "eos_token_id": 2}
+GROUPED = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
 TOKENS = torch.tensor([[1, 5, 63, 17, 2, 40, 8]])
 
 
@@ -41,6 +51,20 @@ MODELS = (
     ),
     Tiny(
         "qwen3", "Qwen3Config", {"head_dim": 12}, {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "schedules_method": "dualpipev"}
+    ),
+    Tiny("magistral", "MistralConfig", {"head_dim": 12}),
+    Tiny("seed-oss", "SeedOssConfig", {"head_dim": 12, "attention_bias": True, "attention_out_bias": True, "mlp_bias": True}),
+    Tiny("gemma2", "Gemma2Config", {"head_dim": 12}),
+    Tiny("phi3.5", "Phi3Config", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    Tiny("qwen2-moe", "Qwen2MoeConfig", {**EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [1]}, GROUPED),
+    Tiny("glm45", "Glm4MoeConfig", {**GLM, "use_qk_norm": True}, GROUPED),
+    Tiny("glm45-air", "Glm4MoeConfig", GLM, {"tensor_parallel_size": 2, "expert_parallel_size": 2}),
+    Tiny("minimax_m2", "MiniMaxM2Config", {"head_dim": 12, **MINIMAX}, GROUPED),
+    Tiny(
+        "phi3.5-moe",
+        "PhimoeConfig",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
+        GROUPED,
     ),
     Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS}, {"pipeline_parallel_size": 2, "expert_parallel_size": 2}),
     Tiny(
@@ -81,6 +105,9 @@ def load(directory: Path) -> tuple[Any, dict[str, Any]]:
     """(model, transformers' own account of what it found)."""
     library = transformers()
     model, info = foreign(library.AutoModelForCausalLM.from_pretrained, directory, dtype="auto", output_loading_info=True)
+    # In memory of its own: a product in float32 may differ in the last bit with the place a weight has in its file.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     return model.eval(), info
 
 

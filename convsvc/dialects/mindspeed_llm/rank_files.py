@@ -153,8 +153,8 @@ def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
     if scope.kind == "output":
         norms = tables.FINAL_NORMS_AFTER_MTP if model.num_mtp else tables.FINAL_NORMS
         if model.tied:
-            return norms + (tables.TIED_OUTPUTS if settings.parallel.pp > 1 else ())
-        return norms + tables.OUTPUTS
+            return norms + tables.OUTPUT_BIASES + (tables.TIED_OUTPUTS if settings.parallel.pp > 1 else ())
+        return norms + tables.OUTPUTS + tables.OUTPUT_BIASES
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.MTP_LAYER)
     if scope.kind == "last_embedding":

@@ -12,6 +12,7 @@ from convsvc.dialects.mindspeed_llm.tables.ends import (
     FIRST,
     LAST_EMBEDDINGS,
     MTP_LAYER,
+    OUTPUT_BIASES,
     OUTPUTS,
     TIED_OUTPUTS,
 )
@@ -23,8 +24,8 @@ from convsvc.dialects.mindspeed_llm.tables.feed_forward import (
     SHARED_EXPERTS,
     TE_GROUPED_EXPERTS,
 )
-from convsvc.dialects.mindspeed_llm.tables.mla import INDEXERS, MLA, MLA_UP, MLA_UP_SPLIT
 from convsvc.dialects.mindspeed_llm.tables.linear_attention import LINEAR_ATTENTION
+from convsvc.dialects.mindspeed_llm.tables.mla import INDEXERS, MLA, MLA_UP, MLA_UP_SPLIT
 from convsvc.dialects.mindspeed_llm.tables.sublayers import SUBLAYERS, ZERO_EXPERT_ROUTERS
 from convsvc.tensors.declare import Row
 
@@ -44,6 +45,7 @@ __all__ = [
     "MLA_UP_SPLIT",
     "MTP_LAYER",
     "OUTPUTS",
+    "OUTPUT_BIASES",
     "SEQUENTIAL_EXPERTS",
     "TE_FUSED_DENSE_NORMS",
     "TE_FUSED_NORMS",

@@ -16,10 +16,9 @@ FINAL_NORMS_AFTER_MTP = (
     row("final_layernorm.weight", FINAL_NORM,      "hidden"),
     row("final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
 )  # fmt: skip
-OUTPUTS = (
-    row("output_layer.weight", OUTPUT,      "vocab hidden", tp="vocab"),
-    row("output_layer.bias",   OUTPUT_BIAS, "vocab",        tp="vocab"),
-)  # fmt: skip
+OUTPUTS = (row("output_layer.weight", OUTPUT, "vocab hidden", tp="vocab"),)
+# Not shared with the embedding, whether or not the weight is.
+OUTPUT_BIASES = (row("output_layer.bias", OUTPUT_BIAS, "vocab", tp="vocab"),)
 # Megatron's last stage wants its own copy of a tied embedding; with one stage there is none.
 TIED_OUTPUTS = (row("output_layer.weight", EMBEDDING, "vocab hidden", tp="vocab", optional=True),)
 
