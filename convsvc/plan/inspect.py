@@ -11,11 +11,9 @@ from convsvc.dialects import DIALECTS
 from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.errors import ConvsvcError, PlanError, SourceError
-from convsvc.families import find_family
-from convsvc.families.model import Wanted
 from convsvc.formats import FORMATS, format_of
 from convsvc.plan.match import match_source
-from convsvc.plan.planner import real_vocab
+from convsvc.plan.planner import build_model
 from convsvc.plan.quantised import join_scales
 from convsvc.spec import Job, parse_job
 
@@ -83,10 +81,9 @@ def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     reader = DIALECTS[job.source.format]
-    family = find_family(job.model_type, checkpoint.facts)
-    model = family.build(checkpoint.facts, Wanted(vocab=real_vocab(job, checkpoint)))
+    model = build_model(job, checkpoint)
     about: dict[str, Any] = {
-        "model_type": family.name,
+        "model_type": model.family.name,
         "layers": model.num_layers,
         "experts": model.num_experts,
         "tied_embeddings": model.tied,
@@ -96,7 +93,7 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     if settings is not None:
         about["parallel"] = asdict(settings.parallel)
         about["layout"] = {name: value for name, value in asdict(settings).items() if name != "parallel"}
-    _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), family.name)
+    _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     return about | {"complete": True, "notes": list(notes)}
 
 

@@ -36,12 +36,10 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     job = parse_job(job)
     reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
     checkpoint, adapters = split_adapters(join_scales(reader.open(job.source)), getattr(job.source, "lora", None))
-    family = find_family(job.model_type, checkpoint.facts)
-    model = family.build(checkpoint.facts, _wanted(job, checkpoint))
-    model = model.carrying((key[1], found.tensor.shape) for key, found in checkpoint.found.items())
+    model = build_model(job, checkpoint)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
-    located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), family.name)
+    located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     absent, missed = find_absent(entries, located, model)
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
@@ -60,6 +58,12 @@ class Source:
     located: tuple[Located, ...]
     adapters: Adapters | None
     notes: tuple[str, ...]
+
+
+def build_model(job: Job, checkpoint: Checkpoint) -> Model:
+    """The model that the checkpoint holds, or the part of it that the job wants. Raises JobError, SourceError."""
+    model = find_family(job.model_type, checkpoint.facts).build(checkpoint.facts, _wanted(job, checkpoint))
+    return model.carrying((key[1], found.tensor.shape) for key, found in checkpoint.found.items())
 
 
 def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:

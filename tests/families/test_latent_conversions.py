@@ -127,3 +127,16 @@ def test_a_value_width_that_the_args_have_wrong_is_seen_in_the_tensors(tmp_path:
     assert args["v_head_dim"] == 8
     assert "say v_head_dim 128" in notes[0]
     assert see_value_dim(checkpoint.facts.values, checkpoint.found) == (checkpoint.facts.values, ())
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_inspect_finds_both_forms_complete_with_and_without_mtp_layers(family: str, tmp_path: Path) -> None:
+    from convsvc.plan.inspect import inspect_checkpoint
+
+    write_model(family, tmp_path / "hf")
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "without", tensor_parallel_size=2)
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "with", **LAYOUTS[family][0])
+    for folder in ("hf", "without", "with"):
+        about = inspect_checkpoint(str(tmp_path / folder))
+        assert about["complete"], about
+        assert about["model_type"] == family
