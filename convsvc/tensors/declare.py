@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from convsvc.tensors.notation import NotationError, Order, parse_axes, parse_order
 
@@ -83,12 +84,17 @@ class Row:
     @property
     def looped(self) -> tuple[str, ...]:
         """The axes for whose every index there is a stored tensor of its own."""
-        return tuple(re.findall(r"\{(\w+)\}", self.stored))
+        return _placeholders(self.stored)
 
     def without(self, absent: frozenset[str]) -> Row | None:
         """The row with the parts whose logical tensor (by name) is not absent; None if none is left."""
         parts = tuple(part for part in self.parts if part.logical.name not in absent)
         return replace(self, parts=parts) if parts else None
+
+
+@lru_cache(maxsize=4096)
+def _placeholders(stored: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\{(\w+)\}", stored))
 
 
 def logical(name: str, axes: str) -> Logical:

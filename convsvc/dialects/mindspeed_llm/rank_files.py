@@ -84,22 +84,29 @@ class _Stage:
     def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int) -> None:
         self._settings = settings
         self._rows = [
-            (each, scope, f"{chunk_name(chunk)}/{prefix}")
+            (each, scope, f"{chunk_name(chunk)}/{prefix}", _cut_axes(each, scope))
             for scope, chunk, prefix in _scopes_of(model, placement, stage)
             for each in rows_of(scope, model, settings)
         ]
+        self._cuts = {axes: (each, scope) for each, scope, _, axes in reversed(self._rows)}
         self._laid: dict[tuple[int, frozenset[tuple[str, Window]]], tuple[Laid, ...]] = {}
 
     def entries(self, rank: Rank) -> Iterator[Entry]:
         """What lies in the file of a rank of this stage."""
         file = rank_file(rank, self._settings)
-        for number, (each, scope, prefix) in enumerate(self._rows):
-            windows = _windows(each, scope, self._settings, rank)
-            key = number, frozenset(windows.items())
+        windows = {axes: _windows(*row, self._settings, rank) for axes, row in self._cuts.items()}
+        keys = {axes: frozenset(each.items()) for axes, each in windows.items()}
+        for number, (each, scope, prefix, axes) in enumerate(self._rows):
+            key = number, keys[axes]
             if key not in self._laid:
-                self._laid[key] = tuple(lay(each, scope.sizes, windows, scope.logical, prefix))
+                self._laid[key] = tuple(lay(each, scope.sizes, windows[axes], scope.logical, prefix))
             for laid in self._laid[key]:
                 yield Entry(file, laid, scope.logical or scope.kind)
+
+
+def _cut_axes(each: Row, scope: Scope) -> tuple[tuple[str, int] | None, ...]:
+    """The axes that tp, ep and etp slice in a row, with their sizes: rows with the same have the same windows on a rank."""
+    return tuple((axis, scope.sizes.get(axis, 0)) if axis else None for axis in (each.tp, each.ep, each.etp))
 
 
 def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple[Scope, int | None, str]]:
