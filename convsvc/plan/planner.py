@@ -15,11 +15,12 @@ from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
+from convsvc.plan.allocation import without_collection
 from convsvc.plan.lora_export import AdapterWriter, export_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import join_scales, plan_sources
-from convsvc.plan.records import PlannedFile, PlannedTensor
+from convsvc.plan.records import PlannedFile, PlannedTensor, Task
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
 from convsvc.spec import HuggingFaceTarget, Job, Options, dump_job, parse_job
@@ -28,6 +29,7 @@ from convsvc.tensors.dtypes import FLOATS, is_lossless
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 
 
+@without_collection()
 def make_plan(job: Job | dict[str, Any]) -> Plan:
     """The plan of a job. Reads headers, writes nothing; the same inputs give the same plan.
 
@@ -96,25 +98,27 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), job.options)
     entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options)
     files, targets = _planned_targets(entries, output)
-    for entry in entries:
-        check_tiled(entry.laid)
+    # Ranks share what they hold alike, so that there are far fewer of these than entries.
+    for laid in {id(entry.laid): entry.laid for entry in entries}.values():
+        check_tiled(laid)
     wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted)
     if source.adapters:
         transfers = attach(transfers, gathered, source.adapters.scale)
     left_out = _left_out(weights, wanted, model)
+    tasks = cut_tasks(transfers, sources, targets)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
         job=dump_job(job),
         model_type=model.family.name,
-        fingerprint=_fingerprint(job, source_files, targets),
+        fingerprint=_fingerprint(job, source_files, targets, tasks),
         source_files=source_files,
         source_tensors=sources,
         target_files=files,
         target_tensors=targets,
         skeletons=tuple(file.skeleton for file in output.files),
         side_files=output.side_files,
-        tasks=cut_tasks(transfers, sources, targets),
+        tasks=tasks,
         facts=_facts(model),
         notes=(*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes),
     )
@@ -164,16 +168,18 @@ def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], 
 
 def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
     files = tuple(PlannedFile(file.path, file.skeleton.size_bytes, file.format) for file in output.files)
-    places = {(file.path, tensor.name): (number, tensor) for number, file in enumerate(output.files) for tensor in file.skeleton.tensors}
+    by_name = {id(file.skeleton): {tensor.name: tensor for tensor in file.skeleton.tensors} for file in output.files}
+    places = {file.path: (number, by_name[id(file.skeleton)]) for number, file in enumerate(output.files)}
     targets = []
     for entry in entries:
-        number, tensor = places[entry.file, entry.laid.name]
+        number, tensors = places[entry.file]
+        tensor = tensors[entry.laid.name]
         targets.append(PlannedTensor(number, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes))
     return files, tuple(targets)
 
 
-def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[PlannedTensor]) -> str:
-    """A digest of everything that decides what is written where."""
+def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[PlannedTensor], tasks: Sequence[Task]) -> str:
+    """A digest of everything that decides what is written where, and by which task: a task that is marked as done is not done again."""
     dumped = dump_job(job)
     options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists")}
     digest = hashlib.sha256(json.dumps([dumped["source"], dumped["target"], options], sort_keys=True).encode())
@@ -181,6 +187,8 @@ def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[Plann
         digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
     for target in targets:
         digest.update(f"{target.file}\0{target.name}\0{target.dtype}\0{target.shape}\0{target.file_offset}\n".encode())
+    for task in tasks:
+        digest.update(f"{task.name}\0{task.bytes_in}\0{task.bytes_out}\n".encode())
     return digest.hexdigest()
 
 
