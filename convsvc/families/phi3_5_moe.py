@@ -31,5 +31,5 @@ FAMILY = replace(
     final_norm=FINAL_NORM_ROWS + FINAL_NORM_BIAS_ROWS,
     output=OUTPUT_ROWS + OUTPUT_BIAS_ROWS,
     tied_output=TIED_OUTPUT_ROWS + OUTPUT_BIAS_ROWS,
-    megatron={"normalization": "LayerNorm", "add_qkv_bias": True, "add_output_layer_bias": True},
+    megatron={"normalization": "LayerNorm", "add_qkv_bias": True, "add_dense_bias": True, "add_output_layer_bias": True},
 )

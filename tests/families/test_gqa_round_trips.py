@@ -29,8 +29,8 @@ Names = Callable[[str], bool]
 IS_FLOAT32 = ("e_score_correction_bias", "expert_bias")
 
 
-def write_model(family: str, directory: Path, leave_out: Names = lambda name: False) -> dict[str, torch.Tensor]:
-    """A model with a value of its own in every tensor, but copies, which are copies."""
+def write_model(family: str, directory: Path, leave_out: Names = lambda name: False, *, copies: bool = True) -> dict[str, torch.Tensor]:
+    """A model with a value of its own in every tensor; what an MTP layer repeats is a copy, unless `copies` is false."""
     directory.mkdir()
     values = config(family)
     model = FAMILIES[family].build(Facts(values, "config.json"))
@@ -40,7 +40,7 @@ def write_model(family: str, directory: Path, leave_out: Names = lambda name: Fa
             dtype = torch.float32 if entry.laid.name.endswith(IS_FLOAT32) else torch.bfloat16
             tensors[entry.laid.name] = torch.randn(entry.laid.shape, generator=torch.Generator().manual_seed(number)).to(dtype)
     for name in tensors:
-        if name.startswith(f"model.layers.{values['num_hidden_layers']}."):
+        if copies and name.startswith(f"model.layers.{values['num_hidden_layers']}."):
             copied = {"embed_tokens.weight": "model.embed_tokens.weight", "shared_head.head.weight": "lm_head.weight"}
             original = next((copied[each] for each in copied if name.endswith(each)), name)
             tensors[name] = tensors[original].clone()
@@ -91,6 +91,13 @@ def test_through_two_layouts_and_back_is_the_identity(family: str, tmp_path: Pat
     to_megatron(tmp_path / "hf", "huggingface", tmp_path / "first", settings(family, 0))
     to_megatron(tmp_path / "first", "mindspeed-llm", tmp_path / "second", settings(family, 1))
     assert differing(tensors, to_huggingface(tmp_path / "second", tmp_path / "back")) == []
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_glms_mtp_layer_repeats_comes_back_though_it_is_no_copy(at: int, tmp_path: Path) -> None:
+    tensors = write_model("glm45", tmp_path / "hf", copies=False)
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mcore", settings("glm45", at))
+    assert differing(tensors, to_huggingface(tmp_path / "mcore", tmp_path / "back")) == []
 
 
 def test_minimax_norms_over_all_heads_are_whole_on_every_rank(tmp_path: Path) -> None:
