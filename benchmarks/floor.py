@@ -1,6 +1,6 @@
 """The floor: as many bytes read and written around the page cache as a conversion does, overlapped, and nothing else.
 
-    python -m benchmarks.floor SOURCE TARGET OUT_BYTES
+python -m benchmarks.floor SOURCE TARGET OUT_BYTES
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ CHUNK_BYTES = 8 << 20
 FILE_BYTES = 1 << 30
 
 
-def read_all(source: Path) -> None:
-    """Reads every file, directly, in large pieces."""
+def read_some(source: Path, size_bytes: int) -> None:
+    """Reads so many bytes of the files, directly, in large pieces."""
     buffer = memoryview(mmap.mmap(-1, CHUNK_BYTES))
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
-            at = 0
-            while got := os.preadv(descriptor, [buffer], at):
-                at += got
-            os.close(descriptor)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        at = 0
+        while at < size_bytes and (got := os.preadv(descriptor, [buffer], at)):
+            at += got
+        os.close(descriptor)
+        size_bytes -= at
+        if size_bytes <= 0:
+            return
 
 
 def write_all(target: Path, size_bytes: int) -> None:
@@ -51,8 +53,14 @@ def _lengths(size_bytes: int) -> Iterator[int]:
         left -= min(left, FILE_BYTES)
 
 
-if __name__ == "__main__":
-    reading = Thread(target=read_all, args=(Path(sys.argv[1]),))
+def main(source: Path, target: Path, in_bytes: int, out_bytes: int, reread: bool) -> None:
+    reading = Thread(target=read_some, args=(source, in_bytes))
     reading.start()
-    write_all(Path(sys.argv[2]), int(sys.argv[3]))
+    write_all(target, out_bytes)
     reading.join()
+    if reread:
+        read_some(target, out_bytes)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), "reread" in sys.argv)

@@ -1,0 +1,144 @@
+"""Hugging Face to mcore and back, against a floor, `cp -r` and a naive script; one and two workers.
+
+    python -m benchmarks.convert --model moe            7 GB Qwen3-MoE, tp 2 ep 4, grouped gemm
+    python -m benchmarks.convert --model dense          4 GB, tp 4
+    ... --layers 1 --arms floor,convsvc-1 --rounds 1    something quick
+
+Arms take turns within a round; before each one all is on the disk and nothing in memory; the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import Measured, empty_caches, machine, run_measured, run_module, tree_bytes
+from benchmarks.models import MODELS
+from benchmarks.results import FOLDER, MB, MIB, save
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "moe": {"tensor_parallel_size": 2, "expert_parallel_size": 4, "moe_grouped_gemm": True},
+    "dense": {"tensor_parallel_size": 4},
+}
+ARMS = ("floor", "floor-digest", "cp", "naive", "convsvc-1", "convsvc-2", "convsvc-2-digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One direction of one model: a source directory, the target's part of the job, what is read of the one and written to the other."""
+
+    name: str
+    model: str
+    source: Path
+    source_format: str
+    target: Mapping[str, Any]
+    in_bytes: int
+    out_bytes: int
+
+    def job(self, path: Path, verify: str) -> dict[str, Any]:
+        source = {"format": self.source_format, "path": str(self.source)}
+        return {"source": source, "target": {**self.target, "path": str(path)}, "options": {"verify": verify}}
+
+
+def run_arm(arm: str, case: Case, target: Path) -> Measured:
+    """One arm, from a cold cache; its target is removed afterwards."""
+    empty_caches(case.source)
+    try:
+        return _runs(case, target)[arm.split("-", maxsplit=1)[0]](arm)
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def _runs(case: Case, target: Path) -> Mapping[str, Callable[[str], Measured]]:
+    def convsvc(arm: str) -> Measured:
+        job = case.job(target, "digest" if arm.endswith("digest") else "none")
+        return run_module("benchmarks.one_job", json.dumps(job), arm.split("-")[1])
+
+    def reread(arm: str) -> list[str]:
+        return ["reread"] if arm.endswith("digest") else []
+
+    sizes = SIZES[case.model]
+    ranks = sizes["tensor_parallel_size"], sizes.get("expert_parallel_size", 1)
+    return {
+        "floor": lambda arm: run_module("benchmarks.floor", case.source, target, case.in_bytes, case.out_bytes, *reread(arm)),
+        "cp": lambda _: run_measured(["cp", "-r", str(case.source), str(target)]),
+        "naive": lambda _: run_module("benchmarks.naive", case.source, target, *ranks),
+        "convsvc": convsvc,
+    }
+
+
+def compare(case: Case, arms: list[str], rounds: int, target: Path) -> list[dict[str, Any]]:
+    """A row for each arm."""
+    runs: dict[str, list[Measured]] = {arm: [] for arm in arms}
+    for _ in range(rounds):
+        for arm in arms:
+            runs[arm].append(run_arm(arm, case, target))
+    walls = {arm: statistics.median(run.wall_s for run in runs[arm]) for arm in arms}
+    return [_row(case, arm, runs[arm], walls) for arm in arms]
+
+
+def _row(case: Case, arm: str, runs: list[Measured], walls: Mapping[str, float]) -> dict[str, Any]:
+    floor = "floor-digest" if arm.endswith("digest") else "floor"
+    ratios = {
+        f"x {other}": walls[arm] / walls[there] for other, there in (("floor", floor), ("cp", "cp"), ("naive", "naive")) if there in walls
+    }
+    return {
+        "case": case.name,
+        "arm": arm,
+        "wall s": walls[arm],
+        **ratios,
+        "slowest s": max(run.wall_s for run in runs),
+        "cpu s": statistics.median(run.cpu_s for run in runs),
+        "peak MiB": max(run.peak_bytes for run in runs) / MIB,
+        "MB read": max(run.read_bytes for run in runs) // MB,
+        "MB written": max(run.written_bytes for run in runs) // MB,
+        "MB in": case.in_bytes // MB,
+        "MB out": case.out_bytes // MB,
+    }
+
+
+def make_cases(model: str, layers: int, work: Path) -> list[Case]:
+    """The model's directory and its conversion, both to be converted."""
+    original, converted = work / "original", work / "converted"
+    run_module("benchmarks.models", original, model, layers)
+    there = {"format": "mindspeed-llm", **SIZES[model]}
+    forth = Case(f"{model} to mcore", model, original, "huggingface", there, 0, 0)
+    run_module("benchmarks.one_job", json.dumps(forth.job(converted, "none")), 2)
+    sizes = tree_bytes(original), tree_bytes(converted)
+    return [
+        Case(forth.name, model, original, "huggingface", there, sizes[0], sizes[1]),
+        Case(f"{model} to Hugging Face", model, converted, "mindspeed-llm", {"format": "huggingface"}, sizes[0], sizes[0]),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=sorted(MODELS), default="moe")
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directions", choices=("both", "forth", "back"), default="both")
+    parser.add_argument("--work-dir", type=Path)
+    parser.add_argument("--results", type=Path, default=FOLDER)
+    given = parser.parse_args()
+    began = machine()
+    layers = given.layers or int(MODELS[given.model]["num_hidden_layers"])
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="convsvc-bench-", dir=given.work_dir) as work:
+        cases = make_cases(given.model, layers, Path(work))
+        for case in {"both": cases, "forth": cases[:1], "back": cases[1:]}[given.directions]:
+            # The naive script goes one way only.
+            arms = [arm for arm in given.arms.split(",") if arm != "naive" or case is cases[0]]
+            rows += compare(case, arms, given.rounds, Path(work) / "target")
+    save(f"convert-{given.model}", f"Converting {given.model}, {layers} layers, median of {given.rounds}", rows, began, given.results)
+
+
+if __name__ == "__main__":
+    main()
