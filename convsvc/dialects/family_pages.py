@@ -1,0 +1,257 @@
+"""A page a model family, made from the declarations: `python -m convsvc.dialects.family_pages docs/families`.
+
+Which rows a family has depends on the configuration, so a made-up one stands for all: every flag is on, one layer of four is dense.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import convsvc.families
+from convsvc.dialects.mindspeed_llm.rank_files import Settings, rows_of, write_settings
+from convsvc.errors import LayoutError, SourceError
+from convsvc.families import FAMILIES, Facts, Family, Model
+from convsvc.families.model import Scope, Wanted
+from convsvc.spec import MegatronTarget
+from convsvc.tensors.declare import Logical, Part, Row
+from convsvc.tensors.notation import Order
+
+EXAMPLE: Mapping[str, object] = {
+    "num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 128,
+    "intermediate_size": 96, "num_experts": 8, "moe_intermediate_size": 32, "n_shared_experts": 1, "shared_expert_intermediate_size": 32,
+    "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12,
+    "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+    "compress_ratios": [0, 4, 128, 4, 0],
+}  # fmt: skip
+# Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
+ONE_DENSE = {"first_k_dense_replace": 1}
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "moe_grouped_gemm": {"moe_grouped_gemm": True},
+    "mla_mm_split": {"mla_mm_split": True},
+    "transformer_impl: transformer_engine": {"transformer_impl": "transformer_engine"},
+}
+HEAD = "| Hugging Face | axes as stored | MindSpeed-LLM, Megatron mcore | axes as stored | cut along |\n|---|---|---|---|---|"
+VARIANT_HEAD = "| instead of | MindSpeed-LLM, Megatron mcore | axes as stored | cut along |\n|---|---|---|---|"
+# What training shares with another tensor, or has no place for.
+NOWHERE = ["no place of its own", "", ""]
+AXES = {
+    "vocab": "the vocabulary, without padding",
+    "hidden": "hidden_size",
+    "group": "key-value heads; a group is a key-value head with the queries that share it",
+    "query": "queries of a group",
+    "slot": "what a group has: its queries, its key, its value",
+    "head_dim": "a head's width",
+    "glu": "0 the gate, 1 up",
+    "ffn": "intermediate_size",
+    "expert": "routed experts",
+    "expert_ffn": "an expert's intermediate size",
+    "shared_ffn": "the intermediate size of all shared experts together",
+    "head": "attention heads",
+    "q_rank": "q_lora_rank",
+    "kv_rank": "kv_lora_rank",
+    "latent": "kv_lora_rank and the shared rotary key",
+    "query_dim": "a query's part without position, then its rotary part",
+    "key_value": "a key's part without position, then the value",
+    "value_dim": "v_head_dim",
+    "part": "0 the embedding, 1 the hidden state",
+}
+
+
+Places = dict[str, list[tuple[Row, Part]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the model with one table: its heading, a scope that stands for it, and what goes before the names on either side."""
+
+    heading: str
+    scope: Scope
+    prefix: str
+    mcore_prefix: str
+
+
+class _Example(Facts):
+    """A configuration that has every number: one that is needed and not there is 8."""
+
+    def number(self, what: str, default: int | None = None) -> int:
+        try:
+            return Facts.number(self, what, default)
+        except SourceError:
+            return 8
+
+
+def page(family: Family, notes: str | None = None) -> str:
+    """The family's page in Markdown. Pure."""
+    model = example_model(family)
+    sections = list(_sections(model))
+    lines = [f"# {family.title}", "", *_about(family), ""]
+    for section in sections:
+        lines += [f"## {section.heading}", "", HEAD, *_table(section, model, _settings(model)), ""]
+    lines += _variants(family)
+    lines += _axes(sections)
+    if notes:
+        lines += ["## Differences from MindSpeed-LLM's converter", "", notes.partition("\n")[2].strip(), ""]
+    lines += ["<!-- Made by `python -m convsvc.dialects.family_pages docs/families`; change the declarations or notes/ instead. -->", ""]
+    return "\n".join(lines)
+
+
+def pages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every page with its path; the text in `notes/` of the folder goes into it."""
+    names = sorted(FAMILIES, key=str.lower)
+    listed = "".join(f"- [{FAMILIES[name].title}]({name}.md): `{name}`\n" for name in names)
+    yield folder / "README.md", f"# Model families\n\nWhat `model_type` may be, and where each family's tensors lie.\n\n{listed}"
+    for name in names:
+        notes = folder / "notes" / f"{name}.md"
+        yield folder / f"{name}.md", page(FAMILIES[name], notes.read_text() if notes.is_file() else None)
+
+
+def example_model(family: Family, num_mtp: int | None = None) -> Model:
+    """The family with every flag on, and a dense layer where it can have one."""
+    names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
+    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {})}
+    return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
+
+
+def _settings(model: Model, **target: object) -> Settings:
+    return write_settings(MegatronTarget.model_validate({"format": "mindspeed-llm", "path": "/", **target}), model)
+
+
+def _about(family: Family) -> Iterator[str]:
+    for info in iter_modules(convsvc.families.__path__):
+        module = import_module(f"convsvc.families.{info.name}")
+        if family in (getattr(module, "FAMILIES", None) or [getattr(module, "FAMILY", None)]) and module.__doc__:
+            yield module.__doc__.strip()
+            yield ""
+    shown = ", ".join(f"`{each}`" for each in family.architectures) or "none"
+    yield f"`model_type: {family.name}`; found by `architectures` in config.json: {shown}."
+
+
+def _sections(model: Model) -> Iterator[Section]:
+    """Embedding, a section for each kind of layer, the MTP layer, what comes last."""
+    family = model.family
+    first, *_, last = model.scopes
+    yield Section("Before the layers", first, "", "")
+    kinds: dict[tuple[Row, ...], list[Scope]] = {}
+    for layer in model.layers():
+        kinds.setdefault(layer.rows, []).append(layer)
+    for alike in kinds.values():
+        yield Section(_heading(alike[0], model, kinds), alike[0], family.layer_prefix, "decoder.layers.{layer}.")
+    if model.num_mtp:
+        assert family.mtp is not None
+        own = next(each for each in model.scopes if each.kind == "mtp")
+        block = next(each for each in model.scopes if each.kind == "mtp_block")
+        where = ", where {layer} counts on after the hidden layers" if "{layer}" in family.mtp.prefix else ""
+        yield Section(f"An MTP layer{where}", own, family.mtp.prefix, "")
+        like = next((f", like: {_heading(alike[0], model, kinds)}" for rows, alike in kinds.items() if rows == block.rows), "")
+        yield Section(
+            f"Its transformer layer{like}", block, family.mtp.block_prefix or family.mtp.prefix, "mtp.layers.{mtp}.transformer_layer."
+        )
+    yield Section("After the layers", last, "", "")
+
+
+def _heading(layer: Scope, model: Model, kinds: Iterable[tuple[Row, ...]]) -> str:
+    """A kind of layer by what its feed-forward block is; with the example's numbers where that does not tell it from others."""
+    if len(tuple(kinds)) == 1:
+        return "A layer"
+    what = "A dense layer" if layer.dense else "A layer with experts"
+    alike = [other.number for other in model.layers() if other.rows == layer.rows]
+    if len({other.rows for other in model.layers() if other.dense == layer.dense}) == 1:
+        return what
+    return f"{what} (as {', '.join(map(str, alike))} of {model.num_layers}, counted from 0)"
+
+
+def _table(section: Section, model: Model, settings: Settings) -> Iterator[str]:
+    places = _places(section, model, settings)
+    for row in section.scope.rows:
+        for part in row.parts:
+            where = [place for place in places.get(part.logical.name, ()) if _meet(place[1], part)]
+            cells = [[_name(section.mcore_prefix, held.stored), _order(at, held), _cut(held)] for held, at in where]
+            mcore, order, cut = ("<br>".join(dict.fromkeys(column)) for column in zip(*(cells or [NOWHERE]), strict=True))
+            optional = " (may be absent)" if row.optional else ""
+            yield f"| {_name(section.prefix, row.stored)}{optional} | {_order(part, row)} | {mcore} | {order} | {cut} |"
+
+
+def _places(section: Section, model: Model, settings: Settings) -> Places:
+    """By logical tensor: the rows that hold it, each with its part."""
+    places: Places = {}
+    for row in rows_of(section.scope, model, settings):
+        # A scope's number stands in its rows' names already.
+        named = replace(row, stored=row.stored.replace(f".{section.scope.number}.", ".{mtp}.")) if section.scope.kind == "mtp" else row
+        for part in row.parts:
+            places.setdefault(part.logical.name, []).append((named, part))
+    return places
+
+
+def _meet(at: Part, part: Part) -> bool:
+    """Whether two parts may hold common elements: not where both fix an axis, to different indices."""
+    mine, other = dict(at.selection.where), dict(part.selection.where)
+    return all(other.get(axis, where) == where or ":" in where + other[axis] for axis, where in mine.items())
+
+
+def _variants(family: Family) -> Iterator[str]:
+    """For each form of the target that names or orders tensors otherwise: those tensors. MTP layers have only one form."""
+    model = example_model(family, num_mtp=0)
+    sections = [section for section in _sections(model) if section.scope.kind == "layer"]
+    usual = [_places(section, model, _settings(model)) for section in sections]
+    for heading, target in VARIANTS.items():
+        try:
+            settings = _settings(model, **target)
+        except LayoutError as error:
+            yield from (f"## With {heading}", "", f"Refused: {error.message}.", "")
+            continue
+        lines: dict[str, None] = {}
+        for section, before in zip(sections, usual, strict=True):
+            lines |= dict.fromkeys(_changed(section, before, _places(section, model, settings)))
+        if lines:
+            yield from (f"## With {heading}", "", VARIANT_HEAD, *lines, "")
+
+
+def _changed(section: Section, before: Places, after: Places) -> Iterator[str]:
+    for logical, places in after.items():
+        usual = [row for row, _ in before[logical]]
+        if [row for row, _ in places] != usual:
+            instead = "<br>".join(dict.fromkeys(_name(section.mcore_prefix, row.stored) for row in usual))
+            for row, part in places:
+                yield f"| {instead} | {_name(section.mcore_prefix, row.stored)} | {_order(part, row)} | {_cut(row)} |"
+
+
+def _axes(sections: Iterable[Section]) -> Iterator[str]:
+    logicals: list[Logical] = [each for section in sections for row in section.scope.rows for each in row.logicals]
+    used = dict.fromkeys(axis for each in logicals for axis in each.axes if axis in AXES)
+    yield from ("## Axes", "", *(f"- `{axis}`: {AXES[axis]}" for axis in used), "")
+
+
+def _name(prefix: str, stored: str) -> str:
+    return f"`{prefix}{stored}`"
+
+
+def _order(part: Part, row: Row) -> str:
+    where = ", ".join(f"{axis} {at}" for axis, at in part.selection.where)
+    claimed = f", called {_text(row.shape)}" if row.shape else ""
+    among = f"part {row.parts.index(part) + 1} of {len(row.parts)}: " if len(row.parts) > 1 else ""
+    return f"{among}{_text(part.order)}{f'; {where}' if where else ''}{claimed}"
+
+
+def _text(order: Order) -> str:
+    return " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in order)
+
+
+def _cut(row: Row) -> str:
+    cuts = (("tp", row.tp), ("ep", row.ep), ("etp", row.etp))
+    return ", ".join(f"{name}: {axis}" for name, axis in cuts if axis) or "replicated"
+
+
+def main(folder: str) -> None:
+    """Write all pages into a folder."""
+    for path, text in pages(Path(folder)):
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,60 @@
+"""The pages of the families say what the declarations say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from convsvc.dialects.family_pages import AXES, example_model, page, pages
+from convsvc.families import FAMILIES
+
+FOLDER = Path(__file__).parents[2] / "docs" / "families"
+COMMAND = "run: python -m convsvc.dialects.family_pages docs/families"
+
+
+def test_the_committed_pages_are_what_the_declarations_give() -> None:
+    wanted = dict(pages(FOLDER))
+    assert {path.name for path in wanted} == {path.name for path in FOLDER.glob("*.md")}, COMMAND
+    assert [path.name for path, text in wanted.items() if path.read_text() != text] == [], COMMAND
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_page_names_every_tensor_of_hugging_face(name: str) -> None:
+    text = page(FAMILIES[name])
+    assert [row.stored for scope in example_model(FAMILIES[name]).scopes for row in scope.rows if f"{row.stored}`" not in text] == []
+
+
+def test_a_fused_weight_stands_beside_each_of_its_parts() -> None:
+    text = page(FAMILIES["llama2"])
+    for part in ("q_proj.weight` | (group slot head_dim) hidden; slot 0:query", "k_proj.weight` | (group head_dim) hidden; slot query"):
+        line = next(line for line in text.splitlines() if part in line)
+        assert line.endswith("`decoder.layers.{layer}.self_attention.linear_qkv.weight` | (group slot head_dim) hidden | tp: group |")
+
+
+def test_parts_of_one_stored_tensor_are_numbered() -> None:
+    lines = [line for line in page(FAMILIES["phi3.5"]).splitlines() if "qkv_proj.weight" in line]
+    assert [line.split(" | ")[1].partition(":")[0] for line in lines] == ["part 1 of 3", "part 2 of 3", "part 3 of 3"]
+
+
+def test_what_a_flag_of_the_target_changes_is_shown() -> None:
+    text = page(FAMILIES["qwen3-moe"])
+    assert "## With moe_grouped_gemm" in text
+    assert "## With mla_mm_split" not in text
+    assert "expert hidden (glu expert_ffn), called hidden (expert glu expert_ffn)" in text
+
+
+def test_notes_are_part_of_the_page() -> None:
+    assert "\n- One reason.\n" in page(FAMILIES["llama2"], "Differences from MindSpeed-LLM's converter\n\n- One reason.\n")
+
+
+def test_axes_that_are_explained_exist() -> None:
+    used = {
+        axis
+        for family in FAMILIES.values()
+        for scope in example_model(family).scopes
+        for row in scope.rows
+        for each in row.logicals
+        for axis in each.axes
+    }
+    assert set(AXES) <= used
