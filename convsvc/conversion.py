@@ -22,18 +22,22 @@ def convert(
     engine: str = "process",
     workers: int | None = None,
     ray_address: str | None = None,
+    memory_limit_bytes: int | None = None,
     listener: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> RunResult:
     """Convert a checkpoint on this machine (or, with `engine="ray"`, on a cluster) and wait until it is in place.
 
     `workers` defaults to what the engine finds. Raises the ConvsvcError that stopped it; what was written so far is in a
-    staging directory beside the target, from which `on_exists: resume` goes on.
+    staging directory beside the target, from which `on_exists: resume` goes on. Where a worker may need more than
+    `memory_limit_bytes`, nothing is started: that is a JobError.
     """
     from convsvc.engine import make_engine
+    from convsvc.execute.forecast import check_memory
     from convsvc.plan.planner import make_plan
 
     plan = make_plan(parse_job(job))
+    check_memory(plan, memory_limit_bytes)
     with closing(make_engine(engine, workers=workers, ray_address=ray_address)) as running:
         return run(plan, running, listener=listener, should_stop=should_stop)
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from convsvc.cli.job_file import job_from, job_options
-from convsvc.cli.options import in_bytes, json_option, print_fields, print_json
+from convsvc.cli.options import in_bytes, json_option, memory_option, print_fields, print_json
 
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
@@ -15,8 +15,9 @@ from convsvc.cli.options import in_bytes, json_option, print_fields, print_json
 @click.option("--engine", type=click.Choice(["inline", "process", "ray"]), default="process", show_default=True, help="Where tasks run.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once (default: what the engine finds).")
 @click.option("--ray-address", metavar="HOST:PORT", help="A running Ray cluster, with --engine ray.")
+@memory_option
 @json_option
-def convert(engine: str, workers: int | None, ray_address: str | None, as_json: bool, **job: Any) -> None:
+def convert(engine: str, workers: int | None, ray_address: str | None, memory_limit: int | None, as_json: bool, **job: Any) -> None:
     """Run a job here and wait until the target is in place."""
     wanted = job_from(**job)
     from convsvc.cli.progress import ShownRun, make_display
@@ -24,7 +25,8 @@ def convert(engine: str, workers: int | None, ray_address: str | None, as_json: 
 
     display = make_display()
     try:
-        result = run_job(wanted, engine=engine, workers=workers, ray_address=ray_address, listener=ShownRun(display))
+        shown = ShownRun(display)
+        result = run_job(wanted, engine=engine, workers=workers, ray_address=ray_address, memory_limit_bytes=memory_limit, listener=shown)
     finally:
         display.close()
     if as_json:
@@ -35,14 +37,18 @@ def convert(engine: str, workers: int | None, ray_address: str | None, as_json: 
 
 @click.command(epilog="Example: convsvc plan job.json")
 @job_options
+@memory_option
 @json_option
-def plan(as_json: bool, **job: Any) -> None:
-    """Say what a job would do: proof that source and target match, files, tasks, bytes. Reads headers, writes nothing."""
+def plan(memory_limit: int | None, as_json: bool, **job: Any) -> None:
+    """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing."""
     wanted = job_from(**job)
+    from convsvc.execute.forecast import check_memory, forecast
     from convsvc.plan.planner import make_plan
     from convsvc.spec import parse_job
 
-    summary = make_plan(parse_job(wanted)).summary()
+    made = make_plan(parse_job(wanted))
+    check_memory(made, memory_limit)
+    summary = made.summary() | {"needs": forecast(made).as_dict()}
     if as_json:
         print_json(summary)
     else:

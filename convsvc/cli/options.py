@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
@@ -19,6 +20,31 @@ def url_option(function: Function) -> Function:
 
 def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def memory_option(function: Function) -> Function:
+    text = "Do not start if a worker may need more memory than this, e.g. 512MiB."
+    return click.option("--memory-limit", metavar="SIZE", callback=_checked_size, help=text)(function)
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes as people write it. Raises ValueError.
+
+    >>> parse_size("512MiB"), parse_size("2GB"), parse_size("4096")
+    (536870912, 2000000000, 4096)
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])(i?))?B?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write bytes, or for example 512MiB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** ("KMGT".index(match[2]) + 1 if match[2] else 0))
+
+
+def _checked_size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def print_json(value: Any) -> None:

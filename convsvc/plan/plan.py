@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from convsvc.dialects.base import SideFile
@@ -46,6 +47,15 @@ class Plan:
         """Bytes of all target files."""
         return sum(file.size_bytes for file in self.target_files)
 
+    @property
+    def balance(self) -> float:
+        """The largest task's bytes, in and out, over the median's: how long the last worker may work alone."""
+        sizes = self._task_sizes()
+        return round(max(sizes) / max(1.0, median(sizes)), 2) if sizes else 1.0
+
+    def _task_sizes(self) -> list[int]:
+        return [task.bytes_in + task.bytes_out for task in self.tasks]
+
     def summary(self) -> dict[str, Any]:
         """The plan in a few lines of JSON: what `convsvc plan` and `POST /plans` answer."""
         return {
@@ -60,7 +70,8 @@ class Plan:
             },
             "tasks": len(self.tasks),
             "transfers": sum(len(task.transfers) for task in self.tasks),
-            "largest_task_bytes": max((task.bytes_in + task.bytes_out for task in self.tasks), default=0),
+            "largest_task_bytes": max(self._task_sizes(), default=0),
+            "balance": self.balance,
             "facts": self.facts,
             "notes": list(self.notes),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from convsvc.cli.convert_ckpt_v2 import main as drop_in
 from convsvc.cli.main import main
-from convsvc.errors import PlanError, TargetExists, VerifyError
+from convsvc.errors import JobError, PlanError, TargetExists, VerifyError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -35,6 +36,30 @@ def test_plan_says_what_would_be_done_and_writes_nothing(job_file: str, tmp_path
     assert summary["target"]["files"] == 2
     assert "model_type          llama2" in text
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_says_how_much_memory_and_room_it_takes(job_file: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["plan", job_file, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["needs"]["free_bytes_needed"] >= summary["target"]["bytes"]
+    assert 64 << 20 < summary["needs"]["projected_bytes"] <= 512 << 20
+    assert summary["balance"] >= 1
+    assert main(["plan", job_file]) == 0
+    assert re.search(r"projected_bytes +\d+\.\d MiB", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["plan", "convert"])
+def test_a_job_that_may_need_more_memory_than_allowed_does_not_start(command: str, job_file: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main([command, job_file, "--memory-limit", "100MiB"]) == JobError.exit_code
+    err = capsys.readouterr().err
+    assert "the memory limit is 100 MiB" in err
+    assert not (tmp_path / "mcore").exists()
+    assert main([command, job_file, "--memory-limit", "2GB"]) == 0
+
+
+def test_a_memory_limit_that_is_no_size_is_told(job_file: str, capsys: Captured) -> None:
+    assert main(["plan", job_file, "--memory-limit", "much"]) == 2
+    assert "'much' is no size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["inline", "process"])
