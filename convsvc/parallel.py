@@ -75,17 +75,17 @@ def place_layers(num_layers: int, parallel: Parallel) -> Placement:
     return Placement(layers, (0, None if chunks is None else 0), (last_stage, last_chunk), chunks, positions, parallel.pp)
 
 
-def ranks(parallel: Parallel) -> tuple[Rank, ...]:
+def ranks(parallel: Parallel, every_pair: bool = False) -> tuple[Rank, ...]:
     """Every rank that has a file of its own.
 
     With etp 1 a rank's experts do not depend on t, and Megatron's rank order reads only the pairs (t, e) that share a process:
-    the smaller coordinate is the larger one modulo the smaller size.
+    the smaller coordinate is the larger one modulo the smaller size. `every_pair`: files of the others are there as well.
 
     >>> [(r.t, r.e) for r in ranks(Parallel(tp=2, ep=4, etp=1))]
     [(0, 0), (1, 1), (0, 2), (1, 3)]
     """
     tp, ep = parallel.tp, parallel.ep
-    if parallel.etp == 1 and tp > 1:
+    if parallel.etp == 1 and tp > 1 and not every_pair:
         if max(tp, ep) % min(tp, ep):
             raise LayoutError(
                 f"with expert_tensor_parallel_size 1, one of tensor_parallel_size {tp} and expert_parallel_size {ep} must divide the other"

@@ -149,7 +149,8 @@ class Family:
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
     hold no weight; `carried` patterns of weights that no dialect's training knows, which are kept as they are; `megatron` are
-    saved args that follow from the family.
+    saved args that follow from the family; `one_schedule` says that its training takes dualpipev or virtual stages of a stated length,
+    and never both.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Family:
     layer_prefix: str = "model.layers.{layer}."
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
     carried: tuple[str, ...] = ()
+    one_schedule: bool = False
     megatron: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
@@ -187,6 +189,8 @@ class Family:
         num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
         if num_mtp and self.mtp is None:
             raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
+        if num_mtp > 1 and self.mtp is not None and "{" not in self.mtp.prefix:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has names for one MTP layer only ({self.mtp.prefix})", do="use 1")
         if 0 < available < num_mtp:
             raise SourceError(f"mtp_num_layers is {num_mtp}; the model has {available}", do=f"use at most {available}")
         tied = facts.tied(self.tied_by_default)

@@ -19,7 +19,7 @@ from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import FileIndex, StoredTensor
-from convsvc.parallel import ranks
+from convsvc.parallel import Parallel, ranks
 from convsvc.spec import MegatronSource
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -95,10 +95,19 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         ),
         mla_mm_split=_seen(names, r"\.self_attention\.linear_qk_nope\.", r"\.self_attention\.linear_kv_up_proj\.", source.mla_mm_split),
         folder=checkpoint.settings,
+        every_pair=_every_pair(checkpoint, parallel),
     )
     check_stated(source, settings, model, f"what is saved in {checkpoint.path}")
     _check_ranks(checkpoint, settings)
     return settings
+
+
+def _every_pair(checkpoint: Checkpoint, parallel: Parallel) -> bool:
+    """Whether there is a file for every pair of tensor and expert rank, though expert_tensor_parallel_size 1 needs fewer."""
+    if parallel.etp != 1 or parallel.tp == 1 or parallel.ep == 1:
+        return False
+    have = {Path(file.path).parent.name for file in checkpoint.files}
+    return all(rank_folder(rank, parallel) in have for rank in ranks(parallel, every_pair=True))
 
 
 def _seen(names: Iterable[str], on: str, off: str, stated: bool | None) -> bool:

@@ -27,13 +27,18 @@ AXES = {
     "shared_ffn": "the shared experts' intermediate size",
     "head": "num_attention_heads",
     "key_head": "linear_num_key_heads",
+    "o_group": "o_groups",
     "vocab": "the vocabulary",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a checkpoint is laid out. `padded_vocab` is the number of embedding rows over all tensor ranks; `folder` the iteration's."""
+    """How a checkpoint is laid out. `padded_vocab` is the number of embedding rows over all tensor ranks; `folder` the iteration's.
+
+    `every_pair`: with expert_tensor_parallel_size 1 there are files, too, for pairs of tensor and expert rank that no process has.
+    MindSpeed-LLM's converter writes them for DeepSeek-V4; training does not read them, and we do not write them.
+    """
 
     parallel: Parallel
     padded_vocab: int
@@ -41,6 +46,7 @@ class Settings:
     transformer_engine: bool = False
     mla_mm_split: bool = False
     folder: str = "iter_0000001"
+    every_pair: bool = False
 
 
 def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
@@ -48,7 +54,7 @@ def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
     stages = [_Stage(model, settings, placement, stage) for stage in range(settings.parallel.pp)]
-    entries = tuple(entry for rank in ranks(settings.parallel) for entry in stages[rank.p].entries(rank))
+    entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
     return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
 
@@ -158,7 +164,7 @@ def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
     if scope.kind == "embedding":
         return tables.FIRST
     if scope.kind == "output":
-        norms = tables.FINAL_NORMS_AFTER_MTP if model.num_mtp else tables.FINAL_NORMS
+        norms = (tables.FINAL_NORMS_AFTER_MTP if model.num_mtp else tables.FINAL_NORMS) + tables.FURTHER_ENDS
         if model.tied:
             return norms + tables.OUTPUT_BIASES + (tables.TIED_OUTPUTS if settings.parallel.pp > 1 else ())
         return norms + tables.OUTPUTS + tables.OUTPUT_BIASES
@@ -204,6 +210,7 @@ def _cut(each: Row, axis: str, size: int, parts: int, index: int, why: str) -> W
 def write_settings(target: ParallelSizes, model: Model) -> Settings:
     """The settings a job's target asks for; what it leaves out is Megatron's default."""
     tp = target.tensor_parallel_size or 1
+    _check_schedule(target, model)
     parallel = Parallel(
         tp=tp,
         pp=target.pipeline_parallel_size or 1,
@@ -222,6 +229,15 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         transformer_engine=_transformer_engine(target, model),
         mla_mm_split=_mla_mm_split(target, model),
     )
+
+
+def _check_schedule(target: ParallelSizes, model: Model) -> None:
+    stated = target.num_layers_per_virtual_pipeline_stage
+    if model.family.one_schedule and target.schedules_method == "dualpipev" and stated is not None:
+        raise LayoutError(
+            f"schedules_method dualpipev and num_layers_per_virtual_pipeline_stage {stated} cannot be set together for {model.family.name}",
+            do="leave one of them out",
+        )
 
 
 def _transformer_engine(target: ParallelSizes, model: Model) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import JobError, SourceError
 from convsvc.families.blocks.dsa import INDEX_KEY
+from convsvc.families.blocks.moe import TOKEN_EXPERTS
 from convsvc.families.facts import Facts, parse_numbers
 from convsvc.families.model import Model
 from convsvc.parallel import Parallel, place_layers
@@ -94,8 +95,11 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
             args["first_k_dense_replace"] = sum(scope.dense for scope in model.layers())
     if "kv_rank" in sizes:
         args |= _latent_attention(sizes)
-    if "index_dim" in sizes:
-        args["indexer_types"] = ["full" if INDEX_KEY.name in scope.logicals else "shared" for scope in model.layers()]
+    indexed = [INDEX_KEY.name in scope.logicals for scope in model.layers()]
+    if any(indexed):
+        args["indexer_types"] = ["full" if each else "shared" for each in indexed]
+    if "stream" in sizes:
+        args |= _compressed_attention(model)
     if sizes.get("shared_ffn"):
         args["moe_shared_expert_intermediate_size"] = sizes["shared_ffn"]
     return {name: value for name, value in args.items() if value is not None}
@@ -112,6 +116,13 @@ def _latent_attention(sizes: Mapping[str, int]) -> dict[str, Any]:
         "qk_rope_head_dim": sizes["rope_dim"],
         "v_head_dim": sizes["value_dim"],
     }
+
+
+def _compressed_attention(model: Model) -> dict[str, Any]:
+    """What DeepSeek-V4's configuration says layer by layer, of the layers that are here; MTP layers come last."""
+    layers = [scope for scope in model.scopes if scope.kind in ("layer", "mtp_block")]
+    by_token = sum(TOKEN_EXPERTS.name in scope.logicals for scope in layers)
+    return {"compress_ratios": [scope.sizes["ratio"] for scope in layers], "num_hash_layers": by_token, "n_hash_layers": by_token}
 
 
 def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:

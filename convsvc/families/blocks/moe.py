@@ -15,6 +15,8 @@ ROUTER = logical("mlp.router.weight", "expert hidden")
 EXPERT_FC1 = logical("mlp.experts.linear_fc1.weight", "expert hidden glu expert_ffn")
 EXPERT_FC2 = logical("mlp.experts.linear_fc2.weight", "expert expert_ffn hidden")
 ROUTER_BIAS = logical("mlp.router.expert_bias", "expert")
+# The experts that each token always goes to, instead of a bias (DeepSeek-V4's first layers). Numbers, not weights.
+TOKEN_EXPERTS = logical("mlp.router.tid2eid", "vocab chosen")
 # All shared experts are one gated block, as wide as all of them together.
 SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hidden")
 SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn")

@@ -22,7 +22,7 @@ OUTPUT_BIASES = (row("output_layer.bias", OUTPUT_BIAS, "vocab", tp="vocab"),)
 # Megatron's last stage wants its own copy of a tied embedding; with one stage there is none.
 TIED_OUTPUTS = (row("output_layer.weight", EMBEDDING, "vocab hidden", tp="vocab", optional=True),)
 
-MTP_LAYER = (
+MTP_OWN = (
     row("mtp.layers.{mtp}.enorm.weight",      E_NORM,   "hidden"),
     row("mtp.layers.{mtp}.hnorm.weight",      H_NORM,   "hidden"),
     row("mtp.layers.{mtp}.eh_proj.weight",    EH_PROJ,  "hidden (part input)", tp="hidden"),

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from convsvc.families.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
-from convsvc.families.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_FC2, SHARED_GATE
+from convsvc.families.blocks.moe import (
+    EXPERT_FC1,
+    EXPERT_FC2,
+    ROUTER,
+    ROUTER_BIAS,
+    SHARED_FC1,
+    SHARED_FC2,
+    SHARED_GATE,
+    TOKEN_EXPERTS,
+)
 from convsvc.tensors.declare import row
 
 DENSE = (
@@ -13,8 +22,9 @@ DENSE = (
     row("mlp.linear_fc2.bias",   FC2_BIAS, "hidden"),
 )  # fmt: skip
 ROUTERS = (
-    row("mlp.router.weight",      ROUTER,      "expert hidden"),
-    row("mlp.router.expert_bias", ROUTER_BIAS, "expert"),
+    row("mlp.router.weight",      ROUTER,        "expert hidden"),
+    row("mlp.router.expert_bias", ROUTER_BIAS,   "expert"),
+    row("mlp.router.tid2eid",     TOKEN_EXPERTS, "vocab chosen"),
 )  # fmt: skip
 SHARED_EXPERTS = (
     row("mlp.shared_experts.gate_weight",       SHARED_GATE, "shared_gate hidden"),

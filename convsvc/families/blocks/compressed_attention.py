@@ -1,0 +1,96 @@
+"""Compressed sparse attention (DeepSeek-V4): queries through a low rank, one key that is the value too, far tokens compressed.
+
+Sizes: head, head_dim, q_rank; o_group and o_rank: the heads' outputs go through a low rank group by group, o_input wide. A layer with
+a compressor makes one token of `ratio`, with weights `compressed` wide; where the ratio is 4 windows overlap, so that it is twice
+head_dim, and an indexer (index_head, index_dim, and a compressor of its own, index_compressed) chooses among the compressed tokens.
+Heads and their groups are cut over tensor ranks; the rest every rank holds whole.
+"""
+
+from __future__ import annotations
+
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts
+from convsvc.tensors.declare import Row, logical, row
+
+OVERLAPPING = 4
+
+LOW_QUERY = logical("self_attention.linear_q.weight", "q_rank hidden")
+LOW_QUERY_NORM = logical("self_attention.low_query_layernorm.weight", "q_rank")
+QUERY_UP = logical("self_attention.linear_query_up.weight", "head head_dim q_rank")
+SHARED_KEY = logical("self_attention.linear_kv.weight", "head_dim hidden")
+SHARED_KEY_NORM = logical("self_attention.shared_key_layernorm.weight", "head_dim")
+SINK = logical("self_attention.attn_sink", "head")
+OUTPUT_DOWN = logical("self_attention.linear_o_down_proj.weight", "o_group o_rank o_input")
+OUTPUT_UP = logical("self_attention.linear_o_up_proj.weight", "hidden o_group o_rank")
+
+POSITIONS = logical("self_attention.compressor.ape", "ratio compressed")
+COMPRESSOR_NORM = logical("self_attention.compressor.norm.weight", "head_dim")
+COMPRESSOR_GATE = logical("self_attention.compressor.wgate.weight", "compressed hidden")
+COMPRESSOR_KEY = logical("self_attention.compressor.wkv.weight", "compressed hidden")
+CHOICE_POSITIONS = logical("self_attention.indexer.kv_compressor.ape", "ratio index_compressed")
+CHOICE_NORM = logical("self_attention.indexer.kv_compressor.norm.weight", "index_dim")
+CHOICE_GATE = logical("self_attention.indexer.kv_compressor.wgate.weight", "index_compressed hidden")
+CHOICE_KEY = logical("self_attention.indexer.kv_compressor.wkv.weight", "index_compressed hidden")
+CHOICE_QUERY = logical("self_attention.indexer.wq_b.weight", "index_head index_dim q_rank")
+CHOICE_WEIGHTS = logical("self_attention.indexer.weights_proj.weight", "index_head hidden")
+
+ATTENTION = (
+    row("attn.attn_sink", SINK, "head"),
+    row("attn.kv_norm.weight", SHARED_KEY_NORM, "head_dim"),
+    row("attn.q_norm.weight", LOW_QUERY_NORM, "q_rank"),
+    row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden"),
+    row("attn.wq_b.weight", QUERY_UP, "(head head_dim) q_rank"),
+    row("attn.wkv.weight", SHARED_KEY, "head_dim hidden"),
+    row("attn.wo_a.weight", OUTPUT_DOWN, "(o_group o_rank) o_input"),
+    row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)"),
+)
+COMPRESSOR = (
+    row("attn.compressor.ape", POSITIONS, "ratio compressed"),
+    row("attn.compressor.norm.weight", COMPRESSOR_NORM, "head_dim"),
+    row("attn.compressor.wgate.weight", COMPRESSOR_GATE, "compressed hidden"),
+    row("attn.compressor.wkv.weight", COMPRESSOR_KEY, "compressed hidden"),
+)
+COMPRESSED_INDEXER = (
+    row("attn.indexer.compressor.ape", CHOICE_POSITIONS, "ratio index_compressed"),
+    row("attn.indexer.compressor.norm.weight", CHOICE_NORM, "index_dim"),
+    row("attn.indexer.compressor.wgate.weight", CHOICE_GATE, "index_compressed hidden"),
+    row("attn.indexer.compressor.wkv.weight", CHOICE_KEY, "index_compressed hidden"),
+    row("attn.indexer.wq_b.weight", CHOICE_QUERY, "(index_head index_dim) q_rank"),
+    row("attn.indexer.weights_proj.weight", CHOICE_WEIGHTS, "index_head hidden"),
+)
+
+
+def compressed_attention_sizes(facts: Facts) -> dict[str, int]:
+    """The sizes that all layers share.
+
+    Raises SourceError if the heads cannot be grouped for the output.
+    """
+    heads, head_dim, groups = facts.number("heads"), facts.number("head_dim"), facts.number("o_groups")
+    if not groups or heads % groups:
+        raise SourceError(f"{facts.origin}: {heads} attention heads do not come out even in o_groups {groups}")
+    return {
+        "head": heads,
+        "head_dim": head_dim,
+        "q_rank": facts.number("q_lora_rank"),
+        "o_group": groups,
+        "o_rank": facts.number("o_lora_rank"),
+        "o_input": heads // groups * head_dim,
+        "index_head": facts.number("index_n_heads"),
+        "index_dim": facts.number("index_head_dim"),
+    }
+
+
+def compressor_of(facts: Facts, layer: int) -> tuple[tuple[Row, ...], dict[str, int]]:
+    """A layer's compressor and indexer, and their sizes. An MTP layer that compress_ratios does not reach has none.
+
+    Raises SourceError if compress_ratios does not cover the hidden layers.
+    """
+    ratios = facts.get("compress_ratios", default=())
+    if not isinstance(ratios, list | tuple) or len(ratios) < facts.num_layers:
+        raise SourceError(f"{facts.origin}: compress_ratios is {ratios!r}; it must have a number for each of {facts.num_layers} layers")
+    ratio = int(ratios[layer]) if layer < len(ratios) else 0
+    if not ratio:
+        return (), {"ratio": 0}
+    windows = 2 if ratio == OVERLAPPING else 1
+    widths = {"compressed": windows * facts.number("head_dim"), "index_compressed": windows * facts.number("index_head_dim")}
+    return COMPRESSOR + (COMPRESSED_INDEXER if ratio == OVERLAPPING else ()), {"ratio": ratio, **widths}
