@@ -27,7 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 BLOCK_BYTES = 4096
 # What is shorter goes through the page cache, which reads ahead and gathers writes.
 LEAST_BYTES = 128 << 10
-BOUNCE_BYTES = 1 << 20
+BOUNCE_BYTES = 4 << 20
 # How a file system says that it has no direct I/O: tmpfs on opening, FUSE and overlays also later.
 REFUSALS = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 # For mounts whose direct I/O misbehaves: set to 0, everything goes through the page cache.

@@ -13,7 +13,7 @@ from itertools import groupby
 from math import prod
 
 from convsvc.execute.decoding import Decoding
-from convsvc.execute.direct import agreeing
+from convsvc.execute.direct import BLOCK_BYTES, LEAST_BYTES, agreeing
 from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halve
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, Merge, compile_merge
 from convsvc.execute.reading import ALIGNMENT, BufferSpot, Read, Reading, lay_reads
@@ -223,9 +223,12 @@ def _copies_to(view: View, there: BufferSpot, held: _Held) -> Iterator[Copy]:
 
 
 def _go_direct(copies: list[Copy], reading: Reading) -> bool:
+    """Whether all copies are straight, and lie in the input buffer so that they can be written from there around the page cache."""
     if reading.computed or not all(copy.is_straight for copy in copies):
         return False
-    return len(copies) == 1 or all(copy.size_bytes >= LONG_RUN_BYTES for copy in copies)
+    if len(copies) > 1 and any(copy.size_bytes < LONG_RUN_BYTES for copy in copies):
+        return False
+    return all(copy.size_bytes < LEAST_BYTES or (copy.source_start - copy.target_start) % BLOCK_BYTES == 0 for copy in copies)
 
 
 def _direct(copy: Copy, view: View, start: int, output: int) -> Write:
