@@ -81,7 +81,8 @@ class Model:
     `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
     layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
     `copies` are those of them that the Hugging Face checkpoint stores, None where nobody knows.
-    `carried` are stored tensors that are kept as they are (`Family.carried`), by their stored names.
+    `carried` are stored tensors that are kept as they are (`Family.carried`), by their stored names; with `carries_mtp` the MTP layers
+    that are not converted are among them.
     """
 
     family: Family
@@ -95,6 +96,7 @@ class Model:
     same_as: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[str, ...] | None = None
     carried: tuple[LogicalTensor, ...] = ()
+    carries_mtp: bool = False
 
     @property
     def num_layers(self) -> int:
@@ -114,11 +116,26 @@ class Model:
         return replace(self, copies=copies, scopes=tuple(_storing(scope, copies, self.same_as) for scope in self.scopes))
 
     def carrying(self, stored: Iterable[tuple[str, tuple[int, ...]]]) -> Model:
-        """The model with those of the stored tensors (name, shape) that its family carries along."""
-        patterns = self.family.carried
-        shapes = {name: shape for name, shape in stored if any(re.search(pattern, name) for pattern in patterns)} if patterns else {}
+        """The model with those of the stored tensors (name, shape) that it carries along."""
+        if not self.family.carried and not self.carries_mtp:
+            return self
+        shapes = {name: shape for name, shape in stored if self._carries(name)}
         made = (LogicalTensor(name, tuple(f"axis{at}" for at in range(len(shape))), shape) for name, shape in sorted(shapes.items()))
         return replace(self, carried=tuple(made))
+
+    def _carries(self, stored: str) -> bool:
+        mtp = self.mtp_layer_of(stored) if self.carries_mtp else None
+        return (mtp is not None and mtp >= self.num_mtp) or any(re.search(pattern, stored) for pattern in self.family.carried)
+
+    def mtp_layer_of(self, stored: str) -> int | None:
+        """The MTP layer that Hugging Face's name belongs to; None for the main model's."""
+        if self.family.mtp is None:
+            return None
+        for prefix in (self.family.mtp.prefix, self.family.mtp.block_prefix or self.family.mtp.prefix):
+            number = _mtp_number(prefix, stored, self.hidden_layers)
+            if number is not None:
+                return number
+        return None
 
     def lay_carried(self) -> Iterator[Laid]:
         """The carried tensors, each a stored tensor of its own."""
@@ -132,12 +149,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense."""
+    """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense.
+
+    `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there.
+    """
 
     num_layers: int | None = None
     first_dense: int | None = None
     num_mtp: int | None = None
     vocab: int | None = None
+    carry_mtp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +171,7 @@ class Family:
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
     hold no weight; `carried` patterns of weights that no dialect's training knows, which are kept as they are; `megatron` are
     saved args that follow from the family; `one_schedule` says that its training takes dualpipev or virtual stages of a stated length,
-    and never both.
+    and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
     """
 
     name: str
@@ -175,6 +196,7 @@ class Family:
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
     carried: tuple[str, ...] = ()
     one_schedule: bool = False
+    shown_by: Callable[[Facts], bool] | None = None
     megatron: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
@@ -204,6 +226,7 @@ class Family:
             Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
         )
         model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
+        model = replace(model, carries_mtp=wanted.carry_mtp and len(kept) == hidden_layers)
         stored = facts.get("mtp_copies")
         return model if stored is None else model.storing(stored)
 
@@ -225,6 +248,26 @@ class Family:
         yield Scope("mtp", f"mtp.layers.{number}.", prefix, self.mtp.rows, sizes, number)
         block = f"mtp.layers.{number}.transformer_layer."
         yield _layer_scope("mtp_block", block, block_prefix, made, sizes, number)
+
+
+def numbered(prefix: str, placeholder: str, stored: str) -> int | None:
+    """The number that stands in a stored name at the prefix's placeholder.
+
+    >>> numbered("model.layers.{layer}.", "{layer}", "model.layers.3.mlp.up_proj.weight")
+    3
+    """
+    match = re.match(re.escape(prefix).replace(re.escape(placeholder), r"(\d+)"), stored)
+    return int(match[1]) if match and match.groups() else None
+
+
+def _mtp_number(prefix: str, stored: str, hidden_layers: int) -> int | None:
+    """An MTP layer's number; they count on after the hidden layers, or from 0; where the prefix has no number, it is layer 0's."""
+    if "{mtp}" in prefix:
+        return numbered(prefix, "{mtp}", stored)
+    if "{layer}" not in prefix:
+        return 0 if stored.startswith(prefix) else None
+    layer = numbered(prefix, "{layer}", stored)
+    return None if layer is None or layer < hidden_layers else layer - hidden_layers
 
 
 def _layer_scope(kind: str, logical: str, prefix: str, made: LayerRows, sizes: Mapping[str, int], number: int) -> Scope:
@@ -275,4 +318,4 @@ def _copies(num_mtp: int, tied: bool) -> dict[str, str]:
     return same
 
 
-__all__ = ["Family", "LayerRows", "Model", "Mtp", "Rows", "Scope", "Wanted", "standard_layer"]
+__all__ = ["Family", "LayerRows", "Model", "Mtp", "Rows", "Scope", "Wanted", "numbered", "standard_layer"]

@@ -70,11 +70,16 @@ def build_model(job: Job, checkpoint: Checkpoint) -> Model:
 
 def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:
     """The part of the model that is converted. A rank file's MTP layers are those its args count; Hugging Face's, those asked for."""
-    if job.source.format == "huggingface":
-        num_mtp = None if job.target.format == "huggingface" else job.target.mtp_num_layers or 0
+    carry_mtp = True
+    if job.source.format != "huggingface":
+        num_mtp: int | None = checkpoint.facts.first_number(("mtp_num_layers",))
+    elif job.target.format == "huggingface":
+        num_mtp = None
     else:
-        num_mtp = checkpoint.facts.first_number(("mtp_num_layers",))
-    return Wanted(job.options.num_layers, job.options.first_k_dense_replace, num_mtp, real_vocab(job, checkpoint))
+        # Not asked for is not dropped: the layers lie beside the ranks for the way back. Who asks for 0 does not want them.
+        num_mtp, carry_mtp = job.target.mtp_num_layers or 0, job.target.mtp_num_layers is None
+    options = job.options
+    return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, real_vocab(job, checkpoint), carry_mtp)
 
 
 def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:

@@ -108,9 +108,18 @@ def test_a_family_without_copies_writes_no_file_beside_its_ranks(tmp_path: Path)
     assert [path.name for path in (tmp_path / "mg" / "iter_0000001").iterdir()] == ["mp_rank_00"]
 
 
-def test_mtp_layers_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
+def test_mtp_layers_that_are_not_asked_for_come_back_from_beside_the_ranks(tmp_path: Path) -> None:
     tensors = write_model("deepseek3", tmp_path / "hf")
-    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg")
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", tensor_parallel_size=2)
+    to_megatron(tmp_path / "mg", "mindspeed-llm", tmp_path / "again", pipeline_parallel_size=2)
+    back = to_huggingface(tmp_path / "again", tmp_path / "back")
+    assert set(back) == set(tensors)
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+def test_no_mtp_layers_means_none(tmp_path: Path) -> None:
+    tensors = write_model("deepseek3", tmp_path / "hf")
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", mtp_num_layers=0)
     back = to_huggingface(tmp_path / "mg", tmp_path / "back")
     assert set(tensors) - set(back) == {name for name in tensors if name.startswith(("model.layers.4.", "model.layers.5."))}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from convsvc.dialects.base import Checkpoint, Entry
 from convsvc.dialects.huggingface.checkpoint import open
 from convsvc.dialects.huggingface.new_files import output
-from convsvc.families.model import Model
+from convsvc.families.model import Model, numbered
 from convsvc.spec import HuggingFaceSource, HuggingFaceTarget
 from convsvc.tensors.blocks import lay
 
@@ -33,30 +33,13 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     stored = key[1]
     if any(re.search(pattern, stored) for pattern in model.family.ignored):
         return "a buffer that is computed, not a weight"
-    layer = _number(model.family.layer_prefix, "{layer}", stored)
+    layer = numbered(model.family.layer_prefix, "{layer}", stored)
     if layer is not None and layer < model.hidden_layers and layer not in model.kept:
         return f"in a layer that is left out: {model.num_layers} of {model.hidden_layers} are converted"
-    if model.family.mtp is None:
-        return None
-    for prefix in (model.family.mtp.prefix, model.family.mtp.block_prefix or model.family.mtp.prefix):
-        mtp = _number(prefix, "{mtp}", stored) if "{mtp}" in prefix else _mtp_number(prefix, stored, model.hidden_layers)
-        if mtp is not None and mtp >= model.num_mtp:
-            return f"in an MTP layer that is not asked for: mtp_num_layers is {model.num_mtp}"
+    mtp = model.mtp_layer_of(stored)
+    if mtp is not None and mtp >= model.num_mtp:
+        return f"in an MTP layer that is not asked for: mtp_num_layers is {model.num_mtp}"
     return None
-
-
-def _number(prefix: str, placeholder: str, stored: str) -> int | None:
-    """The number that stands in a stored name at the prefix's placeholder."""
-    match = re.match(re.escape(prefix).replace(re.escape(placeholder), r"(\d+)"), stored)
-    return int(match[1]) if match and match.groups() else None
-
-
-def _mtp_number(prefix: str, stored: str, hidden_layers: int) -> int | None:
-    """The same where MTP layers count on after the hidden layers, or where the prefix has no number: then it is layer 0's."""
-    if "{layer}" not in prefix:
-        return 0 if stored.startswith(prefix) else None
-    layer = _number(prefix, "{layer}", stored)
-    return None if layer is None or layer < hidden_layers else layer - hidden_layers
 
 
 def _entries(model: Model) -> Iterator[Entry]:
