@@ -83,9 +83,10 @@ def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
 
 
 def _agreeing(stored: PlannedTensor, first: Range, start: int) -> int:
-    """Where the part is put, so that its first range can be read around the page cache."""
-    read = _read(stored, first, start)
-    return start + agreeing(read.start, read.file_offset, read.size_bytes, size_of(stored.value_dtype)) - read.start
+    """Where the part is put, so that its first range can be read around the page cache and its elements are aligned."""
+    read, itemsize = _read(stored, first, start), size_of(stored.value_dtype)
+    shift = agreeing(read.start, read.file_offset, read.size_bytes, itemsize) - read.start
+    return start if shift % itemsize else start + shift
 
 
 def _aligned(count: int) -> int:

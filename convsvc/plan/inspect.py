@@ -14,7 +14,7 @@ from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.formats import FORMATS, format_of
 from convsvc.plan.match import match_source
 from convsvc.plan.planner import build_model
-from convsvc.plan.quantised import join_scales
+from convsvc.plan.quantised import describe_blocks, join_scales
 from convsvc.spec import Job, parse_job
 
 
@@ -72,11 +72,11 @@ def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How many tensors are quantised, and the block that shares a scale; nothing where none is."""
+    """How many tensors are quantised, and what shares a scale; nothing where none is."""
     scales = [found.scale for found in checkpoint.found.values() if found.scale is not None]
     if not scales:
         return {}
-    return {"quantised": {"tensors": len(scales), "block": [scales[0].rows, scales[0].columns]}, "ignored": list(checkpoint.ignored)}
+    return {"quantised": {"tensors": len(scales), "one_scale_for": describe_blocks(scales)}, "ignored": list(checkpoint.ignored)}
 
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

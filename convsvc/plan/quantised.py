@@ -1,8 +1,9 @@
 """Quantised weights with the scales that belong to them: found, checked, planned. Pure.
 
-Block quantisation as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv`
-with a factor for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. The factors lie along the stored tensor's rows
-and columns, so they are no weight of the model: they are joined to theirs before tensors are matched, and those count as BF16.
+In blocks, as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv` with a factor
+for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. In rows, as GLM-4.5-FP8 does (compressed-tensors, strategy
+"channel"): `X.weight_scale` [rows, 1]. Whatever its name, a scale is a factor. They lie along the stored tensor's rows and
+columns, so they are no weights of the model: they are joined to theirs before tensors are matched, and those count as BF16.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from convsvc.plan.records import BlockScale, PlannedTensor
 Key = tuple[str, str]
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
-# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4.
-SUFFIXES = (("_scale_inv", ""), (".scale", ".weight"))
+# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4, by compressed-tensors.
+BY_BLOCK, BY_ROW = (("_scale_inv", ""), (".scale", ".weight")), ("_scale", "")
 CONFIG = "quantization_config"
 
 
@@ -29,8 +30,8 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises SourceError for a scale without its weight and float8 without its scale, PlanError for scales that do not fit.
     """
-    rows, columns = _block_size(checkpoint.facts)
-    scales = {key: (at, Scale(at[1], found, rows, columns)) for key, at, found in _pairs(checkpoint.found)}
+    block = _block_size(checkpoint.facts)
+    scales = {key: (at, _scale(checkpoint.found[key], at, found, block)) for key, at, found in _pairs(checkpoint.found)}
     _check_all_scaled(checkpoint, scales)
     if not scales:
         return checkpoint
@@ -40,8 +41,17 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
         key: replace(found, scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
     }
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
-    note = f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {rows} x {columns} block, rounded once"
-    return replace(checkpoint, found=joined, facts=facts, ignored=(*checkpoint.ignored, note))
+    return replace(checkpoint, found=joined, facts=facts, ignored=(*checkpoint.ignored, _note([scale for _, scale in scales.values()])))
+
+
+def describe_blocks(scales: Sequence[Scale]) -> str:
+    """What shares a scale: "row", or "128 x 128 block"."""
+    return " or ".join(sorted({"row" if is_by_row(each.name) else f"{each.rows} x {each.columns} block" for each in scales}))
+
+
+def is_by_row(name: str) -> bool:
+    """Whether a scale of this name is for rows; else it is for blocks."""
+    return name.endswith(BY_ROW[0])
 
 
 def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
@@ -62,12 +72,21 @@ def _planned(name: str, found: Found) -> PlannedTensor:
     return PlannedTensor(found.file, name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
 
 
+def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int]) -> Scale:
+    return Scale(at[1], found, *((1, max(weight.tensor.shape[-1:], default=1)) if is_by_row(at[1]) else block))
+
+
+def _note(scales: Sequence[Scale]) -> str:
+    return f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {describe_blocks(scales)}, rounded once"
+
+
 def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
-    """(weight's key, scale's key, scale). A plain `.scale` counts only beside a float8 weight: others are called so too."""
+    """(weight's key, scale's key, scale). A name that others bear too counts only beside a float8 weight."""
     for (file, name), scale in found.items():
-        for suffix, instead in SUFFIXES:
+        for suffix, instead in (*BY_BLOCK, BY_ROW):
             weight = file, name.removesuffix(suffix) + instead
-            if not name.endswith(suffix) or (instead and (weight not in found or found[weight].tensor.dtype not in FLOAT8)):
+            is_clear = suffix == "_scale_inv" or (weight in found and found[weight].tensor.dtype in FLOAT8)
+            if not name.endswith(suffix) or not is_clear:
                 continue
             if weight not in found:
                 raise SourceError(f"{name} scales {weight[1]}, which is not there", do="fetch the checkpoint again")
@@ -78,7 +97,7 @@ def _check_all_scaled(checkpoint: Checkpoint, scales: Mapping[Key, object]) -> N
     bare = [key[1] for key, found in checkpoint.found.items() if found.tensor.dtype in FLOAT8 and key not in scales]
     if bare:
         raise SourceError(
-            f"{checkpoint.path}: {len(bare)} float8 tensors have no scale (X.weight_scale_inv for X.weight)",
+            f"{checkpoint.path}: {len(bare)} float8 tensors have no scale (X.weight_scale_inv or X.weight_scale for X.weight)",
             facts=bare[:SHOWN],
             do="fetch the scales, or use a bf16 checkpoint: without them the numbers mean nothing",
         )
@@ -104,7 +123,7 @@ def _check_shapes(checkpoint: Checkpoint, scales: Mapping[Key, Scale]) -> None:
             faults.append(f"{scale.name}: expected F32 {list(expected)}, found {factors.dtype} {list(factors.shape)}")
     if faults:
         raise PlanError(
-            f"{checkpoint.path}: {len(faults)} scales do not fit their weights block by block",
+            f"{checkpoint.path}: {len(faults)} scales do not fit their weights",
             facts=faults[:SHOWN],
             do=f"check {CONFIG}.weight_block_size in {checkpoint.facts.origin}",
         )

@@ -59,8 +59,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def twins() -> tuple[Tensors, Tensors]:
-    """Random weights, every projection quantised in blocks of 128 x 128; and the same dequantised by torch."""
+def twins(by_row: bool = False) -> tuple[Tensors, Tensors]:
+    """Random weights, every projection quantised in blocks of 128 x 128 or in rows; and the same dequantised by torch."""
     torch.manual_seed(0)
     quantised: Tensors = {}
     plain: Tensors = {}
@@ -69,9 +69,10 @@ def twins() -> tuple[Tensors, Tensors]:
             quantised[name] = plain[name] = torch.randn(shape).bfloat16()
             continue
         codes = torch.randn(shape).mul(100).to(torch.float8_e4m3fn)
-        scales = torch.rand(-(-shape[0] // 128), -(-shape[1] // 128)) + 0.001
-        factors = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)[: shape[0], : shape[1]]
-        quantised |= {name: codes, f"{name}_scale_inv": scales}
+        rows, columns = (1, shape[1]) if by_row else (128, 128)
+        scales = torch.rand(-(-shape[0] // rows), -(-shape[1] // columns)) + 0.001
+        factors = scales.repeat_interleave(rows, 0).repeat_interleave(columns, 1)[: shape[0], : shape[1]]
+        quantised |= {name: codes, name + ("_scale" if by_row else "_scale_inv"): scales}
         plain[name] = (codes.float() * factors).bfloat16()
     return quantised, plain
 
@@ -95,8 +96,9 @@ def rank_tensors(root: Path) -> dict[str, Tensors]:
     return {str(path.relative_to(root)): torch.load(path, weights_only=False)["model"] for path in sorted(root.rglob("*.pt"))}
 
 
-def test_every_rank_holds_what_the_dequantised_checkpoint_gives_it(tmp_path: Path) -> None:
-    quantised, plain = twins()
+@pytest.mark.parametrize("by_row", [False, True], ids=["blocks", "rows"])
+def test_every_rank_holds_what_the_dequantised_checkpoint_gives_it(by_row: bool, tmp_path: Path) -> None:
+    quantised, plain = twins(by_row)
     fp8, bf16 = save(tmp_path / "fp8", quantised, QUANTISATION), save(tmp_path / "bf16", plain, None)
     convert(job(fp8, tmp_path / "a"), engine="inline")
     convert(job(bf16, tmp_path / "b"), engine="inline")
@@ -128,6 +130,13 @@ def test_the_plan_reads_float8_and_names_the_change(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in plan.target_tensors} == {"BF16"}
 
 
+def test_a_layer_that_is_left_out_leaves_its_scales_out(tmp_path: Path) -> None:
+    quantised, _ = twins()
+    one_stage = job(save(tmp_path / "fp8", quantised, QUANTISATION), tmp_path / "a", num_layers=1)
+    one_stage["target"]["pipeline_parallel_size"] = 1
+    assert not any("layers.1." in tensor.name for tensor in make_plan(one_stage).source_tensors)
+
+
 def test_what_was_dequantised_cannot_be_verified_by_the_way_back(tmp_path: Path) -> None:
     quantised, _ = twins()
     source = save(tmp_path / "fp8", quantised, QUANTISATION)
@@ -135,11 +144,12 @@ def test_what_was_dequantised_cannot_be_verified_by_the_way_back(tmp_path: Path)
         convert(job(source, tmp_path / "a", verify="roundtrip"), engine="inline")
 
 
-def test_inspect_shows_that_a_checkpoint_is_quantised(tmp_path: Path) -> None:
-    quantised, _ = twins()
+@pytest.mark.parametrize(("by_row", "what"), [(False, "128 x 128 block"), (True, "row")])
+def test_inspect_shows_that_a_checkpoint_is_quantised(by_row: bool, what: str, tmp_path: Path) -> None:
+    quantised, _ = twins(by_row)
     about = inspect_checkpoint(str(save(tmp_path / "fp8", quantised, QUANTISATION)))
     assert about["complete"] is True
-    assert about["quantised"] == {"tensors": sum(name.endswith("_scale_inv") for name in quantised), "block": [128, 128]}
+    assert about["quantised"] == {"tensors": sum("_scale" in name for name in quantised), "one_scale_for": what}
 
 
 def one_by_one(tensors: Tensors) -> None:
