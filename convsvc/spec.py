@@ -42,11 +42,34 @@ class ParallelSizes(Strict):
     )
 
 
+class Architecture(Strict):
+    """Sizes of the model that a source does not state itself, by its names or Megatron's; what is stated must agree.
+
+    For mamba2: MindSpeed-LLM's converter saves its checkpoints without args, and a state-spaces configuration is silent about most.
+    """
+
+    hidden_size: Size | None = None
+    num_hidden_layers: Size | None = None
+    mamba_state_dim: Size | None = Field(None, description="A state's size.")
+    mamba_num_groups: Size | None = Field(None, description="Groups of heads.")
+    mamba_head_dim: Size | None = Field(None, description="A head's width.")
+    mamba_num_heads: Size | None = Field(None, description="Heads; without it, as many as fill twice the hidden size.")
+
+
+def stated_sizes(architecture: Architecture | None) -> dict[str, int]:
+    """What is stated, by name."""
+    return {} if architecture is None else architecture.model_dump(exclude_none=True)
+
+
+ARCHITECTURE = Field(None, description="Sizes of the model that the source does not state itself (mamba2).")
+
+
 class HuggingFaceSource(Strict):
     """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
 
     format: Literal["huggingface"]
     path: str = Field(min_length=1)
+    architecture: Architecture | None = ARCHITECTURE
 
 
 class HuggingFaceTarget(Strict):
@@ -72,6 +95,7 @@ class MegatronSource(ParallelSizes):
     path: str = Field(min_length=1)
     iteration: Annotated[str, Field(pattern=r"^(release|[0-9]+)$")] | None = Field(None, description="Instead of the tracker's.")
     lora: Lora | None = None
+    architecture: Architecture | None = ARCHITECTURE
 
 
 class MegatronTarget(ParallelSizes):

@@ -33,7 +33,8 @@ IGNORED_ON_THE_WAY_BACK = (
     "target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size", "expert_tensor_parallel_size",
     "num_layers_per_virtual_pipeline_stage", "num_layer_list", "num_layers", "first_k_dense_replace",
 )  # fmt: skip
-MAMBA_ONLY = ("hidden_size", "mamba_state_dim", "mamba_num_groups", "mamba_head_dim", "input_tp_rank", "input_pp_rank")
+MAMBA_SIZES = ("hidden_size", "mamba_state_dim", "mamba_num_groups", "mamba_head_dim")
+MAMBA_ONLY = (*MAMBA_SIZES, "input_tp_rank", "input_pp_rank")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,11 +124,22 @@ def note_ignored(args: argparse.Namespace) -> None:
 
 
 def _source_fields(args: argparse.Namespace) -> dict[str, Any]:
+    architecture = _architecture(args)
     if args.load_model_type == "hf":
-        return {}
+        return architecture
     sizes = {"tensor_parallel_size": args.input_tp_rank, "pipeline_parallel_size": args.input_pp_rank}
     stated = {name: getattr(args, name) for name in CONVENTIONS} if args.save_model_type == "hf" else {}
-    return _given({**sizes, **stated, "lora": _lora(args)})
+    return _given({**sizes, **stated, **architecture, "lora": _lora(args)})
+
+
+def _architecture(args: argparse.Namespace) -> dict[str, Any]:
+    """What a mamba2 checkpoint does not say: the source tool saves no args."""
+    if args.model_type_hf != "mamba2":
+        return {}
+    sizes = _given({name: getattr(args, name) for name in MAMBA_SIZES})
+    if args.load_model_type == "mg" and args.num_layers is not None:
+        sizes["num_hidden_layers"] = args.num_layers
+    return {"architecture": sizes} if sizes else {}
 
 
 def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -146,8 +158,7 @@ def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     if args.load_model_type == "mg":
-        # mamba2's checkpoints hold no args: there the number of layers has to be said.
-        return _given({"num_layers": args.num_layers}) if args.model_type_hf == "mamba2" else {}
+        return {}
     return _given({"num_layers": args.num_layers, "first_k_dense_replace": args.first_k_dense_replace})
 
 

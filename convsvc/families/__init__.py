@@ -33,7 +33,8 @@ def find_family(stated: str | None, facts: Facts) -> Family:
     """The family that the job names, or that the configuration shows.
 
     A configuration shows a family by MindSpeed-LLM's model_type_hf, else by architectures or model_type and the family's own test of
-    other fields (`distinguish`). Raises JobError if there is no such family, or not exactly one shows.
+    other fields (`distinguish`); one with neither, by fields that only one family has (`shown_by`). Raises JobError if there is no such
+    family, or not exactly one shows.
     """
     if stated is not None:
         return _named(stated)
@@ -52,6 +53,8 @@ def find_family(stated: str | None, facts: Facts) -> Family:
 
 def _shows(family: Family, facts: Facts) -> bool:
     architectures = facts.get("architectures", default=()) or ()
+    if not architectures and facts.get("model_type") is None:
+        return family.shown_by is not None and family.shown_by(facts)
     by_architecture = any(each in family.architectures for each in architectures)
     named = by_architecture if architectures else facts.get("model_type") in family.model_types
     return named and (family.distinguish is None or family.distinguish(facts))

@@ -11,17 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convsvc.errors import SourceError
+from convsvc.errors import JobError, SourceError
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers",),
-    "hidden": ("hidden_size",),
+    "layers": ("num_hidden_layers", "n_layer"),
+    "hidden": ("hidden_size", "d_model"),
     "heads": ("num_attention_heads",),
     "vocab": ("vocab_size",),
     "ffn": ("intermediate_size", "ffn_hidden_size"),
     "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts"),
     "expert_ffn": ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"),
     "head_dim": ("head_dim", "kv_channels"),
+    "state": ("mamba_state_dim", "state_size"),
+    "mamba_groups": ("mamba_num_groups", "n_groups"),
+    "mamba_dim": ("mamba_head_dim", "head_dim"),
+    "mamba_heads": ("mamba_num_heads", "num_heads"),
 }
 
 
@@ -43,6 +47,22 @@ class Facts:
             if value is not None:
                 return value
         return default
+
+    def stating(self, stated: Mapping[str, Any]) -> Facts:
+        """The facts with those that the job states.
+
+        Raises JobError for those that say otherwise here, under any of their names.
+        """
+        aliases = {name: names for names in NAMES.values() for name in names}
+        actual = {name: self.get(name, *aliases.get(name, ())) for name in stated}
+        faults = [
+            f"source.architecture.{name}: stated {stated[name]}, {self.origin} says {value}"
+            for name, value in actual.items()
+            if value is not None and value != stated[name]
+        ]
+        if faults:
+            raise JobError(f"the job contradicts {self.origin}", facts=faults, do="leave these out: they are read from there")
+        return Facts({**self.values, **stated}, self.origin) if stated else self
 
     def flag(self, *names: str, default: bool = False) -> bool:
         return bool(self.get(*names, default=default))
@@ -78,8 +98,8 @@ class Facts:
 
     def tied(self, default: bool = False) -> bool:
         """Whether the output layer is the word embedding; `default` is the architecture's, for a configuration that does not say."""
-        if self.get("tie_word_embeddings") is not None:
-            return self.flag("tie_word_embeddings")
+        if self.get("tie_word_embeddings", "tie_embeddings") is not None:
+            return self.flag("tie_word_embeddings", "tie_embeddings")
         untied = self.get("untie_embeddings_and_output_weights")
         return not untied if untied is not None else default
 

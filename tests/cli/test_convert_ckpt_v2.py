@@ -119,7 +119,8 @@ def test_mamba2_states_the_sizes_its_checkpoints_do_not_hold() -> None:
     back = [*BACK[:-1], "mamba2", "--input-tp-rank", "2", "--input-pp-rank", "1", "--num-layers", "12", "--hidden-size", "64"]
     job = job_of(back)
     assert (job["source"]["tensor_parallel_size"], job["source"]["pipeline_parallel_size"]) == (2, 1)
-    assert job["options"] == {"num_layers": 12}
+    assert job["source"]["architecture"] == {"hidden_size": 64, "num_hidden_layers": 12}
+    assert "options" not in job
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

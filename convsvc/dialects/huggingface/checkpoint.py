@@ -16,7 +16,7 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.formats import FORMATS, format_of
-from convsvc.spec import HuggingFaceSource
+from convsvc.spec import HuggingFaceSource, stated_sizes
 
 # In the order transformers looks for them.
 STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
@@ -27,7 +27,7 @@ def open(source: HuggingFaceSource) -> Checkpoint:
     root = Path(source.path)
     if not root.is_dir():
         raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
-    facts = Facts(read_json(root / "config.json"), str(root / "config.json"))
+    facts = Facts(read_json(root / "config.json"), str(root / "config.json")).stating(stated_sizes(source.architecture))
     names, weight_map = _weight_files(root)
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}

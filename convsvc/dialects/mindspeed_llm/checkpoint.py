@@ -14,13 +14,13 @@ from convsvc.dialects.huggingface.checkpoint import index_file
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
-from convsvc.dialects.mindspeed_llm.seen_sizes import see_value_dim
+from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import FileIndex, StoredTensor
 from convsvc.parallel import Parallel, ranks
-from convsvc.spec import MegatronSource
+from convsvc.spec import MegatronSource, stated_sizes
 
 TRACKER = "latest_checkpointed_iteration.txt"
 TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
@@ -29,7 +29,7 @@ LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "ex
 
 def open(source: MegatronSource) -> Checkpoint:
     """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
-    base = _open_one(source.path, source.iteration)
+    base = _open_one(source.path, source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
         return base
     return _overlay(base, _open_one(source.lora.path, None))
@@ -48,8 +48,8 @@ def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
     return replace(base, files=base.files + over.files, found={**base.found, **shifted}, ignored=(*base.ignored, *over.ignored))
 
 
-def _open_one(path: str, iteration: str | None) -> Checkpoint:
-    """Every rank file's header; the args of the first, which all others must repeat."""
+def _open_one(path: str, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
+    """Every rank file's header; the args of the first, which all others must repeat. Without any, what the job states and what is seen."""
     root = Path(path)
     if not root.is_dir():
         raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
@@ -60,8 +60,8 @@ def _open_one(path: str, iteration: str | None) -> Checkpoint:
     ignored: set[str] = set()
     for rank_file in _rank_files(folder):
         index, file = index_file(rank_file)
-        args = _args_of(index, rank_file)
-        saved = saved or args
+        args = _args_of(index, rank_file, bool(stated))
+        saved = args if saved is None else saved
         _same_layout(saved, args, rank_file)
         relative = str(rank_file.relative_to(root))
         for tensor in index.tensors:
@@ -74,7 +74,8 @@ def _open_one(path: str, iteration: str | None) -> Checkpoint:
         found |= {(carried.carried_file(_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
     args, corrected = see_value_dim(saved or {}, found)
-    facts = Facts(args, f"the args saved in {folder}")
+    facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, which has no saved args,")
+    facts = facts.stating(stated or {})
     return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), (*sorted(ignored), *corrected))
 
 
@@ -155,10 +156,13 @@ def _rank_files(folder: Path) -> list[Path]:
     return [path / FILE for path in folders]
 
 
-def _args_of(index: FileIndex, path: Path) -> Mapping[str, Any]:
+def _args_of(index: FileIndex, path: Path, may_lack: bool) -> Mapping[str, Any]:
+    """The saved args; none if the job states what else would be in them."""
     args = index.tree.get("args")
     if isinstance(args, Namespace):
         return vars(args)
+    if args is None and may_lack:
+        return {}
     raise SourceError(
         f"{path} has no saved args" if args is None else f"the args in {path} are a {type(args).__name__}",
         do="without them the parallel sizes and the architecture are not known; save the checkpoint with its args",

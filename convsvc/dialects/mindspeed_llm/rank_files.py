@@ -28,6 +28,7 @@ AXES = {
     "head": "num_attention_heads",
     "key_head": "linear_num_key_heads",
     "o_group": "o_groups",
+    "mamba_group": "n_groups",
     "vocab": "the vocabulary",
 }
 

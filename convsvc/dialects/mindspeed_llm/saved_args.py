@@ -64,7 +64,7 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
         "model_type_hf": model.family.name,
         "num_hidden_layers": model.num_layers,
         "hidden_size": sizes["hidden"],
-        "num_attention_heads": facts.number("heads"),
+        "num_attention_heads": facts.get("num_attention_heads"),
         "vocab_size": sizes["vocab"],
         "tie_word_embeddings": model.tied,
         "untie_embeddings_and_output_weights": not model.tied,
@@ -100,6 +100,8 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
         args["indexer_types"] = ["full" if each else "shared" for each in indexed]
     if "stream" in sizes:
         args |= _compressed_attention(model)
+    if "mamba_group" in sizes:
+        args |= _mixers(sizes)
     if sizes.get("shared_ffn"):
         args["moe_shared_expert_intermediate_size"] = sizes["shared_ffn"]
     return {name: value for name, value in args.items() if value is not None}
@@ -123,6 +125,22 @@ def _compressed_attention(model: Model) -> dict[str, Any]:
     layers = [scope for scope in model.scopes if scope.kind in ("layer", "mtp_block")]
     by_token = sum(TOKEN_EXPERTS.name in scope.logicals for scope in layers)
     return {"compress_ratios": [scope.sizes["ratio"] for scope in layers], "num_hash_layers": by_token, "n_hash_layers": by_token}
+
+
+def _mixers(sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Hugging Face's names and Megatron's (megatron/core/transformer/transformer_config.py, mamba_*)."""
+    heads = sizes["mamba_group"] * sizes["mamba_head"]
+    return {
+        "state_size": sizes["state"],
+        "mamba_state_dim": sizes["state"],
+        "n_groups": sizes["mamba_group"],
+        "mamba_num_groups": sizes["mamba_group"],
+        "head_dim": sizes["mamba_dim"],
+        "mamba_head_dim": sizes["mamba_dim"],
+        "num_heads": heads,
+        "mamba_num_heads": heads,
+        "conv_kernel": sizes["conv_kernel"],
+    }
 
 
 def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:

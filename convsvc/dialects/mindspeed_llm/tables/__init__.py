@@ -27,6 +27,7 @@ from convsvc.dialects.mindspeed_llm.tables.feed_forward import (
 )
 from convsvc.dialects.mindspeed_llm.tables.hyper_connections import HYPER_CONNECTIONS, JOINED_NORMS, JOINED_STREAMS, MTP_JOINED_STREAMS
 from convsvc.dialects.mindspeed_llm.tables.linear_attention import LINEAR_ATTENTION
+from convsvc.dialects.mindspeed_llm.tables.mamba import MAMBA_FINAL_NORMS, MIXERS
 from convsvc.dialects.mindspeed_llm.tables.mla import INDEXERS, MLA, MLA_UP, MLA_UP_SPLIT
 from convsvc.dialects.mindspeed_llm.tables.sublayers import SUBLAYERS, ZERO_EXPERT_ROUTERS
 from convsvc.tensors.declare import Row
@@ -34,11 +35,11 @@ from convsvc.tensors.declare import Row
 # A layer's rows, whatever the family: those apply whose logical tensors it has.
 LAYER: tuple[Row, ...] = (
     NORMS + GQA + DENSE + ROUTERS + SHARED_EXPERTS + MLA + INDEXERS + SUBLAYERS + ZERO_EXPERT_ROUTERS + LINEAR_ATTENTION
-    + COMPRESSED_ATTENTION + HYPER_CONNECTIONS
+    + COMPRESSED_ATTENTION + HYPER_CONNECTIONS + MIXERS
 )  # fmt: skip
 MTP_LAYER: tuple[Row, ...] = MTP_OWN + MTP_JOINED_STREAMS
 # What some families have in place of a decoder's final norm.
-FURTHER_ENDS: tuple[Row, ...] = JOINED_NORMS + JOINED_STREAMS
+FURTHER_ENDS: tuple[Row, ...] = JOINED_NORMS + JOINED_STREAMS + MAMBA_FINAL_NORMS
 
 __all__ = [
     "FINAL_NORMS",
