@@ -27,7 +27,7 @@ EXAMPLE: Mapping[str, object] = {
     "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12,
     "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
-    "compress_ratios": [0, 4, 128, 4, 0],
+    "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
 }  # fmt: skip
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}

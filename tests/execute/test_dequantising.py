@@ -101,7 +101,7 @@ def test_real_block_sizes_with_rows_and_columns_left_over() -> None:
 
 
 def test_a_long_run_with_an_odd_number_of_elements() -> None:
-    """It is long enough to be read around the page cache, for which its room in the buffer is moved: not to an odd byte."""
+    """It is long enough to be read around the page cache, for which its room in the buffer is moved."""
     codes = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (401, 401), np.uint8))
     matrix = Quantised(codes, torch.ones(4, 4), "F8_E4M3", (128, 128))
     assert same(dequantised(matrix, ((0, 401), (0, 401)), False, "BF16", 1 << 20), matrix.reference())
