@@ -120,7 +120,7 @@ def make_cases(model: str, layers: int, work: Path) -> list[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=sorted(MODELS), default="moe")
+    parser.add_argument("--model", choices=sorted(SIZES), default="moe")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=3)

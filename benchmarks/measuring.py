@@ -33,7 +33,7 @@ class Measured:
 
 
 def run_measured(command: Sequence[str]) -> Measured:
-    """Runs the command to its end. Raises CalledProcessError with what it wrote to stderr."""
+    """Runs the command to its end. Raises CalledProcessError, after showing what it wrote to stderr."""
     began = perf_counter()
     # The kernel counts the launching process's memory as the new one's first: ours must stay small.
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -43,6 +43,7 @@ def run_measured(command: Sequence[str]) -> Measured:
         wall_s = perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
+        sys.stderr.write(told)
         raise subprocess.CalledProcessError(process.returncode, command, stderr=told)
     cpu_s = usage.ru_utime + usage.ru_stime
     return Measured(wall_s, cpu_s, usage.ru_maxrss * 1024, usage.ru_inblock * 512, usage.ru_oublock * 512)

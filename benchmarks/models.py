@@ -65,7 +65,9 @@ DENSE: Mapping[str, Any] = {
     "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
 }
-MODELS = {"moe": MOE, "dense": DENSE}
+# Every rank holds its part of the vocabulary: for many ranks it must not outweigh the experts.
+MOE_SMALL_VOCAB: Mapping[str, Any] = {**MOE, "vocab_size": 8192}
+MODELS = {"moe": MOE, "dense": DENSE, "moe-small-vocab": MOE_SMALL_VOCAB}
 
 
 def write_model(root: Path, config: Mapping[str, Any]) -> int:
