@@ -7,7 +7,7 @@ Megatron fuses what Hugging Face keeps apart (linear_qkv, linear_fc1), each modu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convsvc.dialects.base import Dialect, Entry, Output
@@ -28,7 +28,8 @@ PREFIX, A, B = "base_model.model.", "lora_A", "lora_B"
 class AdapterWriter:
     """Hugging Face's side of a plan for adapters alone: the write side of a `Dialect`.
 
-    `weights` is the dialect whose layout the weights would have; `sides` are the logical A and B that the source has, by name.
+    `weights` is the dialect whose layout the weights would have; `sides` are the logical A and B that the source has, by the
+    weight's name and `.lora_A` or `.lora_B`.
     """
 
     weights: Dialect
@@ -69,8 +70,29 @@ def export_adapters(
     if adapters is None or lora is None:
         raise JobError("target.adapter_only is set, but no adapters are read", do="state source.lora with r and alpha")
     sides = locate_adapters(located, adapters)
-    tensors = {block.tensor.name: block.tensor for each in sides for block in each.entry.laid.blocks}
-    return AdapterWriter(weights, tensors, lora), sides
+    shared = _shared(sides)
+    kept = tuple(replace(each, entry=_only(each.entry, {tensor.name for tensor in shared.values()})) for each in sides)
+    return AdapterWriter(weights, shared, lora), kept
+
+
+def _shared(sides: Sequence[Located]) -> dict[str, LogicalTensor]:
+    """The logical A and B by name; weights that the source stores in one tensor have one A, which is the first one's."""
+    tensors: dict[str, LogicalTensor] = {}
+    origins: dict[str, list[tuple[str, str]]] = {}
+    for each in sides:
+        for block in each.entry.laid.blocks:
+            tensors[block.tensor.name] = block.tensor
+            origins.setdefault(block.tensor.name, []).append(each.key)
+    first: dict[object, LogicalTensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(f".{A}"):
+            tensors[name] = first.setdefault((frozenset(origins[name]), tensor.axes, tensor.sizes), tensor)
+    return tensors
+
+
+def _only(entry: Entry, names: set[str]) -> Entry:
+    blocks = tuple(block for block in entry.laid.blocks if block.tensor.name in names)
+    return replace(entry, laid=replace(entry.laid, blocks=blocks))
 
 
 def target_modules(linear: Sequence[str], adapted: set[str]) -> tuple[str, ...]:
@@ -89,21 +111,20 @@ def _module(entry: Entry) -> str:
 
 def _entries(entry: Entry, sides: Mapping[str, LogicalTensor], r: int) -> Iterator[Entry]:
     blocks = entry.laid.blocks
-    names = {block.tensor.name for block in blocks if f"{block.tensor.name}.{A}" in sides}
-    if not names or not entry.laid.written:
+    names = tuple(dict.fromkeys(block.tensor.name for block in blocks))
+    if not entry.laid.written or not any(f"{name}.{A}" in sides for name in names):
         return
-    if len(entry.laid.shape) != 2 or len({block.tensor.name for block in blocks}) > 1:
+    if len(entry.laid.shape) != 2 or len({sides.get(f"{name}.{A}") for name in names}) > 1:
         raise PlanError(
             f"{entry.laid.name} {list(entry.laid.shape)} cannot have one LoRA adapter",
-            facts=[f"adapters are for {', '.join(sorted(names))}"],
+            facts=[f"it is made of {', '.join(names)}, which have adapters of their own or none"],
             do="merge them instead: leave out target.adapter_only",
         )
-    (name,) = names
     rows, columns = entry.laid.shape
     module = PREFIX + _module(entry)
     for side, shape in ((A, (r, columns)), (B, (rows, r))):
         # Parts that lie one after the other along the rows share A: then these blocks are the same.
-        made = dict.fromkeys(_side(block, sides[f"{name}.{side}"], columns, r, side == B, entry) for block in blocks)
+        made = dict.fromkeys(_side(block, sides[f"{block.tensor.name}.{side}"], columns, r, side == B, entry) for block in blocks)
         yield Entry(entry.file, Laid(f"{module}.{side}.weight", shape, tuple(made)), entry.unit)
 
 

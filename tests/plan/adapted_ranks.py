@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "linear_q_up_proj", "linear_kv_up_proj")
-ROW_PARALLEL = ("linear_proj", "linear_fc2")
+TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "linear_q_up_proj", "linear_kv_up_proj", "in_proj", "out_proj")
+ROW_PARALLEL = ("linear_proj", "linear_fc2", "out_proj")
 
 
 def add_adapters(root: Path, r: int, *, latent: bool = False, targets: tuple[str, ...] = TARGETS) -> int:

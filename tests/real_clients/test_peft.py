@@ -31,6 +31,7 @@ MODELS = {
     "phi3.5 (all fused)": Tiny("phi3.5", "Phi3Config", {"pad_token_id": 0}),
     "qwen3-moe": Tiny("qwen3-moe", "Qwen3MoeConfig", EXPERTS, {"tensor_parallel_size": 2, "expert_parallel_size": 2}),
     "deepseek3": Tiny("deepseek3", "DeepseekV3Config", MLA, {"tensor_parallel_size": 2, "expert_parallel_size": 2}),
+    "mamba2": Tiny("mamba2", "Mamba2Config", {"num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 4}),
     "deepseek3 without tp": Tiny("deepseek3", "DeepseekV3Config", MLA, {"pipeline_parallel_size": 2}),
 }
 
