@@ -1,6 +1,6 @@
 """Runs one job in this process and its workers.
 
-    python -m benchmarks.one_job JOB_JSON WORKERS
+python -m benchmarks.one_job JOB_JSON WORKERS
 """
 
 from __future__ import annotations
