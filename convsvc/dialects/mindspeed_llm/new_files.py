@@ -8,6 +8,7 @@ from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank_file
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
+from convsvc.families.blocks.linear_attention import DELTA_OUT
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors, torch_zip
@@ -73,4 +74,10 @@ def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[str]
         notes.append(f"moe_grouped_gemm has no effect: {model.family.name} has no experts")
     if target.mla_mm_split and not settings.mla_mm_split:
         notes.append(f"mla_mm_split has no effect: {model.family.name} has no latent attention that is ever split")
+    if settings.parallel.tp > 1 and any(DELTA_OUT.name in scope.logicals for scope in model.layers()):
+        # mindspeed_llm/tasks/models/transformer/qwen3_next_gated_deltanet_attention.py, commit 0bba5c97: sizes are not divided by tp.
+        notes.append(
+            "linear attention is cut by key heads, as Megatron core's is; MindSpeed-LLM's own holds all heads on every rank and loads it "
+            "at tensor_parallel_size 1 only"
+        )
     return notes
