@@ -2,6 +2,7 @@
 
     python -m benchmarks.convert --model moe            7 GB Qwen3-MoE, tp 2 ep 4, grouped gemm
     python -m benchmarks.convert --model dense          4 GB, tp 4
+    ... --dtype fp16                                    casts all values: here the processor is the bottleneck, not the disk
     ... --layers 1 --arms floor,convsvc-1 --rounds 1    something quick
 
 Arms take turns within a round; before each one all is on the disk and nothing in memory; the median of the rounds counts.
@@ -41,10 +42,11 @@ class Case:
     target: Mapping[str, Any]
     in_bytes: int
     out_bytes: int
+    dtype: str | None = None
 
     def job(self, path: Path, verify: str) -> dict[str, Any]:
         source = {"format": self.source_format, "path": str(self.source)}
-        return {"source": source, "target": {**self.target, "path": str(path)}, "options": {"verify": verify}}
+        return {"source": source, "target": {**self.target, "path": str(path)}, "options": {"verify": verify, "dtype": self.dtype}}
 
 
 def run_arm(arm: str, case: Case, target: Path) -> Measured:
@@ -104,17 +106,17 @@ def _row(case: Case, arm: str, runs: list[Measured], walls: Mapping[str, float])
     }
 
 
-def make_cases(model: str, layers: int, work: Path) -> list[Case]:
+def make_cases(model: str, layers: int, work: Path, dtype: str | None) -> list[Case]:
     """The model's directory and its conversion, both to be converted."""
     original, converted = work / "original", work / "converted"
     run_module("benchmarks.models", original, model, layers)
     there = {"format": "mindspeed-llm", **SIZES[model]}
-    forth = Case(f"{model} to mcore", model, original, "huggingface", there, 0, 0)
+    forth = Case(f"{model} to mcore", model, original, "huggingface", there, 0, 0, dtype)
     run_module("benchmarks.one_job", json.dumps(forth.job(converted, "none")), 2)
     sizes = tree_bytes(original), tree_bytes(converted)
     return [
-        Case(forth.name, model, original, "huggingface", there, sizes[0], sizes[1]),
-        Case(f"{model} to Hugging Face", model, converted, "mindspeed-llm", {"format": "huggingface"}, sizes[0], sizes[0]),
+        Case(forth.name, model, original, "huggingface", there, sizes[0], sizes[1], dtype),
+        Case(f"{model} to Hugging Face", model, converted, "mindspeed-llm", {"format": "huggingface"}, sizes[0], sizes[0], dtype),
     ]
 
 
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directions", choices=("both", "forth", "back"), default="both")
+    parser.add_argument("--dtype", choices=("bf16", "fp16"))
     parser.add_argument("--work-dir", type=Path)
     parser.add_argument("--results", type=Path, default=FOLDER)
     given = parser.parse_args()
@@ -132,12 +135,13 @@ def main() -> None:
     layers = given.layers or int(MODELS[given.model]["num_hidden_layers"])
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="convsvc-bench-", dir=given.work_dir) as work:
-        cases = make_cases(given.model, layers, Path(work))
+        cases = make_cases(given.model, layers, Path(work), given.dtype)
         for case in {"both": cases, "forth": cases[:1], "back": cases[1:]}[given.directions]:
             # The naive script goes one way only.
             arms = [arm for arm in given.arms.split(",") if arm != "naive" or case is cases[0]]
             rows += compare(case, arms, given.rounds, Path(work) / "target")
-    save(f"convert-{given.model}", f"Converting {given.model}, {layers} layers, median of {given.rounds}", rows, began, given.results)
+    name = f"convert-{given.model}" + (f"-{given.dtype}" if given.dtype else "")
+    save(name, f"Converting {given.model}, {layers} layers, median of {given.rounds}", rows, began, given.results)
 
 
 if __name__ == "__main__":
