@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,22 @@ def test_peft_computes_with_the_adapter_what_the_merged_model_computes(layout: d
     assert torch.allclose(have, want, atol=1e-5, rtol=1e-5)
 
 
-def test_modules_are_named_one_by_one_where_not_all_of_a_name_are_adapted(tmp_path: Path) -> None:
+def test_adapters_may_lie_in_a_checkpoint_of_their_own(tmp_path: Path) -> None:
+    together = adapted(MODELS["llama2"], tmp_path)
+    want = weights(exported(together, tmp_path))
+    shutil.copytree(together, tmp_path / "lora")
+    for root, is_adapter in ((together, False), (tmp_path / "lora", True)):
+        for path in root.rglob("*.pt"):
+            content = torch.load(path, weights_only=False)
+            kept = {name: tensor for name, tensor in content["model"].items() if (".lora_" in name) is is_adapter}
+            torch.save(content | {"model": {name.replace(".base_layer.", "."): tensor for name, tensor in kept.items()}}, path)
+    convert(job(together, tmp_path / "again", {**LORA, "path": str(tmp_path / "lora")}, adapter_only=True), engine="inline")
+    have = weights(tmp_path / "again")
+    assert have.keys() == want.keys()
+    assert all(torch.equal(have[name], tensor) for name, tensor in want.items())
+
+
+def test_the_configuration_names_the_adapted_modules_alone(tmp_path: Path) -> None:
     ranks = adapted(MODELS["qwen3-moe"], tmp_path, targets=("linear_proj",))
     config = json.loads((exported(ranks, tmp_path) / "adapter_config.json").read_text())
     assert config["target_modules"] == ["o_proj"]
