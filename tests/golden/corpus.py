@@ -16,12 +16,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent / "mindspeed_llm"
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-TAGS = {dtype: tag for tag, dtype in DTYPES.items()} | {torch.int64: "I64"}
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
+TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 # The byte and bit that hold the highest exponent bit: without it |value| < 2, never inf or NaN.
 MASKED_BYTE = {"BF16": (2, 1), "F16": (2, 1), "F32": (4, 3)}
 
@@ -69,12 +70,17 @@ def fixture(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "fixtures" / f"{name}.json").read_text()))
 
 
-def draw(text: str, dtype: str, shape: tuple[int, ...] | list[int]) -> torch.Tensor:
-    """The tensor that `text` names.
+def draw(text: str, dtype: str, shape: tuple[int, ...] | list[int], below: int = 1 << 15) -> torch.Tensor:
+    """The tensor that `text` names; integers are smaller than `below`.
 
     >>> draw("a", "BF16", [1]).abs().item() < 2
     True
+    >>> draw("a", "I64", [1], below=1).item()
+    0
     """
+    if dtype == "I64":
+        words = np.frombuffer(hashlib.shake_128(text.encode()).digest(prod(shape) * 8), "<u8") % np.uint64(below)
+        return torch.from_numpy(words.astype(np.int64)).reshape(tuple(shape))
     width, byte = MASKED_BYTE[dtype]
     raw = bytearray(hashlib.shake_128(text.encode()).digest(prod(shape) * width))
     flat = torch.frombuffer(raw, dtype=torch.uint8)
@@ -93,9 +99,10 @@ def as_digest(entry: list[Any]) -> Digest:
 
 
 def source_tensors(source: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a fixture, those left out of its files too."""
+    """The tensors of a fixture, those left out of its files too; what has an alias holds the same as that."""
+    alias, below = source.get("alias", {}), source.get("int_mod", 1 << 15)
     for name, (dtype, shape) in source["tensors"].items():
-        yield name, draw(f"{source['seed']}|{name}", dtype, shape)
+        yield name, draw(f"{source['seed']}|{alias.get(name, name)}", dtype, shape, below)
 
 
 def write_huggingface(source: Mapping[str, Any], directory: Path) -> None:
@@ -118,13 +125,13 @@ def write_huggingface(source: Mapping[str, Any], directory: Path) -> None:
 
 
 def _shards(source: Mapping[str, Any]) -> list[dict[str, torch.Tensor]]:
-    """Runs of tensors of about equal bytes, in the listed order."""
-    count = source.get("shards", 1)
-    total = sum(prod(shape) for _, shape in source["tensors"].values())
+    """Runs of tensors of about equal bytes, in the listed order, but for those that have a place of their own."""
+    count, placed = source.get("shards", 1), source.get("placement", {})
+    total = sum(prod(shape) * DTYPES[dtype].itemsize for dtype, shape in source["tensors"].values())
     shards: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
     before = 0
     for name, tensor in source_tensors(source):
         if name not in source.get("drop", ()):
-            shards[min(count - 1, before * count // total)][name] = tensor
-        before += tensor.numel()
+            shards[placed[name] - 1 if name in placed else min(count - 1, before * count // total)][name] = tensor
+        before += tensor.nbytes
     return shards

@@ -17,7 +17,7 @@ import torch
 from tests.golden.corpus import DTYPES, draw
 
 TRACKER = "latest_checkpointed_iteration.txt"
-COLUMN_PARALLEL = ("linear_qkv", "linear_fc1")
+COLUMN_PARALLEL = ("linear_qkv", "linear_fc1", "linear_q_up_proj", "linear_kv_up_proj")
 # rank directory -> model key ("model", "model0") -> parameter -> tensor
 Ranks = dict[str, dict[str, dict[str, torch.Tensor]]]
 
@@ -49,7 +49,7 @@ def _save(manifest: Mapping[str, Any], ranks: Ranks, directory: Path, given: Map
     for rank, models in ranks.items():
         (directory / folder / rank).mkdir(parents=True)
         content = {"checkpoint_version": manifest["checkpoint_version"], "iteration": manifest["iteration"], **models}
-        if not given.get("drop_args"):
+        if "args" in manifest and not given.get("drop_args"):
             content["args"] = _args(manifest["args"], given.get("args_patch", {}))
         if given.get("extra"):
             content |= _what_training_adds(models)
