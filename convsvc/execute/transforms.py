@@ -15,8 +15,8 @@ from convsvc.tensors.dtypes import FLOATS, size_of
 
 Floats = npt.NDArray[np.float32]
 NUMPY: dict[str, Any] = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-# Casts work on pieces of this many elements, so that their intermediate arrays stay small.
-PIECE = 1 << 20
+# Casts work on pieces of this many elements, so that their intermediate arrays stay in the cache and in memory used before.
+PIECE = 1 << 15
 
 
 def cast(values: Bits, source: str, target: str) -> Bits:
