@@ -12,8 +12,10 @@ from convsvc.dialects import huggingface
 from convsvc.families import find_family
 from convsvc.families.facts import Facts
 from convsvc.families.model import Wanted
-from convsvc.formats import safetensors
+from convsvc.formats import FORMATS, safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.formats.crc import crc32_zeros
+from convsvc.plan.plan import Plan
 
 SHARD_BYTES = 5 * 10**9
 
@@ -51,7 +53,7 @@ KIMI_K2: Mapping[str, Any] = {
     "num_key_value_heads": 64,
     "vocab_size": 163840,
 }
-MODELS = {"DeepSeek-V3 671B": DEEPSEEK_V3, "Kimi-K2-like 1T": KIMI_K2}
+MODELS = {"deepseek-v3-671b": DEEPSEEK_V3, "kimi-k2-1t": KIMI_K2}
 
 
 def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
@@ -87,3 +89,18 @@ def _shards(specs: list[TensorSpec]) -> Iterator[list[TensorSpec]]:
         size += spec.size_bytes
     if shard:
         yield shard
+
+
+def write_sparse_target(plan: Plan, root: Path) -> None:
+    """Writes the files of a plan's target as they would be if all weights were zero, all weights holes."""
+    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+        path = root / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        crcs = {tensor.name: crc32_zeros(tensor.size_bytes) for tensor in skeleton.tensors}
+        with open(path, "wb", buffering=0) as opened:
+            os.ftruncate(opened.fileno(), skeleton.size_bytes)
+            for file_offset, data in (*skeleton.segments, *FORMATS[file.format].seal(skeleton, crcs)):
+                os.pwrite(opened.fileno(), data, file_offset)
+    for side in plan.side_files:
+        if side.text is not None:
+            (root / side.path).write_text(side.text)
