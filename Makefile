@@ -1,5 +1,5 @@
 # Every verb sets up what it needs: a venv in .venv with the versions of constraints.txt.
-# A fresh Debian needs python3 (3.11), python3-venv, make and git.
+# A fresh Debian needs python3 (3.11), python3-venv, make, git and, for the tests, unzip.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +11,7 @@ DECLARED := pyproject.toml constraints.txt
 DEMO_DIR    ?=
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test lint types unit fmt clean
+.PHONY: help venv demo test lint types unit docs fmt clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,10 @@ types: $(VENV)/installed-test  ## mypy, strict
 
 unit: $(VENV)/installed-test  ## pytest; PYTEST_ARGS="-k sizes" for some of it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/installed-test  ## write the generated pages: families, HTTP interface
+	$(BIN)/python -m convsvc.dialects.family_pages docs/families
+	$(BIN)/python -m convsvc.service.openapi > docs/openapi.json
 
 fmt: $(VENV)/installed-test  ## format the code, apply safe fixes
 	$(BIN)/ruff format .
