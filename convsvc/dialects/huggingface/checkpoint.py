@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from convsvc.families.facts import Facts
 from convsvc.formats import FORMATS, format_of
 from convsvc.spec import HuggingFaceSource, stated_sizes
 
+# Files whose headers are read at once.
+READERS = 8
 # In the order transformers looks for them.
 STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 
@@ -32,8 +35,7 @@ def open(source: HuggingFaceSource) -> Checkpoint:
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
     where: dict[str, str] = {}
-    for number, each in enumerate(names):
-        index, file = index_file(root / each)
+    for number, (each, (index, file)) in enumerate(zip(names, index_files([root / each for each in names]), strict=True)):
         files.append(file)
         for tensor in index.tensors:
             if tensor.name in where:
@@ -43,6 +45,12 @@ def open(source: HuggingFaceSource) -> Checkpoint:
     if weight_map is not None:
         _check_index(root, weight_map, where)
     return Checkpoint(str(root), tuple(files), found, facts)
+
+
+def index_files(paths: Sequence[Path]) -> Iterator[tuple[Any, SourceFile]]:
+    """`index_file` of each path, in their order; several are read at once, as a thousand files are mostly waiting on shared storage."""
+    with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
+        yield from pool.map(index_file, paths)
 
 
 def index_file(path: Path) -> tuple[Any, SourceFile]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
-from convsvc.dialects.huggingface.checkpoint import index_file
+from convsvc.dialects.huggingface.checkpoint import index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
@@ -58,8 +58,8 @@ def _open_one(path: str, iteration: str | None, stated: Mapping[str, int] | None
     found: dict[tuple[str, str], Found] = {}
     saved: Mapping[str, Any] | None = None
     ignored: set[str] = set()
-    for rank_file in _rank_files(folder):
-        index, file = index_file(rank_file)
+    rank_files = _rank_files(folder)
+    for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
         _same_layout(saved, args, rank_file)
