@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A model: its config.json, and dtype-free shapes of its tensors as transformers names them."""
+    """A model: its config.json, and dtype-free shapes of its tensors as transformers names them.
+
+    What a layout needs to know of it: how many layers, the `tps` that cut it evenly, experts (0 for none), MTP layers, and whether
+    it has latent attention that `mla_mm_split` splits.
+    """
 
     family: str
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    layers: int
+    tps: tuple[int, ...] = (1, 2)
+    experts: int = 0
+    num_mtp: int = 0
+    splits: bool = False
 
 
 MODEL_TYPES = {"llama2": "llama", "qwen25": "qwen2", "qwen3": "qwen3", "qwen3-moe": "qwen3_moe"}
@@ -41,7 +50,8 @@ def models(draw: st.DrawFn) -> Drawn:
         layers = config["num_hidden_layers"]
         config |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": draw(st.sampled_from([4, 8]))}
         config["mlp_only_layers"] = draw(st.lists(st.integers(0, layers - 1), unique=True, max_size=layers - 1))
-    return Drawn(family, config, dict(shapes_of(family, config)))
+    tps = tuple(size for size in (1, 2, 4) if groups % size == 0)
+    return Drawn(family, config, dict(shapes_of(family, config)), config["num_hidden_layers"], tps, config.get("num_experts", 0))
 
 
 def shapes_of(family: str, config: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
@@ -96,12 +106,17 @@ def _glu(prefix: str, hidden: int, ffn: int) -> list[tuple[str, tuple[int, ...]]
 @st.composite
 def layouts(draw: st.DrawFn, model: Drawn) -> dict[str, Any]:
     """A legal layout: the fields of a job's target."""
-    tp = draw(st.sampled_from([size for size in (1, 2, 4) if model.config["num_key_value_heads"] % size == 0]))
-    layout: dict[str, Any] = {"tensor_parallel_size": tp, "transformer_impl": draw(st.sampled_from(["local", "transformer_engine"]))}
-    layout["make_vocab_size_divisible_by"] = draw(st.sampled_from([None, 1, 16, 24]))
-    layout |= draw(_stages(model.config["num_hidden_layers"]))
-    if model.family == "qwen3-moe":
+    tp = draw(st.sampled_from(model.tps))
+    layout: dict[str, Any] = {"tensor_parallel_size": tp, "make_vocab_size_divisible_by": draw(st.sampled_from([None, 1, 16, 24]))}
+    layout |= draw(_stages(model.layers))
+    if model.experts:
         layout |= draw(_experts(tp))
+    if model.splits:
+        layout["mla_mm_split"] = draw(st.sampled_from([None, True]))
+    layout["mtp_num_layers"] = draw(st.sampled_from([None, model.num_mtp]))
+    # How Transformer Engine names an MTP layer is not known.
+    with_mtp = bool(layout["mtp_num_layers"])
+    layout["transformer_impl"] = draw(st.sampled_from(["local"] if with_mtp else ["local", "transformer_engine"]))
     return {name: value for name, value in layout.items() if value is not None}
 
 

@@ -88,8 +88,9 @@ def sparse_layers(facts: Facts) -> Callable[[int], bool]:
 
     def is_sparse(layer: int) -> bool:
         if isinstance(frequency, list | tuple):
-            # An MTP layer, which the list does not count, is built like the last layer.
-            return bool(frequency[min(layer, len(frequency) - 1)])
+            # An MTP layer, which the list does not count, is built like the last layer; after dense layers only, as the other field says.
+            all_dense = not any(frequency) and facts.get("first_k_dense_replace") is not None
+            return layer >= max(first, len(frequency)) if all_dense else bool(frequency[min(layer, len(frequency) - 1)])
         return layer not in dense and layer >= first and (layer + 1) % max(step, 1) == 0 and layer % max(int(frequency), 1) == 0
 
     return is_sparse
