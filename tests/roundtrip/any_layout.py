@@ -104,8 +104,8 @@ def _glu(prefix: str, hidden: int, ffn: int) -> list[tuple[str, tuple[int, ...]]
 
 
 @st.composite
-def layouts(draw: st.DrawFn, model: Drawn) -> dict[str, Any]:
-    """A legal layout: the fields of a job's target."""
+def layouts(draw: st.DrawFn, model: Drawn, holds_mtp: bool = False) -> dict[str, Any]:
+    """A legal layout: the fields of a job's target. `holds_mtp`: the source holds MTP layers among its ranks, which are then kept."""
     tp = draw(st.sampled_from(model.tps))
     layout: dict[str, Any] = {"tensor_parallel_size": tp, "make_vocab_size_divisible_by": draw(st.sampled_from([None, 1, 16, 24]))}
     layout |= draw(_stages(model.layers))
@@ -115,7 +115,7 @@ def layouts(draw: st.DrawFn, model: Drawn) -> dict[str, Any]:
         layout["mla_mm_split"] = draw(st.sampled_from([None, True]))
     layout["mtp_num_layers"] = draw(st.sampled_from([None, model.num_mtp]))
     # How Transformer Engine names an MTP layer is not known.
-    with_mtp = bool(layout["mtp_num_layers"])
+    with_mtp = holds_mtp or bool(layout["mtp_num_layers"])
     layout["transformer_impl"] = draw(st.sampled_from(["local"] if with_mtp else ["local", "transformer_engine"]))
     return {name: value for name, value in layout.items() if value is not None}
 

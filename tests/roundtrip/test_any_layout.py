@@ -98,11 +98,12 @@ def test_there_through_two_layouts_and_back_is_the_identity(data: st.DataObject)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_family_comes_back_from_any_layout_and_through_another(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family))
-    first, second = data.draw(layouts(model)), data.draw(st.none() | layouts(model))
+    first = data.draw(layouts(model))
+    second = data.draw(st.none() | layouts(model, holds_mtp=bool(first.get("mtp_num_layers"))))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tensors = write_model(model, root / "hf")
