@@ -96,9 +96,9 @@ EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @st.composite
-def any_family(draw: st.DrawFn, family: str, layers: int | None = None, **fixed: Any) -> Drawn:
+def any_family(draw: st.DrawFn, family: str, layers: int | None = None, fixed: Choices | None = None) -> Drawn:
     """A model of up to five layers, or as many as given; `fixed` are fields of its configuration that are not drawn."""
-    choices = CONFIGS[family] | fixed
+    choices = CONFIGS[family] | (fixed or {})
     chosen = {name: draw(st.sampled_from(value)) if isinstance(value, tuple) else value for name, value in choices.items()}
     layers = layers or draw(st.integers(1, 5))
     config = {name: value for name, value in chosen.items() if value is not None and name != "query"}

@@ -119,7 +119,7 @@ def test_every_family_comes_back_from_any_layout_and_through_another(family: str
 @given(data=st.data())
 def test_an_mtp_layer_has_its_experts_though_all_layers_before_are_dense(family: str, data: st.DataObject) -> None:
     sizes = {"first_k_dense_replace": 1, "num_nextn_predict_layers": 1}
-    model = data.draw(any_family(family, layers=1, **sizes))
+    model = data.draw(any_family(family, layers=1, fixed=sizes))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tensors = write_model(model, root / "hf")
