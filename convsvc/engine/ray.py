@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections import deque
 from time import monotonic, sleep
@@ -159,10 +160,10 @@ class RayEngine:
 
 
 def _import_ray(*, local: bool) -> Any:
-    """Ray reads its environment when it is imported and started."""
+    """Ray reads its environment when it is imported and started; one that the caller has imported keeps to what it has read."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if local and "RAY_AUTH_MODE" not in os.environ:
+    if local and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # Without these Ray makes a token and writes it to ~/.ray, readable by all.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
