@@ -29,6 +29,18 @@ GLM = {
     "attention_bias": True,
 }
 MINIMAX = {"num_local_experts": 4, "num_experts_per_tok": 2, "bos_token_id": 1, "eos_token_id": 2}
+MLA = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12, "num_key_value_heads": 8}
+DEEPSEEK = {
+    **MLA,
+    "q_lora_rank": 24,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 GROUPED = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
 TOKENS = torch.tensor([[1, 5, 63, 17, 2, 40, 8]])
 
@@ -66,6 +78,9 @@ MODELS = (
         {"num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
         GROUPED,
     ),
+    Tiny("deepseek2", "DeepseekV2Config", DEEPSEEK, GROUPED),
+    Tiny("deepseek2-lite", "DeepseekV2Config", {**DEEPSEEK, "q_lora_rank": None}, GROUPED),
+    Tiny("deepseek3", "DeepseekV3Config", DEEPSEEK, GROUPED),
     Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS}, {"pipeline_parallel_size": 2, "expert_parallel_size": 2}),
     Tiny(
         "qwen3-moe",
@@ -92,7 +107,7 @@ def transformers() -> Any:
 def save_random(tiny: Tiny, directory: Path, *, dtype: torch.dtype, tied: bool) -> None:
     """Save a model whose every parameter is random, norms and biases too: a swap of equal tensors would show in no logit."""
     library = transformers()
-    config = getattr(library, tiny.config)(**SIZES, **tiny.extra, tie_word_embeddings=tied)
+    config = getattr(library, tiny.config)(**{**SIZES, **tiny.extra}, tie_word_embeddings=tied)
     torch.manual_seed(0)
     model = foreign(library.AutoModelForCausalLM.from_config, config, dtype=dtype)
     with torch.no_grad():
