@@ -9,7 +9,7 @@ DECLARED := pyproject.toml constraints.txt
 
 # Where `make demo` works: about 2 GB. Without it: a temporary directory, removed at the end.
 DEMO_DIR    ?=
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 .PHONY: help venv demo test lint types unit docs fmt clean
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ lint: $(VENV)/installed-test  ## ruff: rules and format
 types: $(VENV)/installed-test  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(VENV)/installed-test  ## pytest; PYTEST_ARGS="-k sizes" for some of it
+unit: $(VENV)/installed-test  ## pytest, two files at a time; PYTEST_ARGS="-k sizes" for some of it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 docs: $(VENV)/installed-test  ## write the generated pages: families, HTTP interface
