@@ -41,6 +41,16 @@ DEEPSEEK = {
     "n_group": 1,
     "topk_group": 1,
 }
+INDEXER = {"index_n_heads": 4, "index_head_dim": 8, "index_topk": 4}
+NEXT = {
+    **EXPERTS,
+    "head_dim": 12,
+    "shared_expert_intermediate_size": 24,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 GROUPED = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
 TOKENS = torch.tensor([[1, 5, 63, 17, 2, 40, 8]])
 
@@ -81,6 +91,13 @@ MODELS = (
     Tiny("deepseek2", "DeepseekV2Config", DEEPSEEK, GROUPED),
     Tiny("deepseek2-lite", "DeepseekV2Config", {**DEEPSEEK, "q_lora_rank": None}, GROUPED),
     Tiny("deepseek3", "DeepseekV3Config", DEEPSEEK, GROUPED),
+    Tiny("deepseek32", "DeepseekV32Config", {**DEEPSEEK, **INDEXER}, GROUPED),
+    Tiny("glm5", "GlmMoeDsaConfig", {**DEEPSEEK, **INDEXER}, GROUPED),
+    Tiny("qwen3-next", "Qwen3NextConfig", NEXT, {"pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}),
+    Tiny("HYV3", "HYV3Config", {"head_dim": 12, **EXPERTS, "num_shared_experts": 1, "first_k_dense_replace": 1}, GROUPED),
+    Tiny(
+        "mamba2", "Mamba2Config", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2, "expand": 2}, {"tensor_parallel_size": 2}
+    ),
     Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS}, {"pipeline_parallel_size": 2, "expert_parallel_size": 2}),
     Tiny(
         "qwen3-moe",
