@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real_client
 NO_CLASS = {"bailing_mini": ("bailing_moe", "bailing_moe_v2"), "plm": ("plm",)}
 """Families without a class in transformers: the model_type that one would have."""
 ONE_BY_ONE = {"longcat", "deepseek4", "deepseek4_base"}
-"""Compared in test_transformers_published_forms.py; deepseek4_base is deepseek4 with copies in MTP layers, which transformers leaves out."""
+"""Compared in test_transformers_published_forms.py; deepseek4_base is deepseek4 with MTP copies, which transformers leaves out."""
 
 
 def test_every_family_is_compared_or_named_here() -> None:

@@ -20,7 +20,8 @@ COMMON = {"hidden_size": 32, "vocab_size": 64, "num_attention_heads": 8, "q_lora
 KINDS = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "compressed_sparse_attention"]
 DEEPSEEK4 = {
     **COMMON, "moe_intermediate_size": 16, "num_hidden_layers": 4, "head_dim": 16, "num_experts_per_tok": 2, "o_groups": 4,
-    "o_lora_rank": 8, "index_n_heads": 4, "index_head_dim": 8, "index_topk": 4, "num_nextn_predict_layers": 0, "sliding_window": 16, "qk_rope_head_dim": 4,
+    "o_lora_rank": 8, "index_n_heads": 4, "index_head_dim": 8, "index_topk": 4,
+    "num_nextn_predict_layers": 0, "sliding_window": 16, "qk_rope_head_dim": 4,
     "max_position_embeddings": 256, "layer_types": KINDS, "mlp_layer_types": ["hash_moe", "moe", "moe", "moe"],
 }  # fmt: skip
 # transformers 5.23 sizes its fused experts by routed and zero experts together; without zero experts it loads the published form.
