@@ -20,7 +20,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 CONVSVC = str(Path(sys.executable).with_name("convsvc"))
-LAYERS, HIDDEN, FFN, VOCAB = 40, 1024, 4096, 4096
+LAYERS, HIDDEN, FFN, VOCAB = 64, 1024, 4096, 4096
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -79,7 +79,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 1.3 GB of a Llama whose file is sparse: quick to make, and long enough to be caught in mid-run."""
+    """About 2 GB of a Llama whose file is sparse: quick to make, and long enough to be caught in mid-run."""
     path = tmp_path_factory.mktemp("hf")
     (path / "config.json").write_text(json.dumps(CONFIG))
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,)}
@@ -117,11 +117,6 @@ def test_submit_watch_cancel_in_mid_run_retry_and_two_jobs_on_one_target(service
     # Cancel in mid-run: tasks are done, and others are not.
     job_id = service.run("submit", job_file).stdout.strip()
     service.wait_until(job_id, lambda job: job["progress"]["tasks_done"] >= 1)
-
-    # A second job on the same target is refused while the first is active, and names it.
-    refused = service.run("submit", job_file, status=4)
-    assert job_id in refused.stderr
-
     service.run("cancel", job_id)
     canceled = service.wait_until(job_id, lambda job: job["state"] not in ("running", "canceling"))
     assert canceled["state"] == "canceled"
@@ -131,6 +126,11 @@ def test_submit_watch_cancel_in_mid_run_retry_and_two_jobs_on_one_target(service
 
     # Retry to success, watched.
     service.run("retry", job_id)
+
+    # A second job on the same target is refused while the first is active, and names it.
+    refused = service.run("submit", job_file, status=4)
+    assert job_id in refused.stderr
+
     assert service.run("wait", job_id).stdout.split()[1] == "succeeded"
     assert (target / "latest_checkpointed_iteration.txt").read_text() == "1"
     assert sorted(path.name for path in (target / "iter_0000001").iterdir()) == [
