@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +59,7 @@ def _tensor_slots(state: TorchZipSeal) -> list[tuple[str, Slot]]:
 
 
 def _check_names(tensors: list[StoredTensor]) -> None:
-    seen: set[str] = set()
-    twice = [tensor.name for tensor in tensors if tensor.name in seen or seen.add(tensor.name)]  # type: ignore[func-returns-value]
+    twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
     if twice:
         raise TargetError(f"{len(twice)} tensors have a path that another has too", facts=twice[:10])
 
