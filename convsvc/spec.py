@@ -121,6 +121,12 @@ class Options(Strict):
     on_exists: Literal["error", "overwrite", "resume"] = "error"
 
 
+class Webhook(Strict):
+    """Told once the job has ended: POST with the job's JSON, signed, sent again until it is taken."""
+
+    url: str = Field(min_length=1, max_length=2000, pattern=r"^https?://", description="A host that the service allows.")
+
+
 class Job(Strict):
     """A conversion: from `source` to `target`.
 
@@ -135,6 +141,8 @@ class Job(Strict):
     source: Source
     target: Target
     options: Options = Options()
+    priority: int = Field(0, ge=-100, le=100, description="In the service's queue: higher ones first, among one tenant's jobs.")
+    webhook: Webhook | None = Field(None, description="Called by the service when the job has ended.")
 
     @field_validator("model_type")
     @classmethod

@@ -2,6 +2,7 @@
 
 `jobs.active_target` is unique and NULL for jobs that have ended: that is what keeps two jobs from one target.
 `jobs.fence` grows with every claim; whatever an executor writes is refused unless it still has the newest.
+A tenant owns jobs and tokens; a job whose tenant is "default" was submitted where no tenants were made.
 """
 
 from __future__ import annotations
@@ -9,7 +10,21 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -29,6 +44,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 Json = dict[str, Any]
+Names = list[str]
+
+DEFAULT_TENANT = "default"
 
 
 class Base(DeclarativeBase):
@@ -40,21 +58,29 @@ class Base(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(none_as_null=True), float: Float()}
+    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(none_as_null=True), Names: JSON(), float: Float()}
 
 
 class JobRow(Base):
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state", "state", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_state", "state", "id"),
+        Index("ix_jobs_tenant", "tenant", "id"),
+        # Named for its second column, which is what is said to be used already.
+        UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
+    )
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), default=DEFAULT_TENANT, server_default=DEFAULT_TENANT)
+    submitted_by: Mapped[str | None] = mapped_column(String(200))  # the token's name
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # higher ones are claimed first
     name: Mapped[str | None] = mapped_column(String(200))
     spec: Mapped[Json]
     model_type: Mapped[str | None] = mapped_column(String(100))
     source_path: Mapped[str] = mapped_column(Text)
     target_path: Mapped[str] = mapped_column(Text)
     active_target: Mapped[str | None] = mapped_column(Text, unique=True)
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str] = mapped_column(String(64))
 
     state: Mapped[str] = mapped_column(String(16))
@@ -63,6 +89,7 @@ class JobRow(Base):
     resumable: Mapped[bool] = mapped_column(default=False)  # a task was started, so a staging directory of ours may exist
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
+    queued_at: Mapped[datetime | None]  # when it came into the queue last: its wait counts from here
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
@@ -98,6 +125,25 @@ class TaskRow(Base):
     ended_at: Mapped[datetime | None]
 
 
+class AttemptRow(Base):
+    """One attempt at a task of a run: who worked on it, under which fence, until when it was believed alive, how it ended."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    run: Mapped[int] = mapped_column(Integer, primary_key=True)
+    task: Mapped[int] = mapped_column(Integer, primary_key=True)
+    fence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    worker: Mapped[str | None] = mapped_column(String(200))
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    lease_until: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))  # done | failed | lost
+    error: Mapped[Json | None]
+
+
 class EventRow(Base):
     __tablename__ = "events"
 
@@ -128,3 +174,70 @@ class ExecutorRow(Base):
     engine: Mapped[str] = mapped_column(String(16))
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+
+
+class TenantRow(Base):
+    """Users who share roots, quotas and a share of the cluster. A limit of None is none."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    roots: Mapped[Names]  # directories under which sources and targets must lie, symlinks resolved
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1.0")  # of its share, against other tenants'
+    most_running_jobs: Mapped[int | None] = mapped_column(Integer)
+    most_queued_jobs: Mapped[int | None] = mapped_column(Integer)
+    most_active_bytes: Mapped[int | None] = mapped_column(BigInteger)  # to be written by its jobs that have not ended
+    requests_per_minute: Mapped[int | None] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+
+
+class TokenRow(Base):
+    """A bearer token. Only its SHA-256 is kept: it is 256 random bits, so that nothing slower is needed."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name", ondelete="CASCADE"))
+    scopes: Mapped[Names]
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """Who did what, when, and what came of it. Kept when the job is purged."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_at", "at"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(200))
+    tenant: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str | None] = mapped_column(String(26))
+    address: Mapped[str | None] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(64))
+    detail: Mapped[Json | None]
+
+
+class DeliveryRow(Base):
+    """A webhook to be called since its job has ended."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("ix_deliveries_state", "state", "next_at"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    run: Mapped[int] = mapped_column(Integer)
+    url: Mapped[str] = mapped_column(Text)
+    body: Mapped[Json]
+    state: Mapped[str] = mapped_column(String(16))  # waiting | delivered | failed
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
