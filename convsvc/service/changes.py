@@ -24,12 +24,17 @@ def same_place(path: str) -> str:
     return os.path.realpath(path)
 
 
-def locked_job(session: Session, job_id: str) -> JobRow:
-    """The job, locked until the transaction ends. Raises NoSuchJob."""
-    row = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
-    if row is None:
+def existing_job(session: Session, job_id: str, tenant: str | None = None, *, lock: bool = False) -> JobRow:
+    """The job, if it is `tenant`'s or `tenant` is None. Raises NoSuchJob."""
+    row = session.get(JobRow, job_id, with_for_update=lock or None, populate_existing=lock)
+    if row is None or tenant not in {None, row.tenant}:
         raise NoSuchJob(f"there is no job {job_id}", details={"job": job_id})
     return row
+
+
+def locked_job(session: Session, job_id: str, tenant: str | None = None) -> JobRow:
+    """The job, locked until the transaction ends. Raises NoSuchJob, also if it is not `tenant`'s."""
+    return existing_job(session, job_id, tenant, lock=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
     before = row.state
     step = job_step(before, event, job=row.id)
     row.state = step.state
+    if row.state == "queued":
+        row.queued_at = now_utc()
     for instruction in step.instructions:
         _apply(session, row, instruction, lease)
     if before != row.state or step.instructions:

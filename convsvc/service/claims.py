@@ -19,7 +19,7 @@ from convsvc.errors import ServiceError
 from convsvc.service.changes import Lease, add_event, add_log, advance, locked_job, now_utc
 from convsvc.service.database import Database
 from convsvc.service.errors import LeaseLost
-from convsvc.service.models import ExecutorRow, JobRow, TaskRow
+from convsvc.service.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
 from convsvc.service.states import LEASED, JobEvent, task_step
 from convsvc.spec import Job, parse_job
 
@@ -33,7 +33,8 @@ class Claim:
     """A job that an executor holds.
 
     `resume`: an earlier run has begun to write, go on from its marks. `publishing`: the executor that had the job before died while
-    it moved the target into place, so that may have happened.
+    it moved the target into place, so that may have happened. `roots` are the directories that its tenant's jobs must stay in; none
+    are configured if it is empty.
     """
 
     job_id: str
@@ -42,6 +43,8 @@ class Claim:
     job: Job
     resume: bool
     publishing: bool = False
+    tenant: str = DEFAULT_TENANT
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Claims:
                 if row is None:
                     return None
                 if self._take(session, row):
-                    return Claim(row.id, row.fence, row.run, parse_job(row.spec), row.resumable, row.phase == PUBLISH)
+                    return _claim_of(session, row)
 
     def _take(self, session: Session, row: JobRow) -> bool:
         if row.state != "queued" and row.claims >= MAX_CLAIMS:
@@ -198,6 +201,20 @@ class Claims:
             if task is None:
                 raise ServiceError(f"job {row.id} has no task {number}")
             yield session, row, task
+
+
+def _claim_of(session: Session, row: JobRow) -> Claim:
+    tenant = session.get(TenantRow, row.tenant)
+    return Claim(
+        row.id,
+        row.fence,
+        row.run,
+        parse_job(row.spec),
+        row.resumable,
+        row.phase == PUBLISH,
+        row.tenant,
+        tuple(tenant.roots) if tenant else (),
+    )
 
 
 def _claimable() -> Any:

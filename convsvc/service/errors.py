@@ -8,6 +8,7 @@
       Draining            this executor ends; the job goes back to the queue
       TooSlow             planning within a request took longer than the limit
       NotReady            the service runs but cannot work: database, migrations or executor
+      QuotaReached        the tenant has as many jobs queued, or bytes to be written, as it may have
       Exposed             the service was to listen where strangers can reach it, without authentication
 
 The client makes them again from the problems it receives, so nothing heavy is imported here.
@@ -48,3 +49,9 @@ class NotReady(ServiceError):
 
 class Exposed(ServiceError):
     title, slug, exit_code, http_status = "refused to listen", "exposed", 2, 500
+
+
+class QuotaReached(ServiceError):
+    """`details["retry_after_s"]` is when to ask again."""
+
+    title, slug, http_status, retryable = "quota reached", "quota-reached", 429, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -11,42 +12,58 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from convsvc.errors import TargetBusy
-from convsvc.service.changes import add_event, advance, locked_job, now_utc, same_place
+from convsvc.service.changes import add_event, advance, existing_job, locked_job, now_utc, same_place
 from convsvc.service.database import Database
-from convsvc.service.errors import KeyReused, NoSuchJob
+from convsvc.service.errors import KeyReused
+from convsvc.service.identity import LOOPBACK, Caller
 from convsvc.service.ids import new_job_id
 from convsvc.service.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
 from convsvc.spec import Job, dump_job
 
+_ELSEWHERE = "choose another target"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    job: Job
+    key: str | None
+    digest: str
+    caller: Caller
+
 
 class Store:
-    """Jobs in a database. Every method is one transaction; safe to use from several threads."""
+    """Jobs in a database. Every method is one transaction; safe to use from several threads.
+
+    `tenant` is whose jobs the caller sees, None for everybody's: to him another tenant's job is one that does not exist.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(self, job: Job, key: str | None = None) -> tuple[JobView, bool]:
-        """Queue the job; True says that it is new, False that `key` was seen before with the same job.
+    def submit(self, job: Job, key: str | None = None, *, caller: Caller = LOOPBACK) -> tuple[JobView, bool]:
+        """Queue the job for the caller's tenant; True says that it is new, False that `key` was seen before with the same job.
 
-        Raises TargetBusy if an active job has the same target, KeyReused if `key` came before with another job.
+        Raises TargetBusy if an active job has the same target, KeyReused if the tenant's `key` came before with another job.
         """
-        digest = request_hash(job)
+        request = _Request(job, key, request_hash(job), caller)
         try:
             with self.database.writing() as session:
-                known = _by_key(session, key, digest)
-                return (job_view(known), False) if known else (job_view(_insert(session, job, key, digest)), True)
+                known = _by_key(session, request)
+                return (job_view(known), False) if known else (job_view(_insert(session, request)), True)
         except IntegrityError:
-            return self._explain_refusal(job, key, digest), False
+            return self._explain_refusal(request), False
 
-    def job(self, job_id: str) -> JobView:
+    def job(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Raises NoSuchJob."""
         with self.database.reading() as session:
-            return job_view(_existing(session, job_id))
+            return job_view(existing_job(session, job_id, tenant))
 
-    def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
+    def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None, tenant: str | None = None) -> JobPage:
         """Jobs, newest first, in one state or all; `cursor` is the last page's `next_cursor`."""
         query = select(JobRow).order_by(JobRow.id.desc()).limit(limit + 1)
+        if tenant is not None:
+            query = query.where(JobRow.tenant == tenant)
         if state:
             query = query.where(JobRow.state == state)
         if cursor:
@@ -55,48 +72,48 @@ class Store:
             rows = [job_view(row) for row in session.scalars(query)]
         return JobPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
-    def tasks(self, job_id: str) -> list[TaskView]:
+    def tasks(self, job_id: str, *, tenant: str | None = None) -> list[TaskView]:
         """The current run's tasks in order; empty until it is planned. Raises NoSuchJob."""
         query = select(TaskRow).where(TaskRow.job_id == job_id).order_by(TaskRow.number)
         with self.database.reading() as session:
-            _existing(session, job_id)
+            existing_job(session, job_id, tenant)
             return [_task_view(row) for row in session.scalars(query)]
 
-    def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[EventView]:
+    def events(self, job_id: str, *, after: int = 0, limit: int = 500, tenant: str | None = None) -> list[EventView]:
         """What happened after the event `after`, oldest first. Raises NoSuchJob."""
         query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq).limit(limit)
         with self.database.reading() as session:
-            _existing(session, job_id)
+            existing_job(session, job_id, tenant)
             return [EventView(row.seq, row.at, row.kind, row.data) for row in session.scalars(query)]
 
-    def logs(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+    def logs(self, job_id: str, *, after: int = 0, limit: int = 1000, tenant: str | None = None) -> list[LogLine]:
         """The lines after the line `after`, oldest first. Raises NoSuchJob."""
         query = select(LogRow).where(LogRow.job_id == job_id, LogRow.seq > after).order_by(LogRow.seq).limit(limit)
         with self.database.reading() as session:
-            _existing(session, job_id)
+            existing_job(session, job_id, tenant)
             return [LogLine(row.seq, row.at, row.level, row.message, row.task) for row in session.scalars(query)]
 
-    def cancel(self, job_id: str) -> JobView:
+    def cancel(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Ask the job to stop; asking twice is the same as once. Raises NoSuchJob, IllegalTransition if it has ended otherwise."""
         with self.database.writing() as session:
-            row = locked_job(session, job_id)
+            row = locked_job(session, job_id, tenant)
             advance(session, row, "cancel")
             row.cancel_requested = True
             return job_view(row)
 
-    def retry(self, job_id: str) -> JobView:
+    def retry(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Queue a failed or canceled job again; after a failure it goes on from what was written, a cancel left nothing.
 
         Raises NoSuchJob, IllegalTransition, TargetBusy.
         """
         try:
             with self.database.writing() as session:
-                row = locked_job(session, job_id)
+                row = locked_job(session, job_id, tenant)
                 advance(session, row, "retry")
                 session.flush()
                 return job_view(row)
         except IntegrityError:
-            raise self._busy(self.job(job_id).target) from None
+            raise self._busy(self.job(job_id).target, tenant) from None
 
     def newest_heartbeat(self) -> datetime | None:
         """When an executor was last heard of; None if there never was one."""
@@ -109,23 +126,26 @@ class Store:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
             return {row[0]: row[1] for row in rows}
 
-    def _explain_refusal(self, job: Job, key: str | None, digest: str) -> JobView:
+    def _explain_refusal(self, request: _Request) -> JobView:
         # A unique constraint said no: either the key came twice at the same moment, or the target is taken.
         with self.database.reading() as session:
-            known = _by_key(session, key, digest)
+            known = _by_key(session, request)
             if known:
                 return job_view(known)
-        raise self._busy(job.target.path)
+        raise self._busy(request.job.target.path, request.caller.sees)
 
-    def _busy(self, target: str) -> TargetBusy:
+    def _busy(self, target: str, tenant: str | None) -> TargetBusy:
         with self.database.reading() as session:
             holder = session.scalars(select(JobRow).where(JobRow.active_target == same_place(target))).first()
-            name, state = (holder.id, holder.state) if holder else ("that has just ended", "unknown")
-        return TargetBusy(
-            f"{target} is the target of job {name}, which is {state}",
-            do=f"wait for it, cancel it (convsvc cancel {name}), or choose another target" if holder else "try again",
-            details={"target": target, "job": name, "state": state},
-        )
+            if holder is None:
+                return TargetBusy(f"{target} was the target of a job that has just ended", do="try again", details={"target": target})
+            if tenant not in {None, holder.tenant}:  # whose it is, and what it is called, is not for him to know
+                return TargetBusy(f"{target} is the target of another tenant's job", do=_ELSEWHERE, details={"target": target})
+            return TargetBusy(
+                f"{target} is the target of job {holder.id}, which is {holder.state}",
+                do=f"wait for it, cancel it (convsvc cancel {holder.id}), or {_ELSEWHERE}",
+                details={"target": target, "job": holder.id, "state": holder.state},
+            )
 
 
 def request_hash(job: Job) -> str:
@@ -152,22 +172,31 @@ def job_view(row: JobRow) -> JobView:
         result=row.result,
         error=row.error,
         spec=row.spec,
+        tenant=row.tenant,
+        priority=row.priority,
+        submitted_by=row.submitted_by,
+        queued_at=row.queued_at,
     )
 
 
-def _insert(session: Session, job: Job, key: str | None, digest: str) -> JobRow:
+def _insert(session: Session, request: _Request) -> JobRow:
+    job, now = request.job, now_utc()
     row = JobRow(
         id=new_job_id(),
+        tenant=request.caller.tenant,
+        submitted_by=request.caller.name,
+        priority=job.priority,
         name=job.name,
         spec=dump_job(job),
         model_type=job.model_type,
         source_path=job.source.path,
         target_path=job.target.path,
         active_target=same_place(job.target.path),
-        idempotency_key=key,
-        request_hash=digest,
+        idempotency_key=request.key,
+        request_hash=request.digest,
         state="queued",
-        created_at=now_utc(),
+        created_at=now,
+        queued_at=now,
         last_event=0,
         last_log=0,
     )
@@ -177,21 +206,17 @@ def _insert(session: Session, job: Job, key: str | None, digest: str) -> JobRow:
     return row
 
 
-def _by_key(session: Session, key: str | None, digest: str) -> JobRow | None:
-    row = session.scalars(select(JobRow).where(JobRow.idempotency_key == key)).first() if key else None
-    if row is not None and row.request_hash != digest:
+def _by_key(session: Session, request: _Request) -> JobRow | None:
+    if request.key is None:
+        return None
+    query = select(JobRow).where(JobRow.tenant == request.caller.tenant, JobRow.idempotency_key == request.key)
+    row = session.scalars(query).first()
+    if row is not None and row.request_hash != request.digest:
         raise KeyReused(
-            f"the Idempotency-Key {key!r} was used for another job, {row.id}",
+            f"the Idempotency-Key {request.key!r} was used for another job, {row.id}",
             do="send a new key with a new job",
-            details={"job": row.id, "key": key},
+            details={"job": row.id, "key": request.key},
         )
-    return row
-
-
-def _existing(session: Session, job_id: str) -> JobRow:
-    row = session.get(JobRow, job_id)
-    if row is None:
-        raise NoSuchJob(f"there is no job {job_id}", details={"job": job_id})
     return row
 
 

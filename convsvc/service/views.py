@@ -26,7 +26,8 @@ class JobView:
     """A job as it stands.
 
     `spec` is the job as it was submitted; `run` counts from 1 and grows with each retry. `plan` is `Plan.summary()`, `result`
-    what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`).
+    what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`). `tenant` owns it, `submitted_by`
+    names the token it came with, and its wait counts from `queued_at`.
     """
 
     id: str
@@ -46,6 +47,10 @@ class JobView:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     spec: dict[str, Any] = field(default_factory=dict)
+    tenant: str = "default"
+    priority: int = 0
+    submitted_by: str | None = None
+    queued_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
