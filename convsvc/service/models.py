@@ -65,6 +65,7 @@ class JobRow(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state", "state", "id"),
+        Index("ix_jobs_state_tenant", "state", "tenant"),
         Index("ix_jobs_tenant", "tenant", "id"),
         # Named for its second column, which is what is said to be used already.
         UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
@@ -162,6 +163,7 @@ class LogRow(Base):
     at: Mapped[datetime]
     level: Mapped[str] = mapped_column(String(10))
     task: Mapped[int | None] = mapped_column(Integer)
+    attempt: Mapped[int | None] = mapped_column(Integer)  # of the task, where one of its workers said it
     message: Mapped[str] = mapped_column(Text)
 
 
@@ -241,3 +243,14 @@ class DeliveryRow(Base):
     delivered_at: Mapped[datetime | None]
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
+
+
+class TallyRow(Base):
+    """A sum that only grows: what has happened since the tables were made, also to jobs that were purged. See `tallies.py`."""
+
+    __tablename__ = "tallies"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[float] = mapped_column(default=0.0)

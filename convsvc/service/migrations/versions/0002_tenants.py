@@ -19,14 +19,19 @@ def upgrade() -> None:
     _create_tokens()
     _create_audit()
     _create_deliveries()
+    _create_tallies()
 
 
 def downgrade() -> None:
+    op.drop_table("tallies")
     op.drop_index("ix_deliveries_state", table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_index("ix_audit_at", table_name="audit")
     for table in ("audit", "tokens", "tenants", "attempts"):
         op.drop_table(table)
+    with op.batch_alter_table("logs") as logs:
+        logs.drop_column("attempt")
+    op.drop_index("ix_jobs_state_tenant", table_name="jobs")
     op.drop_index("ix_jobs_tenant", table_name="jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_constraint(op.f("uq_jobs_idempotency_key"), type_="unique")
@@ -44,6 +49,9 @@ def _widen_jobs() -> None:
         jobs.drop_constraint(op.f("uq_jobs_idempotency_key"), type_="unique")
         jobs.create_unique_constraint(op.f("uq_jobs_idempotency_key"), ["tenant", "idempotency_key"])
     op.create_index("ix_jobs_tenant", "jobs", ["tenant", "id"])
+    op.create_index("ix_jobs_state_tenant", "jobs", ["state", "tenant"])
+    with op.batch_alter_table("logs") as logs:
+        logs.add_column(sa.Column("attempt", sa.Integer(), nullable=True))
 
 
 def _create_attempts() -> None:
@@ -134,3 +142,14 @@ def _create_deliveries() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
     op.create_index("ix_deliveries_state", "deliveries", ["state", "next_at"])
+
+
+def _create_tallies() -> None:
+    op.create_table(
+        "tallies",
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("label", sa.String(64), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "tenant", "label", name=op.f("pk_tallies")),
+    )
