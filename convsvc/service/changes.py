@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from convsvc.service.errors import NoSuchJob
 from convsvc.service.models import EventRow, JobRow, LogRow, TaskRow
 from convsvc.service.states import ENDED, Instruction, JobEvent, job_step
+from convsvc.service.tallies import add_tallies, job_tallies
 
 
 def now_utc() -> datetime:
@@ -59,6 +60,7 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
         _apply(session, row, instruction, lease)
     if before != row.state or step.instructions:
         add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
+    add_tallies(session, row.tenant, job_tallies(row, event, now_utc(), ended="stamp_end" in step.instructions))
 
 
 def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
