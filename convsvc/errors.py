@@ -2,6 +2,7 @@
 
     ConvsvcError
       JobError            the job asks for something that does not exist or contradicts itself
+        PathRefused       a path leads out of the directories that the job must stay in
       LayoutError         parallel sizes that no checkpoint of this model can have
       SourceError         the source checkpoint is not what it should be
         FormatError       a file of it cannot be read as what it says it is
@@ -13,6 +14,7 @@
         TargetBusy        another job writes to the same target
         NoSpace           the target's file system is too small or full
       StorageError        reading or writing failed; trying again may help
+      Superseded          a later run has taken over; what this one does no longer counts
       VerifyError         what was written is not what should have been written
       Canceled            somebody asked the job to stop
       ServiceError        the service refused or did not answer
@@ -84,6 +86,10 @@ class JobError(ConvsvcError):
     title, slug = "invalid job", "invalid-job"
 
 
+class PathRefused(JobError):
+    title, slug, http_status = "path not allowed", "path-refused", 403
+
+
 class LayoutError(ConvsvcError):
     title, slug = "impossible layout", "impossible-layout"
 
@@ -126,6 +132,10 @@ class NoSpace(TargetError):
 
 class StorageError(ConvsvcError):
     title, slug, exit_code, http_status, retryable = "storage error", "storage-error", 5, 503, True
+
+
+class Superseded(ConvsvcError):
+    title, slug, exit_code, http_status = "superseded", "superseded", 5, 409
 
 
 class VerifyError(ConvsvcError):

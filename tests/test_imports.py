@@ -13,11 +13,12 @@ SERVICE = 6
 # A part may import parts of a lower rank, and itself. Those of one rank do not know each other, but for what NEIGHBOURS allows.
 RANKS = {
     "errors": 0, "tensors": 1, "spec": 1,
-    "formats": 2, "families": 2, "parallel": 2, "dialects": 2,
+    "roots": 2, "formats": 2, "families": 2, "parallel": 2, "dialects": 2,
     "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
 }  # fmt: skip
 NEIGHBOURS = {
-    "dialects": {"families", "formats", "parallel"},  # a dialect's layout is a family's tensors, placed on ranks, in files
+    "formats": {"roots"},
+    "dialects": {"families", "formats", "parallel", "roots"},  # a dialect's layout is a family's tensors, placed on ranks, in files
     "families": {"parallel"},
     "service": {"conversion"},  # the executor runs a job as `convsvc convert` does
     "client": {"service"},  # the views and errors alone; see below

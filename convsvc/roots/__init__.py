@@ -1,0 +1,5 @@
+"""Which parts of the file system a job may touch, and how files are opened so that nothing leads out of them."""
+
+from convsvc.roots.allowed import Roots
+
+__all__ = ["Roots"]
