@@ -25,13 +25,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended: a value, an error, or lost (with `error` saying how)."""
+    """How a call ended: a value, an error, or lost (with `error` saying how). `said` is what it logged (see `said.py`)."""
 
     id: str
     value: Any = None
     error: dict[str, Any] | None = None
     lost: bool = False
     worker: str = ""
+    said: tuple[dict[str, Any], ...] = ()
 
 
 class Engine(Protocol):

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 from convsvc.engine.base import Call, Outcome
+from convsvc.engine.said import hearing
 from convsvc.errors import ConvsvcError
 
 
 def run_call(call: Call, worker: str) -> Outcome:
     """The call's outcome; never raises an Exception. One that is not a ConvsvcError becomes one, with its traceback in `details`."""
-    try:
-        return Outcome(call.id, value=_function(call.function)(call.payload), worker=worker)
-    except ConvsvcError as error:
-        return Outcome(call.id, error=error.as_dict(), worker=worker)
-    except Exception as error:
-        return Outcome(call.id, error=unexpected(error).as_dict(), worker=worker)
+    with hearing() as said:
+        try:
+            value = _function(call.function)(call.payload)
+        except ConvsvcError as error:
+            return Outcome(call.id, error=error.as_dict(), worker=worker, said=said.lines)
+        except Exception as error:
+            return Outcome(call.id, error=unexpected(error).as_dict(), worker=worker, said=said.lines)
+        return Outcome(call.id, value=value, worker=worker, said=said.lines)
 
 
 def unexpected(error: BaseException) -> ConvsvcError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -16,6 +17,9 @@ class Listener:
 
     def task_started(self, task: int, name: str, attempt: int) -> None:
         """A task was handed to the engine; `attempt` counts from 1."""
+
+    def task_said(self, task: int, lines: Sequence[dict[str, Any]]) -> None:
+        """What a task's worker logged, told just before how it ended: {"at", "level", "message"}, `at` in seconds since 1970."""
 
     def task_done(self, task: int, result: dict[str, Any]) -> None:
         """A task ended well: {"task", "mode", "bytes_read", "bytes_written", "seconds", "worker"}."""

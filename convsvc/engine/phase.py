@@ -97,7 +97,8 @@ class Phase:
     def _submit(self, task: int) -> None:
         attempt = self._attempts[task] = self._attempts.get(task, 0) + 1
         name = uuid.uuid4().hex[:12]
-        payload = {"staging": str(self._staging.path), "task": task, "mode": self._mode, "attempt": name}
+        staging = self._staging
+        payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
         call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)
@@ -107,6 +108,8 @@ class Phase:
         task = self._in_flight.pop(outcome.id, None)
         if task is None:
             return  # of an earlier phase or run, forgotten since
+        if outcome.said:
+            self._listener.task_said(task, outcome.said)
         if outcome.error is None:
             self._count(outcome.value, tally)
             self._listener.task_done(task, {**outcome.value, "worker": outcome.worker})

@@ -126,13 +126,13 @@ class ProcessEngine:
         call = worker.call
         assert call is not None
         try:
-            value, error = worker.connection.recv()
+            value, error, said = worker.connection.recv()
         except (EOFError, OSError):
             how = _how_it_ended(worker.process)
             self._end(worker)
             return lost(call.id, f"worker {worker.name} died ({how})", worker.name)
         worker.call = None
-        return Outcome(call.id, value, error, worker=worker.name)
+        return Outcome(call.id, value, error, worker=worker.name, said=said)
 
     def _overdue(self, worker: Worker) -> Outcome:
         call = worker.call

@@ -18,6 +18,7 @@ from typing import Any
 
 from convsvc.engine.base import Call, Outcome
 from convsvc.engine.calling import lost, run_call, unexpected
+from convsvc.engine.said import speak_up
 from convsvc.errors import ServiceError
 
 ENVIRONMENT = {
@@ -173,4 +174,5 @@ def _import_ray(*, local: bool) -> Any:
 
 
 def _run_on_ray(call: Call) -> Outcome:
+    speak_up()
     return run_call(call, f"ray-{os.uname().nodename}-{os.getpid()}")
