@@ -8,8 +8,16 @@
       Draining            this executor ends; the job goes back to the queue
       TooSlow             planning within a request took longer than the limit
       NotReady            the service runs but cannot work: database, migrations or executor
+      StoreAway           the job store's database does not answer
       QuotaReached        the tenant has as many jobs queued, or bytes to be written, as it may have
+      Unauthorized        no token, or one that lets nobody in
+      Forbidden           the token, or this kind of request, may not do this
+      TooManyRequests     more requests a minute than the tenant, or the address, may make
+      TooLarge            the request's body is larger than any may be
+      NoSuchToken, NoSuchTenant, TenantInUse   of the administrator's commands
       Exposed             the service was to listen where strangers can reach it, without authentication
+      BadAddress          what the client was given is no address of a service, or no token
+      InsecureAddress     the client would have sent its token over a network unencrypted
 
 The client makes them again from the problems it receives, so nothing heavy is imported here.
 """
@@ -55,3 +63,47 @@ class QuotaReached(ServiceError):
     """`details["retry_after_s"]` is when to ask again."""
 
     title, slug, http_status, retryable = "quota reached", "quota-reached", 429, True
+
+
+class BadAddress(ServiceError):
+    title, slug, exit_code, http_status = "not an address", "bad-address", 2, 500
+
+
+class InsecureAddress(ServiceError):
+    title, slug, exit_code, http_status = "refused to send a token", "insecure-address", 2, 500
+
+
+class StoreAway(ServiceError):
+    """`details["retry_after_s"]` is when to ask again."""
+
+    title, slug, http_status, retryable = "job store away", "store-away", 503, True
+
+
+class Unauthorized(ServiceError):
+    title, slug, http_status = "not authenticated", "unauthorized", 401
+
+
+class Forbidden(ServiceError):
+    title, slug, http_status = "not allowed", "forbidden", 403
+
+
+class TooManyRequests(ServiceError):
+    """`details["retry_after_s"]` is when to ask again."""
+
+    title, slug, http_status, retryable = "too many requests", "too-many-requests", 429, True
+
+
+class TooLarge(ServiceError):
+    title, slug, http_status = "request too large", "too-large", 413
+
+
+class NoSuchToken(ServiceError):
+    title, slug, exit_code, http_status = "no such token", "no-such-token", 2, 404
+
+
+class NoSuchTenant(ServiceError):
+    title, slug, exit_code, http_status = "no such tenant", "no-such-tenant", 2, 404
+
+
+class TenantInUse(ServiceError):
+    title, slug, exit_code, http_status = "tenant in use", "tenant-in-use", 2, 409
