@@ -13,6 +13,7 @@ from convsvc.spec import Job, parse_job
 if TYPE_CHECKING:
     from convsvc.engine.base import Engine
     from convsvc.engine.driver import Listener, RunResult
+    from convsvc.execute.holders import Holder
     from convsvc.plan.plan import Plan
 
 
@@ -49,8 +50,9 @@ def run(
     on_exists: str | None = None,
     listener: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
+    holder: Holder | None = None,
 ) -> RunResult:
-    """Drive a plan to its end as its job's options say; `on_exists` overrides the job's."""
+    """Drive a plan to its end as its job's options say; `on_exists` overrides the job's. `holder` is whose run it is."""
     from convsvc.engine.driver import run_plan
     from convsvc.plan.reverse import reverse_tasks
 
@@ -64,6 +66,7 @@ def run(
         listener=listener,
         should_stop=should_stop,
         reverse_tasks=back,
+        holder=holder,
     )
 
 

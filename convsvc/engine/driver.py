@@ -11,6 +11,7 @@ from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.engine.phase import Limits, Phase, Tally
 from convsvc.errors import Canceled
+from convsvc.execute.holders import Holder
 from convsvc.execute.staging import Staging
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
@@ -59,19 +60,20 @@ def run_plan(
     reverse_tasks: Iterable[Task] | None = None,
     max_attempts: int = 3,
     task_timeout_s: float = 3600.0,
+    holder: Holder | None = None,
 ) -> RunResult:
     """Runs every task of the plan, verifies as asked, and puts the target in place.
 
     `verify`: "none" | "digest" | "roundtrip" (the last runs `reverse_tasks`, which compare instead of writing). A task is tried up to
     `max_attempts` times if its worker is lost, its deadline passes or its error is retryable. `should_stop` is asked
-    several times a second. After an error the staging directory stays, for `on_exists="resume"`; the target is as it was. After
-    Canceled nothing stays. Raises the ConvsvcError that stopped it.
+    several times a second. `holder` is whose run it is, by default this process's. After an error the staging directory stays, for
+    `on_exists="resume"`; the target is as it was. After Canceled nothing stays. Raises the ConvsvcError that stopped it.
     """
     if verify == "roundtrip" and reverse_tasks is None:
         raise ValueError("verify='roundtrip' needs the plan's reverse tasks")
     limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False))
     began = monotonic()
-    with Staging.open(plan, on_exists) as staging:
+    with Staging.open(plan, on_exists, holder) as staging:
         run = _Run(staging, engine, listener or Listener(), limits, {"open": monotonic() - began})
         try:
             return run.to_end(verify, tuple(reverse_tasks or ()))

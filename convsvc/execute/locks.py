@@ -6,11 +6,11 @@ import errno
 import fcntl
 import json
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from convsvc.errors import TargetBusy
+from convsvc.execute.holders import Holder
 
 # File systems that know no flock (some mounts of Lustre or NFS). There, only the service's job store keeps two jobs apart.
 NOT_SUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
@@ -32,19 +32,18 @@ class Lock:
         self.descriptor = -1
 
 
-def take_lock(path: Path, target: Path) -> Lock:
-    """Takes the lock on `target` at once, or not at all.
+def take_lock(path: Path, target: Path, holder: Holder) -> Lock:
+    """Takes the lock on `target` for `holder` at once, or not at all.
 
-    Raises TargetBusy naming the holder's host and process; OSError where the file cannot be made.
+    Raises TargetBusy, whose details are the holder that has it; OSError where the file cannot be made.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _flock(descriptor, target)
             if _is_same_file(descriptor, path):
-                holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, holder.encode(), 0)
+                os.pwrite(descriptor, json.dumps(holder.as_dict()).encode(), 0)
                 return Lock(path, descriptor)
         except BaseException:
             os.close(descriptor)

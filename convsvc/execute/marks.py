@@ -4,8 +4,11 @@ from __future__ import annotations
 
 PRIVATE = ".convsvc"
 FINGERPRINT = f"{PRIVATE}/fingerprint"
-# Workers look for this between steps.
+# Workers look for these between steps: shall they stop, and is it still their run?
 CANCEL = f"{PRIVATE}/cancel"
+FENCE = f"{PRIVATE}/fence"
+# There once checksums and side files are in place: from then on nothing writes into the target's files.
+SEALED = f"{PRIVATE}/sealed"
 TASKS = f"{PRIVATE}/tasks"
 MARKS = f"{PRIVATE}/marks"
 

@@ -6,11 +6,13 @@
     publish() | discard()            the target appears whole, or nothing is left
 
 Until `publish` nothing bears the target's name, and what would make the directory look like a checkpoint (the plan's `last`
-files) is not there. A staging directory left by a crash is taken up again by `on_exists="resume"` with the same plan.
+files) is not there. A staging directory left by a crash, at whatever moment, is taken up again by `on_exists="resume"` with the same
+plan: tasks that have a mark are not done again, and files that are sealed are not written again.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,40 +25,51 @@ from convsvc.errors import ConvsvcError, TargetError, TargetExists
 from convsvc.execute import sealing
 from convsvc.execute.digests import Digests
 from convsvc.execute.faults import FULL, storage_error
+from convsvc.execute.fences import raise_fence
+from convsvc.execute.holders import Holder, this_process
 from convsvc.execute.locks import Lock, take_lock
-from convsvc.execute.marks import CANCEL, FINGERPRINT, MARKS, PRIVATE, TASKS, mark_path, task_path
+from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
 from convsvc.execute.room import check_room
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
+OVERWRITING = ("overwrite", "resume-overwrite")
+RESUMING = ("resume", "resume-overwrite")
+
 
 class Staging:
-    """The staging directory of one plan, locked. Made by `Staging.open`; a context manager which gives the lock back."""
+    """The staging directory of one plan, locked. Made by `Staging.open`; a context manager which gives the lock back.
+
+    `fence` is the number that holds now: calls carry it, and those that carry an older one write nothing more (see `fences`).
+    """
 
     def __init__(self, plan: Plan, target: Path, lock: Lock) -> None:
         self.plan = plan
         self.target = target
         self.path = staging_path(target)
+        self.fence = 0
         self._lock = lock
         self._reverse: tuple[Task, ...] = ()
         self._crcs: dict[int, int] = {}
 
     @classmethod
-    def open(cls, plan: Plan, on_exists: str) -> Staging:
+    def open(cls, plan: Plan, on_exists: str, holder: Holder | None = None) -> Staging:
         """The plan's staging directory, ready for its tasks.
 
-        `on_exists`: "error" | "overwrite" | "resume", as in the job. Raises TargetExists, TargetBusy, NoSpace or TargetError;
-        then the target is as it was.
+        `on_exists`: "error" | "overwrite" | "resume", as in the job, or "resume-overwrite": go on with what an earlier run of a job that
+        overwrites has left. `holder` is who opens it, by default this process; the fence is at least its claim's. Raises TargetExists,
+        TargetBusy, NoSpace or TargetError; then the target is as it was.
         """
+        holder = holder or this_process()
         target = Path(os.path.realpath(plan.target_path))
         _check_apart(plan, target)
         with _target_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            staging = cls(plan, target, take_lock(staging_path(target).with_suffix(".convsvc-lock"), target))
+            staging = cls(plan, target, take_lock(_lock_path(target), target, holder))
         try:
             with _target_errors(target):
-                staging._prepare(on_exists)
+                staging._prepare(on_exists, holder.claim)
         except BaseException:
             staging.close()
             raise
@@ -103,13 +116,18 @@ class Staging:
             (self.path / CANCEL).touch()
 
     def seal(self) -> None:
-        """Adds checksums and side files, and puts everything on stable storage.
+        """Adds checksums and side files, and puts everything on stable storage. Does nothing if an earlier run has done it.
 
         Raises VerifyError where a tensor was not written whole, SourceChanged where a file to copy is gone.
         """
+        if (self.path / SEALED).exists():
+            return
         with _target_errors(self.target):
+            self.fence = raise_fence(self.path)  # a worker that was given up may be alive: from here on it is refused
             sealing.seal_files(self.plan, self.path, self._tensor_crcs())
             sealing.write_side_files(self.plan, self.path, last=False)
+            (self.path / SEALED).touch()
+            sealing.sync_directories(self.path)
 
     def digests(self) -> dict[str, str]:
         """{"file/tensor": CRC-32 in hex} of everything written. Raises VerifyError as `seal` does."""
@@ -120,20 +138,23 @@ class Staging:
         """Moves the directory into place. After this the target is there, whole, and the lock is given back."""
         with _target_errors(self.target):
             sealing.write_side_files(self.plan, self.path, last=True)
-            shutil.rmtree(self.path / PRIVATE)
             sealing.open_up(self.path)
+            # In one step, so that a crash leaves either all of it or nothing here, and late workers lose their fence at once.
+            os.rename(self.path / PRIVATE, _ended_path(self.target))
             sealing.sync_directories(self.path)
             self._swap_in()
             sealing.sync_directory(self.target.parent)
+            _remove(_ended_path(self.target))
         self.close()
 
     def discard(self) -> None:
-        """Removes the directory and gives the lock back. Late workers find their files gone."""
+        """Removes the directory and gives the lock back. Late workers find their fence and their files gone."""
+        (self.path / FENCE).unlink(missing_ok=True)
         _remove(self.path)
         self.close()
 
-    def _prepare(self, on_exists: str) -> None:
-        _undo_half_swap(self.target)
+    def _prepare(self, on_exists: str, claim: int) -> None:
+        _undo_half_publishing(self.target)
         _check_target(self.target, on_exists)
         if not self._may_go_on(on_exists):
             _remove(self.path)
@@ -141,22 +162,26 @@ class Staging:
         for folder in (PRIVATE, TASKS, MARKS):
             (self.path / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
+        self.fence = raise_fence(self.path, claim)
         (self.path / CANCEL).unlink(missing_ok=True)
-        sealing.make_files(self.plan, self.path)
+        if not (self.path / SEALED).exists():
+            sealing.make_files(self.plan, self.path)
         self._write_tasks()
         # The fingerprint comes last: a directory without one is not gone on with.
-        (self.path / FINGERPRINT).write_text(self.plan.fingerprint)
+        temporary = self.path / f"{FINGERPRINT}.tmp"
+        temporary.write_text(self.plan.fingerprint)
+        temporary.replace(self.path / FINGERPRINT)
 
     def _may_go_on(self, on_exists: str) -> bool:
         """Whether a staging directory that is there belongs to this plan and is to be finished."""
-        if on_exists != "resume":
+        if on_exists not in RESUMING:
             return False
         try:
             found = (self.path / FINGERPRINT).read_text()
         except FileNotFoundError:
             return False
-        if found == self.plan.fingerprint:
-            return True
+        if found == self.plan.fingerprint or on_exists == "resume-overwrite":
+            return found == self.plan.fingerprint
         raise TargetExists(
             f"there is an unfinished conversion to {self.target}, by another plan",
             facts=[f"its fingerprint is {found}, this plan's {self.plan.fingerprint}", f"it lies in {self.path}"],
@@ -196,8 +221,52 @@ def staging_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.convsvc")
 
 
+def tidy_published(target: Path) -> None:
+    """Removes what a crash just after the target was moved into place has left beside it. Raises TargetBusy, TargetError."""
+    with _left_behind(target):
+        _undo_half_publishing(target)
+
+
+def discard_left(target: Path) -> None:
+    """Removes the staging directory that an earlier run has left, if any; the target stays as it is. Raises TargetBusy, TargetError."""
+    with _left_behind(target):
+        _undo_half_publishing(target)
+        (staging_path(target) / FENCE).unlink(missing_ok=True)
+        _remove(staging_path(target))
+
+
+@contextmanager
+def _left_behind(target: Path) -> Iterator[None]:
+    if not target.parent.is_dir():
+        return
+    with _target_errors(target):
+        lock = take_lock(_lock_path(target), target, this_process())
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _lock_path(target: Path) -> Path:
+    return staging_path(target).with_suffix(".convsvc-lock")
+
+
 def _aside_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.convsvc-old")
+
+
+def _ended_path(target: Path) -> Path:
+    """Where the private files of a staging directory lie while it becomes the target."""
+    return target.with_name(f".{target.name}.convsvc-ended")
+
+
+def _undo_half_publishing(target: Path) -> None:
+    """After a crash in `publish`: what was taken out of the staging directory comes back, or goes if the directory is the target."""
+    _undo_half_swap(target)
+    ended, staging = _ended_path(target), staging_path(target)
+    if ended.exists() and staging.exists() and not (staging / PRIVATE).exists():
+        os.rename(ended, staging / PRIVATE)
+    _remove(ended)
 
 
 def _undo_half_swap(target: Path) -> None:
@@ -213,7 +282,7 @@ def _undo_half_swap(target: Path) -> None:
 def _check_target(target: Path, on_exists: str) -> None:
     if target.exists() and not target.is_dir():
         raise TargetExists(f"{target} is a file", do="choose another target", details={"target": str(target)})
-    if on_exists != "overwrite" and _has_content(target):
+    if on_exists not in OVERWRITING and _has_content(target):
         raise TargetExists(
             f"{target} exists and is not empty",
             do='choose another target, or set on_exists to "overwrite"',
@@ -233,8 +302,15 @@ def _has_content(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
+    tries = 0
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            # A late worker may make or remove a temporary file meanwhile; by the next try it has noticed.
+            tries += 1
+            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT} or tries > 3:
+                raise
 
 
 @contextmanager

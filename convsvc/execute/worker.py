@@ -14,6 +14,7 @@ from convsvc.errors import Canceled, StorageError
 from convsvc.execute.comparing import compare_bytes
 from convsvc.execute.digests import Digests, Region
 from convsvc.execute.faults import storage_error
+from convsvc.execute.fences import check_fence
 from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.marks import CANCEL, mark_path, task_path
 from convsvc.execute.steps import Step, Tensors, Write, compile_steps
@@ -38,17 +39,25 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """The staging directory a task runs in, held open, and the attempt it belongs to."""
+    """The staging directory a task runs in, held open, the attempt it belongs to, and the fence that held when it was sent.
+
+    Without a fence the directory is not a staging directory but, say, a published target which is compared with its source.
+    """
 
     directory: int
     attempt: str
+    fence: int | None = None
 
     def check_wanted(self) -> None:
-        """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone."""
+        """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone, Superseded when a
+        later run has it or it is sealed: then the fence is older than the directory's.
+        """
         try:
             os.stat(CANCEL, dir_fd=self.directory)
         except FileNotFoundError:
             self._check_there()
+            if self.fence is not None:
+                check_fence(self.directory, self.fence)
             return
         raise Canceled("the job was canceled")
 
@@ -61,12 +70,14 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     """Does the task `payload["task"]` of the staging directory `payload["staging"]` and leaves its completion mark.
 
     `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
-    while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts apart.
-    May run twice, also at once, with the same effect. Returns counters. Raises ConvsvcError.
+    while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts apart,
+    `payload["fence"]` is the staging directory's when the task was sent. May run twice, also at once, with the same effect.
+    Returns counters. Raises ConvsvcError; Superseded if the fence is older than the directory's.
     """
     began = monotonic()
     mode, number = str(payload["mode"]), int(payload["task"])
-    with _workplace(str(payload["staging"]), str(payload.get("attempt", "0"))) as place:
+    with _workplace(str(payload["staging"]), str(payload.get("attempt", "0")), payload.get("fence")) as place:
+        place.check_wanted()
         task_file = load_task(read_whole(place.directory, task_path(mode, number)))
         done = MODES[mode](task_file, place)
         place.check_wanted()
@@ -84,6 +95,7 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
     with closing(reader), closing(writer), closing(_produce(task_file, reader, place)) as produced:
         for write, data in produced:
             crc = crc32(data)
+            place.check_wanted()  # also here: computing the bytes may have taken long, if only because the process was stopped
             for at in write.places:
                 tensor = task_file.target.tensors[at.tensor]
                 writer.write_from(tensor.file, tensor.file_offset + at.data_offset, data)
@@ -143,12 +155,12 @@ def _add_fills(task_file: TaskFile, digests: Digests) -> None:
 
 
 @contextmanager
-def _workplace(staging: str, attempt: str) -> Iterator[Workplace]:
+def _workplace(staging: str, attempt: str, fence: int | None) -> Iterator[Workplace]:
     try:
         directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise storage_error(error, staging, "opening") from error
     try:
-        yield Workplace(directory, attempt)
+        yield Workplace(directory, attempt, fence)
     finally:
         os.close(directory)
