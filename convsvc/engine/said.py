@@ -32,6 +32,7 @@ class Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread != self._thread:
             return  # another call's, or the process's own
+        record.said = True  # so that a log of this process, where it has one, need not show it twice
         message = self.format(record)
         message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
         self._bytes += len(message.encode(errors="replace"))

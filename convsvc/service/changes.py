@@ -68,9 +68,19 @@ def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) ->
     session.add(EventRow(job_id=row.id, seq=row.last_event, at=now_utc(), kind=kind, data=data))
 
 
-def add_log(session: Session, row: JobRow, message: str, *, level: str = "info", task: int | None = None) -> None:
+def add_log(
+    session: Session,
+    row: JobRow,
+    message: str,
+    *,
+    level: str = "info",
+    task: int | None = None,
+    attempt: int | None = None,
+    at: datetime | None = None,
+) -> None:
     row.last_log += 1
-    session.add(LogRow(job_id=row.id, seq=row.last_log, at=now_utc(), level=level, task=task, message=message))
+    at = at or now_utc()
+    session.add(LogRow(job_id=row.id, seq=row.last_log, at=at, level=level, task=task, attempt=attempt, message=message))
 
 
 def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None) -> None:

@@ -21,6 +21,7 @@ from convsvc.service.database import Database
 from convsvc.service.errors import LeaseLost
 from convsvc.service.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
 from convsvc.service.states import LEASED, JobEvent, task_step
+from convsvc.service.task_logs import NOTHING, Report, keep_report
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
@@ -127,11 +128,12 @@ class Claims:
             if event:
                 advance(session, row, event)
 
-    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int) -> None:
+    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int, report: Report = NOTHING, task: int = 0) -> None:
         """So many tasks of a phase that writes nothing are done. Only told, not kept."""
         with self._held(claim) as (session, row):
             counts = {"tasks_done": done, "tasks_total": total, "bytes_done": size_bytes, "bytes_total": row.bytes_total}
             add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
+            keep_report(session, row, task, report)
 
     def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
         with self._task(claim, number) as (session, row, task):
@@ -140,25 +142,30 @@ class Claims:
             task.started_at, task.ended_at, task.error = now_utc(), None, None
             add_event(session, row, "task", _task_event(row, task))
 
-    def task_done(self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None) -> None:
+    def task_done(
+        self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None, report: Report = NOTHING
+    ) -> None:
         with self._task(claim, number) as (session, row, task):
             if task.state != "done":
                 row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
             task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_utc(), None
             task.seconds, task.worker = seconds, worker or task.worker
             add_event(session, row, "task", _task_event(row, task))
+            keep_report(session, row, number, report)
 
-    def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool) -> None:
+    def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool, report: Report = NOTHING) -> None:
         with self._task(claim, number) as (session, row, task):
             task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_utc()
             add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
             again = "; it is tried again" if will_retry else ""
             level = "warning" if will_retry else "error"
-            add_log(session, row, f"task {task.name}: {error.get('message')}{again}", level=level, task=number)
+            add_log(session, row, f"task {task.name}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
+            keep_report(session, row, number, report)
 
-    def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None) -> None:
+    def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None, report: Report = NOTHING) -> None:
         with self._held(claim) as (session, row):
-            add_log(session, row, message, level=level, task=task)
+            add_log(session, row, message, level=level, task=task, attempt=report.attempt)
+            keep_report(session, row, task or 0, report)
 
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):

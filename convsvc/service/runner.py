@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ from convsvc.execute.staging import staging_path
 from convsvc.plan.plan import Plan
 from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
 from convsvc.service.states import JobEvent
+from convsvc.service.task_logs import Report, ended_attempt
+
+_log = logging.getLogger("convsvc.job")
 
 # The driver's phases that are a state of the job.
 _STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "publish": "seal"}
@@ -25,6 +29,8 @@ class StoreListener(Listener):
     def __init__(self, claims: Claims, claim: Claim) -> None:
         self._claims, self._claim = claims, claim
         self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
+        self._attempts: dict[int, int] = {}
+        self._said: Sequence[dict[str, Any]] = ()
 
     def planned(self, plan: Plan) -> None:
         """The plan is made; not the driver's to tell."""
@@ -36,29 +42,47 @@ class StoreListener(Listener):
 
     def phase(self, name: str, total: int) -> None:
         self._phase, self._total, self._done, self._bytes = name, total, 0, 0
+        self._attempts.clear()
         self._claims.phase(self._claim, name, total, _STATES.get(name))
         self.log(f"{name}: {total} tasks" if total else name)
 
+    def task_said(self, task: int, lines: Sequence[dict[str, Any]]) -> None:
+        self._said = lines  # kept with the report of how the attempt ended, which comes next
+
     def task_started(self, task: int, name: str, attempt: int) -> None:
+        self._attempts[task] = attempt
         if self._phase == WRITE:
             self._claims.task_started(self._claim, task, attempt)
 
     def task_done(self, task: int, result: dict[str, Any]) -> None:
+        report = self._report("done", task, result, worker=str(result.get("worker")))
         if self._phase == WRITE:
-            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"))
+            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report)
             return
         self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
-        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes)
+        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task)
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        report = self._report("retried" if will_retry else "failed", task, {})
+        again = "; it is tried again" if will_retry else ""
+        _log.warning("%s task %d: %s%s", self._phase, task, error.get("message"), again, extra={"task": task, "attempt": report.attempt})
         if self._phase == WRITE:
-            self._claims.task_failed(self._claim, task, error, will_retry)
+            self._claims.task_failed(self._claim, task, error, will_retry, report)
         else:
-            again = "; it is tried again" if will_retry else ""
-            self._claims.log(self._claim, f"{self._phase}: {error.get('message')}{again}", level="warning", task=task)
+            self._claims.log(self._claim, f"{self._phase}: {error.get('message')}{again}", level="warning", task=task, report=report)
 
     def log(self, message: str) -> None:
+        _log.info("%s", message)
         self._claims.log(self._claim, message)
+
+    def _report(self, outcome: str, task: int, result: dict[str, Any], worker: str | None = None) -> Report:
+        """What the attempt said goes to the executor's own log too."""
+        report = ended_attempt(outcome, self._attempts.get(task), self._said, result)
+        self._said = ()
+        for line in report.lines:
+            extra = {"task": task, "attempt": report.attempt, "worker": worker}
+            _log.log(getattr(logging, line["level"].upper(), logging.INFO), "%s", line["message"], extra=extra)
+        return report
 
 
 class Runner(Protocol):

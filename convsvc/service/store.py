@@ -18,6 +18,7 @@ from convsvc.service.errors import KeyReused
 from convsvc.service.identity import LOOPBACK, Caller
 from convsvc.service.ids import new_job_id
 from convsvc.service.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
+from convsvc.service.task_logs import levels_from
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
 from convsvc.spec import Job, dump_job
 
@@ -86,12 +87,25 @@ class Store:
             existing_job(session, job_id, tenant)
             return [EventView(row.seq, row.at, row.kind, row.data) for row in session.scalars(query)]
 
-    def logs(self, job_id: str, *, after: int = 0, limit: int = 1000, tenant: str | None = None) -> list[LogLine]:
-        """The lines after the line `after`, oldest first. Raises NoSuchJob."""
+    def logs(
+        self,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        tenant: str | None = None,
+        task: int | None = None,
+        level: str | None = None,
+    ) -> list[LogLine]:
+        """The lines after the line `after`, oldest first; of one task, or of `level` and above, where told so. Raises NoSuchJob."""
         query = select(LogRow).where(LogRow.job_id == job_id, LogRow.seq > after).order_by(LogRow.seq).limit(limit)
+        if task is not None:
+            query = query.where(LogRow.task == task)
+        if level is not None:
+            query = query.where(LogRow.level.in_(levels_from(level)))
         with self.database.reading() as session:
             existing_job(session, job_id, tenant)
-            return [LogLine(row.seq, row.at, row.level, row.message, row.task) for row in session.scalars(query)]
+            return [LogLine(row.seq, row.at, row.level, row.message, row.task, row.attempt) for row in session.scalars(query)]
 
     def cancel(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Ask the job to stop; asking twice is the same as once. Raises NoSuchJob, IllegalTransition if it has ended otherwise."""

@@ -81,13 +81,14 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that the executor wrote about a job; `task` is the task's number where it is about one."""
+    """A line about a job; `task` is the task's number where it is about one, `attempt` the task's where a worker of it says so."""
 
     seq: int
     at: datetime
     level: str
     message: str
     task: int | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +97,26 @@ class JobPage:
 
     jobs: list[JobView]
     next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """Who (`actor`, a token's name) did what (`action`), when, from which address, and what came of it: ok, or the error's slug."""
+
+    id: int
+    at: datetime
+    actor: str
+    tenant: str
+    action: str
+    job_id: str | None
+    address: str | None
+    outcome: str
+    detail: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Audit rows, newest first. `next_cursor` asks for the following page; None on the last one."""
+
+    entries: list[AuditView]
+    next_cursor: int | None = None
