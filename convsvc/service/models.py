@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -48,6 +49,10 @@ Names = list[str]
 
 DEFAULT_TENANT = "default"
 
+# Written out, not bound as parameters: only so does a planner see that an index on a part of a table is enough.
+QUEUED = text("state = 'queued'")
+OPEN = text("ended_at IS NULL")
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(
@@ -67,6 +72,10 @@ class JobRow(Base):
         Index("ix_jobs_state", "state", "id"),
         Index("ix_jobs_state_tenant", "state", "tenant"),
         Index("ix_jobs_tenant", "tenant", "id"),
+        # The queue, as it is claimed from: only what is in it, so that a hundred thousand jobs that have ended cost nothing.
+        Index("ix_jobs_queue", "tenant", "priority", "queued_at", "id", sqlite_where=QUEUED, postgresql_where=QUEUED),
+        Index("ix_jobs_started", "started_at"),
+        Index("ix_jobs_ended", "ended_at"),
         # Named for its second column, which is what is said to be used already.
         UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
     )
@@ -130,6 +139,7 @@ class AttemptRow(Base):
     """One attempt at a task of a run: who worked on it, under which fence, until when it was believed alive, how it ended."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_open", "job_id", sqlite_where=OPEN, postgresql_where=OPEN),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     run: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -230,7 +240,7 @@ class DeliveryRow(Base):
     """A webhook to be called since its job has ended."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (Index("ix_deliveries_state", "state", "next_at"),)
+    __table_args__ = (Index("ix_deliveries_state", "state", "next_at"), Index("ix_deliveries_job_id", "job_id"))
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -254,3 +264,12 @@ class TallyRow(Base):
     tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
     label: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[float] = mapped_column(default=0.0)
+
+
+class ChoreRow(Base):
+    """Work that one of the executors does from time to time for all of them, and when it is due again."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    due_at: Mapped[datetime]

@@ -20,18 +20,23 @@ def upgrade() -> None:
     _create_audit()
     _create_deliveries()
     _create_tallies()
+    _create_chores()
 
 
 def downgrade() -> None:
+    op.drop_table("chores")
     op.drop_table("tallies")
+    op.drop_index("ix_deliveries_job_id", table_name="deliveries")
     op.drop_index("ix_deliveries_state", table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_index("ix_audit_at", table_name="audit")
+    op.drop_index("ix_attempts_open", table_name="attempts")
     for table in ("audit", "tokens", "tenants", "attempts"):
         op.drop_table(table)
     with op.batch_alter_table("logs") as logs:
         logs.drop_column("attempt")
-    op.drop_index("ix_jobs_state_tenant", table_name="jobs")
+    for index in ("ended", "started", "queue", "state_tenant"):
+        op.drop_index(f"ix_jobs_{index}", table_name="jobs")
     op.drop_index("ix_jobs_tenant", table_name="jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_constraint(op.f("uq_jobs_idempotency_key"), type_="unique")
@@ -50,6 +55,9 @@ def _widen_jobs() -> None:
         jobs.create_unique_constraint(op.f("uq_jobs_idempotency_key"), ["tenant", "idempotency_key"])
     op.create_index("ix_jobs_tenant", "jobs", ["tenant", "id"])
     op.create_index("ix_jobs_state_tenant", "jobs", ["state", "tenant"])
+    _create_partial_index("ix_jobs_queue", "jobs", ["tenant", "priority", "queued_at", "id"], "state = 'queued'")
+    op.create_index("ix_jobs_started", "jobs", ["started_at"])
+    op.create_index("ix_jobs_ended", "jobs", ["ended_at"])
     with op.batch_alter_table("logs") as logs:
         logs.add_column(sa.Column("attempt", sa.Integer(), nullable=True))
 
@@ -72,6 +80,7 @@ def _create_attempts() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_attempts_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "run", "task", "fence", "attempt", name=op.f("pk_attempts")),
     )
+    _create_partial_index("ix_attempts_open", "attempts", ["job_id"], "ended_at IS NULL")
 
 
 def _create_tenants() -> None:
@@ -142,6 +151,7 @@ def _create_deliveries() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
     op.create_index("ix_deliveries_state", "deliveries", ["state", "next_at"])
+    op.create_index("ix_deliveries_job_id", "deliveries", ["job_id"])
 
 
 def _create_tallies() -> None:
@@ -153,3 +163,16 @@ def _create_tallies() -> None:
         sa.Column("value", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name", "tenant", "label", name=op.f("pk_tallies")),
     )
+
+
+def _create_chores() -> None:
+    op.create_table(
+        "chores",
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("due_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_chores")),
+    )
+
+
+def _create_partial_index(name: str, table: str, columns: list[str], where: str) -> None:
+    op.create_index(name, table, columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
