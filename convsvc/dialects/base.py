@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import Skeleton, StoredTensor
+from convsvc.roots import Roots
 from convsvc.spec import Options
 from convsvc.tensors.blocks import Laid
 
@@ -119,8 +120,8 @@ class Dialect(Protocol):
 
     name: str
 
-    def open(self, source: Any) -> Checkpoint:
-        """What lies at `source.path`, from headers alone. Raises SourceError, FormatError."""
+    def open(self, source: Any, roots: Roots) -> Checkpoint:
+        """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
 
     def read_settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
@@ -143,5 +144,6 @@ class Dialect(Protocol):
         entries: tuple[Entry, ...],
         dtypes: tuple[str, ...],
         options: Options,
+        roots: Roots,
     ) -> tuple[tuple[Entry, ...], Output]:
-        """The target's files. `dtypes` are the entries'; the entries come back with their file filled in."""
+        """The target's files. `dtypes` are the entries'; the entries come back with their file filled in. `roots` hold what is copied."""

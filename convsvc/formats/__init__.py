@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Protocol
 
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import FileIndex, Skeleton
 from convsvc.formats.magic import HEAD_BYTES, looks_like_safetensors, looks_like_zip
-from convsvc.formats.regular_file import open_regular
+from convsvc.formats.regular_file import AnyPath, open_regular
 
 
 class Format(Protocol):
@@ -23,7 +22,7 @@ class Format(Protocol):
     def needs_crc(self) -> bool:
         """Whether `seal` wants the CRC-32 of every tensor."""
 
-    def read_index(self, path: str | os.PathLike[str]) -> FileIndex:
+    def read_index(self, path: AnyPath) -> FileIndex:
         """Where a file's tensors lie, from its headers alone."""
 
     def seal(self, skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes], ...]:
@@ -33,7 +32,7 @@ class Format(Protocol):
 FORMATS: Mapping[str, Format] = {"safetensors": safetensors, "torch_zip": torch_zip}
 
 
-def format_of(path: str | os.PathLike[str]) -> str | None:
+def format_of(path: AnyPath) -> str | None:
     """The name in `FORMATS` of what a file is by its first bytes; None for everything else.
 
     Raises FormatError if it is not a regular file or is empty.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from convsvc.errors import FormatError, StorageError
+from convsvc.roots import RootedPath
+from convsvc.roots.rooted_path import FAILING
+
+AnyPath = str | os.PathLike[str] | RootedPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +52,32 @@ class RegularFile:
 
 
 @contextmanager
-def open_regular(path: str | os.PathLike[str]) -> Iterator[RegularFile]:
-    """Open a regular file that is not empty; symbolic links are followed (hub caches are made of them).
+def open_regular(path: AnyPath, *, may_be_empty: bool = False) -> Iterator[RegularFile]:
+    """Open a regular file; symbolic links are followed (hub caches are made of them) while they stay in the roots.
 
     O_NONBLOCK, so that opening a FIFO does not wait for a writer; what is opened is judged by the descriptor, not by the path.
-    Raises FormatError for what is missing, not a regular file, or empty; StorageError where the disk fails.
+    Raises FormatError for what is missing, not a regular file, or empty; StorageError where the disk fails; PathRefused.
     """
-    name = os.fspath(path)
+    rooted = path if isinstance(path, RootedPath) else RootedPath(os.fspath(path))
+    name = rooted.path
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
+        descriptor = rooted.open(os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
         raise _cannot_open(name, error) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FormatError(f"{name} is {_kind(status.st_mode)}, not a file", do="give the path of a regular file")
-        if status.st_size == 0:
+        if status.st_size == 0 and not may_be_empty:
             raise FormatError(f"{name} is empty", do="copy or download the file again")
         yield RegularFile(name, status.st_size, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _cannot_open(name: str, error: OSError | ValueError) -> FormatError | StorageError:
-    if isinstance(error, ValueError):
-        return FormatError(f"{name!r} is not a path", facts=[str(error)])
+def _cannot_open(name: str, error: OSError) -> FormatError | StorageError:
     reason = error.strerror or str(error)
-    if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE):
+    if error.errno in FAILING:
         return StorageError(f"cannot open {name}", facts=[reason])
     return FormatError(f"cannot open {name}: {reason}", do="check the path and its permissions")
 

@@ -8,7 +8,6 @@ and together reach the end of the file.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -19,7 +18,7 @@ from typing import Any
 from convsvc.errors import FormatError, TargetError
 from convsvc.formats.base import FileIndex, Skeleton, StoredTensor, TensorSpec
 from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_safetensors
-from convsvc.formats.regular_file import RegularFile, open_regular
+from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.tensors.dtypes import SIZES
 
 needs_crc = False
@@ -33,7 +32,7 @@ _AGAIN = "copy or download the file again; if it stays so, the program that wrot
 _PT: Mapping[str, str] = MappingProxyType({"format": "pt"})
 
 
-def read_index(path: str | os.PathLike[str]) -> FileIndex:
+def read_index(path: AnyPath) -> FileIndex:
     """Where the tensors of a safetensors file lie, from its header alone. `tensors` are in the order of their bytes.
 
     Raises FormatError naming the file, the tensor, what was found and what was expected.

@@ -11,7 +11,6 @@ each record's offset from the zip directory, and our alignment is free.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from convsvc.errors import FormatError
 from convsvc.formats.base import FileIndex, Skeleton
 from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_zip
 from convsvc.formats.pickle_machine import LIMITS
-from convsvc.formats.regular_file import RegularFile, open_regular
+from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
 from convsvc.formats.torch_tree import Namer
 from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
@@ -31,7 +30,7 @@ needs_crc = True
 _SMALL_RECORD_BYTES = 64
 
 
-def read_index(path: str | os.PathLike[str]) -> FileIndex:
+def read_index(path: AnyPath) -> FileIndex:
     """Where the tensors of a torch file lie, and everything else it holds, without running its pickle or reading a tensor.
 
     `tree` is the pickled object; tensors are named by their path in it, e.g. "model/decoder.final_layernorm.weight".

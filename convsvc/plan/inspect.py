@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from convsvc.dialects import DIALECTS
@@ -15,6 +14,7 @@ from convsvc.formats import FORMATS, format_of
 from convsvc.plan.match import match_source
 from convsvc.plan.planner import build_model
 from convsvc.plan.quantised import describe_blocks, join_scales
+from convsvc.roots import ANYWHERE, RootedPath
 from convsvc.spec import Job, parse_job
 
 
@@ -26,11 +26,11 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
 
     Raises SourceError if there is no checkpoint at all.
     """
-    root = Path(path)
+    root = RootedPath(path)
     if root.is_file():
         return _describe_file(root)
     job = _job_for(root, model_type)
-    checkpoint = DIALECTS[job.source.format].open(job.source)
+    checkpoint = DIALECTS[job.source.format].open(job.source, ANYWHERE)
     about = _contents(job.source.format, checkpoint)
     try:
         checkpoint = join_scales(checkpoint)
@@ -43,10 +43,10 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     return about
 
 
-def _job_for(root: Path, model_type: str | None) -> Job:
+def _job_for(root: RootedPath, model_type: str | None) -> Job:
     if not root.is_dir():
         raise SourceError(f"{root} does not exist")
-    is_megatron = (root / TRACKER).is_file() or any(root.glob("mp_rank_*"))
+    is_megatron = (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
     if not is_megatron and not (root / "config.json").is_file():
         raise SourceError(f"{root} is no checkpoint: it has neither config.json nor {TRACKER} nor mp_rank_* directories")
     dialect = "mindspeed-llm" if is_megatron else "huggingface"
@@ -97,7 +97,7 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     return about | {"complete": True, "notes": list(notes)}
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
+def _describe_file(path: RootedPath) -> dict[str, Any]:
     kind = format_of(path)
     if kind is None:
         raise SourceError(f"{path} is neither safetensors nor a PyTorch zip file")

@@ -17,6 +17,7 @@ from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.plan.adapters import Adapters, locate_adapters
 from convsvc.plan.match import Located
+from convsvc.roots import Roots
 from convsvc.spec import Lora, Options
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 
@@ -52,6 +53,7 @@ class AdapterWriter:
         entries: tuple[Entry, ...],
         dtypes: tuple[str, ...],
         options: Options,
+        roots: Roots,
     ) -> tuple[tuple[Entry, ...], Output]:
         """adapter_model.safetensors and adapter_config.json."""
         linear = [_module(entry) for entry in self.weights.layout(model, settings) if len(entry.laid.shape) == 2]

@@ -9,6 +9,7 @@ from typing import Any
 from convsvc.dialects.base import SideFile
 from convsvc.formats.base import Skeleton
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
+from convsvc.roots import ANYWHERE, Roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,8 @@ class Plan:
     """The conversion of one job.
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
-    or filled and why, a sentence each. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number.
-    Two plans with the same `fingerprint` write the same bytes to the same places.
+    or filled and why, a sentence each. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
+    planned within `roots` is carried out within them. Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
     job: dict[str, Any]
@@ -32,6 +33,7 @@ class Plan:
     tasks: tuple[Task, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    roots: Roots = ANYWHERE
 
     @property
     def target_path(self) -> str:

@@ -16,6 +16,7 @@ from convsvc.families.model import Model, Wanted
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.allocation import without_collection
+from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import AdapterWriter, export_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
@@ -23,6 +24,7 @@ from convsvc.plan.quantised import join_scales, plan_sources
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
+from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import HuggingFaceTarget, Job, Options, dump_job, parse_job
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
@@ -30,14 +32,15 @@ DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 
 
 @without_collection()
-def make_plan(job: Job | dict[str, Any]) -> Plan:
+def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     """The plan of a job. Reads headers, writes nothing; the same inputs give the same plan.
 
-    Raises JobError, LayoutError, SourceError or PlanError.
+    What the job reads and writes must lie in `roots`. Raises JobError, LayoutError, SourceError or PlanError; PathRefused.
     """
     job = parse_job(job)
+    check_job_paths(job, roots)
     reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
-    checkpoint, adapters = split_adapters(join_scales(reader.open(job.source)), getattr(job.source, "lora", None))
+    checkpoint, adapters = split_adapters(join_scales(reader.open(job.source, roots)), getattr(job.source, "lora", None))
     model = build_model(job, checkpoint)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
@@ -48,8 +51,8 @@ def make_plan(job: Job | dict[str, Any]) -> Plan:
     source = Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes, *missed))
     if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
         exporter, sides = export_adapters(writer, located, adapters, getattr(job.source, "lora", None))
-        return _assemble(job, model, replace(source, located=sides, adapters=None), exporter)
-    return _assemble(job, model.without(absent), source, writer)
+        return _assemble(job, model, replace(source, located=sides, adapters=None), exporter, roots)
+    return _assemble(job, model.without(absent), source, writer, roots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:
         # Not asked for is not dropped: the layers lie beside the ranks for the way back. Who asks for 0 does not want them.
         num_mtp, carry_mtp = job.target.mtp_num_layers or 0, job.target.mtp_num_layers is None
     options = job.options
-    return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, real_vocab(job, checkpoint), carry_mtp)
+    vocab = real_vocab(job, checkpoint)
+    return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, vocab, carry_mtp, stored=len(checkpoint.found))
 
 
 def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
@@ -93,7 +97,7 @@ def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
     return None
 
 
-def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter) -> Plan:
+def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter, roots: Roots) -> Plan:
     weights, checkpoint = source.located, source.checkpoint
     located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
     sources = plan_sources(located)
@@ -101,7 +105,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
     dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), job.options)
-    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options)
+    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options, roots)
     files, targets = _planned_targets(entries, output)
     # Ranks share what they hold alike, so that there are far fewer of these than entries.
     for laid in {id(entry.laid): entry.laid for entry in entries}.values():
@@ -125,6 +129,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         side_files=output.side_files,
         tasks=tasks,
         facts=_facts(model),
+        roots=roots,
         notes=(*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes),
     )
 

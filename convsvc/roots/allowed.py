@@ -76,6 +76,9 @@ class Roots:
             yield from ((root, _relative(resolved, root)) for root in map(_real, self.paths) if is_within(resolved, root))
 
 
+ANYWHERE = Roots()
+
+
 def _open_in(root: str, inside: str, flags: int) -> int:
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -89,14 +92,22 @@ def _relative(path: str, root: str) -> str:
 
 
 def _check_spelling(path: str, what: str, *, is_restricted: bool) -> None:
-    if "\0" in path:
-        raise PathRefused(f"{what} has a zero byte in it: {path!r}")
+    if "\0" in path or not _can_be_encoded(path):
+        raise PathRefused(f"{what} is not a path that can exist: {path!r}")
     if not is_restricted:
         return
     if not path.startswith("/"):
         raise PathRefused(f"{what} is not absolute: {path}", do="give the whole path, beginning with /")
     if ".." in path.split("/"):
         raise PathRefused(f"{what} has a '..' in it: {path}", do="give the path without '..'")
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # JSON can hold half a character
+        return False
+    return True
 
 
 def _real(path: str) -> str:

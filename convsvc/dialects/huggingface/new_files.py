@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.huggingface.checkpoint import read_json
 from convsvc.errors import JobError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceTarget, Options
 
 INDEX = "model.safetensors.index.json"
@@ -32,6 +34,7 @@ def output(
     entries: tuple[Entry, ...],
     dtypes: tuple[str, ...],
     options: Options,
+    roots: Roots,
 ) -> tuple[tuple[Entry, ...], Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index."""
     written = [at for at, entry in enumerate(entries) if entry.laid.written]
@@ -43,7 +46,8 @@ def output(
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
     placed = tuple(replace(entries[at], file=file_of[entries[at].laid.name]) for at in written)
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
-    copied, notes = _config_files(target.config_dir, model, {spec.dtype for spec in specs}, options)
+    folder = None if target.config_dir is None else RootedPath(target.config_dir, roots)
+    copied, notes = _config_files(folder, model, {spec.dtype for spec in specs}, options)
     return placed, Output(files, (*copied, *side), tuple(notes))
 
 
@@ -98,18 +102,16 @@ def _index(specs: Sequence[TensorSpec], file_of: Mapping[str, str]) -> str:
     return json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=2) + "\n"
 
 
-def _config_files(config_dir: str | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[str]]:
-    if config_dir is None:
+def _config_files(root: RootedPath | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[str]]:
+    if root is None:
         return [], ["no config_dir is given: the target has weights only, no config.json and no tokenizer"]
-    root = Path(config_dir)
     if not root.is_dir():
         raise JobError(f"target.config_dir {root} is not a directory")
     if not (root / "config.json").is_file():
         raise JobError(f"target.config_dir {root} has no config.json")
-    files = [
-        SideFile(path.name, copy_from=str(path.resolve())) for path in sorted(root.iterdir()) if path.is_file() and COPIED.match(path.name)
-    ]
-    config, changes = _adapt(json.loads((root / "config.json").read_text(encoding="utf-8")), model, dtypes, options)
+    found = [(name, (root / name).look()) for name in root.names() if COPIED.match(name)]
+    files = [SideFile(name, copy_from=seen[0]) for name, seen in found if seen is not None and stat.S_ISREG(seen[1].st_mode)]
+    config, changes = _adapt(dict(read_json(root / "config.json")), model, dtypes, options)
     if changes:
         files = [file for file in files if file.path != "config.json"] + [SideFile("config.json", text=json.dumps(config, indent=2) + "\n")]
     return files, [f"config.json of {root} was changed: {', '.join(changes)}"] if changes else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -19,20 +20,23 @@ from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import FileIndex, StoredTensor
+from convsvc.formats.regular_file import open_regular
 from convsvc.parallel import Parallel, ranks
+from convsvc.roots import RootedPath, Roots
 from convsvc.spec import MegatronSource, stated_sizes
 
 TRACKER = "latest_checkpointed_iteration.txt"
+MAX_TRACKER_BYTES = 4096
 TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "expert_model_parallel_size", "num_layers")
 
 
-def open(source: MegatronSource) -> Checkpoint:
+def open(source: MegatronSource, roots: Roots) -> Checkpoint:
     """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
-    base = _open_one(source.path, source.iteration, stated_sizes(source.architecture))
+    base = _open_one(RootedPath(source.path, roots), source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
         return base
-    return _overlay(base, _open_one(source.lora.path, None))
+    return _overlay(base, _open_one(RootedPath(source.lora.path, roots), None))
 
 
 def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
@@ -48,9 +52,8 @@ def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
     return replace(base, files=base.files + over.files, found={**base.found, **shifted}, ignored=(*base.ignored, *over.ignored))
 
 
-def _open_one(path: str, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
+def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
     """Every rank file's header; the args of the first, which all others must repeat. Without any, what the job states and what is seen."""
-    root = Path(path)
     if not root.is_dir():
         raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
     folder = _iteration_folder(root, iteration)
@@ -63,7 +66,7 @@ def _open_one(path: str, iteration: str | None, stated: Mapping[str, int] | None
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
         _same_layout(saved, args, rank_file)
-        relative = str(rank_file.relative_to(root))
+        relative = os.path.relpath(rank_file.path, root.path)
         for tensor in index.tensors:
             if _is_model(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
@@ -79,7 +82,7 @@ def _open_one(path: str, iteration: str | None, stated: Mapping[str, int] | None
     return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), (*sorted(ignored), *corrected))
 
 
-def _name(folder: Path, root: Path) -> str:
+def _name(folder: RootedPath, root: RootedPath) -> str:
     return "" if folder == root else folder.name
 
 
@@ -128,8 +131,8 @@ def _stored_vocab(checkpoint: Checkpoint, tp: int) -> int | None:
     return shapes[0][0] * tp if shapes and shapes[0] else None
 
 
-def _iteration_folder(root: Path, stated: str | None) -> Path:
-    if stated is None and any(root.glob("mp_rank_*")):
+def _iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
+    if stated is None and any(name.startswith("mp_rank_") for name in root.names()):
         return root
     tracker = root / TRACKER
     if stated is None and not tracker.is_file():
@@ -137,7 +140,7 @@ def _iteration_folder(root: Path, stated: str | None) -> Path:
             f"{root} has no {TRACKER} and no mp_rank_* directories",
             do="give the directory that training saved to, or source.iteration",
         )
-    text = stated or tracker.read_text(encoding="utf-8", errors="replace").strip()
+    text = stated or _tracked(tracker)
     if text != "release" and not re.fullmatch(r"[0-9]+", text):
         raise SourceError(f"{tracker} says {text[:80]!r}; it must be a number or 'release'")
     folder = root / ("release" if text == "release" else f"iter_{int(text):07d}")
@@ -146,8 +149,13 @@ def _iteration_folder(root: Path, stated: str | None) -> Path:
     return folder
 
 
-def _rank_files(folder: Path) -> list[Path]:
-    folders = sorted(path for path in folder.iterdir() if re.fullmatch(r"mp_rank_\d+(_\d+){0,2}", path.name))
+def _tracked(tracker: RootedPath) -> str:
+    with open_regular(tracker, may_be_empty=True) as file:
+        return file.read(0, min(file.size_bytes, MAX_TRACKER_BYTES), "the iteration").decode("utf-8", errors="replace").strip()
+
+
+def _rank_files(folder: RootedPath) -> list[RootedPath]:
+    folders = [folder / name for name in folder.names() if re.fullmatch(r"mp_rank_\d+(_\d+){0,2}", name)]
     if not folders:
         raise SourceError(f"{folder} has no mp_rank_* directories")
     lacking = [path.name for path in folders if not (path / FILE).is_file()]
@@ -156,7 +164,7 @@ def _rank_files(folder: Path) -> list[Path]:
     return [path / FILE for path in folders]
 
 
-def _args_of(index: FileIndex, path: Path, may_lack: bool) -> Mapping[str, Any]:
+def _args_of(index: FileIndex, path: RootedPath, may_lack: bool) -> Mapping[str, Any]:
     """The saved args; none if the job states what else would be in them."""
     args = index.tree.get("args")
     if isinstance(args, Namespace):
@@ -169,7 +177,7 @@ def _args_of(index: FileIndex, path: Path, may_lack: bool) -> Mapping[str, Any]:
     )
 
 
-def _same_layout(first: Mapping[str, Any], args: Mapping[str, Any], path: Path) -> None:
+def _same_layout(first: Mapping[str, Any], args: Mapping[str, Any], path: RootedPath) -> None:
     other = [f"{name}: {first.get(name)} and {args.get(name)}" for name in LAYOUT_ARGS if first.get(name) != args.get(name)]
     if other:
         raise SourceError(f"the args in {path} are not those of the first rank", facts=other, do="these files are not of one checkpoint")

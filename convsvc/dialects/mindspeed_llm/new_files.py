@@ -14,6 +14,7 @@ from convsvc.families.model import Model
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.parallel import place_layers, ranks
+from convsvc.roots import Roots
 from convsvc.spec import Options, ParallelSizes
 
 ITERATION = 1
@@ -27,6 +28,7 @@ def output(
     entries: tuple[Entry, ...],
     dtypes: tuple[str, ...],
     options: Options,
+    roots: Roots,
 ) -> tuple[tuple[Entry, ...], Output]:
     """One file a rank, each with the same args, and one for what is carried; the tracker last."""
     args = write_args(model, settings, facts)
