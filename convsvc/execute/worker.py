@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -24,16 +25,19 @@ from convsvc.execute.verifying import verify_regions
 from convsvc.formats.crc import crc32, crc32_zeros
 from convsvc.tensors.dtypes import size_of
 
+_log = logging.getLogger(__name__)
+
 # Bytes of buffers a step, input and output together; SLOTS steps are under way at once.
 DEFAULT_BUDGET = 48 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a task did; `mark` is what its completion mark says."""
+    """What a task did; `mark` is what its completion mark says. `bytes_direct` is of those read and written together."""
 
     bytes_read: int
     bytes_written: int
+    bytes_direct: int
     mark: dict[str, Any]
 
 
@@ -84,7 +88,18 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
         counters = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "seconds": monotonic() - began}
         mark = json.dumps({**counters, **done.mark}, separators=(",", ":")).encode()
         write_atomically(place.directory, mark_path(mode, number), mark, place.attempt)
+        _log.info("%s", _summary(mode, task_file.task.name, done, monotonic() - began))
     return {"task": number, "mode": mode, **counters}
+
+
+def _summary(mode: str, name: str, done: Done, seconds: float) -> str:
+    """What a task did, how fast, and where, as a line of its log. MB are of 1,000,000 bytes."""
+    moved = done.bytes_read + done.bytes_written
+    direct = 100 * done.bytes_direct // moved if moved else 0
+    return (
+        f"{mode} {name}: read {done.bytes_read / 1e6:.1f} MB, wrote {done.bytes_written / 1e6:.1f} MB in {seconds:.2f} s "
+        f"({moved / 1e6 / max(seconds, 1e-3):.0f} MB/s, {direct} % around the page cache) on {os.uname().nodename}, process {os.getpid()}"
+    )
 
 
 def write_task(task_file: TaskFile, place: Workplace) -> Done:
@@ -103,7 +118,8 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
         _add_fills(task_file, digests)
         reader.check_unchanged()
         writer.sync()
-        return Done(reader.bytes_read, writer.bytes_written, {"regions": digests.as_json()})
+        direct = reader.bytes_direct + writer.bytes_direct
+        return Done(reader.bytes_read, writer.bytes_written, direct, {"regions": digests.as_json()})
 
 
 def verify_task(task_file: TaskFile, place: Workplace) -> Done:
@@ -111,7 +127,7 @@ def verify_task(task_file: TaskFile, place: Workplace) -> Done:
     mark = json.loads(read_whole(place.directory, mark_path("write", task_file.task.id)))
     with closing(Reader(task_file.target.files, place.directory)) as reader:
         verify_regions(task_file.target, mark["regions"], reader, place.check_wanted)
-        return Done(reader.bytes_read, 0, {})
+        return Done(reader.bytes_read, 0, reader.bytes_direct, {})
 
 
 def compare_task(task_file: TaskFile, place: Workplace) -> Done:
@@ -122,7 +138,7 @@ def compare_task(task_file: TaskFile, place: Workplace) -> Done:
         for write, data in produced:
             for at in write.places:
                 compare_bytes(task_file.target, at, data, there)
-        return Done(reader.bytes_read + there.bytes_read, 0, {})
+        return Done(reader.bytes_read + there.bytes_read, 0, reader.bytes_direct + there.bytes_direct, {})
 
 
 MODES: dict[str, Callable[[TaskFile, Workplace], Done]] = {
