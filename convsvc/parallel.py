@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from convsvc.errors import LayoutError
 
+# Ten times the largest training runs have; more are a mistake, of which a list would be made.
+MOST_RANKS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
@@ -85,6 +88,8 @@ def ranks(parallel: Parallel, every_pair: bool = False) -> tuple[Rank, ...]:
     [(0, 0), (1, 1), (0, 2), (1, 3)]
     """
     tp, ep = parallel.tp, parallel.ep
+    if max(tp, ep) * parallel.pp > MOST_RANKS:
+        raise LayoutError(f"tp {tp}, pp {parallel.pp} and ep {ep} are more than {MOST_RANKS} rank files", do="check these sizes")
     if parallel.etp == 1 and tp > 1 and not every_pair:
         if max(tp, ep) % min(tp, ep):
             raise LayoutError(

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 from convsvc.errors import JobError
-from convsvc.families.facts import Facts
+from convsvc.families.facts import Facts, shown
 from convsvc.families.model import Family, Model, Wanted
 
 
@@ -39,20 +39,20 @@ def find_family(stated: str | None, facts: Facts) -> Family:
     if stated is not None:
         return _named(stated)
     saved = facts.get("model_type_hf")
-    if saved in FAMILIES:
+    if isinstance(saved, str) and saved in FAMILIES:
         return FAMILIES[saved]
-    shown = [family for family in FAMILIES.values() if _shows(family, facts)]
-    if len(shown) == 1:
-        return shown[0]
-    what = f"architectures {facts.get('architectures')}, model_type {facts.get('model_type')!r}"
-    if shown:
-        names = ", ".join(family.name for family in shown)
+    fitting = [family for family in FAMILIES.values() if _shows(family, facts)]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"architectures {shown(facts.get('architectures'))}, model_type {shown(facts.get('model_type'))}"
+    if fitting:
+        names = ", ".join(family.name for family in fitting)
         raise JobError(f"{facts.origin} ({what}) fits several model families: {names}", do="state model_type")
     raise JobError(f"{facts.origin} shows no known model family ({what})", do=f"state model_type: {', '.join(FAMILIES)}")
 
 
 def _shows(family: Family, facts: Facts) -> bool:
-    architectures = facts.get("architectures", default=()) or ()
+    architectures = facts.items("architectures", str) or ()
     if not architectures and facts.get("model_type") is None:
         return family.shown_by is not None and family.shown_by(facts)
     by_architecture = any(each in family.architectures for each in architectures)

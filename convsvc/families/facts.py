@@ -7,8 +7,11 @@ defaults (num_query_groups 1, ffn_hidden_size) may stand in args without being m
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import Repr
 from typing import Any
 
 from convsvc.errors import JobError, SourceError
@@ -27,6 +30,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "mamba_dim": ("mamba_head_dim", "head_dim"),
     "mamba_heads": ("mamba_num_heads", "num_heads"),
 }
+# The largest whole number that every JSON reader takes for itself; no size of a model is near it.
+LARGEST = 2**53
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 3, 80, 80, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Facts:
         aliases = {name: names for names in NAMES.values() for name in names}
         actual = {name: self.get(name, *aliases.get(name, ())) for name in stated}
         faults = [
-            f"source.architecture.{name}: stated {stated[name]}, {self.origin} says {value}"
+            f"source.architecture.{name}: stated {stated[name]}, {self.origin} says {shown(value)}"
             for name, value in actual.items()
             if value is not None and value != stated[name]
         ]
@@ -76,16 +83,33 @@ class Facts:
         value = self.get(*names, default=default)
         if value is None:
             raise SourceError(f"{self.origin} does not say {' or '.join(names)}", do="complete it: the model cannot be built without")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-            raise SourceError(f"{self.origin}: {' or '.join(names)} is {value!r}; it must be a whole number")
+        if not is_count(value):
+            raise SourceError(f"{self.origin}: {' or '.join(names)} is {shown(value)}; it must be a whole number from 0 to {LARGEST}")
         return int(value)
+
+    def items(self, name: str, kind: type) -> tuple[Any, ...] | None:
+        """A field that is a list of whole numbers (`kind` int) or of texts (str); None where it is not there.
+
+        Raises SourceError if it is anything else.
+        """
+        value = self.get(name)
+        if value is None:
+            return None
+        fits = is_count if kind is int else lambda item: isinstance(item, str)
+        if not isinstance(value, list | tuple) or not all(map(fits, value)):
+            what = "whole numbers" if kind is int else "texts"
+            raise SourceError(f"{self.origin}: {name} is {shown(value)}; it must be a list of {what}")
+        return tuple(int(item) for item in value) if kind is int else tuple(value)
 
     @property
     def num_layers(self) -> int:
         """Layers that hold weights. Megatron's `num_layers` counts noop layers too, and is right where a reduced model was saved."""
         if self.get("num_layers") is None:
             return self.number("layers")
-        return self.number("num_layers") - len(parse_numbers(self.get("noop_layers"), "noop_layers", self.origin) or ())
+        noop = parse_numbers(self.get("noop_layers"), "noop_layers", self.origin) or ()
+        if len(noop) > self.number("num_layers"):
+            raise SourceError(f"{self.origin}: num_layers is {self.number('num_layers')}, and noop_layers names {len(noop)} of them")
+        return self.number("num_layers") - len(noop)
 
     @property
     def num_groups(self) -> int:
@@ -109,6 +133,26 @@ class Facts:
         return default if stated is None else self.number(stated)
 
 
+def shown(value: Any) -> str:
+    """A value for an error's text: a configuration may hold a megabyte, or a thousand lists in each other, where a number should be.
+
+    >>> shown([[[[1]]]]), shown(10**100)[:10]
+    ('[[[...]]]', '1000000000')
+    """
+    return _SHORT.repr(value)
+
+
+def is_count(value: Any) -> bool:
+    """Whether this is a whole number that a size, an index or how often something is there can be; 4.0 is 4.
+
+    >>> is_count(4.0), is_count(True), is_count(float("inf")), is_count(10**18)
+    (True, False, False, False)
+    """
+    if isinstance(value, float):
+        return math.isfinite(value) and value.is_integer() and 0 <= value <= LARGEST
+    return type(value) is int and 0 <= value <= LARGEST
+
+
 def parse_numbers(value: Any, name: str, origin: str) -> tuple[int, ...] | None:
     """Numbers written as "0,7", [0, 7], {0, 7} or 7; None for none.
 
@@ -118,7 +162,7 @@ def parse_numbers(value: Any, name: str, origin: str) -> tuple[int, ...] | None:
     if value is None or value == "":
         return None
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple | set | frozenset) else [value]
-    try:
-        return tuple(int(item) for item in items)
-    except (TypeError, ValueError):
-        raise SourceError(f"{origin}: {name} is {value!r}; it must be numbers separated by commas") from None
+    numbers = [int(item) if isinstance(item, str) and re.fullmatch(r"\s*[0-9]{1,15}\s*", item) else item for item in items]
+    if not all(map(is_count, numbers)):
+        raise SourceError(f"{origin}: {name} is {shown(value)}; it must be numbers separated by commas")
+    return tuple(map(int, numbers))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from convsvc.errors import SourceError
+from convsvc.families.believable import check_layers, check_rows
 from convsvc.families.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
 from convsvc.families.blocks.gqa import gqa_sizes
 from convsvc.families.blocks.moe import sparse_layers
@@ -151,7 +152,8 @@ class Model:
 class Wanted:
     """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense.
 
-    `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there.
+    `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there. `stored`: how many tensors the
+    checkpoint has; a configuration that speaks of far more is not believed.
     """
 
     num_layers: int | None = None
@@ -159,6 +161,7 @@ class Wanted:
     num_mtp: int | None = None
     vocab: int | None = None
     carry_mtp: bool = False
+    stored: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +209,10 @@ class Family:
         """
         wanted = wanted or Wanted()
         hidden_layers = facts.num_layers
-        kept = _kept_layers(self, facts, hidden_layers, wanted)
         available = facts.first_number(self.mtp.counts) if self.mtp else 0
         num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
+        check_layers(facts.origin, wanted.stored, {"layers": hidden_layers, "MTP layers": max(available, num_mtp)})
+        kept = _kept_layers(self, facts, hidden_layers, wanted)
         if num_mtp and self.mtp is None:
             raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
         if num_mtp > 1 and self.mtp is not None and "{" not in self.mtp.prefix:
@@ -225,9 +229,10 @@ class Family:
             *(scope for number in range(num_mtp) for scope in self._mtp(facts, sizes, number, hidden_layers)),
             Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
         )
+        check_rows(facts.origin, wanted.stored, ((scope.rows, scope.sizes) for scope in scopes))
         model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
         model = replace(model, carries_mtp=wanted.carry_mtp and len(kept) == hidden_layers)
-        stored = facts.get("mtp_copies")
+        stored = facts.items("mtp_copies", str)
         return model if stored is None else model.storing(stored)
 
     def rows_of(self, facts: Facts, layer: int) -> LayerRows:

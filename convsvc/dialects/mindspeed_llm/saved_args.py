@@ -15,7 +15,7 @@ from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import JobError, SourceError
 from convsvc.families.blocks.dsa import INDEX_KEY
 from convsvc.families.blocks.moe import TOKEN_EXPERTS
-from convsvc.families.facts import Facts, parse_numbers
+from convsvc.families.facts import Facts, parse_numbers, shown
 from convsvc.families.model import Model
 from convsvc.parallel import Parallel, place_layers
 from convsvc.spec import ParallelSizes
@@ -178,8 +178,8 @@ def read_parallel(facts: Facts) -> Parallel:
 
     def size(*names: str, default: int = 1) -> int:
         value = facts.get(*names, default=default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SourceError(f"{facts.origin}: {names[0]} is {value!r}; it must be a whole number from 1 on")
+        if type(value) is not int or value < 1:
+            raise SourceError(f"{facts.origin}: {names[0]} is {shown(value)}; it must be a whole number from 1 on")
         return value
 
     tp = size("tensor_model_parallel_size")

@@ -9,7 +9,7 @@ Heads and their groups are cut over tensor ranks; the rest every rank holds whol
 from __future__ import annotations
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts
+from convsvc.families.facts import Facts, shown
 from convsvc.tensors.declare import Row, logical, row
 
 OVERLAPPING = 4
@@ -85,10 +85,12 @@ def compressor_of(facts: Facts, layer: int) -> tuple[tuple[Row, ...], dict[str, 
 
     Raises SourceError if compress_ratios does not cover the hidden layers.
     """
-    ratios = facts.get("compress_ratios", default=())
-    if not isinstance(ratios, list | tuple) or len(ratios) < facts.num_layers:
-        raise SourceError(f"{facts.origin}: compress_ratios is {ratios!r}; it must have a number for each of {facts.num_layers} layers")
-    ratio = int(ratios[layer]) if layer < len(ratios) else 0
+    ratios = facts.items("compress_ratios", int) or ()
+    layers = facts.num_layers
+    if len(ratios) < layers:
+        given = shown(facts.get("compress_ratios"))
+        raise SourceError(f"{facts.origin}: compress_ratios is {given}; it must have a number for each of {layers} layers")
+    ratio = ratios[layer] if layer < len(ratios) else 0
     if not ratio:
         return (), {"ratio": 0}
     windows = 2 if ratio == OVERLAPPING else 1

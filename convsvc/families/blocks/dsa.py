@@ -36,7 +36,8 @@ def indexed_layers(facts: Facts) -> Callable[[int], bool]:
     In the order in which transformers looks (GlmMoeDsaConfig): indexer_types, index_topk_pattern ("FSS"), index_topk_freq with
     index_skip_topk_offset; without any, every layer.
     """
-    kinds = facts.get("indexer_types", "index_topk_pattern")
+    pattern = facts.get("index_topk_pattern")
+    kinds = facts.items("indexer_types", str) or (pattern if isinstance(pattern, str) else facts.items("index_topk_pattern", str))
     if kinds is not None:
         return lambda layer: layer >= len(kinds) or kinds[layer] in ("full", "F")
     frequency, first = facts.number("index_topk_freq", default=1), facts.number("index_skip_topk_offset", default=2)

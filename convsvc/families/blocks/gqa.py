@@ -63,7 +63,7 @@ def gqa_sizes(facts: Facts) -> dict[str, int]:
     Raises SourceError if the heads cannot be grouped.
     """
     heads, groups = facts.number("heads"), facts.num_groups
-    if not groups or heads % groups:
+    if not groups or not heads or heads % groups:
         raise SourceError(f"{facts.origin}: {heads} attention heads cannot share {groups} key-value heads evenly")
     hidden = facts.number("hidden")
     if facts.get("head_dim", "kv_channels") is None and hidden % heads:

@@ -82,7 +82,9 @@ def full_attention_layers(facts: Facts) -> Callable[[int], bool]:
     By layer_types, else every full_attention_interval-th layer (4 where nothing is said, as in transformers Qwen3NextConfig).
     """
     layers = facts.num_layers
-    kinds = facts.get("layer_types")
+    kinds = facts.items("layer_types", str)
+    if kinds and len(kinds) < layers:
+        raise SourceError(f"{facts.origin}: layer_types has {len(kinds)} entries; it must have one for each of {layers} layers")
     interval = max(facts.number("full_attention_interval", default=4), 1)
 
     def is_full(layer: int) -> bool:

@@ -81,16 +81,19 @@ def sparse_layers(facts: Facts) -> Callable[[int], bool]:
     Hugging Face: mlp_only_layers and decoder_sparse_step (Qwen) or first_k_dense_replace (DeepSeek); Megatron: moe_layer_freq, a
     number or a list of 0 and 1.
     """
-    dense = set(facts.get("mlp_only_layers", default=()))
+    dense = set(facts.items("mlp_only_layers", int) or ())
     step = facts.number("decoder_sparse_step", default=1)
     first = facts.number("first_k_dense_replace", default=0)
-    frequency = facts.get("moe_layer_freq", default=1)
+    stated = facts.get("moe_layer_freq")
+    listed = isinstance(stated, list | tuple) and len(stated) > 0
+    frequency = facts.items("moe_layer_freq", int) or () if listed else ()
+    every = 1 if listed else facts.number("moe_layer_freq", default=1)
 
     def is_sparse(layer: int) -> bool:
-        if isinstance(frequency, list | tuple):
+        if frequency:
             # An MTP layer, which the list does not count, is built like the last layer; after dense layers only, as the other field says.
             all_dense = not any(frequency) and facts.get("first_k_dense_replace") is not None
             return layer >= max(first, len(frequency)) if all_dense else bool(frequency[min(layer, len(frequency) - 1)])
-        return layer not in dense and layer >= first and (layer + 1) % max(step, 1) == 0 and layer % max(int(frequency), 1) == 0
+        return layer not in dense and layer >= first and (layer + 1) % max(step, 1) == 0 and layer % max(every, 1) == 0
 
     return is_sparse
