@@ -28,6 +28,9 @@ COMMANDS = {
     "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
     "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
+    "token": LazyCommand("convsvc.cli.token:token", "Make, list and revoke tokens."),
+    "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
+    "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),
     "families": LazyCommand("convsvc.cli.inspect:families", "List the model families."),
     "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
 }

@@ -22,6 +22,19 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def database_option(function: Function) -> Function:
+    text = "SQLAlchemy URL of the job store ($CONVSVC_DATABASE_URL; default: SQLite)."
+    return click.option("--database-url", envvar="CONVSVC_DATABASE_URL", callback=_without_password, help=text)(function)
+
+
+def _without_password(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Everybody on a machine sees what a command was started with; its environment only its user does."""
+    source = context.get_parameter_source(str(parameter.name))
+    if value and source is click.core.ParameterSource.COMMANDLINE and re.search(r"://[^/?#@]*:[^/?#@]+@|[?&;]password=", value):
+        raise click.UsageError("the database's URL has a password in it, and `ps` shows command lines: give it by CONVSVC_DATABASE_URL")
+    return value
+
+
 def memory_option(function: Function) -> Function:
     text = "Do not start if a worker may need more memory than this, e.g. 512MiB."
     return click.option("--memory-limit", metavar="SIZE", callback=_checked_size, help=text)(function)

@@ -11,26 +11,33 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import convsvc
+from convsvc.service.access import Access
+from convsvc.service.audit import Audit
 from convsvc.service.database import Database
+from convsvc.service.limits import BodyLimit
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.routes import catalog, health, jobs, plans, streams
+from convsvc.service.routes import audit, catalog, documents, health, jobs, plans, streams
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from convsvc.spec import Job
 
-ROUTERS: tuple[APIRouter, ...] = (jobs.router, streams.router, plans.router, catalog.router, health.router)
+ROUTERS: tuple[APIRouter, ...] = (jobs.router, streams.router, plans.router, catalog.router, health.router, audit.router, documents.router)
 
 
 def create_app(settings: Settings | None = None, *, plan: Planner | None = None) -> FastAPI:
     """The application. Its database is opened and migrated when it starts; `plan` stands in for the planner."""
     settings = settings or Settings()
-    app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, redoc_url=None)
-    app.state.context = Context(Store(Database(settings.database_url)), settings, plan or _summary_of_plan)
+    # FastAPI's own routes for its document would ask for no token: `documents` has them instead.
+    app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, openapi_url=None)
+    database = Database(settings.database_url)
+    app.state.context = Context(Store(database), settings, plan or _summary_of_plan, Audit(database))
+    app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
     for router in ROUTERS:
         app.include_router(router, responses={"default": PROBLEM})
     install_problem_handlers(app)
+    app.add_middleware(BodyLimit, most_bytes=settings.max_body_bytes)
     _show_job_schema(app)
     return app
 

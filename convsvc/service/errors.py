@@ -14,7 +14,7 @@
       Forbidden           the token, or this kind of request, may not do this
       TooManyRequests     more requests a minute than the tenant, or the address, may make
       TooLarge            the request's body is larger than any may be
-      NoSuchToken, NoSuchTenant, TenantInUse   of the administrator's commands
+      NoSuchToken, NoSuchTenant, TenantInUse, WrongValue   of the administrator's commands
       Exposed             the service was to listen where strangers can reach it, without authentication
       BadAddress          what the client was given is no address of a service, or no token
       InsecureAddress     the client would have sent its token over a network unencrypted
@@ -107,3 +107,7 @@ class NoSuchTenant(ServiceError):
 
 class TenantInUse(ServiceError):
     title, slug, exit_code, http_status = "tenant in use", "tenant-in-use", 2, 409
+
+
+class WrongValue(ServiceError):
+    title, slug, exit_code, http_status = "wrong value", "wrong-value", 2, 422

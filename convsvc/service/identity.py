@@ -13,6 +13,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 class Caller:
     """`name` is the token's, for the audit; `tenant` owns what is submitted; `sees` the tenant whose jobs are seen, None for all.
 
+    `roots` are the directories in which his jobs must stay: None for anywhere, empty for nowhere (none are configured yet).
+
     >>> Caller("ci", "team-a", frozenset({"jobs:read"})).may("jobs:write")
     False
     """
@@ -20,6 +22,7 @@ class Caller:
     name: str
     tenant: str
     scopes: frozenset[str]
+    roots: tuple[str, ...] | None = None
 
     def may(self, scope: Scope) -> bool:
         """An admin may everything."""

@@ -40,7 +40,25 @@ PROBLEM: dict[str, Any] = {
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 
+# What the statuses mean that more than one route answers with.
+MEANINGS = {
+    401: "No token, or one that is unknown, expired or revoked",
+    403: "The token lacks the scope, or a path is not in the tenant's roots; without tokens: the request came from elsewhere",
+    404: "There is no such job, or it is another tenant's",
+    409: "Not possible in the job's state, or the target is in use",
+    413: "The body is too large",
+    422: "Wrong parameters, or a job that cannot be",
+    429: "Too many requests, or a quota is reached: Retry-After says when to come again",
+    503: "Storage or the database does not answer, or the service is not ready",
+    504: "Planning took too long",
+}
+
 _log = logging.getLogger(__name__)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """A route's `responses` for the problems that it may answer with."""
+    return {status: {**PROBLEM, "description": MEANINGS[status]} for status in statuses}
 
 
 def problem(error: ConvsvcError, instance: str) -> dict[str, Any]:
@@ -69,16 +87,26 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ConvsvcError, _on_convsvc_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_crash)
+    app.add_exception_handler(Exception, on_crash)
 
 
 def answer(document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(json.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=headers)
 
 
+def answer_error(request: Request, error: ConvsvcError) -> Response:
+    """The error as an answer, with the headers that belong to its status."""
+    headers = {}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="convsvc"'
+    if "retry_after_s" in error.details:
+        headers["Retry-After"] = str(error.details["retry_after_s"])
+    return answer(problem(error, request.url.path), headers)
+
+
 def _on_convsvc_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ConvsvcError)
-    return answer(problem(error, request.url.path))
+    return answer_error(request, error)
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
@@ -95,7 +123,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     return answer(_plain(request, error.status_code, detail), dict(error.headers or {}))
 
 
-def _on_crash(request: Request, error: Exception) -> Response:
+def on_crash(request: Request, error: Exception) -> Response:
     # What broke is in the log; a stranger learns nothing of our inside.
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return answer(_plain(request, 500, "the service failed on this request; its log says why"))

@@ -11,13 +11,19 @@ from convsvc.service.database import default_database_url
 class Settings:
     """`plan_timeout_s` and `plans_at_once` bound `POST /plans`; an executor silent for `executor_silence_s` is gone.
 
+    With `require_tokens` every request needs a token, even on loopback before one was made. What is known of a token is believed for
+    `token_cache_s`: a token that is revoked lets nobody in after that. `max_body_bytes` is of any request's body.
+    `refusals_per_minute` is how often an address may come with a token that is no good.
     `events_poll_s` is how often an event stream looks for news, `ping_s` how often it says that it is alive.
     """
 
     database_url: str = field(default_factory=default_database_url)
     plan_timeout_s: float = 60
     plans_at_once: int = 2
-    max_job_bytes: int = 1 << 20
+    max_body_bytes: int = 1 << 20
+    require_tokens: bool = False
+    token_cache_s: float = 3
+    refusals_per_minute: int = 30
     require_executor: bool = True
     executor_silence_s: float = 30
     events_poll_s: float = 0.25

@@ -15,7 +15,7 @@ from convsvc.cli.main import COMMANDS, cli, main
 from convsvc.errors import ConvsvcError, StorageError
 
 HEAVY = ("ray", "torch", "fastapi", "sqlalchemy", "numpy", "pydantic", "rich")
-WITHOUT_JSON = {"serve", "executor"}
+WITHOUT_JSON = {"serve", "executor", "token", "tenant"}
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:

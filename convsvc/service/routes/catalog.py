@@ -8,25 +8,27 @@ from fastapi import APIRouter
 
 import convsvc
 from convsvc.families import FAMILIES
+from convsvc.service.access import Anyone
+from convsvc.service.problems import problems
 from convsvc.spec import Source, Target
 
-router = APIRouter(tags=["catalog"])
+router = APIRouter(tags=["catalog"], responses=problems(401, 403, 429))
 
 
 @router.get("/version")
-def version() -> dict[str, str]:
+def version(_: Anyone) -> dict[str, str]:
     """The program's version, and that of this interface."""
     return {"name": "convsvc", "version": convsvc.__version__, "api": "1"}
 
 
 @router.get("/formats")
-def formats() -> dict[str, list[str]]:
+def formats(_: Anyone) -> dict[str, list[str]]:
     """The formats a job's source and target may have."""
     return {"source": _tags(Source), "target": _tags(Target)}
 
 
 @router.get("/families")
-def families() -> list[dict[str, Any]]:
+def families(_: Anyone) -> list[dict[str, Any]]:
     """The model families that can be converted."""
     return [
         {"name": name, "title": family.title, "model_types": family.model_types, "architectures": family.architectures}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
-from starlette.exceptions import HTTPException
 
+from convsvc.service.access import address_of
+from convsvc.service.audit import Act, Audit
+from convsvc.service.identity import Caller
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from convsvc.spec import Job, parse_job
@@ -23,6 +25,7 @@ class Context:
     store: Store
     settings: Settings
     plan: Planner
+    audit: Audit
 
 
 def context(request: Request) -> Context:
@@ -32,13 +35,12 @@ def context(request: Request) -> Context:
 
 async def job_in_body(request: Request) -> Job:
     """The body as a job, JSON or YAML. Parsed by `parse_job`, so that errors read as the command line's."""
-    limit = context(request).settings.max_job_bytes
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, f"a job is at most {limit} bytes")
-    return parse_job(bytes(body))
+    return parse_job(await request.body())
+
+
+def act(caller: Caller, request: Request, action: str, job_id: str | None = None) -> Act:
+    """What is about to be done, for `Audit.of`."""
+    return Act(caller, action, address_of(request), job_id)
 
 
 Here = Annotated[Context, Depends(context)]

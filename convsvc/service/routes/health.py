@@ -7,7 +7,9 @@ from datetime import datetime, timezone
 
 from fastapi import APIRouter
 
+from convsvc.service.access import MaybeCaller
 from convsvc.service.errors import NotReady
+from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here
 
 router = APIRouter(tags=["health"])
@@ -19,17 +21,19 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
-def readyz(here: Here) -> dict[str, str]:
-    """Jobs can be taken and will be run. 503, naming what is missing, where not."""
+@router.get("/readyz", responses=problems(503))
+def readyz(caller: MaybeCaller, here: Here) -> dict[str, str]:
+    """Jobs can be taken and will be run; 503 where not. Needs no token, but says what was checked, and what is wrong, only with one."""
     checks: dict[str, Callable[[Context], str]] = {"database": _database, "migrations": _migrations}
     if here.settings.require_executor:
         checks["executor"] = _executor
     found = {name: _checked(check, here) for name, check in checks.items()}
     wrong = [f"{name}: {text}" for name, text in found.items() if text != "ok"]
+    if wrong and caller is None:
+        raise NotReady("the service is not ready", do="ask with a token: the answer says why")
     if wrong:
         raise NotReady("the service is not ready", facts=wrong, details={"checks": found})
-    return found
+    return found if caller is not None else {"status": "ok"}
 
 
 def _checked(check: Callable[[Context], str], here: Context) -> str:

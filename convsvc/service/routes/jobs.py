@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from convsvc.service.routes.context import JOB_BODY, Here, JobBody, JobId
+from convsvc.service.access import Reader, Writer
+from convsvc.service.identity import Caller
+from convsvc.service.places import check_places
+from convsvc.service.problems import problems
+from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, JobId, act
 from convsvc.service.states import JobState
 from convsvc.service.views import JobPage, JobView, TaskView
+from convsvc.spec import Job
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=problems(401, 403, 422, 429))
 
 Key = Annotated[
     str | None,
@@ -28,47 +33,58 @@ Key = Annotated[
     "/jobs",
     status_code=201,
     openapi_extra=JOB_BODY,
-    responses={200: {"model": JobView, "description": "The key was seen before: the job it made"}},
+    responses={200: {"model": JobView, "description": "The key was seen before: the job it made"}, **problems(409, 413)},
 )
-async def submit(job: JobBody, here: Here, response: Response, key: Key = None) -> JobView:
+async def submit(caller: Writer, job: JobBody, here: Here, request: Request, response: Response, key: Key = None) -> JobView:
     """Queue a job. It is checked here, and planned by the executor: a job that cannot be planned ends as failed."""
-    view, created = await run_in_threadpool(here.store.submit, job, key)
+    view, created = await run_in_threadpool(_submit, here, caller, request, job, key)
     response.headers["Location"] = f"/jobs/{view.id}"
     if not created:
         response.status_code = 200
     return view
 
 
+def _submit(here: Context, caller: Caller, request: Request, job: Job, key: str | None) -> tuple[JobView, bool]:
+    with here.audit.of(act(caller, request, "submit")) as deed:
+        check_places(job, caller)
+        view, created = here.store.submit(job, key, caller=caller)
+        deed.job_id, deed.outcome = view.id, "ok" if created else "repeated"
+        return view, created
+
+
 @router.get("/jobs")
 def list_jobs(
+    caller: Reader,
     here: Here,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=26, description="The last page's next_cursor.")] = None,
 ) -> JobPage:
-    """Jobs, newest first."""
-    return here.store.jobs(state=state, limit=limit, cursor=cursor)
+    """The tenant's jobs, newest first; an administrator sees all tenants'."""
+    return here.store.jobs(state=state, limit=limit, cursor=cursor, tenant=caller.sees)
 
 
-@router.get("/jobs/{job_id}")
-def show_job(job_id: JobId, here: Here) -> JobView:
+@router.get("/jobs/{job_id}", responses=problems(404))
+def show_job(caller: Reader, job_id: JobId, here: Here) -> JobView:
     """One job as it stands."""
-    return here.store.job(job_id)
+    return here.store.job(job_id, tenant=caller.sees)
 
 
-@router.get("/jobs/{job_id}/tasks")
-def list_tasks(job_id: JobId, here: Here) -> list[TaskView]:
+@router.get("/jobs/{job_id}/tasks", responses=problems(404))
+def list_tasks(caller: Reader, job_id: JobId, here: Here) -> list[TaskView]:
     """The tasks of the job's current run."""
-    return here.store.tasks(job_id)
+    return here.store.tasks(job_id, tenant=caller.sees)
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202)
-def cancel(job_id: JobId, here: Here) -> JobView:
+@router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems(404, 409))
+def cancel(caller: Writer, job_id: JobId, here: Here, request: Request) -> JobView:
     """Ask the job to stop. A queued job is canceled at once, a running one soon; asking again changes nothing."""
-    return here.store.cancel(job_id)
+    with here.audit.of(act(caller, request, "cancel", job_id)):
+        return here.store.cancel(job_id, tenant=caller.sees)
 
 
-@router.post("/jobs/{job_id}/retry", status_code=202)
-def retry(job_id: JobId, here: Here) -> JobView:
+@router.post("/jobs/{job_id}/retry", status_code=202, responses=problems(404, 409))
+def retry(caller: Writer, job_id: JobId, here: Here, request: Request) -> JobView:
     """Queue a failed or canceled job again. After a failure it goes on from what was written; a cancel left nothing."""
-    return here.store.retry(job_id)
+    with here.audit.of(act(caller, request, "retry", job_id)):
+        return here.store.retry(job_id, tenant=caller.sees)

@@ -10,18 +10,29 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
+from convsvc.service.access import Writer
 from convsvc.service.errors import TooSlow
-from convsvc.service.routes.context import JOB_BODY, Here, JobBody
+from convsvc.service.identity import Caller
+from convsvc.service.places import check_places
+from convsvc.service.problems import problems
+from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act
+from convsvc.spec import Job
 
-router = APIRouter(tags=["plans"])
+router = APIRouter(tags=["plans"], responses=problems(401, 403, 409, 413, 422, 429, 503, 504))
 
 
 @router.post("/plans", openapi_extra=JOB_BODY)
-async def plan(job: JobBody, here: Here, request: Request) -> dict[str, Any]:
+async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> dict[str, Any]:
     """Plan the job, from headers alone, and answer the plan's summary. Nothing is written."""
     limiter: CapacityLimiter = request.app.state.plan_limiter
     limit = here.settings.plan_timeout_s
     with anyio.move_on_after(limit):
         # A thread cannot be stopped: it is left alone and its answer dropped; the limiter counts it until it ends.
-        return await run_sync(partial(here.plan, job), abandon_on_cancel=True, limiter=limiter)
+        return await run_sync(partial(_plan, here, caller, request, job), abandon_on_cancel=True, limiter=limiter)
     raise TooSlow(f"planning took more than {limit:g} s", do="submit the job: the executor plans without a limit")
+
+
+def _plan(here: Context, caller: Caller, request: Request, job: Job) -> dict[str, Any]:
+    with here.audit.of(act(caller, request, "plan")):
+        check_places(job, caller)
+        return here.plan(job)

@@ -12,13 +12,17 @@ from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from convsvc.service.access import Reader, still_welcome
+from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here, JobId
 from convsvc.service.states import ENDED
 from convsvc.service.views import EventView, LogLine
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=problems(401, 403, 404, 422, 429))
 
-After = Annotated[int, Query(ge=0, description="Only what came after this seq.")]
+MOST = 2**63 - 1  # no database counts further
+After = Annotated[int, Query(ge=0, le=MOST, description="Only what came after this seq.")]
+LastEventId = Annotated[int | None, Header(ge=0, le=MOST)]
 
 
 @router.get(
@@ -27,10 +31,10 @@ After = Annotated[int, Query(ge=0, description="Only what came after this seq.")
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def logs(
-    job_id: JobId, here: Here, request: Request, after: After = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    caller: Reader, job_id: JobId, here: Here, request: Request, after: After = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> list[LogLine] | Response:
     """The job's log, oldest first: JSON, or text for `Accept: text/plain`."""
-    lines = here.store.logs(job_id, after=after, limit=limit)
+    lines = here.store.logs(job_id, after=after, limit=limit, tenant=caller.sees)
     if request.headers.get("accept", "").startswith("text/plain"):
         return PlainTextResponse("".join(log_text(line) + "\n" for line in lines))
     return lines
@@ -42,19 +46,19 @@ def logs(
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def events(
-    job_id: JobId, here: Here, after: After = 0, last_event_id: Annotated[int | None, Header(ge=0)] = None
+    caller: Reader, job_id: JobId, here: Here, request: Request, after: After = 0, last_event_id: LastEventId = None
 ) -> EventSourceResponse:
     """What happens to the job, as server-sent events; ends after the event with which the job ends.
 
     An event's id is its seq; a client that comes back with `Last-Event-ID` misses nothing and hears nothing twice.
     """
-    await run_in_threadpool(here.store.job, job_id)  # a 404 must come before the stream begins
+    await run_in_threadpool(here.store.job, job_id, tenant=caller.sees)  # a 404 must come before the stream begins
     seen = last_event_id if last_event_id is not None else after
-    return EventSourceResponse(_follow(here, job_id, seen), ping=here.settings.ping_s)
+    return EventSourceResponse(_follow(here, request, job_id, seen), ping=here.settings.ping_s)
 
 
-async def _follow(here: Context, job_id: str, seen: int) -> AsyncIterator[ServerSentEvent]:
-    while True:
+async def _follow(here: Context, request: Request, job_id: str, seen: int) -> AsyncIterator[ServerSentEvent]:
+    while await still_welcome(request):
         # The state is read first: if it is final now, its event is already there to be read.
         job = await run_in_threadpool(here.store.job, job_id)
         news = await run_in_threadpool(here.store.events, job_id, after=seen)
