@@ -3,7 +3,8 @@
     python -m convsvc.service.executor --database-url URL --engine ray|process|inline [--workers N] [--ray-address HOST:PORT]
 
 It may be killed at any time: its leases expire and the jobs are taken up again by the next executor. On SIGTERM it puts its jobs
-back into the queue and ends; what they have written stays, and is gone on with.
+back into the queue and ends; what they have written stays, and is gone on with. While the job store is away tasks go on, until the
+lease must be taken for lost. A supervisor gives it `--pulse`, a pipe: an executor that is silent there is hung, and is killed.
 """
 
 from __future__ import annotations
@@ -22,19 +23,32 @@ from convsvc.errors import Canceled, ConvsvcError, ServiceError
 from convsvc.service.claims import Claim, Claims
 from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Draining, LeaseLost
+from convsvc.service.patience import patient
 from convsvc.service.runner import EngineRunner, Runner, StoreListener
 
 _log = logging.getLogger("convsvc.executor")
 
+PULSE_S = 1.0
+
 
 class Hold:
-    """A claim that is being worked on. The heart keeps its lease and hears of a cancel."""
+    """A claim that is being worked on. The heart keeps its lease and hears of a cancel.
 
-    def __init__(self, claim: Claim) -> None:
+    `renewed_at` is when the lease was last asked for and given: it holds for at least `lease_s` from then on.
+    """
+
+    def __init__(self, claim: Claim, renewed_at: float, lease_s: float) -> None:
         self.claim = claim
-        self.canceled = False
-        self.lost = False
-        self.renewed_at = time.monotonic()
+        self.canceled = claim.canceling
+        self.refused = False
+        self.renewed_at, self._lease_s = renewed_at, lease_s
+
+    def check(self) -> None:
+        """Raises LeaseLost if somebody else has the job, or may have it: nobody could be asked for too long."""
+        silent_s = time.monotonic() - self.renewed_at
+        if self.refused or silent_s > self._lease_s:
+            why = "the job store said so" if self.refused else f"the lease could not be renewed for {silent_s:.0f} s"
+            raise LeaseLost(f"job {self.claim.job_id} is no longer held by this executor: {why}")
 
 
 class Executor:
@@ -73,10 +87,11 @@ class Executor:
 
     def run_one(self, runner: Runner) -> bool:
         """Take one job and bring it to an end; False if there was none."""
+        asked_at = time.monotonic()
         claim = self.claims.claim()
         if claim is None:
             return False
-        hold = Hold(claim)
+        hold = Hold(claim, asked_at, self.claims.lease_s)
         self._holds.add(hold)
         try:
             self._bring_to_end(hold, runner)
@@ -87,35 +102,28 @@ class Executor:
         return True
 
     def _bring_to_end(self, hold: Hold, runner: Runner) -> None:
-        claim = hold.claim
+        claim, claims = hold.claim, patient(self.claims, hold.check)
         _log.info("job %s: run %d begins", claim.job_id, claim.run)
         try:
-            result = runner(claim, StoreListener(self.claims, claim), lambda: self._should_stop(hold))
+            result = runner(claim, StoreListener(claims, claim), lambda: self._should_stop(hold))
         except LeaseLost:
             raise
         except Draining:
-            self.claims.release(claim)
+            claims.release(claim)
         except Canceled as canceled:
-            self._canceled(hold, canceled)
+            _stop(claims, hold, canceled)
         except ConvsvcError as error:
-            self.claims.fail(claim, error.as_dict())
+            claims.fail(claim, error.as_dict())
         except Exception as error:
             _log.exception("job %s", claim.job_id)
-            self.claims.fail(claim, _unforeseen(error).as_dict())
+            claims.fail(claim, _unforeseen(error).as_dict())
         else:
-            self.claims.succeed(claim, result)
+            claims.succeed(claim, result)
         _log.info("job %s: run %d ends", claim.job_id, claim.run)
-
-    def _canceled(self, hold: Hold, canceled: Canceled) -> None:
-        if hold.canceled:
-            self.claims.stop(hold.claim)
-        else:
-            self.claims.fail(hold.claim, canceled.as_dict())  # nobody asked for it here
 
     def _should_stop(self, hold: Hold) -> bool:
         # Raising, unlike answering True, leaves the staging directory where the next run finds it.
-        if hold.lost:
-            raise LeaseLost(f"job {hold.claim.job_id} is no longer held by {self.claims.name}")
+        hold.check()
         if hold.canceled:
             return True
         if self._draining.is_set():
@@ -146,14 +154,21 @@ class Executor:
                 self.drain()
 
     def _renew(self, hold: Hold) -> None:
+        asked_at = time.monotonic()
         try:
             hold.canceled = self.claims.renew(hold.claim) or hold.canceled
-            hold.renewed_at = time.monotonic()
+            hold.renewed_at = asked_at
         except LeaseLost:
-            hold.lost = True
+            hold.refused = True
         except Exception as error:
             _log.warning("job %s: lease not renewed: %s", hold.claim.job_id, error)
-            hold.lost = hold.lost or time.monotonic() - hold.renewed_at > self.claims.lease_s
+
+
+def _stop(claims: Claims, hold: Hold, canceled: Canceled) -> None:
+    if hold.canceled:
+        claims.stop(hold.claim)
+    else:
+        claims.fail(hold.claim, canceled.as_dict())  # nobody asked for it here
 
 
 def run_executor(
@@ -165,8 +180,11 @@ def run_executor(
     concurrency: int = 1,
     lease_s: float = 15,
     parent: int | None = None,
+    pulse: int | None = None,
 ) -> int:
-    """Work until SIGTERM or SIGINT."""
+    """Work until SIGTERM or SIGINT. `pulse` is the file descriptor of a pipe, on which a byte a second says that this process lives."""
+    if pulse is not None:
+        threading.Thread(target=_beat_on, args=(pulse,), name="pulse", daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s executor %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     database = Database(database_url or default_database_url())
@@ -179,6 +197,20 @@ def run_executor(
     executor.run(parent=parent)
     database.close()
     return 0
+
+
+def _beat_on(pipe: int) -> None:
+    """Until nobody listens any more. A thread of its own: the heart may wait for the database, which is not hanging."""
+    os.set_blocking(pipe, False)
+    os.set_inheritable(pipe, False)
+    while True:
+        try:
+            os.write(pipe, b".")
+        except BlockingIOError:  # the listener is slow: it will find enough to read
+            pass
+        except OSError:
+            return
+        time.sleep(PULSE_S)
 
 
 def _unforeseen(error: Exception) -> ServiceError:
@@ -198,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
     parser.add_argument("--lease-s", type=float, default=15, help="seconds after which a silent executor's jobs are taken up by another")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")
+    parser.add_argument("--pulse", type=int, help="file descriptor of a pipe on which the parent hears that this process lives")
     return run_executor(**vars(parser.parse_args(argv)))
 
 

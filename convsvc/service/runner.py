@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError
-from convsvc.execute.staging import staging_path
+from convsvc.execute.holders import this_process
+from convsvc.execute.staging import discard_left, staging_path, tidy_published
 from convsvc.plan.plan import Plan
 from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
 from convsvc.service.states import JobEvent
+from convsvc.service.succession import after_predecessor
 from convsvc.service.task_logs import Report, ended_attempt
 
 _log = logging.getLogger("convsvc.job")
@@ -107,15 +109,26 @@ class EngineRunner:
         from convsvc.conversion import run
         from convsvc.plan.planner import make_plan
 
-        if claim.publishing and is_published(claim.job.target.path):
+        target = Path(os.path.realpath(claim.job.target.path))
+        if claim.publishing and is_published(target):
+            after_predecessor(claim, lambda: tidy_published(target), should_stop, listener.log)
             listener.log("the target had been moved into place when the last executor died: nothing is left to do")
             return {"target": claim.job.target.path}
+        if claim.canceling:
+            after_predecessor(claim, lambda: discard_left(target), should_stop, listener.log)
+            raise Canceled("the job was canceled")
         plan = make_plan(claim.job)
         listener.planned(plan)
-        if should_stop():
-            raise Canceled("the job was canceled")
+        _check_canceled(should_stop)
         try:
-            result = run(plan, self._open(), on_exists=on_exists(claim), listener=listener, should_stop=should_stop)
+            holder = this_process(claim.job_id, claim.fence)
+            engine, todo = self._open(), on_exists(claim)
+            result = after_predecessor(
+                claim,
+                lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
+                lambda: _check_canceled(should_stop),
+                listener.log,
+            )
         except ConvsvcError:
             raise
         except Exception:
@@ -136,16 +149,19 @@ class EngineRunner:
         return self._engine
 
 
-def is_published(target: str) -> bool:
+def is_published(target: Path) -> bool:
     """Whether a job that was being published is: its staging directory has become the target."""
-    place = Path(os.path.realpath(target))
-    return place.is_dir() and not staging_path(place).exists()
+    return target.is_dir() and not staging_path(target).exists()
 
 
 def on_exists(claim: Claim) -> str:
-    """What the run does about files that are there: as the job says at first, and "resume" once the job has begun to write.
-
-    A job that overwrites starts over: a resumed run refuses a target that has content.
-    """
+    """What the run does about files that are there: as the job says at first, and "resume" once the job has begun to write."""
     stated = claim.job.options.on_exists
-    return "resume" if claim.resume and stated == "error" else stated
+    if not claim.resume:
+        return stated
+    return "resume-overwrite" if stated == "overwrite" else "resume"
+
+
+def _check_canceled(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Canceled("the job was canceled")

@@ -5,6 +5,9 @@
        |                      | cancel
        '--> canceled <---- canceling            failed, canceled -- retry --> queued
 
+A job is canceled once nothing of it is left on storage. Where something may be, that is an executor's work: `discard` leads a job that
+waits, or has failed, to canceling without a lease, and the next executor takes it up, as it does after one that died or drained.
+
 The store applies the instructions in the transaction in which it writes the new state; nobody else changes a state.
 """
 
@@ -16,7 +19,7 @@ from typing import Literal, get_args
 from convsvc.service.errors import IllegalTransition
 
 JobState = Literal["queued", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled"]
-JobEvent = Literal["claim", "reclaim", "planned", "seal", "verify", "succeed", "fail", "cancel", "stop", "release", "retry"]
+JobEvent = Literal["claim", "reclaim", "planned", "seal", "verify", "succeed", "fail", "cancel", "stop", "release", "retry", "discard"]
 TaskState = Literal["pending", "running", "done", "failed"]
 TaskEvent = Literal["start", "finish", "fail"]
 Instruction = Literal["take_lease", "drop_lease", "hold_target", "free_target", "stamp_end", "new_run"]
@@ -33,7 +36,7 @@ _WORKING = "planning running sealing verifying"
 _JOB_ARROWS: tuple[tuple[JobEvent, str, JobState, tuple[Instruction, ...]], ...] = (
     ("claim", "queued", "planning", ("take_lease",)),
     ("reclaim", _WORKING, "planning", ("take_lease",)),  # its executor died: planned again, then resumed from the staging directory
-    ("reclaim", "canceling", "canceled", _END),
+    ("reclaim", "canceling", "canceling", ("take_lease",)),  # what its executor has staged is still there
     ("planned", "planning", "running", ()),
     ("planned", "canceling", "canceling", ()),
     ("seal", "running sealing verifying", "sealing", ()),
@@ -49,7 +52,9 @@ _JOB_ARROWS: tuple[tuple[JobEvent, str, JobState, tuple[Instruction, ...]], ...]
     ("cancel", "canceled", "canceled", ()),
     ("stop", "canceling", "canceled", _END),
     ("release", _WORKING, "queued", ("drop_lease",)),  # the executor drains: the job keeps its target and is resumed later
-    ("release", "canceling", "canceled", _END),
+    ("release", "canceling", "canceling", ("drop_lease",)),
+    ("discard", "queued", "canceling", ()),
+    ("discard", "failed", "canceling", ("hold_target",)),
     ("retry", "failed canceled", "queued", ("hold_target", "new_run")),
 )
 

@@ -6,14 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from sqlalchemy import update
+
 from convsvc.errors import NoSpace
+from convsvc.service.changes import now_utc
 from convsvc.service.claims import Claims
 from convsvc.service.database import Database
 from convsvc.service.executor import Executor
+from convsvc.service.models import JobRow
 from convsvc.service.runner import on_exists
 from convsvc.service.store import Store
 from convsvc.spec import parse_job
@@ -134,10 +139,11 @@ def test_an_executor_that_lost_its_lease_stops_and_leaves_the_job_to_its_success
 
     def overtake(task: int) -> None:
         if task == 1:
+            with database.writing() as session:
+                session.execute(update(JobRow).values(lease_until=now_utc() - timedelta(seconds=1)))
             assert Executor(Claims(database, "successor"), stand_in).run_one(successor)
 
-    dead = Claims(database, "dead", lease_s=-1)
-    assert Executor(dead, stand_in).run_one(stand_in(before=overtake))
+    assert Executor(Claims(database, "dead"), stand_in).run_one(stand_in(before=overtake))
     assert len(successor.claims) == 1
     states = [event.data for event in store.events(job_id) if event.kind == "state"]
     assert [state["event"] for state in states].count("succeed") == 1
@@ -159,7 +165,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_job_runs(store: Store, database: 
 
 
 @pytest.mark.parametrize(
-    ("stated", "begun", "used"), [("error", False, "error"), ("error", True, "resume"), ("overwrite", True, "overwrite")]
+    ("stated", "begun", "used"), [("error", False, "error"), ("error", True, "resume"), ("overwrite", True, "resume-overwrite")]
 )
 def test_a_run_goes_on_only_from_what_its_own_job_has_begun(
     store: Store, claims: Claims, stand_in: Any, submit: Any, stated: str, begun: bool, used: str
