@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 
 from convsvc.errors import SourceChanged
+from convsvc.execute.folders import DIRECTORY_MODE
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
+from convsvc.roots import Roots
 
-DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
 
 
 def make_files(plan: Plan, root: Path) -> None:
     """Makes every target file in its final size, with what is known of it now; tensors that are there stay. Raises OSError."""
     for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
-        path = root / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "r+b", buffering=0) as opened:
+        with open(_made(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
             os.ftruncate(opened.fileno(), file.size_bytes)
             _write_segments(opened.fileno(), skeleton.segments)
 
@@ -32,7 +32,7 @@ def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> None:
     for number, tensor in enumerate(plan.target_tensors):
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
     for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
-        with open(root / file.path, "r+b", buffering=0) as opened:
+        with open(os.open(root / file.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as opened:
             _write_segments(opened.fileno(), FORMATS[file.format].seal(skeleton, by_file.get(number, {})))
             os.fsync(opened.fileno())
 
@@ -41,7 +41,7 @@ def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
     """Writes the side files that come last, or all others. Raises OSError, SourceChanged where a file to copy is gone."""
     for side in plan.side_files:
         if side.last == last:
-            _write_side_file(side, root / side.path)
+            _write_side_file(side, root, plan.roots)
 
 
 def open_up(root: Path) -> None:
@@ -71,19 +71,29 @@ def _write_segments(descriptor: int, segments: Iterable[tuple[int, bytes]]) -> N
             done += os.pwrite(descriptor, memoryview(data)[done:], file_offset + done)
 
 
-def _write_side_file(side: SideFile, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb", buffering=0) as opened:
+def _write_side_file(side: SideFile, root: Path, roots: Roots) -> None:
+    with open(_made(root, side.path, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0) as opened:
         if side.copy_from is None:
             opened.write((side.text or "").encode())
         else:
-            _copy_content(side.copy_from, opened)
+            _copy_content(side.copy_from, opened, roots)
         os.fsync(opened.fileno())
 
 
-def _copy_content(source: str, target: FileIO) -> None:
+def _made(root: Path, name: str, flags: int) -> int:
+    """A file of the staged target, made with the directories above it if it is not there. Never what a link leads to."""
+    above = root
+    for part in Path(name).parent.parts:
+        above /= part
+        above.mkdir(DIRECTORY_MODE, exist_ok=True)
+    return os.open(root / name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+
+
+def _copy_content(source: str, target: FileIO, roots: Roots) -> None:
     try:
-        with open(source, "rb", buffering=0) as taken:
+        with open(roots.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as taken:
+            if not stat.S_ISREG(os.fstat(taken.fileno()).st_mode):
+                raise SourceChanged(f"{source} is no file any more", details={"path": source})
             shutil.copyfileobj(taken, target)
     except FileNotFoundError:
         raise SourceChanged(f"{source} is gone since it was planned", details={"path": source}) from None

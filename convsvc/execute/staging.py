@@ -12,10 +12,8 @@ plan: tasks that have a mark are not done again, and files that are sealed are n
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from convsvc.execute import sealing
 from convsvc.execute.digests import Digests
 from convsvc.execute.faults import FULL, storage_error
 from convsvc.execute.fences import raise_fence
+from convsvc.execute.folders import OpenFolder, has_content, is_directory, make_private, open_parent, open_private, remove, shown
 from convsvc.execute.holders import Holder, this_process
 from convsvc.execute.locks import Lock, take_lock
 from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
@@ -33,6 +32,7 @@ from convsvc.execute.room import check_room
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
+from convsvc.roots import ANYWHERE, Roots
 
 OVERWRITING = ("overwrite", "resume-overwrite")
 RESUMING = ("resume", "resume-overwrite")
@@ -44,11 +44,15 @@ class Staging:
     `fence` is the number that holds now: calls carry it, and those that carry an older one write nothing more (see `fences`).
     """
 
-    def __init__(self, plan: Plan, target: Path, lock: Lock) -> None:
+    def __init__(self, plan: Plan, target: Path, parent: OpenFolder, lock: Lock) -> None:
         self.plan = plan
         self.target = target
         self.path = staging_path(target)
         self.fence = 0
+        self.owner = -1
+        # What is done is done by these: `_at` is the target's name in its open parent, `_inside` the open staging directory.
+        self._parent, self._at = parent, parent.path / target.name
+        self._inside = OpenFolder(-1)
         self._lock = lock
         self._reverse: tuple[Task, ...] = ()
         self._crcs: dict[int, int] = {}
@@ -62,11 +66,10 @@ class Staging:
         TargetBusy, NoSpace or TargetError; then the target is as it was.
         """
         holder = holder or this_process()
-        target = Path(os.path.realpath(plan.target_path))
+        target = Path(plan.roots.check(plan.target_path, "target.path", inside=True))
         _check_apart(plan, target)
-        with _target_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staging = cls(plan, target, take_lock(_lock_path(target), target, holder))
+        parent, lock = _lock_target(target, plan.roots, holder)
+        staging = cls(plan, target, parent, lock)
         try:
             with _target_errors(target):
                 staging._prepare(on_exists, holder.claim)
@@ -84,10 +87,12 @@ class Staging:
     def close(self) -> None:
         """Gives the lock back; the directory stays as it is."""
         self._lock.release()
+        self._inside.close()
+        self._parent.close()
 
     def pending(self, mode: str) -> list[int]:
         """The numbers of the tasks that are not yet done in this mode ("write", "verify", "compare")."""
-        done = set(os.listdir(self.path / MARKS))
+        done = set(os.listdir(self._inside.path / MARKS))
         return [task for task in self.task_names(mode) if os.path.basename(mark_path(mode, task)) not in done]
 
     def task_names(self, mode: str) -> dict[int, str]:
@@ -102,32 +107,33 @@ class Staging:
             for task in self._reverse:
                 swapped = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
                 data = dump_task(extract_task(task, plan.fingerprint, *swapped))
-                (self.path / task_path("compare", task.id)).write_bytes(data)
+                (self._inside.path / task_path("compare", task.id)).write_bytes(data)
 
     def forget(self, *modes: str) -> None:
         """Removes these modes' marks, so that their tasks are done again."""
-        for name in os.listdir(self.path / MARKS):
+        for name in os.listdir(self._inside.path / MARKS):
             if name.partition("-")[0] in modes:
-                (self.path / MARKS / name).unlink(missing_ok=True)
+                (self._inside.path / MARKS / name).unlink(missing_ok=True)
 
     def ask_to_stop(self) -> None:
         """Makes running tasks end with Canceled at their next step, wherever they run."""
         with _target_errors(self.target):
-            (self.path / CANCEL).touch()
+            (self._inside.path / CANCEL).touch()
 
     def seal(self) -> None:
         """Adds checksums and side files, and puts everything on stable storage. Does nothing if an earlier run has done it.
 
         Raises VerifyError where a tensor was not written whole, SourceChanged where a file to copy is gone.
         """
-        if (self.path / SEALED).exists():
+        root = self._inside.path
+        if (root / SEALED).exists():
             return
         with _target_errors(self.target):
-            self.fence = raise_fence(self.path)  # a worker that was given up may be alive: from here on it is refused
-            sealing.seal_files(self.plan, self.path, self._tensor_crcs())
-            sealing.write_side_files(self.plan, self.path, last=False)
-            (self.path / SEALED).touch()
-            sealing.sync_directories(self.path)
+            self.fence = raise_fence(root)  # a worker that was given up may be alive: from here on it is refused
+            sealing.seal_files(self.plan, root, self._tensor_crcs())
+            sealing.write_side_files(self.plan, root, last=False)
+            (root / SEALED).touch()
+            sealing.sync_directories(root)
 
     def digests(self) -> dict[str, str]:
         """{"file/tensor": CRC-32 in hex} of everything written. Raises VerifyError as `seal` does."""
@@ -136,50 +142,60 @@ class Staging:
 
     def publish(self) -> None:
         """Moves the directory into place. After this the target is there, whole, and the lock is given back."""
+        root = self._inside.path
         with _target_errors(self.target):
-            sealing.write_side_files(self.plan, self.path, last=True)
-            sealing.open_up(self.path)
+            sealing.write_side_files(self.plan, root, last=True)
+            sealing.open_up(root)
             # In one step, so that a crash leaves either all of it or nothing here, and late workers lose their fence at once.
-            os.rename(self.path / PRIVATE, _ended_path(self.target))
-            sealing.sync_directories(self.path)
+            os.rename(root / PRIVATE, _ended_path(self._at))
+            sealing.sync_directories(root)
             self._swap_in()
-            sealing.sync_directory(self.target.parent)
-            _remove(_ended_path(self.target))
+            sealing.sync_directory(self._parent.path)
+            remove(_ended_path(self._at))
         self.close()
 
     def discard(self) -> None:
         """Removes the directory and gives the lock back. Late workers find their fence and their files gone."""
-        (self.path / FENCE).unlink(missing_ok=True)
-        _remove(self.path)
+        with _target_errors(self.target):
+            (self._inside.path / FENCE).unlink(missing_ok=True)
+            remove(staging_path(self._at))
         self.close()
 
     def _prepare(self, on_exists: str, claim: int) -> None:
-        _undo_half_publishing(self.target)
-        _check_target(self.target, on_exists)
+        _undo_half_publishing(self._at)
+        _check_target(self._at, on_exists)
         if not self._may_go_on(on_exists):
-            _remove(self.path)
+            remove(staging_path(self._at))
         check_room(self.plan, self.path, self.target.parent)
+        self._inside = make_private(staging_path(self._at))
+        self.owner = os.fstat(self._inside.descriptor).st_uid
+        root = self._inside.path
         for folder in (PRIVATE, TASKS, MARKS):
-            (self.path / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path.chmod(0o700)
-        self.fence = raise_fence(self.path, claim)
-        (self.path / CANCEL).unlink(missing_ok=True)
-        if not (self.path / SEALED).exists():
-            sealing.make_files(self.plan, self.path)
+            (root / folder).mkdir(exist_ok=True, mode=0o700)
+        self.fence = raise_fence(root, claim)
+        (root / CANCEL).unlink(missing_ok=True)
+        if not (root / SEALED).exists():
+            sealing.make_files(self.plan, root)
         self._write_tasks()
         # The fingerprint comes last: a directory without one is not gone on with.
-        temporary = self.path / f"{FINGERPRINT}.tmp"
+        temporary = root / f"{FINGERPRINT}.tmp"
         temporary.write_text(self.plan.fingerprint)
-        temporary.replace(self.path / FINGERPRINT)
+        temporary.replace(root / FINGERPRINT)
 
     def _may_go_on(self, on_exists: str) -> bool:
         """Whether a staging directory that is there belongs to this plan and is to be finished."""
         if on_exists not in RESUMING:
             return False
         try:
-            found = (self.path / FINGERPRINT).read_text()
+            left = open_private(staging_path(self._at))
         except FileNotFoundError:
             return False
+        try:
+            found = (left.path / FINGERPRINT).read_text()
+        except FileNotFoundError:
+            return False
+        finally:
+            left.close()
         if found == self.plan.fingerprint or on_exists == "resume-overwrite":
             return found == self.plan.fingerprint
         raise TargetExists(
@@ -192,7 +208,7 @@ class Staging:
     def _write_tasks(self) -> None:
         plan = self.plan
         for task in plan.tasks:
-            path = self.path / task_path("write", task.id)
+            path = self._inside.path / task_path("write", task.id)
             if not path.exists():
                 tables = (plan.source_files, plan.source_tensors), (plan.target_files, plan.target_tensors)
                 path.write_bytes(dump_task(extract_task(task, plan.fingerprint, *tables)))
@@ -202,18 +218,20 @@ class Staging:
         if not self._crcs:
             digests = Digests()
             for task in self.plan.tasks:
-                digests.update_from_json(json.loads((self.path / mark_path("write", task.id)).read_bytes())["regions"])
+                digests.update_from_json(json.loads((self._inside.path / mark_path("write", task.id)).read_bytes())["regions"])
             for number, t in enumerate(self.plan.target_tensors):
                 name = f"{self.plan.target_files[t.file].path}/{t.name}"
                 self._crcs[number] = digests.whole(number, t.size_bytes, name)
         return self._crcs
 
     def _swap_in(self) -> None:
-        aside = _aside_path(self.target)
-        if _has_content(self.target):
-            os.rename(self.target, aside)
-        os.rename(self.path, self.target)
-        _remove(aside)
+        staging, aside = staging_path(self._at), _aside_path(self._at)
+        if not os.path.samestat(os.lstat(staging), os.fstat(self._inside.descriptor)):
+            raise TargetError(f"{self.path} was replaced while the target was made in it", details={"path": str(self.path)})
+        if has_content(self._at):
+            os.rename(self._at, aside)
+        os.rename(staging, self._at)
+        remove(aside)
 
 
 def staging_path(target: Path) -> Path:
@@ -221,30 +239,45 @@ def staging_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.convsvc")
 
 
-def tidy_published(target: Path) -> None:
-    """Removes what a crash just after the target was moved into place has left beside it. Raises TargetBusy, TargetError."""
-    with _left_behind(target):
-        _undo_half_publishing(target)
+def tidy_published(target: Path, roots: Roots = ANYWHERE) -> None:
+    """Removes what a crash just after the target was moved into place has left beside it. Raises TargetBusy, TargetError, PathRefused."""
+    with _left_behind(target, roots) as at:
+        _undo_half_publishing(at)
 
 
-def discard_left(target: Path) -> None:
-    """Removes the staging directory that an earlier run has left, if any; the target stays as it is. Raises TargetBusy, TargetError."""
-    with _left_behind(target):
-        _undo_half_publishing(target)
-        (staging_path(target) / FENCE).unlink(missing_ok=True)
-        _remove(staging_path(target))
+def discard_left(target: Path, roots: Roots = ANYWHERE) -> None:
+    """Removes the staging directory that an earlier run has left, if any; the target stays as it is.
+
+    Raises TargetBusy, TargetError, PathRefused.
+    """
+    with _left_behind(target, roots) as at:
+        _undo_half_publishing(at)
+        if is_directory(staging_path(at)):
+            (staging_path(at) / FENCE).unlink(missing_ok=True)
+        remove(staging_path(at))
 
 
 @contextmanager
-def _left_behind(target: Path) -> Iterator[None]:
-    if not target.parent.is_dir():
-        return
+def _left_behind(target: Path, roots: Roots) -> Iterator[Path]:
+    """The target's name in its open parent, locked."""
+    parent, lock = _lock_target(Path(roots.check(str(target), "target.path", inside=True)), roots, this_process())
+    try:
+        with _target_errors(target):
+            yield parent.path / target.name
+    finally:
+        lock.release()
+        parent.close()
+
+
+def _lock_target(target: Path, roots: Roots, holder: Holder) -> tuple[OpenFolder, Lock]:
+    """The target's parent directory, open, and the lock in it. Raises TargetBusy, TargetError, PathRefused."""
     with _target_errors(target):
-        lock = take_lock(_lock_path(target), target, this_process())
+        parent = open_parent(target, roots)
         try:
-            yield
-        finally:
-            lock.release()
+            return parent, take_lock(_lock_path(parent.path / target.name), target, holder)
+        except BaseException:
+            parent.close()
+            raise
 
 
 def _lock_path(target: Path) -> Path:
@@ -264,29 +297,36 @@ def _undo_half_publishing(target: Path) -> None:
     """After a crash in `publish`: what was taken out of the staging directory comes back, or goes if the directory is the target."""
     _undo_half_swap(target)
     ended, staging = _ended_path(target), staging_path(target)
-    if ended.exists() and staging.exists() and not (staging / PRIVATE).exists():
-        os.rename(ended, staging / PRIVATE)
-    _remove(ended)
+    if is_directory(ended) and is_directory(staging):
+        open_private(ended).close()  # nobody else's word counts for what is done
+        left = open_private(staging)
+        try:
+            if not (left.path / PRIVATE).exists():
+                os.rename(ended, left.path / PRIVATE)
+        finally:
+            left.close()
+    remove(ended)
 
 
 def _undo_half_swap(target: Path) -> None:
     """After a crash between the two renames of an overwrite: the old target comes back, or goes if the new one is there."""
     aside = _aside_path(target)
-    if aside.exists():
-        if target.exists():
-            _remove(aside)
+    if is_directory(aside):
+        if is_directory(target):
+            remove(aside)
         else:
             os.rename(aside, target)
 
 
 def _check_target(target: Path, on_exists: str) -> None:
-    if target.exists() and not target.is_dir():
-        raise TargetExists(f"{target} is a file", do="choose another target", details={"target": str(target)})
-    if on_exists not in OVERWRITING and _has_content(target):
+    place = shown(target)
+    if os.path.isfile(target):
+        raise TargetExists(f"{place} is a file", do="choose another target", details={"target": place})
+    if has_content(target) and on_exists not in OVERWRITING:
         raise TargetExists(
-            f"{target} exists and is not empty",
+            f"{place} exists and is not empty",
             do='choose another target, or set on_exists to "overwrite"',
-            details={"target": str(target)},
+            details={"target": place},
         )
 
 
@@ -295,22 +335,6 @@ def _check_apart(plan: Plan, target: Path) -> None:
     for file in plan.source_files:
         if target in Path(os.path.realpath(file.path)).parents:
             raise TargetError(f"the source file {file.path} lies in the target {target}", do="choose another target")
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
-
-
-def _remove(path: Path) -> None:
-    tries = 0
-    while path.exists():
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            # A late worker may make or remove a temporary file meanwhile; by the next try it has noticed.
-            tries += 1
-            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT} or tries > 3:
-                raise
 
 
 @contextmanager
@@ -322,13 +346,13 @@ def _target_errors(target: Path) -> Iterator[None]:
         raise _unwritable(error, target) from error
     except OSError as error:
         if error.errno in FULL or error.filename is None:
-            raise storage_error(error, str(error.filename or target), "writing") from error
+            raise storage_error(error, shown(error.filename or target), "writing") from error
         raise _unwritable(error, target) from error
 
 
 def _unwritable(error: OSError, target: Path) -> ConvsvcError:
     return TargetError(
-        f"{target} cannot be written: {error.strerror}: {error.filename}",
+        f"{target} cannot be written: {error.strerror}: {shown(str(error.filename))}",
         do="check the path and its permissions",
-        details={"target": str(target), "path": str(error.filename)},
+        details={"target": str(target), "path": shown(str(error.filename))},
     )
