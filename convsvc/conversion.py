@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from convsvc.errors import TargetError
+from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import Job, parse_job
 
 if TYPE_CHECKING:
@@ -26,18 +27,19 @@ def convert(
     memory_limit_bytes: int | None = None,
     listener: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
+    roots: Roots = ANYWHERE,
 ) -> RunResult:
     """Convert a checkpoint on this machine (or, with `engine="ray"`, on a cluster) and wait until it is in place.
 
     `workers` defaults to what the engine finds. Raises the ConvsvcError that stopped it; what was written so far is in a
     staging directory beside the target, from which `on_exists: resume` goes on. Where a worker may need more than
-    `memory_limit_bytes`, nothing is started: that is a JobError.
+    `memory_limit_bytes`, nothing is started: that is a JobError. What the job reads and writes must lie in `roots`.
     """
     from convsvc.engine import make_engine
     from convsvc.execute.forecast import check_memory
     from convsvc.plan.planner import make_plan
 
-    plan = make_plan(parse_job(job))
+    plan = make_plan(parse_job(job), roots)
     check_memory(plan, memory_limit_bytes)
     with closing(make_engine(engine, workers=workers, ray_address=ray_address)) as running:
         return run(plan, running, listener=listener, should_stop=should_stop)
@@ -85,7 +87,7 @@ def verify(job: Job | dict[str, Any] | str) -> dict[str, Any]:
     tasks = reverse_tasks(plan)
     _check_target_files(plan)
     written, read = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
-    directory = os.open(plan.target_path, os.O_RDONLY | os.O_DIRECTORY)
+    directory = plan.roots.open(plan.target_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         place = Workplace(directory, "verify")
         done = [compare_task(extract_task(task, plan.fingerprint, written, read), place) for task in tasks]

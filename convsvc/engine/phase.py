@@ -99,6 +99,7 @@ class Phase:
         name = uuid.uuid4().hex[:12]
         staging = self._staging
         payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
+        payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner}
         call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from convsvc.execute.open_files import OpenFiles
 from convsvc.plan.records import PlannedFile
+from convsvc.roots import ANYWHERE, Roots
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -57,8 +58,8 @@ def agreeing(start: int, file_offset: int, size_bytes: int, itemsize: int) -> in
 class DirectFiles:
     """Planned files opened for direct I/O; those that refuse are remembered. Used by one thread at a time."""
 
-    def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int) -> None:
-        self._files = OpenFiles(files, directory, flags | getattr(os, "O_DIRECT", 0))
+    def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int, roots: Roots = ANYWHERE) -> None:
+        self._files = OpenFiles(files, directory, flags | getattr(os, "O_DIRECT", 0), roots)
         self._wanted = hasattr(os, "O_DIRECT") and os.environ.get(SWITCH, "1") != "0"
         self._refused: set[int] = set()
         self._bounce: Bytes = aligned_bytes(BOUNCE_BYTES)
