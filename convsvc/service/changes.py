@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from convsvc.service.announcing import announce_end
 from convsvc.service.errors import NoSuchJob
 from convsvc.service.models import EventRow, JobRow, LogRow, TaskRow
 from convsvc.service.states import ENDED, Instruction, JobEvent, job_step
@@ -98,6 +99,7 @@ def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease
         row.active_target = None
     elif instruction == "stamp_end":
         row.ended_at = now_utc()
+        announce_end(session, row)
     elif instruction == "new_run":
         _new_run(session, row)
 
