@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from convsvc.service.announcing import announce_end
-from convsvc.service.errors import NoSuchJob
+from convsvc.service.attempts import lose_attempts
+from convsvc.service.clock import now_of
+from convsvc.service.errors import IllegalTransition, NoSuchJob
 from convsvc.service.models import EventRow, JobRow, LogRow, TaskRow
 from convsvc.service.states import ENDED, Instruction, JobEvent, job_step
 from convsvc.service.tallies import add_tallies, job_tallies
+
+HISTORY = 10  # state changes that a refused one is told with
 
 
 def now_utc() -> datetime:
@@ -47,26 +51,31 @@ class Lease:
     seconds: float
 
 
-def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | None = None, **facts: Any) -> None:
+def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | None = None, place: str | None = None, **facts: Any) -> None:
     """Let `event` happen to the job: new state, what the machine instructs, and an event in its history, with `facts`.
 
-    Raises IllegalTransition.
+    `place` is `same_place` of its target, where the event may take that again.
+
+    Raises IllegalTransition, with what happened to the job before.
     """
     before = row.state
-    step = job_step(before, event, job=row.id)
+    try:
+        step = job_step(before, event, job=row.id)
+    except IllegalTransition as refused:
+        raise _with_history(session, row, refused) from None
     row.state = step.state
     if row.state == "queued":
-        row.queued_at = now_utc()
+        row.queued_at = now_of(session)
     for instruction in step.instructions:
-        _apply(session, row, instruction, lease)
+        _apply(session, row, instruction, lease, place)
     if before != row.state or step.instructions:
         add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
-    add_tallies(session, row.tenant, job_tallies(row, event, now_utc(), ended="stamp_end" in step.instructions))
+    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended="stamp_end" in step.instructions))
 
 
 def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
     row.last_event += 1
-    session.add(EventRow(job_id=row.id, seq=row.last_event, at=now_utc(), kind=kind, data=data))
+    session.add(EventRow(job_id=row.id, seq=row.last_event, at=now_of(session), kind=kind, data=data))
 
 
 def add_log(
@@ -80,28 +89,44 @@ def add_log(
     at: datetime | None = None,
 ) -> None:
     row.last_log += 1
-    at = at or now_utc()
+    at = at or now_of(session)
     session.add(LogRow(job_id=row.id, seq=row.last_log, at=at, level=level, task=task, attempt=attempt, message=message))
 
 
-def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None) -> None:
+def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None, place: str | None) -> None:
     if instruction == "take_lease" and lease:
-        row.executor, row.lease_until = lease.executor, now_utc() + timedelta(seconds=lease.seconds)
-        row.fence, row.claims, row.started_at = row.fence + 1, row.claims + 1, row.started_at or now_utc()
+        lose_attempts(session, row)
+        row.executor, row.lease_until = lease.executor, now_of(session) + timedelta(seconds=lease.seconds)
+        row.fence, row.claims, row.started_at = row.fence + 1, row.claims + 1, row.started_at or now_of(session)
     elif instruction == "drop_lease":
+        lose_attempts(session, row)
         # The fence moves on, so that an executor which still works on the job finds out at its next word.
         row.executor, row.lease_until, row.fence = None, None, row.fence + 1
         if row.state not in ENDED:
             row.claims -= 1  # released in good order: not an executor that died of it
     elif instruction == "hold_target":
-        row.active_target = same_place(row.target_path)
+        row.active_target = place or same_place(row.target_path)
     elif instruction == "free_target":
         row.active_target = None
     elif instruction == "stamp_end":
-        row.ended_at = now_utc()
+        row.ended_at = now_of(session)
         announce_end(session, row)
     elif instruction == "new_run":
         _new_run(session, row)
+
+
+def _with_history(session: Session, row: JobRow, refused: IllegalTransition) -> IllegalTransition:
+    told = EventRow.kind.in_(("submitted", "state"))
+    query = select(EventRow).where(EventRow.job_id == row.id, told).order_by(EventRow.seq.desc()).limit(HISTORY)
+    history = [_told(event) for event in reversed(session.scalars(query).all())]
+    lines = [f"{step['at']} {step['state']} ({step['event']})" for step in history]
+    details = {**refused.details, "history": history}
+    return IllegalTransition(refused.message, facts=[*refused.facts, *lines], do=refused.do, details=details)
+
+
+def _told(event: EventRow) -> dict[str, Any]:
+    what = event.data.get("event", event.kind)
+    return {"seq": event.seq, "at": event.at.isoformat(timespec="milliseconds"), "state": event.data["state"], "event": what}
 
 
 def _new_run(session: Session, row: JobRow) -> None:

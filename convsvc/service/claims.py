@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import delete, or_, update
 from sqlalchemy.orm import Session
 
 from convsvc.errors import ServiceError
-from convsvc.service.changes import Lease, add_event, add_log, advance, locked_job, now_utc
+from convsvc.service.attempts import extend_attempts, fail_attempt, finish_attempt, start_attempt
+from convsvc.service.changes import Lease, add_event, add_log, advance, locked_job
+from convsvc.service.clock import now_of
 from convsvc.service.database import Database
 from convsvc.service.errors import LeaseLost
 from convsvc.service.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
-from convsvc.service.states import LEASED, JobEvent, task_step
+from convsvc.service.queue import next_job
+from convsvc.service.retrying import retried
+from convsvc.service.states import JobEvent, task_step
 from convsvc.service.task_logs import NOTHING, Report, keep_report
 from convsvc.spec import Job, parse_job
 
@@ -34,8 +38,8 @@ class Claim:
     """A job that an executor holds.
 
     `resume`: an earlier run has begun to write, go on from its marks. `publishing`: the executor that had the job before died while
-    it moved the target into place, so that may have happened. `roots` are the directories that its tenant's jobs must stay in; none
-    are configured if it is empty.
+    it moved the target into place, so that may have happened. `canceling`: nothing is to be done but to remove what is staged.
+    `roots` are the directories that its tenant's jobs must stay in; none are configured if it is empty.
     """
 
     job_id: str
@@ -46,6 +50,7 @@ class Claim:
     publishing: bool = False
     tenant: str = DEFAULT_TENANT
     roots: tuple[str, ...] = ()
+    canceling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +68,37 @@ class Claims:
     def __init__(self, database: Database, name: str, *, engine: str = "", lease_s: float = 15) -> None:
         self.database, self.name, self.engine, self.lease_s = database, name, engine, lease_s
 
+    @retried
     def heartbeat(self) -> None:
         """Say that this executor lives."""
         with self.database.writing() as session:
-            row, now = session.get(ExecutorRow, self.name), now_utc()
+            row, now = session.get(ExecutorRow, self.name), now_of(session)
             if row is None:
                 session.add(ExecutorRow(name=self.name, engine=self.engine, started_at=now, heartbeat_at=now))
             else:
                 row.heartbeat_at = now
 
+    @retried
     def sign_off(self) -> None:
         """Say that this executor ends; forget executors that have been silent for a day."""
         with self.database.writing() as session:
-            old = now_utc() - timedelta(days=1)
+            old = now_of(session) - timedelta(days=1)
             session.execute(delete(ExecutorRow).where(or_(ExecutorRow.name == self.name, ExecutorRow.heartbeat_at < old)))
 
     def claim(self) -> Claim | None:
-        """The oldest job that is queued or whose executor died; None if there is none."""
-        while True:
-            with self.database.writing() as session:
-                row = session.scalars(_claimable()).first()
-                if row is None:
-                    return None
-                if self._take(session, row):
-                    return _claim_of(session, row)
+        """A job whose executor died, or the next in the queue (`queue.py`); None if there is none."""
+        claim, look_again = self._claim_one()
+        while look_again:
+            claim, look_again = self._claim_one()
+        return claim
+
+    @retried
+    def _claim_one(self) -> tuple[Claim | None, bool]:
+        # Whether to look again: what was found may have been ended, not taken.
+        with self.database.writing() as session:
+            row = next_job(session)
+            taken = row is not None and self._take(session, row)
+            return (_claim_of(session, row) if row and taken else None), row is not None and not taken
 
     def _take(self, session: Session, row: JobRow) -> bool:
         if row.state != "queued" and row.claims >= MAX_CLAIMS:
@@ -94,17 +106,20 @@ class Claims:
             advance(session, row, "fail", error=row.error)
             return False
         event: JobEvent = "claim" if row.state == "queued" else "reclaim"
-        if event == "reclaim":
+        if event == "reclaim" and row.executor:
             add_log(session, row, f"executor {row.executor} went silent; {self.name} takes the job up", level="warning")
         advance(session, row, event, lease=Lease(self.name, self.lease_s))
-        return row.state == "planning"
+        return row.state in {"planning", "canceling"}
 
+    @retried
     def renew(self, claim: Claim) -> bool:
         """Keep the job for another `lease_s`; True says that a cancel was requested. Raises LeaseLost."""
-        with self._held(claim) as (_, row):
-            row.lease_until = now_utc() + timedelta(seconds=self.lease_s)
+        with self._held(claim) as (session, row):
+            row.lease_until = now_of(session) + timedelta(seconds=self.lease_s)
+            extend_attempts(session, row)
             return row.cancel_requested
 
+    @retried
     def planned(self, claim: Claim, model_type: str, summary: dict[str, Any], tasks: Sequence[PlannedTask]) -> None:
         """The plan is made: store its tasks, and go on to running."""
         with self._held(claim) as (session, row):
@@ -116,18 +131,21 @@ class Claims:
             add_event(session, row, "planned", {"model_type": model_type, "tasks": row.tasks_total, "bytes": row.bytes_total})
             advance(session, row, "planned")
 
+    @retried
     def phase(self, claim: Claim, name: str, total: int, event: JobEvent | None = None) -> None:
         """The driver does something else now, `total` tasks of it; `event` where that is a state of the job."""
         with self._held(claim) as (session, row):
             row.phase = name[:32]
             add_event(session, row, "phase", {"phase": name, "total": total})
             if name == WRITE:
+                row.resumable = True
                 row.tasks_done = row.tasks_total - total  # the others are done already: their marks were found
             else:
                 _finish_unreported(session, row)
             if event:
                 advance(session, row, event)
 
+    @retried
     def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int, report: Report = NOTHING, task: int = 0) -> None:
         """So many tasks of a phase that writes nothing are done. Only told, not kept."""
         with self._held(claim) as (session, row):
@@ -135,61 +153,74 @@ class Claims:
             add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
             keep_report(session, row, task, report)
 
+    @retried
     def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
         with self._task(claim, number) as (session, row, task):
             row.resumable = True
             task.state, task.attempt, task.worker = task_step(task.state, "start"), max(attempt, task.attempt), worker
-            task.started_at, task.ended_at, task.error = now_utc(), None, None
+            task.started_at, task.ended_at, task.error = now_of(session), None, None
+            start_attempt(session, row, number, attempt, worker)
             add_event(session, row, "task", _task_event(row, task))
 
+    @retried
     def task_done(
         self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None, report: Report = NOTHING
     ) -> None:
         with self._task(claim, number) as (session, row, task):
+            row.claims = 1  # who brings a task to its end does not die of the job
             if task.state != "done":
                 row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
-            task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_utc(), None
+            finish_attempt(session, row, task, worker)
+            task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_of(session), None
             task.seconds, task.worker = seconds, worker or task.worker
             add_event(session, row, "task", _task_event(row, task))
             keep_report(session, row, number, report)
 
+    @retried
     def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool, report: Report = NOTHING) -> None:
         with self._task(claim, number) as (session, row, task):
-            task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_utc()
+            task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_of(session)
+            fail_attempt(session, row, number, error)
             add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
             again = "; it is tried again" if will_retry else ""
             level = "warning" if will_retry else "error"
             add_log(session, row, f"task {task.name}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
             keep_report(session, row, number, report)
 
+    @retried
     def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None, report: Report = NOTHING) -> None:
         with self._held(claim) as (session, row):
             add_log(session, row, message, level=level, task=task, attempt=report.attempt)
             keep_report(session, row, task or 0, report)
 
+    @retried
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.result, row.phase = result, ""
             add_log(session, row, f"succeeded: the target is {row.target_path}")
             advance(session, row, "succeed")
 
+    @retried
     def fail(self, claim: Claim, error: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.error, row.phase = error, ""
             add_log(session, row, _error_text(error), level="error")
             advance(session, row, "fail", error=error)
 
+    @retried
     def stop(self, claim: Claim) -> None:
         """The run stopped because a cancel was requested."""
-        self._end(claim, "stop", "canceled: what was staged is removed")
+        self._end(claim, "stop", "canceled: what was staged is removed", resumable=False)
 
+    @retried
     def release(self, claim: Claim) -> None:
         """Put the job back in the queue: this executor ends, the job has not."""
         self._end(claim, "release", f"{self.name} ends: the job goes back to the queue")
 
-    def _end(self, claim: Claim, event: JobEvent, message: str) -> None:
+    def _end(self, claim: Claim, event: JobEvent, message: str, *, resumable: bool | None = None) -> None:
         with self._held(claim) as (session, row):
             row.phase = ""
+            row.resumable = row.resumable if resumable is None else resumable
             add_log(session, row, message, level="warning")
             advance(session, row, event)
 
@@ -221,13 +252,8 @@ def _claim_of(session: Session, row: JobRow) -> Claim:
         row.phase == PUBLISH,
         row.tenant,
         tuple(tenant.roots) if tenant else (),
+        row.state == "canceling",
     )
-
-
-def _claimable() -> Any:
-    expired = and_(JobRow.state.in_(sorted(LEASED)), JobRow.lease_until < now_utc())
-    query = select(JobRow).where(or_(JobRow.state == "queued", expired))
-    return query.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True)
 
 
 def _finish_unreported(session: Session, row: JobRow) -> None:

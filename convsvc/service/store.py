@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,12 +13,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from convsvc.errors import TargetBusy
-from convsvc.service.changes import add_event, advance, existing_job, locked_job, now_utc, same_place
+from convsvc.service.changes import add_event, advance, existing_job, locked_job, same_place
+from convsvc.service.clock import now_of
 from convsvc.service.database import Database
 from convsvc.service.errors import KeyReused
 from convsvc.service.identity import LOOPBACK, Caller
 from convsvc.service.ids import new_job_id
 from convsvc.service.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
+from convsvc.service.quotas import check_quotas, with_limits_locked
+from convsvc.service.retrying import retried
 from convsvc.service.task_logs import levels_from
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
 from convsvc.spec import Job, dump_job
@@ -27,7 +31,9 @@ _ELSEWHERE = "choose another target"
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    id: str
     job: Job
+    place: str
     key: str | None
     digest: str
     caller: Caller
@@ -45,21 +51,34 @@ class Store:
     def submit(self, job: Job, key: str | None = None, *, caller: Caller = LOOPBACK) -> tuple[JobView, bool]:
         """Queue the job for the caller's tenant; True says that it is new, False that `key` was seen before with the same job.
 
-        Raises TargetBusy if an active job has the same target, KeyReused if the tenant's `key` came before with another job.
+        Raises TargetBusy if an active job has the same target, KeyReused if the tenant's `key` came before with another job,
+        QuotaReached if the tenant has as many jobs queued, or bytes to be written, as it may have.
         """
-        request = _Request(job, key, request_hash(job), caller)
+        # Ahead of the transaction: a file system that hangs while links are resolved may not keep others from the database.
+        request = _Request(new_job_id(), job, same_place(job.target.path), key, request_hash(job), caller)
         try:
-            with self.database.writing() as session:
-                known = _by_key(session, request)
-                return (job_view(known), False) if known else (job_view(_insert(session, request)), True)
+            return self._submit(request)
         except IntegrityError:
-            return self._explain_refusal(request), False
+            return self._explain_refusal(request)
 
+    @retried
+    def _submit(self, request: _Request) -> tuple[JobView, bool]:
+        with self.database.writing() as session:
+            limits = with_limits_locked(session, request.caller.tenant)
+            known = _by_key(session, request)
+            if known:
+                return job_view(known), False
+            if limits:
+                check_quotas(session, limits)
+            return job_view(_insert(session, request)), True
+
+    @retried
     def job(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Raises NoSuchJob."""
         with self.database.reading() as session:
             return job_view(existing_job(session, job_id, tenant))
 
+    @retried
     def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None, tenant: str | None = None) -> JobPage:
         """Jobs, newest first, in one state or all; `cursor` is the last page's `next_cursor`."""
         query = select(JobRow).order_by(JobRow.id.desc()).limit(limit + 1)
@@ -73,6 +92,7 @@ class Store:
             rows = [job_view(row) for row in session.scalars(query)]
         return JobPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
+    @retried
     def tasks(self, job_id: str, *, tenant: str | None = None) -> list[TaskView]:
         """The current run's tasks in order; empty until it is planned. Raises NoSuchJob."""
         query = select(TaskRow).where(TaskRow.job_id == job_id).order_by(TaskRow.number)
@@ -80,6 +100,7 @@ class Store:
             existing_job(session, job_id, tenant)
             return [_task_view(row) for row in session.scalars(query)]
 
+    @retried
     def events(self, job_id: str, *, after: int = 0, limit: int = 500, tenant: str | None = None) -> list[EventView]:
         """What happened after the event `after`, oldest first. Raises NoSuchJob."""
         query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq).limit(limit)
@@ -87,6 +108,7 @@ class Store:
             existing_job(session, job_id, tenant)
             return [EventView(row.seq, row.at, row.kind, row.data) for row in session.scalars(query)]
 
+    @retried
     def logs(
         self,
         job_id: str,
@@ -108,44 +130,53 @@ class Store:
             return [LogLine(row.seq, row.at, row.level, row.message, row.task, row.attempt) for row in session.scalars(query)]
 
     def cancel(self, job_id: str, *, tenant: str | None = None) -> JobView:
-        """Ask the job to stop; asking twice is the same as once. Raises NoSuchJob, IllegalTransition if it has ended otherwise."""
-        with self.database.writing() as session:
-            row = locked_job(session, job_id, tenant)
-            advance(session, row, "cancel")
-            row.cancel_requested = True
-            return job_view(row)
+        """Ask the job to stop; asking twice is the same as once. One that waits or has failed with something staged gives that back.
+
+        Raises NoSuchJob, IllegalTransition if it has ended otherwise, TargetBusy if it failed and its target is another job's by now.
+        """
+        return self._change(self.job(job_id, tenant=tenant), tenant, _cancel)
 
     def retry(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Queue a failed or canceled job again; after a failure it goes on from what was written, a cancel left nothing.
 
-        Raises NoSuchJob, IllegalTransition, TargetBusy.
+        Raises NoSuchJob, IllegalTransition, TargetBusy, QuotaReached.
         """
-        try:
-            with self.database.writing() as session:
-                row = locked_job(session, job_id, tenant)
-                advance(session, row, "retry")
-                session.flush()
-                return job_view(row)
-        except IntegrityError:
-            raise self._busy(self.job(job_id).target, tenant) from None
+        return self._change(self.job(job_id, tenant=tenant), tenant, _retry)
 
+    @retried
     def newest_heartbeat(self) -> datetime | None:
         """When an executor was last heard of; None if there never was one."""
         with self.database.reading() as session:
             return session.scalars(select(ExecutorRow.heartbeat_at).order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
 
+    @retried
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state that any job is in."""
         with self.database.reading() as session:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
             return {row[0]: row[1] for row in rows}
 
-    def _explain_refusal(self, request: _Request) -> JobView:
-        # A unique constraint said no: either the key came twice at the same moment, or the target is taken.
+    @retried
+    def _change(self, job: JobView, tenant: str | None, change: Callable[[Session, JobRow, str], None]) -> JobView:
+        place = same_place(job.target)  # ahead of the transaction, as in `submit`
+        try:
+            with self.database.writing() as session:
+                row = locked_job(session, job.id, tenant)
+                change(session, row, place)
+                session.flush()
+                return job_view(row)
+        except IntegrityError:
+            raise self._busy(job.target, tenant) from None
+
+    @retried
+    def _explain_refusal(self, request: _Request) -> tuple[JobView, bool]:
+        # A unique constraint said no: the key came twice at the same moment, or the target is taken, or a transaction that was
+        # tried again, since its connection was lost, had been committed after all.
         with self.database.reading() as session:
-            known = _by_key(session, request)
+            mine = session.get(JobRow, request.id)
+            known = mine or _by_key(session, request)
             if known:
-                return job_view(known)
+                return job_view(known), known is mine
         raise self._busy(request.job.target.path, request.caller.sees)
 
     def _busy(self, target: str, tenant: str | None) -> TargetBusy:
@@ -193,10 +224,24 @@ def job_view(row: JobRow) -> JobView:
     )
 
 
+def _cancel(session: Session, row: JobRow, place: str) -> None:
+    staged = row.resumable and row.state in {"queued", "failed"}
+    advance(session, row, "discard" if staged else "cancel", place=place)
+    row.cancel_requested = True
+
+
+def _retry(session: Session, row: JobRow, place: str) -> None:
+    limits = with_limits_locked(session, row.tenant)
+    advance(session, row, "retry", place=place)
+    if limits:
+        session.flush()
+        check_quotas(session, limits, more=0)  # it is counted already
+
+
 def _insert(session: Session, request: _Request) -> JobRow:
-    job, now = request.job, now_utc()
+    job, now = request.job, now_of(session)
     row = JobRow(
-        id=new_job_id(),
+        id=request.id,
         tenant=request.caller.tenant,
         submitted_by=request.caller.name,
         priority=job.priority,
@@ -205,7 +250,7 @@ def _insert(session: Session, request: _Request) -> JobRow:
         model_type=job.model_type,
         source_path=job.source.path,
         target_path=job.target.path,
-        active_target=same_place(job.target.path),
+        active_target=request.place,
         idempotency_key=request.key,
         request_hash=request.digest,
         state="queued",

@@ -1,8 +1,9 @@
-"""The real application behind a real socket, a real SQLite file, and a runner that stands in for planner, engine and driver."""
+"""The real application behind a real socket, a real database of either kind, and a runner that stands in for planner, engine and driver."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from convsvc.service.runner import StoreListener
 from convsvc.service.serve import listening_url
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
+from tests.service import postgres_server
+from tests.service.postgres_server import Postgres
 
 
 def job_for(target: str = "/shared/out", **more: Any) -> dict[str, Any]:
@@ -77,9 +80,46 @@ class StandIn:
         pass
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this process's own, or the one that $CONVSVC_TEST_POSTGRES_URL names."""
+    stated, bin_dir = os.environ.get(postgres_server.URL), postgres_server.binaries()
+    if stated:
+        yield Postgres(stated)
+    elif bin_dir:
+        with postgres_server.cluster(bin_dir) as server:
+            yield server
+    else:
+        pytest.skip(f"no PostgreSQL server on this machine, and no ${postgres_server.URL}")
+
+
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/state/convsvc.db"
+
+
+@pytest.fixture(scope="session")
+def shared_postgres_url(postgres: Postgres) -> Iterator[str]:
+    url = postgres.new()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, shared_postgres_url: str) -> Iterator[str]:
+    """A PostgreSQL database with all tables, which is this test's as long as it runs."""
+    database = Database(shared_postgres_url)
+    database.migrate()  # the first test, and one that comes after a test of migrations
+    database.close()
+    yield shared_postgres_url
+    postgres.empty(shared_postgres_url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A job store on each kind of database: every test that uses one is run on both."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
 
 
 @pytest.fixture

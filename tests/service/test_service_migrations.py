@@ -30,9 +30,11 @@ def test_migrations_go_down_to_nothing_and_up_again(database: Database) -> None:
     assert set(inspect(database.engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
 
 
-def test_sqlite_is_set_up_for_several_processes(database: Database) -> None:
+def test_sqlite_is_set_up_for_several_processes(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
     with database.engine.connect() as connection:
         read = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "foreign_keys", "busy_timeout")}
+    database.close()
     assert read == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 30000}
 
 

@@ -156,12 +156,43 @@ def test_releasing_a_job_often_does_not_count_as_killing_executors(store: Store,
     assert store.job(job.id).state == "queued"
 
 
-def test_canceling_an_abandoned_job_ends_it_at_the_next_claim(store: Store, dead: Claims, claims: Claims) -> None:
+def test_an_abandoned_job_that_is_canceled_goes_to_an_executor_which_cleans_up(store: Store, dead: Claims, claims: Claims) -> None:
     job, _ = store.submit(a_job())
     dead.claim()
     assert store.cancel(job.id).state == "canceling"
-    assert claims.claim() is None
+    claim = claims.claim()
+    assert claim is not None
+    assert claim.canceling
+    claims.stop(claim)
     assert store.job(job.id).state == "canceled"
+
+
+def test_canceling_a_job_that_waits_or_failed_with_something_staged_gives_it_to_an_executor(store: Store, claims: Claims) -> None:
+    job, _ = store.submit(a_job())
+    for end in (claims.release, lambda claim: claims.fail(claim, {"message": "no"})):
+        claim = claims.claim()
+        assert claim is not None
+        claims.planned(claim, "llama2", {"tasks": 2}, TASKS)
+        claims.phase(claim, "write", 2)
+        end(claim)
+        assert store.cancel(job.id).state == "canceling"
+        cleaner = claims.claim()
+        assert cleaner is not None
+        assert cleaner.canceling
+        claims.stop(cleaner)
+        assert store.cancel(job.id).state == "canceled"
+        store.retry(job.id)
+    assert store.cancel(job.id).state == "canceled", "nothing is staged any more: no executor is needed"
+
+
+def test_an_executor_that_finishes_tasks_does_not_count_as_killed_by_the_job(store: Store, dead: Claims) -> None:
+    job, _ = store.submit(a_job())
+    for _ in range(MAX_CLAIMS + 2):
+        claim = dead.claim()
+        assert claim is not None
+        dead.planned(claim, "llama2", {"tasks": 2}, TASKS)
+        dead.task_done(claim, 0)
+    assert store.job(job.id).state == "running"
 
 
 def test_cancel_is_idempotent_and_refused_once_the_job_has_ended_otherwise(store: Store, claims: Claims) -> None:
