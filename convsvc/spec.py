@@ -12,9 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from convsvc.errors import JobError
+from convsvc.job_text import parse_text
 
-Size = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+LARGEST = 2**31 - 1
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+# No file system takes a NUL in a name, nor PostgreSQL in a text.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Path = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+# A number for each of a model's layers, or stages.
+Counts = Annotated[tuple[Count, ...], Field(max_length=10_000)]
+_SHOWN_FAULTS = 50
 
 
 class Strict(BaseModel):
@@ -29,8 +37,8 @@ class ParallelSizes(Strict):
     expert_parallel_size: Size | None = Field(None, description="Ranks the experts are spread over (ep).")
     expert_tensor_parallel_size: Size | None = Field(None, description="Ranks one expert's matrices are cut over (etp): 1 or tp.")
     num_layers_per_virtual_pipeline_stage: Size | None = Field(None, description="Layers in one virtual pipeline stage (vpp).")
-    num_layer_list: tuple[Count, ...] | None = Field(None, description="Layers of each pipeline stage, e.g. [1, 3, 2, 2].")
-    noop_layers: tuple[Count, ...] | None = Field(None, description="Layer numbers that hold nothing, counted with them included.")
+    num_layer_list: Counts | None = Field(None, description="Layers of each pipeline stage, e.g. [1, 3, 2, 2].")
+    noop_layers: Counts | None = Field(None, description="Layer numbers that hold nothing, counted with them included.")
     schedules_method: Literal["dualpipev"] | None = Field(None, description="Pipeline schedule that changes where layers lie.")
     moe_grouped_gemm: bool | None = Field(None, description="Experts stacked in weight1/weight2, not one by one.")
     moe_tp_extend_ep: bool | None = Field(None, description="Spread experts over tp x ep and keep each whole.")
@@ -68,39 +76,39 @@ class HuggingFaceSource(Strict):
     """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
 
     format: Literal["huggingface"]
-    path: str = Field(min_length=1)
+    path: Path
     architecture: Architecture | None = ARCHITECTURE
 
 
 class HuggingFaceTarget(Strict):
     format: Literal["huggingface"]
-    path: str = Field(min_length=1)
-    config_dir: str | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
+    path: Path
+    config_dir: Path | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
     adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
 
 
 class Lora(Strict):
     """Adapters in the source, merged into the weights they belong to."""
 
-    path: str | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
+    path: Path | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
     r: Size
-    alpha: Annotated[float, Field(gt=0)]
-    target_modules: tuple[str, ...] = ()
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    target_modules: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
 
 
 class MegatronSource(ParallelSizes):
     """A checkpoint of MindSpeed-LLM: Megatron-mcore rank files. Sizes are read from its saved args; what is stated must agree."""
 
     format: Literal["mindspeed-llm"]
-    path: str = Field(min_length=1)
-    iteration: Annotated[str, Field(pattern=r"^(release|[0-9]+)$")] | None = Field(None, description="Instead of the tracker's.")
+    path: Path
+    iteration: Annotated[str, Field(pattern=r"^(release|[0-9]{1,12})$")] | None = Field(None, description="Instead of the tracker's.")
     lora: Lora | None = None
     architecture: Architecture | None = ARCHITECTURE
 
 
 class MegatronTarget(ParallelSizes):
     format: Literal["mindspeed-llm"]
-    path: str = Field(min_length=1)
+    path: Path
 
 
 Source = Annotated[HuggingFaceSource | MegatronSource, Field(discriminator="format")]
@@ -114,7 +122,7 @@ class Options(Strict):
     vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")
     max_shard_size: str | None = Field(
         None,
-        pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?B|B)$",
+        pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})? *([KMGT]i?B|B)$",
         description='Hugging Face shards, e.g. "5GB". Without it: one shard a layer.',
     )
     verify: Literal["none", "digest", "roundtrip"] = "digest"
@@ -124,7 +132,7 @@ class Options(Strict):
 class Webhook(Strict):
     """Told once the job has ended: POST with the job's JSON, signed, sent again until it is taken."""
 
-    url: str = Field(min_length=1, max_length=2000, pattern=r"^https?://", description="A host that the service allows.")
+    url: str = Field(min_length=1, max_length=2000, pattern=r"^https?://[^\x00\s]+$", description="A host that the service allows.")
 
 
 class Job(Strict):
@@ -136,8 +144,8 @@ class Job(Strict):
     2
     """
 
-    name: str | None = Field(None, max_length=200)
-    model_type: str | None = Field(None, description="The model family; detected where it is not given.")
+    name: Text | None = Field(None, max_length=200)
+    model_type: Text | None = Field(None, max_length=200, description="The model family; detected where it is not given.")
     source: Source
     target: Target
     options: Options = Options()
@@ -166,16 +174,18 @@ def parse_job(data: Any) -> Job:
     if isinstance(data, Job):
         return data
     if isinstance(data, str | bytes):
-        data = _parse_text(data)
+        data = parse_text(data)
     if not isinstance(data, dict):
         raise JobError(f"a job is an object with source and target, not {type(data).__name__}")
     try:
         return Job.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(item) for item in error.errors(include_url=False)]
+        count = error.error_count()
+        faults = [_fault(item) for item in error.errors(include_url=False)[:_SHOWN_FAULTS]]
+        more = [f"and {count - _SHOWN_FAULTS} more"] if count > _SHOWN_FAULTS else []
         raise JobError(
-            f"the job has {len(faults)} wrong field{'s' if len(faults) > 1 else ''}",
-            facts=[fault["text"] for fault in faults],
+            f"the job has {count} wrong field{'s' if count > 1 else ''}",
+            facts=[fault["text"] for fault in faults] + more,
             details={"fields": faults},
         ) from None
 
@@ -188,18 +198,6 @@ def job_schema() -> dict[str, Any]:
 def dump_job(job: Job) -> dict[str, Any]:
     """The job as JSON, without what was not set."""
     return job.model_dump(mode="json", exclude_none=True)
-
-
-def _parse_text(text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as json_error:
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise JobError("the job is neither JSON nor YAML", facts=[str(json_error), str(error).replace("\n", " ")]) from None
 
 
 def _fault(item: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from convsvc.errors import JobError
+from convsvc.job_text import parse_text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FORMATS = ("huggingface", "mindspeed-llm")
@@ -66,10 +67,7 @@ def job_from(
 def read_job(name: str) -> dict[str, Any]:
     """The object in a JSON or YAML file, or on stdin if `name` is "-". Raises JobError."""
     text = sys.stdin.read() if name == "-" else _text_of(name)
-    try:
-        job = json.loads(text)
-    except ValueError as json_error:
-        job = _from_yaml(name, text, json_error)
+    job = parse_text(text, f"{name}: the job")
     if not isinstance(job, dict):
         raise JobError(f"{name}: a job is an object with source and target, not {type(job).__name__}")
     return job
@@ -110,13 +108,3 @@ def _text_of(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise JobError(f"{name}: {reason}", do="name a JSON or YAML file, or - for stdin") from None
-
-
-def _from_yaml(name: str, text: str, json_error: ValueError) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        facts = [f"as JSON: {json_error}", f"as YAML: {' '.join(str(error).split())}"]
-        raise JobError(f"{name}: the job is neither JSON nor YAML", facts=facts) from None
