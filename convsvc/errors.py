@@ -18,6 +18,7 @@
       VerifyError         what was written is not what should have been written
       Canceled            somebody asked the job to stop
       ServiceError        the service refused or did not answer
+        EngineAway        where tasks run does not answer; it may come back
 
 Inner code states the fact; the door (CLI, HTTP) decides how it looks. An error carries fields from which both the text and
 the RFC 9457 problem are made.
@@ -148,6 +149,10 @@ class Canceled(ConvsvcError):
 
 class ServiceError(ConvsvcError):
     title, slug, exit_code, http_status = "service error", "service-error", 8, 502
+
+
+class EngineAway(ServiceError):
+    title, slug, http_status, retryable = "engine away", "engine-away", 503, True
 
 
 def error_from_dict(data: dict[str, Any]) -> ConvsvcError:

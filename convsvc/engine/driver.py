@@ -58,7 +58,7 @@ def run_plan(
     listener: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     reverse_tasks: Iterable[Task] | None = None,
-    max_attempts: int = 3,
+    max_attempts: int = 5,
     task_timeout_s: float = 3600.0,
     holder: Holder | None = None,
 ) -> RunResult:

@@ -18,8 +18,9 @@ from typing import Any
 
 from convsvc.engine.base import Call, Outcome
 from convsvc.engine.calling import lost, run_call, unexpected
+from convsvc.engine.ray_slots import Slots
 from convsvc.engine.said import speak_up
-from convsvc.errors import ServiceError
+from convsvc.errors import EngineAway
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +31,8 @@ ENVIRONMENT = {
     "RAY_grpc_keepalive_timeout_ms": "5000",
     "RAY_health_check_period_ms": "3000",
     "RAY_health_check_timeout_ms": "5000",
+    # How long Ray waits for a head that is gone before it ends this process; 60 s by default.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # Ray 2.60 warns of a change in how it hides GPUs; there are none in use here.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -39,10 +42,12 @@ GET_TIMEOUT_S = 30.0
 
 
 class RayEngine:
-    """An engine whose slots are CPUs of a Ray cluster: that at `address`, or a local one of `slots` CPUs.
+    """An engine whose slots are CPUs of a Ray cluster: that at `address`, or a local one of `slots` CPUs. They follow its nodes.
+
+    `slots` bounds them. When the head dies, Ray ends this process after a while, from C++: whoever needs to go on must be another process.
 
     With an address, RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster. A local Ray gets a token of its own, which
-    is kept in this process's environment and never written to a file. Raises ServiceError where Ray does not start.
+    is kept in this process's environment and never written to a file. Raises EngineAway where Ray does not start or answer.
     """
 
     name = "ray"
@@ -53,14 +58,17 @@ class RayEngine:
         self._owns_ray = not self._ray.is_initialized()
         if self._owns_ray:
             self._start(address, slots)
-        self._slots = slots or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        self._slots = Slots(self._cpus, slots)
         self._remote = self._ray.remote(num_cpus=1, max_retries=0)(_run_on_ray)
         self._waiting: deque[Call] = deque()
         self._running: dict[Any, tuple[Call, float]] = {}
 
     @property
     def slots(self) -> int:
-        return self._slots
+        return self._slots.count
+
+    def _cpus(self) -> float:
+        return float(self._ray.cluster_resources().get("CPU", 1))
 
     def submit(self, call: Call) -> None:
         self._waiting.append(call)
@@ -85,6 +93,7 @@ class RayEngine:
 
     def close(self) -> None:
         """Ends what this engine started: its calls, and Ray itself only if it was not running before."""
+        self._slots.close()
         self._waiting.clear()
         for reference in list(self._running):
             self._kill(reference)
@@ -113,14 +122,14 @@ class RayEngine:
         except Exception as error:
             self._owns_ray = False
             where = f"at {address}" if address else "on this machine"
-            raise ServiceError(
+            raise EngineAway(
                 f"Ray {where} did not start or answer: {error}",
                 do="check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or use the process engine",
             ) from error
 
     def _hand_out(self) -> None:
         # Not more than the slots: a call's deadline begins when it is handed to Ray.
-        while self._waiting and len(self._running) < self._slots:
+        while self._waiting and len(self._running) < self._slots.count:
             call = self._waiting.popleft()
             reference = self._remote.remote(call)
             self._running[reference] = (call, monotonic() + call.timeout_s)
@@ -132,7 +141,10 @@ class RayEngine:
         if not self._running:
             sleep(remaining)
             return []
-        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=remaining)
+        try:
+            ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=remaining)
+        except self._ray.exceptions.RayError as error:
+            raise EngineAway(f"Ray does not answer any more: {type(error).__name__}", do="look at the cluster's head") from error
         ended = [self._receive(reference) for reference in ready]
         late = [reference for reference, (_, late) in self._running.items() if late <= monotonic()]
         return ended + [self._overdue(reference) for reference in late]

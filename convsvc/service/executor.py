@@ -19,16 +19,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from convsvc.errors import Canceled, ConvsvcError, ServiceError
+from structlog.contextvars import bound_contextvars
+
+from convsvc.errors import Canceled, ConvsvcError, EngineAway, ServiceError
 from convsvc.service.claims import Claim, Claims
 from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Draining, LeaseLost
+from convsvc.service.json_logs import FORMATS, Format, set_up_logs
 from convsvc.service.patience import patient
 from convsvc.service.runner import EngineRunner, Runner, StoreListener
+from convsvc.service.tracing import job_spans, set_up_tracing
+from convsvc.service.webhook_hosts import webhooks_from
+from convsvc.service.webhooks import Deliverer
 
 _log = logging.getLogger("convsvc.executor")
 
 PULSE_S = 1.0
+AWAY_S = 5.0
 
 
 class Hold:
@@ -94,7 +101,8 @@ class Executor:
         hold = Hold(claim, asked_at, self.claims.lease_s)
         self._holds.add(hold)
         try:
-            self._bring_to_end(hold, runner)
+            with bound_contextvars(job=claim.job_id, tenant=claim.tenant, worker=self.claims.name):
+                self._bring_to_end(hold, runner)
         except LeaseLost as lost:
             _log.warning("%s", lost)
         finally:
@@ -105,11 +113,16 @@ class Executor:
         claim, claims = hold.claim, patient(self.claims, hold.check)
         _log.info("job %s: run %d begins", claim.job_id, claim.run)
         try:
-            result = runner(claim, StoreListener(claims, claim), lambda: self._should_stop(hold))
+            with job_spans(self.claims.database, claim) as spans:
+                result = runner(claim, StoreListener(claims, claim, spans), lambda: self._should_stop(hold))
         except LeaseLost:
             raise
         except Draining:
             claims.release(claim)
+        except EngineAway as away:
+            claims.log(claim, str(away), level="warning")
+            claims.release(claim)
+            raise
         except Canceled as canceled:
             _stop(claims, hold, canceled)
         except ConvsvcError as error:
@@ -135,6 +148,9 @@ class Executor:
         while not self._draining.is_set():
             try:
                 busy = self.run_one(runner)
+            except EngineAway as away:
+                _log.warning("%s", away)
+                busy = self._draining.wait(AWAY_S)
             except Exception:  # the database is away: try again, as long as it takes
                 _log.exception("no job could be taken")
                 busy = False
@@ -181,12 +197,13 @@ def run_executor(
     lease_s: float = 15,
     parent: int | None = None,
     pulse: int | None = None,
+    log_format: Format | None = None,
 ) -> int:
     """Work until SIGTERM or SIGINT. `pulse` is the file descriptor of a pipe, on which a byte a second says that this process lives."""
     if pulse is not None:
         threading.Thread(target=_beat_on, args=(pulse,), name="pulse", daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s executor %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    set_up_logs(log_format)
+    set_up_tracing()
     database = Database(database_url or default_database_url())
     database.migrate()
     name = f"{socket.gethostname()}:{os.getpid()}"
@@ -194,7 +211,10 @@ def run_executor(
     executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address), concurrency=concurrency)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: executor.drain())
+    deliverer = Deliverer(database, webhooks_from())
+    deliverer.start()
     executor.run(parent=parent)
+    deliverer.stop()
     database.close()
     return 0
 
@@ -230,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
     parser.add_argument("--lease-s", type=float, default=15, help="seconds after which a silent executor's jobs are taken up by another")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")
+    parser.add_argument("--log-format", choices=FORMATS, help="one line a record on stderr (default: $CONVSVC_LOG_FORMAT, or text)")
     parser.add_argument("--pulse", type=int, help="file descriptor of a pipe on which the parent hears that this process lives")
     return run_executor(**vars(parser.parse_args(argv)))
 

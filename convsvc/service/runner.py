@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
-from convsvc.errors import Canceled, ConvsvcError
+from convsvc.errors import Canceled, ConvsvcError, EngineAway
 from convsvc.execute.holders import this_process
 from convsvc.execute.staging import discard_left, staging_path, tidy_published
 from convsvc.plan.plan import Plan
@@ -18,6 +18,7 @@ from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
 from convsvc.service.states import JobEvent
 from convsvc.service.succession import after_predecessor
 from convsvc.service.task_logs import Report, ended_attempt
+from convsvc.service.tracing import JobSpans
 
 _log = logging.getLogger("convsvc.job")
 
@@ -28,8 +29,8 @@ _STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "
 class StoreListener(Listener):
     """Writes what the driver tells into the job store. Raises LeaseLost, which ends the run, once another executor has the job."""
 
-    def __init__(self, claims: Claims, claim: Claim) -> None:
-        self._claims, self._claim = claims, claim
+    def __init__(self, claims: Claims, claim: Claim, spans: JobSpans | None = None) -> None:
+        self._claims, self._claim, self._spans = claims, claim, spans or JobSpans()
         self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
         self._attempts: dict[int, int] = {}
         self._said: Sequence[dict[str, Any]] = ()
@@ -41,10 +42,12 @@ class StoreListener(Listener):
         self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
         for note in plan.notes:
             self.log(note)
+        self._spans.step("open")
 
     def phase(self, name: str, total: int) -> None:
         self._phase, self._total, self._done, self._bytes = name, total, 0, 0
         self._attempts.clear()
+        self._spans.step(name)
         self._claims.phase(self._claim, name, total, _STATES.get(name))
         self.log(f"{name}: {total} tasks" if total else name)
 
@@ -53,11 +56,13 @@ class StoreListener(Listener):
 
     def task_started(self, task: int, name: str, attempt: int) -> None:
         self._attempts[task] = attempt
+        self._spans.task_started(task, name, attempt)
         if self._phase == WRITE:
             self._claims.task_started(self._claim, task, attempt)
 
     def task_done(self, task: int, result: dict[str, Any]) -> None:
         report = self._report("done", task, result, worker=str(result.get("worker")))
+        self._spans.task_ended(task, result)
         if self._phase == WRITE:
             self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report)
             return
@@ -66,6 +71,7 @@ class StoreListener(Listener):
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
         report = self._report("retried" if will_retry else "failed", task, {})
+        self._spans.task_ended(task, {"will_retry": will_retry}, error=str(error.get("message")))
         again = "; it is tried again" if will_retry else ""
         _log.warning("%s task %d: %s%s", self._phase, task, error.get("message"), again, extra={"task": task, "attempt": report.attempt})
         if self._phase == WRITE:
@@ -117,19 +123,22 @@ class EngineRunner:
         if claim.canceling:
             after_predecessor(claim, lambda: discard_left(target), should_stop, listener.log)
             raise Canceled("the job was canceled")
+        engine = self._open()  # first, so that a cluster that is away costs no planning
         plan = make_plan(claim.job)
         listener.planned(plan)
         _check_canceled(should_stop)
         try:
             holder = this_process(claim.job_id, claim.fence)
-            engine, todo = self._open(), on_exists(claim)
+            todo = on_exists(claim)
             result = after_predecessor(
                 claim,
                 lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
                 lambda: _check_canceled(should_stop),
                 listener.log,
             )
-        except ConvsvcError:
+        except ConvsvcError as error:
+            if isinstance(error, EngineAway):
+                self.close()
             raise
         except Exception:
             self.close()  # an engine that failed in a way nobody foresaw is not used again

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from convsvc.engine import Call, Engine, Outcome, make_engine
+from convsvc.engine.ray_slots import Slots
 from convsvc.errors import JobError
 
 
@@ -148,6 +151,32 @@ def test_ray_leaves_no_token_file_and_no_directory_behind(tmp_path: Path) -> Non
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environment)
     assert run.stdout.splitlines()[-1] == "[]"
     assert not (tmp_path / ".ray").exists()
+
+
+def test_slots_follow_the_cluster_within_their_bound_and_keep_to_the_last_answer() -> None:
+    cpus: queue.Queue[float] = queue.Queue()
+    asked = threading.Semaphore(0)
+
+    def ask() -> float:
+        asked.release()
+        cpus_now = cpus.get()
+        if cpus_now < 0:
+            raise RuntimeError("the head is away")
+        return cpus_now
+
+    cpus.put(2)
+    slots = Slots(ask, 8, refresh_s=0.001)
+    seen = [slots.count]
+    assert asked.acquire(timeout=10)
+    for now in (16, -1, 0, 3):
+        assert asked.acquire(timeout=10)
+        seen.append(slots.count)
+        cpus.put(now)
+    assert asked.acquire(timeout=10)
+    seen.append(slots.count)
+    cpus.put(3)
+    slots.close()
+    assert seen == [2, 2, 8, 8, 1, 3]
 
 
 def test_an_unknown_engine_is_named_with_the_known_ones() -> None:
