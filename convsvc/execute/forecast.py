@@ -7,15 +7,15 @@ from typing import Any
 
 from convsvc.errors import JobError
 from convsvc.execute.room import Room, room_for
-from convsvc.execute.tiles import SLOTS
-from convsvc.execute.worker import DEFAULT_BUDGET
+from convsvc.execute.tiles import SLOTS, WIDE_SLOTS
+from convsvc.execute.worker import BUDGET
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
 # The interpreter, numpy and the worker's own modules: 60 to 80 MiB measured with Python 3.11 and numpy 2.
 PROCESS_BYTES = 96 << 20
-# A slot's two buffers grow one by one, each to its own largest step: together they are at most twice a step's budget.
-BUFFER_BYTES = SLOTS * 2 * DEFAULT_BUDGET
+# A slot's two buffers fill up one by one, each to its own largest step: together they are at most twice a step's budget.
+BUFFER_BYTES = SLOTS * 2 * BUDGET.step_bytes + WIDE_SLOTS * BUDGET.wide_bytes
 # A view, a place or a tensor of a task: as JSON and as records, both there while the task is loaded.
 RECORD_BYTES = 2 << 10
 

@@ -9,16 +9,23 @@ import ctypes
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from convsvc.errors import StorageError
 from convsvc.execute.direct import LEAST_BYTES, DirectFiles
 from convsvc.execute.faults import source_changed, storage_error
 from convsvc.execute.open_files import OpenFiles
+from convsvc.execute.reading import Read
 from convsvc.plan.records import PlannedFile
+from convsvc.roots import ANYWHERE, Roots
 
 # Writing back starts after this many bytes of a file, so that syncing at the end finds little left to do.
 WRITE_BACK_BYTES = 32 << 20
+# Short runs are gathered in the page cache until the next tiles have filled the gaps between them: so many times as long.
+GATHERING = 8
 SYNC_FILE_RANGE_WRITE = 2
+# Runs with gaps are read ahead as a whole, where that is at most so many times what one tile wants.
+MOST_READ_AHEAD = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,9 +36,10 @@ class Reader:
     `bytes_direct` of the `bytes_read` went around the page cache.
     """
 
-    def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
-        self._files = OpenFiles(files, directory, os.O_RDONLY)
-        self._direct = DirectFiles(files, directory, os.O_RDONLY)
+    def __init__(self, files: Sequence[PlannedFile], directory: int, roots: Roots = ANYWHERE) -> None:
+        self._files = OpenFiles(files, directory, os.O_RDONLY, roots)
+        self._direct = DirectFiles(files, directory, os.O_RDONLY, roots)
+        self._cached: set[int] = set()
         self.bytes_read = self.bytes_direct = 0
 
     def read_into(self, file: int, file_offset: int, target: memoryview) -> None:
@@ -59,6 +67,33 @@ class Reader:
         self.bytes_read += len(target)
         self.bytes_direct += direct
 
+    def read(self, read: Read, target: memoryview) -> None:
+        """Fills `target` with all runs of the read. Raises as `read_into`."""
+        size = read.size_bytes
+        if read.times == 1 or size >= LEAST_BYTES:
+            for n in range(read.times):
+                self.read_into(read.file, read.file_offset + n * read.step_bytes, target[n * size : (n + 1) * size])
+            return
+        self.read_into(read.file, read.file_offset, target[:size])  # opens and checks the file
+        try:
+            descriptor, _ = self._files.descriptor(read.file)
+            self._read_ahead(descriptor, read)
+            for n in range(1, read.times):
+                piece = target[n * size : (n + 1) * size]
+                if os.preadv(descriptor, [piece], read.file_offset + n * read.step_bytes) < size:
+                    self.read_into(read.file, read.file_offset + n * read.step_bytes, piece)
+                else:
+                    self.bytes_read += size
+        except OSError as error:
+            raise storage_error(error, self._files.files[read.file].path, "reading") from error
+
+    def _read_ahead(self, descriptor: int, read: Read) -> None:
+        # What lies between the runs is wanted by the next tiles: the disk reads it in one go, and the page cache keeps it.
+        span = read.step_bytes * (read.times - 1) + read.size_bytes
+        if span <= MOST_READ_AHEAD * read.total_bytes:
+            os.posix_fadvise(descriptor, read.file_offset, span, os.POSIX_FADV_WILLNEED)
+        self._cached.add(read.file)
+
     def check_unchanged(self) -> None:
         """Raises SourceChanged if a file that was read is no longer what planning saw."""
         for file in sorted(self._files.used):
@@ -68,6 +103,9 @@ class Reader:
                 raise source_changed(self._files.files[file].path, "a file", "nothing") from None
 
     def close(self) -> None:
+        for file in self._cached:
+            with suppress(OSError):  # the file may be gone; then so is what was kept of it
+                os.posix_fadvise(self._files.descriptor(file)[0], 0, 0, os.POSIX_FADV_DONTNEED)
         self._files.close()
         self._direct.close()
 
@@ -85,9 +123,9 @@ class Writer:
     `bytes_direct` of the `bytes_written` went around the page cache.
     """
 
-    def __init__(self, files: Sequence[PlannedFile], directory: int) -> None:
-        self._files = OpenFiles(files, directory, os.O_WRONLY)
-        self._direct = DirectFiles(files, directory, os.O_WRONLY)
+    def __init__(self, files: Sequence[PlannedFile], directory: int, roots: Roots = ANYWHERE) -> None:
+        self._files = OpenFiles(files, directory, os.O_WRONLY, roots)
+        self._direct = DirectFiles(files, directory, os.O_WRONLY, roots)
         self._unsynced: dict[int, int] = {}
         self.bytes_written = self.bytes_direct = 0
 
@@ -105,6 +143,24 @@ class Writer:
             raise storage_error(error, self._files.files[file].path, "writing") from error
         self.bytes_written += len(source)
         self.bytes_direct += len(direct)
+
+    def write_runs(self, file: int, file_offset: int, source: memoryview, size_bytes: int, step_bytes: int) -> None:
+        """Writes `source` in runs of `size_bytes`, `step_bytes` apart from `file_offset` on. Raises as `write_from`."""
+        starts = range(0, len(source), size_bytes)
+        if len(starts) == 1 or size_bytes >= LEAST_BYTES:
+            for n, start in enumerate(starts):
+                self.write_from(file, file_offset + n * step_bytes, source[start : start + size_bytes])
+            return
+        try:
+            descriptor, _ = self._files.descriptor(file)
+            for n, start in enumerate(starts):
+                done = os.pwritev(descriptor, [source[start : start + size_bytes]], file_offset + n * step_bytes)
+                self.bytes_written += done
+                if done < size_bytes:
+                    self.write_from(file, file_offset + n * step_bytes + done, source[start + done : start + size_bytes])
+            self._write_back(file, descriptor, len(source) // GATHERING)
+        except OSError as error:
+            raise storage_error(error, self._files.files[file].path, "writing") from error
 
     def sync(self) -> None:
         """Returns when everything written is on stable storage; drops it from the page cache."""
@@ -140,7 +196,8 @@ def write_atomically(directory: int, path: str, data: bytes, attempt: str) -> No
     """Makes the file at `path` (relative to the directory) be `data`, whole or not at all, and durable. Raises ConvsvcError."""
     temporary = f"{path}.{attempt}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
         try:
             view = memoryview(data)
             while view:

@@ -19,12 +19,21 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """`size_bytes` from `file_offset` of a source file to `start` in the input buffer."""
+    """`size_bytes` from `file_offset` of a source file to `start` in the input buffer; `times` such runs, `step_bytes` apart in the file.
+
+    In the buffer the runs follow on each other.
+    """
 
     file: int
     file_offset: int
     size_bytes: int
     start: int
+    times: int = 1
+    step_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return self.size_bytes * self.times
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +68,16 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
         stored = tensors[tensor]
         part = lay_out([views[number] for number in members], size_of(stored.dtype), READ_SLACK)
         start = _agreeing(stored, part.ranges[0], start)
-        reads += [_read(stored, each, start) for each in part.ranges]
+        # What is decoded has room to grow between its runs.
+        ranges = part.ranges if stored.scale is None else [run for each in part.ranges for run in each.each()]
+        reads += [_read(stored, each, start) for each in ranges]
         itemsize = size_of(stored.value_dtype)
         for number, spot in zip(members, part.spots, strict=True):
             spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.value_dtype)
         after = _aligned(start + part.count * itemsize)
         if stored.scale is not None:
             scales = tensors[stored.scale.tensor]
-            decoding = lay_decoding(stored, stored.scale, scales, part.ranges, start, after)
+            decoding = lay_decoding(stored, stored.scale, scales, ranges, start, after)
             reads.append(Read(scales.file, scales.file_offset + decoding.scales_from, decoding.scales_bytes, after))
             decodings.append(decoding)
             after = _aligned(after + decoding.scales_bytes)
@@ -79,7 +90,8 @@ def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
     """A range goes to the end of its room: what is decoded in place grows towards it and never overtakes it."""
     itemsize, room = size_of(stored.dtype), size_of(stored.value_dtype)
     at = start + each.at * room + each.count * (room - itemsize)
-    return Read(stored.file, stored.file_offset + each.start * itemsize, each.count * itemsize, at)
+    size_bytes, file_offset = each.count * itemsize, stored.file_offset + each.start * itemsize
+    return Read(stored.file, file_offset, size_bytes, at, each.times, each.step * itemsize)
 
 
 def _agreeing(stored: PlannedTensor, first: Range, start: int) -> int:

@@ -6,7 +6,7 @@ Offsets and counts are in elements, of the tensor or of the buffer part that hol
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from convsvc.plan.records import View
@@ -19,11 +19,20 @@ MOST_OVERREAD = 16
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """`count` elements from `start` on of a stored tensor, at `at` in the buffer part."""
+    """`count` elements from `start` on of a stored tensor, at `at` in the buffer part; `times` such runs, `step` elements apart.
+
+    In the buffer part the runs follow on each other. A matrix's columns are thousands of runs: one record, not thousands.
+    """
 
     start: int
     count: int
     at: int
+    times: int = 1
+    step: int = 0
+
+    def each(self) -> Iterator[Range]:
+        """Its runs one by one."""
+        return (Range(self.start + n * self.step, self.count, self.at + n * self.count) for n in range(self.times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ def lay_out(views: Sequence[View], itemsize: int, slack: float) -> Part:
     for members in _clusters(views):
         for group in _filled(views, members, itemsize, slack):
             part = _keep(views, group) if len(group) > 1 or _is_dense(views, group, itemsize, slack) else _pack(views[group[0]])
-            ranges += [Range(r.start, r.count, r.at + count) for r in part.ranges]
+            ranges += [replace(r, at=r.at + count) for r in part.ranges]
             for number, spot in zip(group, part.spots, strict=True):
                 spots[number] = Spot(spot.at + count, spot.strides)
             count += part.count
@@ -141,8 +150,8 @@ def _pack(view: View) -> Part:
         strides[axis] = packed
         packed *= length
     run = run_length(view)
-    outer = [(length, stride) for axis, length, stride in axes if strides[axis] >= run]
+    *outer, (times, step) = [(1, 0), *((length, stride) for axis, length, stride in axes if strides[axis] >= run)]
     first = view.places[0].offset
-    steps = product(*(range(0, length * stride, stride) for length, stride in outer))
-    ranges = tuple(Range(first + sum(step), run, number * run) for number, step in enumerate(steps))
+    steps = product(*(range(0, length * stride, stride) if stride else (0,) for length, stride in outer))
+    ranges = tuple(Range(first + sum(at), run, number * times * run, times, step) for number, at in enumerate(steps))
     return Part(packed, ranges, (Spot(0, tuple(strides)),))

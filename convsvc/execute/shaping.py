@@ -40,6 +40,11 @@ def tile_shape(shape: tuple[int, ...], order: tuple[int, ...], most: int, reads:
     return shape
 
 
+def run_in_tile(views: Sequence[View], shape: tuple[int, ...]) -> int:
+    """Elements that lie side by side in the stored tensor, of the largest view's part in a tile of this shape."""
+    return _run(max(views, key=_volume), shape)
+
+
 def _volume(view: View) -> int:
     return view.volume
 

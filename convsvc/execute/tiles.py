@@ -1,6 +1,7 @@
 """Does steps: fills an input buffer, moves elements to the output buffer, hands out what is to be written.
 
-While one step is written, the next one is copied and the one after it is read, each by a thread of its own.
+While one step is written, the next one is copied and the one after it is read, each by a thread of its own. A buffer is used
+again once its last user has let go of it; whoever wants it waits for that.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.execute.compiling import Budget
 from convsvc.execute.dequantising import dequantise
 from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.kernels import view_bits
+from convsvc.execute.reading import Read
 from convsvc.execute.steps import Copy, Step, Write
 from convsvc.execute.transforms import cast_copy, merge_lora
 
@@ -24,72 +29,162 @@ Bytes = npt.NDArray[np.uint8]
 
 # One step is read, one is copied, one is written.
 SLOTS = 3
+# A wide tile is written, or read, while the next one is worked on.
+WIDE_SLOTS = 2
+# Steps that are handed out at once: enough that pieces of the next wide tile are read while one is written.
+AHEAD = 16
 
 
 class RangeReader(Protocol):
     """Where ranges of source files are read; `io.Reader` is one."""
 
-    def read_into(self, file: int, file_offset: int, target: memoryview) -> None: ...
+    def read(self, read: Read, target: memoryview) -> None: ...
 
 
 @dataclass(slots=True)
-class Slot:
-    """The buffers of one step, reused by later ones; each grows to the largest step's need."""
+class Buffer:
+    """Memory that one step after the other uses. `free` is set once its last user is done with it."""
 
-    taken: Bytes = field(default_factory=lambda: np.empty(0, np.uint8))
-    given: Bytes = field(default_factory=lambda: np.empty(0, np.uint8))
+    memory: Bytes
+    free: Event = field(default_factory=Event)
+
+    def at_least(self, size_bytes: int) -> Bytes:
+        """The memory, which is enough for every step that keeps to its budget. What it held may be gone."""
+        if self.memory.size < size_bytes:
+            self.memory = aligned_bytes(size_bytes)
+        return self.memory
+
+
+class Ring:
+    """Buffers that are taken in turn. What is not touched takes no memory, so they have their full size from the beginning."""
+
+    def __init__(self, count: int, size_bytes: int) -> None:
+        self._buffers = [Buffer(aligned_bytes(size_bytes)) for _ in range(count)]
+        self._number = 0
+        for buffer in self._buffers:
+            buffer.free.set()
+
+    def take(self) -> tuple[Buffer, Event]:
+        """The next buffer, and what to wait for before using it. The taker sets `buffer.free` when it is done."""
+        self._number = (self._number + 1) % len(self._buffers)
+        buffer = self._buffers[self._number]
+        before, buffer.free = buffer.free, Event()
+        return buffer, before
+
+
+@dataclass(slots=True)
+class Use:
+    """A step's use of a buffer: what is awaited before (None: it goes on with what it holds), what is said at the end (None: held on)."""
+
+    buffer: Buffer
+    before: Event | None
+    after: Event | None
+
+    def begin(self, size_bytes: int) -> Bytes:
+        if self.before is None:
+            return self.buffer.memory
+        self.before.wait()
+        return self.buffer.at_least(size_bytes)
+
+    def end(self) -> None:
+        if self.after is not None:
+            self.after.set()
+
+
+@dataclass(slots=True)
+class Job:
+    """A step under way."""
+
+    step: Step
+    taken: Use
+    given: Use
+    copied: Future[None] | None = None
 
 
 class Tiles:
     """The buffers of a task, and the threads which work on them: one reads, one copies, the caller's writes."""
 
-    def __init__(self, reader: RangeReader) -> None:
+    def __init__(self, reader: RangeReader, budget: Budget) -> None:
         self._reader = reader
-        self._slots = [Slot() for _ in range(SLOTS)]
+        self._inputs, self._outputs = Ring(SLOTS, budget.step_bytes), Ring(SLOTS, budget.step_bytes)
+        self._wide = Ring(WIDE_SLOTS, budget.wide_bytes)
+        self._held: Buffer | None = None
 
     def produce(self, steps: Iterable[Step]) -> Generator[tuple[Write, memoryview], None, None]:
         """Each write of each step with its bytes, which are valid until the next one is asked for.
 
         Close it before the reader: a thread may still be reading.
         """
-        with ThreadPoolExecutor(1, "convsvc-read") as reading, ThreadPoolExecutor(1, "convsvc-copy") as copying:
-            under_way: deque[tuple[Step, Slot, Future[Bytes]]] = deque()
-            for number, step in enumerate(steps):
-                if len(under_way) == SLOTS:
-                    yield from _writes(*under_way.popleft())
-                slot = self._slots[number % SLOTS]
-                filled = reading.submit(self._fill, slot, step)
-                under_way.append((step, slot, copying.submit(_copy, slot, step, filled)))
+        with ThreadPoolExecutor(1, "convsvc-read") as reading, ThreadPoolExecutor(1, "convsvc-copy") as copying, _jobs() as under_way:
+            for step in steps:
+                if len(under_way) == AHEAD:
+                    yield from self._written(under_way[0])
+                    under_way.popleft()
+                job = Job(step, *self._uses(step))
+                under_way.append(job)
+                filled = reading.submit(self._fill, job)
+                job.copied = copying.submit(_copy, job, filled)
             while under_way:
-                yield from _writes(*under_way.popleft())
+                yield from self._written(under_way[0])
+                under_way.popleft()
 
-    def _fill(self, slot: Slot, step: Step) -> Bytes:
-        buffer = slot.taken = _at_least(slot.taken, step.input_bytes)
+    def _uses(self, step: Step) -> tuple[Use, Use]:
+        """The step's input and output buffer."""
+        if step.held is None:
+            return _own(self._inputs), _own(self._outputs)
+        before = None
+        if step.held.first:
+            self._held, before = self._wide.take()
+        assert self._held is not None, "a tile's steps begin with the first"
+        shared = Use(self._held, before, self._held.free if step.held.last else None)
+        return (shared, _own(self._outputs)) if step.held.side == "input" else (_own(self._inputs), shared)
+
+    def _fill(self, job: Job) -> None:
+        step, buffer = job.step, job.taken.begin(job.step.input_bytes)
         for read in step.reads:
-            self._reader.read_into(read.file, read.file_offset, buffer.data[read.start : read.start + read.size_bytes])
+            self._reader.read(read, buffer.data[read.start : read.start + read.total_bytes])
         for decoding in step.decodings:
             dequantise(decoding, buffer)
-        return buffer
+
+    def _written(self, job: Job) -> Iterator[tuple[Write, memoryview]]:
+        assert job.copied is not None
+        job.copied.result()
+        for write in job.step.writes:
+            data = (job.taken if write.direct else job.given).buffer.memory.data
+            yield write, data[write.start : write.start + write.total_bytes]
+        job.taken.end()
+        job.given.end()
 
 
-def _copy(slot: Slot, step: Step, filled: Future[Bytes]) -> Bytes:
-    taken = filled.result()
-    slot.given = _at_least(slot.given, step.output_bytes)
+@contextmanager
+def _jobs() -> Iterator[deque[Job]]:
+    """Steps under way; when the work is given up, nobody waits for a buffer any more."""
+    jobs: deque[Job] = deque()
+    try:
+        yield jobs
+    finally:
+        for job in jobs:
+            job.taken.buffer.free.set()
+            job.given.buffer.free.set()
+            job.taken.end()
+            job.given.end()
+
+
+def _own(ring: Ring) -> Use:
+    buffer, before = ring.take()
+    return Use(buffer, before, buffer.free)
+
+
+def _copy(job: Job, filled: Future[None]) -> None:
+    filled.result()
+    step, taken = job.step, job.taken.buffer.memory
+    given = job.given.begin(step.output_bytes)
     source = taken if step.merge is None else merge_lora(step.merge, taken).reshape(-1).view(np.uint8)
     for copy in step.copies:
-        _do(copy, source, slot.given)
-    return taken
-
-
-def _writes(step: Step, slot: Slot, copied: Future[Bytes]) -> Iterator[tuple[Write, memoryview]]:
-    taken = copied.result()
-    for write in step.writes:
-        data = taken.data if write.direct else slot.given.data
-        yield write, data[write.start : write.start + write.size_bytes]
-
-
-def _at_least(buffer: Bytes, size_bytes: int) -> Bytes:
-    return buffer if buffer.size >= size_bytes else aligned_bytes(size_bytes)
+        _do(copy, source, given)
+    held_on = step.held is not None and step.held.side == "input"
+    if not held_on and not any(write.direct for write in step.writes):
+        job.taken.end()
 
 
 def _do(copy: Copy, source: Bytes, target: Bytes) -> None:

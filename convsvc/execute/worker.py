@@ -13,22 +13,24 @@ from typing import Any
 
 from convsvc.errors import Canceled, StorageError
 from convsvc.execute.comparing import compare_bytes
+from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.digests import Digests, Region
 from convsvc.execute.faults import storage_error
 from convsvc.execute.fences import check_fence
 from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.marks import CANCEL, mark_path, task_path
-from convsvc.execute.steps import Step, Tensors, Write, compile_steps
+from convsvc.execute.steps import Step, Tensors, Write
 from convsvc.execute.task_files import TaskFile, load_task
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.verifying import verify_regions
 from convsvc.formats.crc import crc32, crc32_zeros
+from convsvc.roots import ANYWHERE, Roots
 from convsvc.tensors.dtypes import size_of
 
 _log = logging.getLogger(__name__)
 
-# Bytes of buffers a step, input and output together; SLOTS steps are under way at once.
-DEFAULT_BUDGET = 48 << 20
+# tiles.SLOTS steps and tiles.WIDE_SLOTS wide tiles are under way at once.
+BUDGET = Budget(step_bytes=24 << 20, wide_bytes=112 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,14 @@ class Done:
 class Workplace:
     """The staging directory a task runs in, held open, the attempt it belongs to, and the fence that held when it was sent.
 
-    Without a fence the directory is not a staging directory but, say, a published target which is compared with its source.
+    Without a fence the directory is not a staging directory but, say, a published target which is compared with its source. What lies
+    elsewhere must be in the roots.
     """
 
     directory: int
     attempt: str
     fence: int | None = None
+    roots: Roots = ANYWHERE
 
     def check_wanted(self) -> None:
         """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone, Superseded when a
@@ -74,13 +78,14 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     """Does the task `payload["task"]` of the staging directory `payload["staging"]` and leaves its completion mark.
 
     `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
-    while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts apart,
-    `payload["fence"]` is the staging directory's when the task was sent. May run twice, also at once, with the same effect.
+    while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts
+    apart, `payload["fence"]` is the staging directory's when the task was sent, `payload["owner"]` its user; source files must lie in
+    `payload["roots"]`. May run twice, also at once, with the same effect.
     Returns counters. Raises ConvsvcError; Superseded if the fence is older than the directory's.
     """
     began = monotonic()
     mode, number = str(payload["mode"]), int(payload["task"])
-    with _workplace(str(payload["staging"]), str(payload.get("attempt", "0")), payload.get("fence")) as place:
+    with _workplace(payload) as place:
         place.check_wanted()
         task_file = load_task(read_whole(place.directory, task_path(mode, number)))
         done = MODES[mode](task_file, place)
@@ -105,16 +110,18 @@ def _summary(mode: str, name: str, done: Done, seconds: float) -> str:
 def write_task(task_file: TaskFile, place: Workplace) -> Done:
     """Moves the task's bytes; returns when they are on stable storage."""
     digests = Digests()
-    reader = Reader(task_file.source.files, place.directory)
-    writer = Writer(task_file.target.files, place.directory)
+    reader = Reader(task_file.source.files, place.directory, place.roots)
+    writer = Writer(task_file.target.files, place.directory, place.roots)
     with closing(reader), closing(writer), closing(_produce(task_file, reader, place)) as produced:
         for write, data in produced:
-            crc = crc32(data)
+            crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
             place.check_wanted()  # also here: computing the bytes may have taken long, if only because the process was stopped
             for at in write.places:
                 tensor = task_file.target.tensors[at.tensor]
-                writer.write_from(tensor.file, tensor.file_offset + at.data_offset, data)
-                digests.add(task_file.target.numbers[at.tensor], Region(at.data_offset, len(data), crc))
+                writer.write_runs(tensor.file, tensor.file_offset + at.data_offset, data, write.size_bytes, write.step_bytes)
+                for n, crc in enumerate(crcs):
+                    region = Region(at.data_offset + n * write.step_bytes, write.size_bytes, crc)
+                    digests.add(task_file.target.numbers[at.tensor], region)
         _add_fills(task_file, digests)
         reader.check_unchanged()
         writer.sync()
@@ -125,19 +132,20 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
 def verify_task(task_file: TaskFile, place: Workplace) -> Done:
     """Reads back what the task wrote; raises VerifyError where it is not what was written."""
     mark = json.loads(read_whole(place.directory, mark_path("write", task_file.task.id)))
-    with closing(Reader(task_file.target.files, place.directory)) as reader:
+    with closing(Reader(task_file.target.files, place.directory, place.roots)) as reader:
         verify_regions(task_file.target, mark["regions"], reader, place.check_wanted)
         return Done(reader.bytes_read, 0, reader.bytes_direct, {})
 
 
 def compare_task(task_file: TaskFile, place: Workplace) -> Done:
     """Computes what the task would write; raises VerifyError where something else lies there. Writes nothing."""
-    reader = Reader(task_file.source.files, place.directory)
-    there = Reader(task_file.target.files, place.directory)
+    reader = Reader(task_file.source.files, place.directory, place.roots)
+    there = Reader(task_file.target.files, place.directory, place.roots)
     with closing(reader), closing(there), closing(_produce(task_file, reader, place)) as produced:
         for write, data in produced:
             for at in write.places:
-                compare_bytes(task_file.target, at, data, there)
+                for run, part in write.runs(at, data):
+                    compare_bytes(task_file.target, run, part, there)
         return Done(reader.bytes_read + there.bytes_read, 0, reader.bytes_direct + there.bytes_direct, {})
 
 
@@ -149,14 +157,14 @@ MODES: dict[str, Callable[[TaskFile, Workplace], Done]] = {
 
 
 def _produce(task_file: TaskFile, reader: Reader, place: Workplace) -> Generator[tuple[Write, memoryview], None, None]:
-    with closing(Tiles(reader).produce(_steps(task_file, place))) as produced:
+    with closing(Tiles(reader, BUDGET).produce(_steps(task_file, place))) as produced:
         yield from produced
 
 
 def _steps(task_file: TaskFile, place: Workplace) -> Iterator[Step]:
     tensors = Tensors(task_file.source.tensors, task_file.target.tensors)
     for transfer in task_file.task.transfers:
-        for step in compile_steps(transfer, tensors, DEFAULT_BUDGET):
+        for step in compile_steps(transfer, tensors, BUDGET):
             place.check_wanted()
             yield step
 
@@ -171,12 +179,17 @@ def _add_fills(task_file: TaskFile, digests: Digests) -> None:
 
 
 @contextmanager
-def _workplace(staging: str, attempt: str, fence: int | None) -> Iterator[Workplace]:
+def _workplace(payload: dict[str, Any]) -> Iterator[Workplace]:
+    """The roots and the staging directory's owner come with the call: whoever can replace the directory cannot change them."""
+    staging, roots = str(payload["staging"]), Roots.from_json(payload.get("roots", []))
     try:
-        directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = roots.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise storage_error(error, staging, "opening") from error
     try:
-        yield Workplace(directory, attempt, fence)
+        owner = os.fstat(directory).st_uid
+        if owner != payload.get("owner", owner):
+            raise StorageError(f"{staging} is user {owner}'s, it was made by user {payload['owner']}", do="was it replaced?")
+        yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots)
     finally:
         os.close(directory)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.dequantising import NUMBERS, read_scales
-from convsvc.execute.steps import Tensors, compile_steps
+from convsvc.execute.steps import Tensors
 from convsvc.execute.tiles import Tiles
 from convsvc.plan.records import BlockScale, Place, PlannedTensor, Transfer, View
 from tests.execute.test_steps import HEADER, Memory, strides_in
@@ -64,9 +65,10 @@ def dequantised(matrix: Quantised, box: tuple[tuple[int, int], tuple[int, int]],
     made = np.zeros(shape[0] * shape[1] * (2 if dtype == "BF16" else 4), np.uint8)
     target = [PlannedTensor(0, "w", dtype, shape, 0, made.size)]
     transfer = Transfer("w", (rows, columns), order, (read,), (write,))
-    for step, data in Tiles(Memory(files)).produce(compile_steps(transfer, Tensors(source, target), budget)):
-        start = step.places[0].data_offset
-        made[start : start + step.size_bytes] = np.frombuffer(data, np.uint8)
+    steps = compile_steps(transfer, Tensors(source, target), Budget(budget))
+    for write, data in Tiles(Memory(files), Budget(budget)).produce(steps):
+        for place, run in write.runs(write.places[0], data):
+            made[place.data_offset : place.data_offset + len(run)] = np.frombuffer(run, np.uint8)
     return made
 
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.matching import Box, ViewIndex
+from convsvc.execute.reading import Read
 from convsvc.execute.regions import lay_out
-from convsvc.execute.steps import Step, Tensors, compile_steps
+from convsvc.execute.steps import Step, Tensors
 from convsvc.execute.strides import dense_strides
 from convsvc.execute.tiles import Tiles
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
@@ -28,11 +30,13 @@ class Memory:
         self.files = files
         self.bytes_read = 0
 
-    def read_into(self, file: int, file_offset: int, target: memoryview) -> None:
-        data = self.files[file][file_offset : file_offset + len(target)]
-        assert len(data) == len(target)
-        target[:] = data
-        self.bytes_read += len(data)
+    def read(self, read: Read, target: memoryview) -> None:
+        assert len(target) == read.total_bytes
+        for number in range(read.times):
+            start = read.file_offset + number * read.step_bytes
+            data = self.files[read.file][start : start + read.size_bytes]
+            target[number * read.size_bytes : (number + 1) * read.size_bytes] = data
+            self.bytes_read += len(data)
 
 
 class Layout:
@@ -51,8 +55,9 @@ class Layout:
         self.views.append(View(starts, stops, strides, tuple(Place(*place) for place in places)))
         values = self.logical[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
         for tensor, first in places:
-            for index in np.ndindex(values.shape):
-                self.arrays[tensor][first + sum(i * s for i, s in zip(index, strides, strict=True))] = values[index]
+            array = self.arrays[tensor]
+            steps = tuple(stride * array.itemsize for stride in strides)
+            np.ndarray(values.shape, array.dtype, array.data, first * array.itemsize, steps)[...] = values
 
     @property
     def tensors(self) -> list[PlannedTensor]:
@@ -108,16 +113,17 @@ def layouts(draw: st.DrawFn, logical: np.ndarray, dtype: str) -> Layout:
     return layout
 
 
-def run(transfer: Transfer, source: Layout, target: Layout, budget_bytes: int) -> list[Step]:
+def run(transfer: Transfer, source: Layout, target: Layout, budget_bytes: int, wide_bytes: int = 0, short: int = 64 << 10) -> list[Step]:
     """Runs the steps on files in memory and checks the target's bytes, and that none is written twice."""
+    budget = Budget(budget_bytes, wide_bytes, short)
     memory = Memory([bytes(HEADER) + array.tobytes() for array in source.arrays])
     made = [np.full(array.size, -1, array.dtype) for array in target.arrays]
     touched = [np.zeros(array.nbytes, int) for array in target.arrays]
-    steps = list(compile_steps(transfer, Tensors(source.tensors, target.tensors), budget_bytes))
-    for write, data in Tiles(memory).produce(steps):
-        for place in write.places:
-            stop = place.data_offset + write.size_bytes
-            made[place.tensor].view(np.uint8)[place.data_offset : stop] = np.frombuffer(data, np.uint8)
+    steps = list(compile_steps(transfer, Tensors(source.tensors, target.tensors), budget))
+    for write, data in Tiles(memory, budget).produce(steps):
+        for place, part in [run for place in write.places for run in write.runs(place, data)]:
+            stop = place.data_offset + len(part)
+            made[place.tensor].view(np.uint8)[place.data_offset : stop] = np.frombuffer(part, np.uint8)
             touched[place.tensor][place.data_offset : stop] += 1
     for have, want, count in zip(made, target.arrays, touched, strict=True):
         np.testing.assert_array_equal(have, want)
@@ -134,7 +140,8 @@ def test_any_layout_into_any_other_gives_the_bytes_that_slicing_gives(data: st.D
     source, target = data.draw(layouts(logical, dtype)), data.draw(layouts(logical, dtype))
     order = tuple(data.draw(st.permutations(range(len(shape)))))
     transfer = Transfer("w", shape, order, tuple(source.views), tuple(target.views))
-    run(transfer, source, target, data.draw(st.sampled_from([1, 64, 256, 1024, 1 << 20])))
+    wide = data.draw(st.sampled_from([0, 128, 512, 4096]))
+    run(transfer, source, target, data.draw(st.sampled_from([1, 64, 256, 1024, 1 << 20])), wide, 1 << 20)
 
 
 def plain(shape: tuple[int, ...], source_order: tuple[int, ...], target_order: tuple[int, ...]) -> tuple[Transfer, Layout, Layout]:
@@ -163,6 +170,25 @@ def test_every_step_keeps_to_its_budget_and_writes_one_range_of_a_target_in_its_
     assert all(step.buffer_bytes <= 1024 and len(step.writes) == 1 for step in steps)
 
 
+@pytest.mark.parametrize(("shape", "side"), [((3200, 600), "output"), ((600, 3200), "input")])
+def test_where_the_orders_differ_one_side_moves_in_long_runs_and_the_other_in_as_long_ones_as_a_wide_buffer_allows(
+    shape: tuple[int, int], side: str
+) -> None:
+    transfer, source, target = plain(shape, (0, 1), (1, 0))
+    narrow = run(transfer, source, target, 1 << 20)
+    wide = run(transfer, source, target, 1 << 20, 2 << 20)
+    assert shortest_run(wide) >= 2 * shortest_run(narrow)
+    assert {step.held.side for step in wide if step.held} == {side}
+    assert max(step.input_bytes if side == "output" else step.output_bytes for step in wide) <= 1 << 20
+    assert max(step.output_bytes if side == "output" else step.input_bytes for step in wide) <= 2 << 20
+    assert sum(read.total_bytes for step in wide for read in step.reads) == 3200 * 600 * 2
+
+
+def shortest_run(steps: list[Step]) -> int:
+    """Bytes of the shortest run that is read or written."""
+    return min(move.size_bytes for step in steps for move in (*step.reads, *step.writes))
+
+
 def test_source_bytes_are_read_once_even_where_a_tile_is_strided_in_the_source() -> None:
     shape = (4, 4096)
     logical = np.arange(prod(shape), dtype=np.int16).reshape(shape)
@@ -173,7 +199,7 @@ def test_source_bytes_are_read_once_even_where_a_tile_is_strided_in_the_source()
     transfer = Transfer("w", shape, (1, 0), tuple(source.views), tuple(target.views))
     steps = run(transfer, source, target, 16384)
     assert len(steps) > 1
-    assert sum(read.size_bytes for step in steps for read in step.reads) == logical.nbytes
+    assert sum(read.total_bytes for step in steps for read in step.reads) == logical.nbytes
 
 
 def test_a_replicated_target_is_copied_once_and_written_to_all_its_places() -> None:
@@ -220,12 +246,13 @@ def test_views_that_meet_a_box_are_found_without_asking_all() -> None:
     assert len(asked) < 5
 
 
-@pytest.mark.parametrize(("gap", "ranges"), [(1, 1), (400, 3)])
-def test_runs_are_read_with_their_gaps_only_where_both_are_short(gap: int, ranges: int) -> None:
+@pytest.mark.parametrize(("gap", "runs"), [(1, 1), (400, 3)])
+def test_runs_are_read_with_their_gaps_only_where_both_are_short(gap: int, runs: int) -> None:
     row = 16 + gap
     view = View((0, 0), (3, 16), (row, 1), (Place(0, 0),))
-    assert len(lay_out([view], 2, 1.05).ranges) == ranges
-    assert len(lay_out([view], 2, 1.0).ranges) == 3  # a write touches nothing between
+    assert [read.times for read in lay_out([view], 2, 1.05).ranges] == [runs]
+    (written,) = lay_out([view], 2, 1.0).ranges
+    assert (written.times, written.step) == (3, row)  # a write touches nothing between
 
 
 def test_a_thousand_views_compile_in_well_under_a_second() -> None:
@@ -247,5 +274,5 @@ def test_a_thousand_views_compile_in_well_under_a_second() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(View, "restricted", counted)
-        list(compile_steps(transfer, Tensors(source.tensors, target.tensors), 256))
+        list(compile_steps(transfer, Tensors(source.tensors, target.tensors), Budget(256)))
     assert asked < 20 * 1024

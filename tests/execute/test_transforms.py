@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from convsvc.errors import PlanError
+from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.kernels import UNSIGNED, view_bits
-from convsvc.execute.steps import Tensors, compile_steps
+from convsvc.execute.steps import Tensors
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.transforms import cast, cast_copy
 from convsvc.plan.records import Operand, Place, PlannedTensor, Transfer, Transform, View
@@ -79,11 +80,11 @@ def merged(w: np.ndarray, a: np.ndarray, b: np.ndarray, axes: list[list[int | No
     operands = tuple(Operand(name, x.shape, (whole(n, x),)) for n, name, x in ((1, "A", a), (2, "B", b)))
     transform = Transform("lora", {"scale": 0.5, "axes": axes}, operands)
     transfer = Transfer("w", w.shape, tuple(range(w.ndim)), (whole(0, w),), (whole(0, w),), (), transform)
-    tiles = Tiles(Memory([x.tobytes() for x in arrays]))
-    steps = list(compile_steps(transfer, Tensors(tensors, out), budget_bytes))
+    tiles = Tiles(Memory([x.tobytes() for x in arrays]), Budget(budget_bytes))
+    steps = list(compile_steps(transfer, Tensors(tensors, out), Budget(budget_bytes)))
     for write, data in tiles.produce(steps):
-        start = write.places[0].data_offset
-        made.view(np.uint8)[start : start + write.size_bytes] = np.frombuffer(data, np.uint8)
+        for place, run in write.runs(write.places[0], data):
+            made.view(np.uint8)[place.data_offset : place.data_offset + len(run)] = np.frombuffer(run, np.uint8)
     assert budget_bytes > 1 << 16 or len(steps) > 1
     return made.reshape(w.shape)
 
