@@ -1,0 +1,91 @@
+"""The service's JSON as views, its problems as the errors they were made from. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+import convsvc.service.errors  # noqa: F401  (its kinds are made again from problems)
+from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
+from convsvc.service.views import (
+    EventView,
+    JobPage,
+    JobView,
+    LogLine,
+    PlanFiles,
+    PlanNeeds,
+    PlanTarget,
+    PlanView,
+    Progress,
+    TaskView,
+)
+
+View = TypeVar("View")
+Json = dict[str, Any]
+
+
+def view_of(kind: Callable[..., View], data: Mapping[str, Any]) -> View:
+    """The view, from JSON. Fields that this version does not know are left out: the service may be newer."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass, which typing cannot ask for
+    return kind(**{name: _time(value) if name == "at" or name.endswith("_at") else value for name, value in data.items() if name in known})
+
+
+def job_view(data: Json) -> JobView:
+    return view_of(JobView, {**data, "progress": view_of(Progress, data.get("progress") or {})})
+
+
+def job_page(data: Json) -> JobPage:
+    return JobPage([job_view(item) for item in data["jobs"]], data["next_cursor"])
+
+
+def task_views(data: list[Json]) -> list[TaskView]:
+    return [view_of(TaskView, item) for item in data]
+
+
+def log_lines(data: list[Json]) -> list[LogLine]:
+    return [log_line(item) for item in data]
+
+
+def log_line(data: Json) -> LogLine:
+    return view_of(LogLine, data)
+
+
+def event_view(data: Json) -> EventView:
+    return view_of(EventView, data)
+
+
+def plan_view(data: Json) -> PlanView:
+    parts = {"source": view_of(PlanFiles, data["source"]), "target": view_of(PlanTarget, data["target"])}
+    return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"])})
+
+
+def as_is(data: Any) -> Any:
+    return data
+
+
+def error_of(url: str, status: int, body: bytes) -> ConvsvcError:
+    """The error of an answer that is not a success: the one its problem document was made from, else what the answer says."""
+    document = problem_in(body)
+    if document is None:
+        text = body.decode(errors="replace").strip()
+        return ServiceError(f"{url} answered {status}", facts=[" ".join(text[:200].split())] if text else [], details={"status": status})
+    kind = document.get("kind", "ServiceError")
+    error = error_from_dict({**document, "type": kind, "message": document["detail"]})
+    # A kind that this version does not know is still the service's error.
+    return error if type(error).__name__ == kind else error_from_dict({**error.as_dict(), "type": "ServiceError"})
+
+
+def problem_in(body: bytes) -> Json | None:
+    """The problem document that a body is; None for anything else, such as a proxy's page."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and "detail" in document else None
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))

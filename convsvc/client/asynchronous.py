@@ -1,0 +1,149 @@
+"""The client for asyncio: the same methods as the sync one's, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from tenacity import AsyncRetrying
+
+from convsvc.client import requests
+from convsvc.client.address import find_address
+from convsvc.client.following import ENDED, Follow, Item, events
+from convsvc.client.requests import Answer, Request
+from convsvc.client.retries import RETRY_FOR_S, lost, read_answer, refusal, retrying
+from convsvc.client.waiting import Waiting
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanView, TaskView
+
+if TYPE_CHECKING:
+    from convsvc.client.requests import AnyJob
+
+
+class AsyncClient:
+    """Talks to one service. Close it, or use it in an `async with`. See `Client` for what the arguments and the methods mean.
+
+    A stream that is left before its end is closed at once only within `contextlib.aclosing`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        token: str | None = None,
+        timeout_s: float = 30,
+        *,
+        retry_for_s: float = RETRY_FOR_S,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._address = find_address(base_url, token, allow_insecure=allow_insecure)
+        self._retry_for_s = retry_for_s
+        self._http = httpx.AsyncClient(**self._address.http_options(timeout_s))
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._address.shown!r})"
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def submit(self, job: AnyJob, idempotency_key: str | None = None) -> JobView:
+        """Queue a job. Raises JobError, TargetBusy, KeyReused, QuotaReached, ServiceError."""
+        return await self._send(requests.submit(job, idempotency_key))
+
+    async def job(self, job_id: str) -> JobView:
+        """Raises NoSuchJob."""
+        return await self._send(requests.job(job_id))
+
+    async def jobs(self, *, state: str | None = None, tenant: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """Jobs, newest first; `cursor` is the last page's `next_cursor`."""
+        return await self._send(requests.jobs(state=state, tenant=tenant, limit=limit, cursor=cursor))
+
+    async def tasks(self, job_id: str) -> list[TaskView]:
+        """The current run's tasks; empty until it is planned."""
+        return await self._send(requests.tasks(job_id))
+
+    async def logs(self, job_id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """The log's lines after the line with seq `after`, at most `limit`."""
+        return await self._send(requests.logs(job_id, after, limit))
+
+    def events(self, job_id: str, after: int = 0) -> AsyncIterator[EventView]:
+        """What happens to the job, as it happens, up to the event with which it ends."""
+        return self._follow(events(job_id, after))
+
+    async def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
+        """The job once it has ended, however it did. Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`."""
+        waiting = Waiting(timeout_s, poll_s)
+        while (job := await self._send(requests.job(job_id, patient=waiting.began))).state not in ENDED:
+            await asyncio.sleep(waiting.pause_s(job))
+        return job
+
+    async def cancel(self, job_id: str) -> JobView:
+        """Ask the job to stop; twice is the same as once. Raises NoSuchJob, IllegalTransition if it has ended otherwise."""
+        return await self._send(requests.cancel(job_id))
+
+    async def retry(self, job_id: str) -> JobView:
+        """Queue a failed or canceled job again. Raises NoSuchJob, IllegalTransition, TargetBusy."""
+        return await self._send(requests.retry(job_id))
+
+    async def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
+        """What the job would do and need; nothing is written. Raises what planning raises."""
+        return await self._send(requests.plan(job, timeout_s))
+
+    async def families(self) -> list[dict[str, Any]]:
+        """The model families the service converts."""
+        return await self._send(requests.families())
+
+    async def version(self) -> dict[str, str]:
+        """The service's version."""
+        return await self._send(requests.version())
+
+    async def ready(self) -> dict[str, str]:
+        """What was checked, if the service can take and run jobs. Raises NotReady, ServiceError."""
+        return await self._send(requests.ready())
+
+    async def _send(self, request: Request[Answer]) -> Answer:
+        answer: Answer = await AsyncRetrying(**retrying(request, self._retry_for_s))(self._attempt, request)
+        return answer
+
+    async def _attempt(self, request: Request[Answer]) -> Answer:
+        try:
+            response = await self._http.request(**request.as_httpx())
+        except httpx.TransportError as failure:
+            raise lost(self._address, failure) from failure
+        return read_answer(request, self._shown(request), response.status_code, response.headers, response.content)
+
+    async def _follow(self, follow: Follow[Item]) -> AsyncIterator[Item]:
+        while not follow.over:
+            cleanly = False
+            request = follow.request()
+            response: httpx.Response = await AsyncRetrying(**retrying(request, self._retry_for_s))(self._open, request)
+            try:
+                async for line in response.aiter_lines():
+                    if (item := follow.line(line)) is not None:
+                        yield item
+                cleanly = True
+            except httpx.TransportError:
+                pass  # taken up again where it broke
+            finally:
+                await response.aclose()
+            follow.closed(await self._send(requests.job(follow.job_id, patient=True)), cleanly=cleanly)
+            await asyncio.sleep(follow.pause_s)
+
+    async def _open(self, request: Request[None]) -> httpx.Response:
+        try:
+            response = await self._http.send(self._http.build_request(**request.as_httpx()), stream=True)
+            if not response.is_success:
+                await response.aread()
+                raise refusal(self._shown(request), response.status_code, response.headers, response.content)
+        except httpx.TransportError as failure:
+            raise lost(self._address, failure) from failure
+        return response
+
+    def _shown(self, request: Request[Any]) -> str:
+        return self._address.shown + request.path

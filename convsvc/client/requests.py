@@ -1,0 +1,120 @@
+"""What is asked of the service, request by request, and what its answers mean. No network here: both clients share it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
+
+from convsvc.client.answers import as_is, job_page, job_view, log_lines, plan_view, task_views
+from convsvc.errors import JobError
+from convsvc.service.views import JobPage, JobView, LogLine, PlanView, TaskView
+
+if TYPE_CHECKING:
+    from convsvc.spec import Job
+
+    AnyJob = Job | dict[str, Any] | str
+
+Answer = TypeVar("Answer")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[Answer]):
+    """One request. `read` makes the answer of the JSON in it.
+
+    `again`: it does the same when it is sent twice, so that it may be sent again where nobody knows what became of it.
+    `patient`: it is one of many, in following a job: a service that is restarted is waited for.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], Answer]
+    params: Json = field(default_factory=dict)
+    json: Json | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+    again: bool = True
+    patient: bool = False
+
+    def as_httpx(self) -> Json:
+        """The arguments of httpx's `request` and `build_request`. Without `timeout_s` the client's own holds."""
+        given: Json = {"method": self.method, "url": self.path, "headers": self.headers}
+        if self.params:
+            given["params"] = self.params
+        if self.json is not None:
+            given["json"] = self.json
+        if self.timeout_s is not None:
+            given["timeout"] = self.timeout_s
+        return given
+
+
+def submit(job: AnyJob, idempotency_key: str | None) -> Request[JobView]:
+    """A key is made where none is given. The request holds it, so that each time it is sent it is the same one."""
+    key = idempotency_key or os.urandom(16).hex()
+    if not all(" " <= character <= "~" for character in key):
+        raise JobError(f"the idempotency key {key!r} has characters that no header can have", do="use letters, digits and -")
+    return Request("POST", "/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": key})
+
+
+def job(job_id: str, *, patient: bool = False) -> Request[JobView]:
+    return Request("GET", job_path(job_id), job_view, patient=patient)
+
+
+def jobs(*, state: str | None, tenant: str | None, limit: int, cursor: str | None) -> Request[JobPage]:
+    given = {"state": state, "tenant": tenant, "limit": limit, "cursor": cursor}
+    return Request("GET", "/jobs", job_page, params={name: value for name, value in given.items() if value is not None})
+
+
+def tasks(job_id: str) -> Request[list[TaskView]]:
+    return Request("GET", job_path(job_id, "tasks"), task_views)
+
+
+def logs(job_id: str, after: int, limit: int) -> Request[list[LogLine]]:
+    return Request("GET", job_path(job_id, "logs"), log_lines, params={"after": after, "limit": limit})
+
+
+def cancel(job_id: str) -> Request[JobView]:
+    return Request("POST", job_path(job_id, "cancel"), job_view)
+
+
+def retry(job_id: str) -> Request[JobView]:
+    # A second one would be refused, although it was the first that did it.
+    return Request("POST", job_path(job_id, "retry"), job_view, again=False)
+
+
+def plan(job: AnyJob, timeout_s: float) -> Request[PlanView]:
+    return Request("POST", "/plans", plan_view, json=_as_json(job), timeout_s=timeout_s)
+
+
+def families() -> Request[list[Json]]:
+    return Request("GET", "/families", as_is)
+
+
+def version() -> Request[dict[str, str]]:
+    return Request("GET", "/version", as_is)
+
+
+def ready() -> Request[dict[str, str]]:
+    # Whoever asks wants to know how it is now.
+    return Request("GET", "/readyz", as_is, again=False)
+
+
+def job_path(job_id: str, what: str = "") -> str:
+    """An id goes into the path as one part of it, whatever is in it.
+
+    >>> job_path("01JD2K", "tasks"), job_path("../readyz")
+    ('/jobs/01JD2K/tasks', '/jobs/..%2Freadyz')
+    """
+    return "/".join(["/jobs", quote(job_id, safe=""), *([what] if what else [])])
+
+
+def _as_json(job: AnyJob) -> Json:
+    """What is sent. A dict goes as it is, for the service checks it with the same code: pydantic would cost half of `convsvc submit`."""
+    if isinstance(job, dict):
+        return job
+    from convsvc.spec import dump_job, parse_job
+
+    return dump_job(parse_job(job))

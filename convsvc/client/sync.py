@@ -1,0 +1,157 @@
+"""The client for code that waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from tenacity import Retrying
+
+from convsvc.client import requests
+from convsvc.client.address import find_address
+from convsvc.client.following import ENDED, Follow, Item, events
+from convsvc.client.requests import Answer, Request
+from convsvc.client.retries import RETRY_FOR_S, lost, read_answer, refusal, retrying
+from convsvc.client.waiting import Waiting
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanView, TaskView
+
+if TYPE_CHECKING:
+    from convsvc.client.requests import AnyJob
+
+
+class Client:
+    """Talks to one service. Thread-safe; close it, or use it in a `with`.
+
+    The service is at `base_url`, else $CONVSVC_URL, else on this machine; `token` is what it gave us, else $CONVSVC_TOKEN.
+    `timeout_s` is for one attempt, `retry_for_s` for all attempts of one request, pauses included.
+    Raises BadAddress, or InsecureAddress for a token over plain http to another machine without `allow_insecure`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        token: str | None = None,
+        timeout_s: float = 30,
+        *,
+        retry_for_s: float = RETRY_FOR_S,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._address = find_address(base_url, token, allow_insecure=allow_insecure)
+        self._retry_for_s = retry_for_s
+        self._http = httpx.Client(**self._address.http_options(timeout_s))
+
+    def __repr__(self) -> str:
+        return f"Client({self._address.shown!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(self, job: AnyJob, idempotency_key: str | None = None) -> JobView:
+        """Queue a job. Without a key one is made, so that sending it again after a lost answer makes no second job.
+
+        Raises JobError, TargetBusy, KeyReused, QuotaReached, ServiceError.
+        """
+        return self._send(requests.submit(job, idempotency_key))
+
+    def job(self, job_id: str) -> JobView:
+        """Raises NoSuchJob."""
+        return self._send(requests.job(job_id))
+
+    def jobs(self, *, state: str | None = None, tenant: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """Jobs, newest first; `cursor` is the last page's `next_cursor`. Only an admin has other tenants' jobs to see."""
+        return self._send(requests.jobs(state=state, tenant=tenant, limit=limit, cursor=cursor))
+
+    def tasks(self, job_id: str) -> list[TaskView]:
+        """The current run's tasks; empty until it is planned."""
+        return self._send(requests.tasks(job_id))
+
+    def logs(self, job_id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """The log's lines after the line with seq `after`, at most `limit`."""
+        return self._send(requests.logs(job_id, after, limit))
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[EventView]:
+        """What happens to the job, as it happens, up to the event with which it ends; opened again where the connection breaks."""
+        return self._follow(events(job_id, after))
+
+    def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
+        """The job once it has ended, however it did. Looks often at first, every `poll_s` later.
+
+        Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`: the job goes on.
+        """
+        waiting = Waiting(timeout_s, poll_s)
+        while (job := self._send(requests.job(job_id, patient=waiting.began))).state not in ENDED:
+            time.sleep(waiting.pause_s(job))
+        return job
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ask the job to stop; twice is the same as once. Raises NoSuchJob, IllegalTransition if it has ended otherwise."""
+        return self._send(requests.cancel(job_id))
+
+    def retry(self, job_id: str) -> JobView:
+        """Queue a failed or canceled job again. Raises NoSuchJob, IllegalTransition, TargetBusy."""
+        return self._send(requests.retry(job_id))
+
+    def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
+        """What the job would do and need; nothing is written. Raises what planning raises."""
+        return self._send(requests.plan(job, timeout_s))
+
+    def families(self) -> list[dict[str, Any]]:
+        """The model families the service converts."""
+        return self._send(requests.families())
+
+    def version(self) -> dict[str, str]:
+        """The service's version."""
+        return self._send(requests.version())
+
+    def ready(self) -> dict[str, str]:
+        """What was checked, if the service can take and run jobs. Raises NotReady, ServiceError."""
+        return self._send(requests.ready())
+
+    def _send(self, request: Request[Answer]) -> Answer:
+        answer: Answer = Retrying(**retrying(request, self._retry_for_s))(self._attempt, request)
+        return answer
+
+    def _attempt(self, request: Request[Answer]) -> Answer:
+        try:
+            response = self._http.request(**request.as_httpx())
+        except httpx.TransportError as failure:
+            raise lost(self._address, failure) from failure
+        return read_answer(request, self._shown(request), response.status_code, response.headers, response.content)
+
+    def _follow(self, follow: Follow[Item]) -> Iterator[Item]:
+        while not follow.over:
+            cleanly = False
+            request = follow.request()
+            response: httpx.Response = Retrying(**retrying(request, self._retry_for_s))(self._open, request)
+            try:
+                for line in response.iter_lines():
+                    if (item := follow.line(line)) is not None:
+                        yield item
+                cleanly = True
+            except httpx.TransportError:
+                pass  # taken up again where it broke
+            finally:
+                response.close()
+            follow.closed(self._send(requests.job(follow.job_id, patient=True)), cleanly=cleanly)
+            time.sleep(follow.pause_s)
+
+    def _open(self, request: Request[None]) -> httpx.Response:
+        try:
+            response = self._http.send(self._http.build_request(**request.as_httpx()), stream=True)
+            if not response.is_success:
+                response.read()
+                raise refusal(self._shown(request), response.status_code, response.headers, response.content)
+        except httpx.TransportError as failure:
+            raise lost(self._address, failure) from failure
+        return response
+
+    def _shown(self, request: Request[Any]) -> str:
+        return self._address.shown + request.path
