@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
-from convsvc.errors import Canceled, ConvsvcError, EngineAway
+from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
 from convsvc.execute.holders import this_process
 from convsvc.execute.staging import discard_left, staging_path, tidy_published
 from convsvc.plan.plan import Plan
+from convsvc.roots import Roots
 from convsvc.service.claims import WRITE, Claim, Claims, PlannedTask
+from convsvc.service.models import DEFAULT_TENANT
 from convsvc.service.states import JobEvent
 from convsvc.service.succession import after_predecessor
 from convsvc.service.task_logs import Report, ended_attempt
@@ -115,16 +117,16 @@ class EngineRunner:
         from convsvc.conversion import run
         from convsvc.plan.planner import make_plan
 
-        target = Path(os.path.realpath(claim.job.target.path))
+        target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
         if claim.publishing and is_published(target):
-            after_predecessor(claim, lambda: tidy_published(target), should_stop, listener.log)
+            after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log)
             listener.log("the target had been moved into place when the last executor died: nothing is left to do")
             return {"target": claim.job.target.path}
         if claim.canceling:
-            after_predecessor(claim, lambda: discard_left(target), should_stop, listener.log)
+            after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log)
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
-        plan = make_plan(claim.job)
+        plan = make_plan(claim.job, roots)
         listener.planned(plan)
         _check_canceled(should_stop)
         try:
@@ -156,6 +158,17 @@ class EngineRunner:
         if self._engine is None:
             self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
         return self._engine
+
+
+def roots_of(claim: Claim) -> Roots:
+    """Where the job may read and write.
+
+    Without roots the default tenant's jobs may go anywhere: they came from this machine, since a token's need roots to be accepted. Raises
+    PathRefused if another tenant has none, or none any more.
+    """
+    if not claim.roots and claim.tenant != DEFAULT_TENANT:
+        raise PathRefused(f"tenant {claim.tenant} has no roots, so its jobs may read and write nowhere", details={"tenant": claim.tenant})
+    return Roots(claim.roots)
 
 
 def is_published(target: Path) -> bool:
