@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from convsvc.cli.options import database_option
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -14,7 +16,7 @@ def engine_options(function: Function) -> Function:
     """Where the jobs are, and where their tasks run."""
     for decorate in reversed(
         (
-            click.option("--database-url", envvar="CONVSVC_DATABASE_URL", help="SQLAlchemy URL of the job store (default: SQLite)."),
+            database_option,
             click.option(
                 "--engine",
                 type=click.Choice(["ray", "process", "inline"]),
@@ -29,6 +31,14 @@ def engine_options(function: Function) -> Function:
                 metavar="HOST:PORT",
                 help="A running Ray cluster (default: a local one).",
             ),
+            click.option(
+                "--log-format",
+                envvar="CONVSVC_LOG_FORMAT",
+                type=click.Choice(["text", "json"]),
+                default="text",
+                show_default=True,
+                help="How each line of the log on stderr looks.",
+            ),
         )
     ):
         function = decorate(function)
@@ -40,7 +50,6 @@ def engine_options(function: Function) -> Function:
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @engine_options
 @click.option("--no-executor", is_flag=True, help="The API only; run `convsvc executor` elsewhere.")
-@click.option("--insecure-no-auth", is_flag=True, help="Listen beyond loopback although nothing asks for a token.")
 def serve(**settings: Any) -> int | None:
     """Run the service: the HTTP API and, as a process of its own, the executor."""
     from convsvc.service.serve import serve as run

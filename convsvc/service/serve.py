@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
+import getpass
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from convsvc.service.app import create_app
 from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Exposed
+from convsvc.service.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
+from convsvc.service.local import is_loopback
 from convsvc.service.settings import Settings
+from convsvc.service.supervisor import Supervisor
+from convsvc.service.tokens import Tokens
+from convsvc.service.tracing import set_up_tracing
 
-_log = logging.getLogger("convsvc.serve")
-
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
-STEADY_S = 60.0  # an executor that lived this long is restarted at once
-DRAIN_S = 35.0
+MOST_HEADER_BYTES = 32 << 10
 
 
 def serve(
@@ -35,18 +33,22 @@ def serve(
     workers: int | None = None,
     ray_address: str | None = None,
     no_executor: bool = False,
-    insecure_no_auth: bool = False,
+    log_format: Format | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. `port` 0 takes any free one; the URL is printed once requests are answered.
 
-    Raises Exposed for a host beyond loopback: nothing asks for a token yet.
+    Raises Exposed for a host beyond loopback while there is no usable token.
     """
-    refuse_exposure(host, insecure_no_auth)
+    form = log_format or format_from_environment()
+    set_up_logs(form)
+    set_up_tracing()
     url = database_url or default_database_url()
-    _migrate(url)
-    supervisor = None if no_executor else Supervisor(executor_command(engine, workers, ray_address), {"CONVSVC_DATABASE_URL": url})
-    app = create_app(Settings(database_url=url, require_executor=not no_executor))
-    server = _Server(uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5))
+    tokens_exist = _prepare(url, host)
+    command = executor_command(engine, workers, ray_address)
+    supervisor = None if no_executor else Supervisor(command, {"CONVSVC_DATABASE_URL": url, VARIABLE: form})
+    app = create_app(Settings(database_url=url, require_executor=not no_executor, require_tokens=tokens_exist or not is_loopback(host)))
+    server = _Server(http_config(app, host, port))
+    warn_of_open_door(host, tokens_exist)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn handles both while it serves, and then raises them again: without this the process would die before its executor.
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -60,31 +62,34 @@ def serve(
     return 0
 
 
-def refuse_exposure(host: str, insecure_no_auth: bool) -> None:
-    """Raises Exposed unless `host` is loopback or the user insists; then it is said on stderr."""
-    if is_loopback(host):
+def refuse_exposure(host: str, usable_tokens: int) -> None:
+    """Raises Exposed for a host beyond loopback while no token lets anybody in: it would be deaf, or open to strangers."""
+    if is_loopback(host) or usable_tokens:
         return
-    if not insecure_no_auth:
-        raise Exposed(
-            f"{host} can be reached from other machines, and requests are not authenticated",
-            do="listen on 127.0.0.1, or add --insecure-no-auth if everybody who can reach this host may read and write its files",
-            details={"host": host},
+    raise Exposed(
+        f"{host} can be reached from other machines, and no token was made yet",
+        do="make one (convsvc tenant create NAME --root DIR; convsvc token create --name NAME --tenant NAME), or listen on 127.0.0.1",
+        details={"host": host},
+    )
+
+
+def warn_of_open_door(host: str, tokens_exist: bool) -> None:
+    """Say on stderr that requests need no token, where that is so."""
+    if is_loopback(host) and not tokens_exist:
+        print(
+            f"warning: no token was made yet, so anybody on this machine can read and write files as {_user()} through this service",
+            "  do: `convsvc tenant create` and `convsvc token create`; requests need a token within seconds of that",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
         )
-    print(f"warning: anybody who can reach {host} can read and write files as this user (--insecure-no-auth)", file=sys.stderr)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    if host == "localhost":
-        return True
+def _user() -> str:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"
 
 
 def executor_command(engine: str, workers: int | None, ray_address: str | None) -> list[str]:
@@ -94,58 +99,6 @@ def executor_command(engine: str, workers: int | None, ray_address: str | None) 
     if workers:
         command += ["--workers", str(workers)]
     return [*command, "--ray-address", ray_address] if ray_address else command
-
-
-class Supervisor:
-    """Keeps a child process running: started again when it ends, after a pause that doubles while it keeps dying."""
-
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
-        self._command, self._environment = command, {**os.environ, **(environment or {})}
-        self._ending = threading.Event()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the child to end, wait for it, end it by force if it does not."""
-        self._ending.set()
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-        self._thread.join(DRAIN_S)
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
-
-    @property
-    def pid(self) -> int | None:
-        """The child's process id; None before the first start."""
-        return self._child.pid if self._child else None
-
-    def _keep(self) -> None:
-        pause_s = FIRST_BACKOFF_S
-        while not self._ending.is_set():
-            began = time.monotonic()
-            # A session of its own: Ctrl-C reaches this process only, which then ends the child in order.
-            self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True)
-            if self._ending.is_set():
-                self._child.terminate()
-            code = self._child.wait()
-            if self._ending.is_set():
-                return
-            pause_s = next_pause_s(pause_s, time.monotonic() - began)
-            _log.warning("the executor ended with code %s; it is started again in %.1f s", code, pause_s)
-            self._ending.wait(pause_s)
-
-
-def next_pause_s(last_s: float, lived_s: float) -> float:
-    """How long to wait before a child that lived `lived_s` is started again.
-
-    >>> next_pause_s(1.0, 2.0), next_pause_s(16.0, 500.0)
-    (2.0, 0.5)
-    """
-    return FIRST_BACKOFF_S if lived_s >= STEADY_S else min(2 * last_s, LONGEST_BACKOFF_S)
 
 
 class _Server(uvicorn.Server):
@@ -163,7 +116,29 @@ def listening_url(server: uvicorn.Server) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _migrate(url: str) -> None:
+def http_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    """h11 bounds a request's headers, httptools does not. `request_log` writes a line a request, without headers: they hold tokens."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="h11",
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        server_header=False,
+        access_log=False,
+        log_config=None,  # its loggers write where everything goes
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _prepare(url: str, host: str) -> bool:
+    """Bring the tables up to date, and say whether a token was made. Raises Exposed."""
     database = Database(url)
-    database.migrate()
-    database.close()
+    try:
+        database.migrate()
+        tokens = Tokens(database)
+        refuse_exposure(host, tokens.usable())
+        return tokens.any()
+    finally:
+        database.close()

@@ -18,7 +18,8 @@ import pytest
 from convsvc.client import Client
 from convsvc.errors import ServiceError
 from convsvc.service.errors import Exposed
-from convsvc.service.serve import Supervisor, is_loopback, refuse_exposure
+from convsvc.service.local import is_loopback
+from convsvc.service.serve import Supervisor, refuse_exposure, warn_of_open_door
 
 SERVE = "from convsvc.service.serve import serve; serve(port=0, engine='inline', database_url={url!r})"
 
@@ -68,13 +69,18 @@ def test_an_executor_ends_when_the_service_was_killed(tmp_path: Path, database_u
         until(lambda: not Path(f"/proc/{executor}").exists() or "Z" in Path(f"/proc/{executor}/stat").read_text().split()[2], "its end")
 
 
-def test_a_host_beyond_loopback_is_refused_unless_the_user_insists(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Exposed, match="not authenticated") as caught:
-        refuse_exposure("0.0.0.0", insecure_no_auth=False)
-    assert "--insecure-no-auth" in str(caught.value.do)
-    refuse_exposure("0.0.0.0", insecure_no_auth=True)
-    assert "warning: anybody who can reach 0.0.0.0" in capsys.readouterr().err
-    refuse_exposure("127.0.0.1", insecure_no_auth=False)
+def test_a_host_beyond_loopback_is_refused_until_a_token_lets_somebody_in() -> None:
+    with pytest.raises(Exposed, match="can be reached from other machines") as caught:
+        refuse_exposure("0.0.0.0", usable_tokens=0)
+    assert "convsvc token create" in str(caught.value.do)
+    refuse_exposure("0.0.0.0", usable_tokens=1)
+    refuse_exposure("127.0.0.1", usable_tokens=0)
+
+
+def test_a_service_without_tokens_says_at_its_start_who_can_use_it(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_open_door("127.0.0.1", tokens_exist=False)
+    assert "anybody on this machine can read and write files as" in capsys.readouterr().err
+    warn_of_open_door("127.0.0.1", tokens_exist=True)
     assert capsys.readouterr().err == ""
 
 
