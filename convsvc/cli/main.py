@@ -31,6 +31,7 @@ COMMANDS = {
     "token": LazyCommand("convsvc.cli.token:token", "Make, list and revoke tokens."),
     "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),
+    "purge": LazyCommand("convsvc.cli.purge:purge", "Forget jobs that ended long ago."),
     "families": LazyCommand("convsvc.cli.inspect:families", "List the model families."),
     "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
 }
