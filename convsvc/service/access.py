@@ -15,6 +15,7 @@ from anyio import Lock
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
+from structlog.contextvars import bind_contextvars
 
 from convsvc.service.audit import NOBODY, Audit
 from convsvc.service.changes import now_utc
@@ -189,6 +190,7 @@ async def caller(request: Request, scopes: SecurityScopes, _: Documented) -> Cal
     """FastAPI's way to `Access`: who asks, if he has the scopes that the route names."""
     access: Access = request.app.state.access
     found = await access.caller(request, bearer_of(request))
+    bind_contextvars(tenant=found.tenant)  # for the request's lines in the log
     for scope in scopes.scopes:
         await access.refuse_scope(request, found, scope)  # type: ignore[arg-type]  # routes name Scopes; FastAPI knows only strings
     return found
@@ -207,5 +209,6 @@ async def caller_if_known(request: Request) -> Caller | None:
 Anyone = Annotated[Caller, Security(caller)]
 Reader = Annotated[Caller, Security(caller, scopes=["jobs:read"])]
 Writer = Annotated[Caller, Security(caller, scopes=["jobs:write"])]
+Scraper = Annotated[Caller, Security(caller, scopes=["metrics"])]
 Admin = Annotated[Caller, Security(caller, scopes=["admin"])]
 MaybeCaller = Annotated[Caller | None, Depends(caller_if_known)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -15,14 +16,19 @@ from convsvc.service.access import Access
 from convsvc.service.audit import Audit
 from convsvc.service.database import Database
 from convsvc.service.limits import BodyLimit
+from convsvc.service.metrics import HttpMetrics
+from convsvc.service.planning import summary_of_plan
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.routes import audit, catalog, documents, health, jobs, plans, streams
+from convsvc.service.request_log import RequestLog
+from convsvc.service.routes import audit, catalog, documents, health, jobs, metrics, plans, streams
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
+from convsvc.service.tracing import trace_requests
 from convsvc.spec import Job
 
-ROUTERS: tuple[APIRouter, ...] = (jobs.router, streams.router, plans.router, catalog.router, health.router, audit.router, documents.router)
+SUBJECTS = (jobs, streams, plans, catalog, health, metrics, audit, documents)
+ROUTERS: tuple[APIRouter, ...] = tuple(subject.router for subject in SUBJECTS)
 
 
 def create_app(settings: Settings | None = None, *, plan: Planner | None = None) -> FastAPI:
@@ -31,13 +37,16 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
     # FastAPI's own routes for its document would ask for no token: `documents` has them instead.
     app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, openapi_url=None)
     database = Database(settings.database_url)
-    app.state.context = Context(Store(database), settings, plan or _summary_of_plan, Audit(database))
+    app.state.context = Context(Store(database), settings, plan or partial(summary_of_plan, memory_limit_bytes=settings.memory_limit_bytes), Audit(database))
     app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
     for router in ROUTERS:
         app.include_router(router, responses={"default": PROBLEM})
     install_problem_handlers(app)
+    app.state.metrics = HttpMetrics(database, settings.executor_silence_s)
     app.add_middleware(BodyLimit, most_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestLog, metrics=app.state.metrics)  # the last one added is the outermost
+    trace_requests(app)
     _show_job_schema(app)
     return app
 
@@ -48,12 +57,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database.migrate()
     yield
     database.close()
-
-
-def _summary_of_plan(job: Job) -> dict[str, Any]:
-    from convsvc.plan.planner import make_plan
-
-    return make_plan(job).summary()
 
 
 def _show_job_schema(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Scope = Literal["jobs:read", "jobs:write", "admin"]
+Scope = Literal["jobs:read", "jobs:write", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 

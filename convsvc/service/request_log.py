@@ -46,7 +46,7 @@ class RequestLog:
         headers = Headers(scope=scope)
         name = request_id(headers.get(HEADER))
         answered = _Answered(send, name)
-        with structlog.contextvars.bound_contextvars(request_id=name), remember_parent(headers.get("traceparent")):
+        with structlog.contextvars.bound_contextvars(request_id=name, tenant=None), remember_parent(headers.get("traceparent")):
             try:
                 await self._app(scope, receive, answered)
             except Exception as error:

@@ -32,6 +32,7 @@ def serve(
     engine: str = "ray",
     workers: int | None = None,
     ray_address: str | None = None,
+    memory_limit_bytes: int | None = None,
     no_executor: bool = False,
     log_format: Format | None = None,
 ) -> int:
@@ -44,7 +45,7 @@ def serve(
     set_up_tracing()
     url = database_url or default_database_url()
     tokens_exist = _prepare(url, host)
-    command = executor_command(engine, workers, ray_address)
+    command = executor_command(engine, workers, ray_address, memory_limit_bytes)
     supervisor = None if no_executor else Supervisor(command, {"CONVSVC_DATABASE_URL": url, VARIABLE: form})
     app = create_app(Settings(database_url=url, require_executor=not no_executor, require_tokens=tokens_exist or not is_loopback(host)))
     server = _Server(http_config(app, host, port))

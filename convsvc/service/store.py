@@ -23,6 +23,7 @@ from convsvc.service.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRo
 from convsvc.service.quotas import check_quotas, with_limits_locked
 from convsvc.service.retrying import retried
 from convsvc.service.task_logs import levels_from
+from convsvc.service.tracing import traced
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
 from convsvc.spec import Job, dump_job
 
@@ -261,7 +262,7 @@ def _insert(session: Session, request: _Request) -> JobRow:
     )
     session.add(row)
     session.flush()
-    add_event(session, row, "submitted", {"state": "queued", "run": 1})
+    add_event(session, row, "submitted", {"state": "queued", "run": 1, **traced()})
     return row
 
 

@@ -16,9 +16,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from convsvc.service.database import Database
+from convsvc.service.models import EventRow
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from opentelemetry.trace import Span, TracerProvider
+
+    from convsvc.service.claims import Claim
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,12 @@ def current_parent() -> str | None:
     return carrier.get(TRACEPARENT) or _parent.get()
 
 
+def traced() -> dict[str, str]:
+    """What an event keeps of the request that it comes from, so that its trace can be gone on with; nothing where there is none."""
+    parent = current_parent()
+    return {TRACEPARENT: parent} if parent else {}
+
+
 class JobSpans:
     """The spans of one run. This one makes none; `job_spans` answers the right kind."""
 
@@ -120,7 +131,7 @@ class _TracedJob(JobSpans):
         _end(span, error)
 
     def end(self) -> None:
-        for span in (*self._tasks.values(),):
+        for span in self._tasks.values():
             _end(span, "not ended when the run did")
         self._end_step()
 
@@ -135,15 +146,12 @@ class _TracedJob(JobSpans):
 
 
 @contextmanager
-def job_spans(parent: str | None, attributes: Mapping[str, str | int]) -> Iterator[JobSpans]:
+def job_spans(database: Database, claim: Claim) -> Iterator[JobSpans]:
     """A run of a job, from its first step "plan" to the block's end; it has failed if the block raises."""
     if not _providers:
         yield JobSpans()
         return
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    context = TraceContextTextMapPropagator().extract({TRACEPARENT: parent} if parent else {})
-    job = _providers[0].get_tracer(_NAME).start_span("convsvc.job", context, attributes=dict(attributes))
+    job = _start_job(database, claim)
     spans, error = _TracedJob(_providers[0], job), None
     spans.step("plan")
     try:
@@ -154,6 +162,17 @@ def job_spans(parent: str | None, attributes: Mapping[str, str | int]) -> Iterat
     finally:
         spans.end()
         _end(job, error)
+
+
+def _start_job(database: Database, claim: Claim) -> Span:
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    with database.reading() as session:
+        first = session.get(EventRow, (claim.job_id, 1))
+        parent = first.data.get(TRACEPARENT) if first else None
+    context = TraceContextTextMapPropagator().extract({TRACEPARENT: parent} if parent else {})
+    attributes: dict[str, str | int] = {"convsvc.job": claim.job_id, "convsvc.run": claim.run, "convsvc.tenant": claim.tenant}
+    return _providers[0].get_tracer(_NAME).start_span("convsvc.job", context, attributes=attributes)
 
 
 def _end(span: Span, error: str | None) -> None:

@@ -47,6 +47,7 @@ async def submit(caller: Writer, job: JobBody, here: Here, request: Request, res
 def _submit(here: Context, caller: Caller, request: Request, job: Job, key: str | None) -> tuple[JobView, bool]:
     with here.audit.of(act(caller, request, "submit")) as deed:
         check_places(job, caller)
+        here.settings.webhooks.check(job)
         view, created = here.store.submit(job, key, caller=caller)
         deed.job_id, deed.outcome = view.id, "ok" if created else "repeated"
         return view, created
