@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halve
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, compile_merge
-from convsvc.execute.reading import Reading, lay_reads
+from convsvc.execute.reading import lay_reads
 from convsvc.execute.shaping import run_in_tile, tile_shape
 from convsvc.execute.steps import Held, Step, Tensors
 from convsvc.execute.writing import HeldViews, lay_groups, lay_writes

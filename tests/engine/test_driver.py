@@ -17,6 +17,7 @@ from convsvc.engine.inline import InlineEngine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, SourceChanged, StorageError, TargetBusy, TargetExists, VerifyError
 from convsvc.execute import worker
+from convsvc.execute.compiling import Budget
 from convsvc.execute.staging import Staging, staging_path
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 
@@ -76,8 +77,11 @@ def test_a_run_puts_the_whole_target_in_place_and_says_what_it_did(made: Handmad
     assert [path.name for path in made.target.parent.iterdir()] == ["target"]
 
 
-def test_a_run_with_tiny_buffers_gives_the_same_bytes(made: Handmade, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "DEFAULT_BUDGET", 1000)
+@pytest.mark.parametrize("budget", [Budget(1000), Budget(1000, 4000, short_run_bytes=1 << 20)], ids=["tiles", "wide tiles"])
+def test_a_run_with_tiny_buffers_gives_the_same_bytes(
+    made: Handmade, engine: Engine, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "BUDGET", budget)
     run_plan(made.plan, engine)
     made.check_target()
 

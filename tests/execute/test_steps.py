@@ -121,7 +121,7 @@ def run(transfer: Transfer, source: Layout, target: Layout, budget_bytes: int, w
     touched = [np.zeros(array.nbytes, int) for array in target.arrays]
     steps = list(compile_steps(transfer, Tensors(source.tensors, target.tensors), budget))
     for write, data in Tiles(memory, budget).produce(steps):
-        for place, part in [run for place in write.places for run in write.runs(place, data)]:
+        for place, part in [run for first in write.places for run in write.runs(first, data)]:
             stop = place.data_offset + len(part)
             made[place.tensor].view(np.uint8)[place.data_offset : stop] = np.frombuffer(part, np.uint8)
             touched[place.tensor][place.data_offset : stop] += 1
