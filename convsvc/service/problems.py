@@ -99,6 +99,8 @@ def answer_error(request: Request, error: ConvsvcError) -> Response:
     headers = {}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="convsvc"'
+    if error.http_status == 413:
+        headers["Connection"] = "close"  # or the server would read on to the body's end
     if "retry_after_s" in error.details:
         headers["Retry-After"] = str(error.details["retry_after_s"])
     return answer(problem(error, request.url.path), headers)
