@@ -92,9 +92,12 @@ def _take_chore(database: Database, every_s: float) -> bool:
 
 def _take_due(session: Session, every_s: float) -> bool:
     row, now = session.get(ChoreRow, CHORE, with_for_update=True), now_of(session)
-    if row is not None and row.due_at > now:
+    if row is None:
+        row = ChoreRow(name=CHORE, due_at=now)
+        session.add(row)
+    if row.due_at > now:
         return False
-    session.merge(ChoreRow(name=CHORE, due_at=now + timedelta(seconds=every_s)))
+    row.due_at = now + timedelta(seconds=every_s)
     return True
 
 
