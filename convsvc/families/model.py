@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from convsvc.errors import SourceError
 from convsvc.families.believable import check_layers, check_rows
@@ -261,8 +262,13 @@ def numbered(prefix: str, placeholder: str, stored: str) -> int | None:
     >>> numbered("model.layers.{layer}.", "{layer}", "model.layers.3.mlp.up_proj.weight")
     3
     """
-    match = re.match(re.escape(prefix).replace(re.escape(placeholder), r"(\d+)"), stored)
+    match = _pattern(prefix, placeholder).match(stored)
     return int(match[1]) if match and match.groups() else None
+
+
+@cache
+def _pattern(prefix: str, placeholder: str) -> re.Pattern[str]:
+    return re.compile(re.escape(prefix).replace(re.escape(placeholder), r"(\d+)"))
 
 
 def _mtp_number(prefix: str, stored: str, hidden_layers: int) -> int | None:
