@@ -17,7 +17,7 @@ from convsvc.cli.options import in_bytes, json_option, memory_option, print_fiel
 @click.option("--ray-address", metavar="HOST:PORT", help="A running Ray cluster, with --engine ray.")
 @memory_option
 @json_option
-def convert(engine: str, workers: int | None, ray_address: str | None, memory_limit: int | None, as_json: bool, **job: Any) -> None:
+def convert(engine: str, workers: int | None, ray_address: str | None, memory_limit_bytes: int | None, as_json: bool, **job: Any) -> None:
     """Run a job here and wait until the target is in place."""
     wanted = job_from(**job)
     from convsvc.cli.progress import ShownRun, make_display
@@ -26,7 +26,8 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
     display = make_display()
     try:
         shown = ShownRun(display)
-        result = run_job(wanted, engine=engine, workers=workers, ray_address=ray_address, memory_limit_bytes=memory_limit, listener=shown)
+        where: dict[str, Any] = {"engine": engine, "workers": workers, "ray_address": ray_address, "memory_limit_bytes": memory_limit_bytes}
+        result = run_job(wanted, listener=shown, **where)
     finally:
         display.close()
     if as_json:
@@ -39,7 +40,7 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
 @job_options
 @memory_option
 @json_option
-def plan(memory_limit: int | None, as_json: bool, **job: Any) -> None:
+def plan(memory_limit_bytes: int | None, as_json: bool, **job: Any) -> None:
     """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing."""
     wanted = job_from(**job)
     from convsvc.execute.forecast import check_memory, forecast
@@ -47,7 +48,7 @@ def plan(memory_limit: int | None, as_json: bool, **job: Any) -> None:
     from convsvc.spec import parse_job
 
     made = make_plan(parse_job(wanted))
-    check_memory(made, memory_limit)
+    check_memory(made, memory_limit_bytes)
     summary = made.summary() | {"needs": forecast(made).as_dict()}
     if as_json:
         print_json(summary)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 DEFAULT_URL = "http://127.0.0.1:8765"
+MEMORY_LIMIT = "CONVSVC_MEMORY_LIMIT"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -36,8 +37,9 @@ def _without_password(context: click.Context, parameter: click.Parameter, value:
 
 
 def memory_option(function: Function) -> Function:
-    text = "Do not start if a worker may need more memory than this, e.g. 512MiB."
-    return click.option("--memory-limit", metavar="SIZE", callback=_checked_size, help=text)(function)
+    text = f"Start no job for which a worker may need more memory than this, e.g. 512MiB (${MEMORY_LIMIT})."
+    option = click.option("--memory-limit", "memory_limit_bytes", envvar=MEMORY_LIMIT, metavar="SIZE", callback=_checked_size, help=text)
+    return option(function)
 
 
 def parse_size(text: str) -> int:

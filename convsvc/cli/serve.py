@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from convsvc.cli.options import database_option
+from convsvc.cli.options import database_option, memory_option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,6 +31,7 @@ def engine_options(function: Function) -> Function:
                 metavar="HOST:PORT",
                 help="A running Ray cluster (default: a local one).",
             ),
+            memory_option,
             click.option(
                 "--log-format",
                 envvar="CONVSVC_LOG_FORMAT",

@@ -37,7 +37,8 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
     # FastAPI's own routes for its document would ask for no token: `documents` has them instead.
     app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, openapi_url=None)
     database = Database(settings.database_url)
-    app.state.context = Context(Store(database), settings, plan or partial(summary_of_plan, memory_limit_bytes=settings.memory_limit_bytes), Audit(database))
+    plan = plan or partial(summary_of_plan, memory_limit_bytes=settings.memory_limit_bytes)
+    app.state.context = Context(Store(database), settings, plan, Audit(database))
     app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
     for router in ROUTERS:

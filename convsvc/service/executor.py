@@ -193,6 +193,7 @@ def run_executor(
     engine: str = "ray",
     workers: int | None = None,
     ray_address: str | None = None,
+    memory_limit_bytes: int | None = None,
     concurrency: int = 1,
     lease_s: float = 15,
     parent: int | None = None,
@@ -208,7 +209,7 @@ def run_executor(
     database.migrate()
     name = f"{socket.gethostname()}:{os.getpid()}"
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
-    executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address), concurrency=concurrency)
+    executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address, memory_limit_bytes), concurrency=concurrency)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: executor.drain())
     deliverer = Deliverer(database, webhooks_from())
@@ -247,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("ray", "process", "inline"), default="ray", help="where tasks run")
     parser.add_argument("--workers", type=int, help="tasks at once (default: what the engine finds)")
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one)")
+    parser.add_argument("--memory-limit-bytes", type=int, help="a job for which a worker may need more is not started")
     parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
     parser.add_argument("--lease-s", type=float, default=15, help="seconds after which a silent executor's jobs are taken up by another")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")

@@ -109,12 +109,16 @@ class Runner(Protocol):
 class EngineRunner:
     """The real one. Its engine is made for the first job and kept for the next ones."""
 
-    def __init__(self, engine: str, workers: int | None = None, ray_address: str | None = None) -> None:
+    def __init__(
+        self, engine: str, workers: int | None = None, ray_address: str | None = None, memory_limit_bytes: int | None = None
+    ) -> None:
         self._name, self._workers, self._ray_address = engine, workers, ray_address
+        self._memory_limit_bytes = memory_limit_bytes
         self._engine: Engine | None = None
 
     def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]:
         from convsvc.conversion import run
+        from convsvc.execute.forecast import check_memory
         from convsvc.plan.planner import make_plan
 
         target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
@@ -127,6 +131,7 @@ class EngineRunner:
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
         plan = make_plan(claim.job, roots)
+        check_memory(plan, self._memory_limit_bytes)
         listener.planned(plan)
         _check_canceled(should_stop)
         try:

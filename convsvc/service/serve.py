@@ -47,7 +47,13 @@ def serve(
     tokens_exist = _prepare(url, host)
     command = executor_command(engine, workers, ray_address, memory_limit_bytes)
     supervisor = None if no_executor else Supervisor(command, {"CONVSVC_DATABASE_URL": url, VARIABLE: form})
-    app = create_app(Settings(database_url=url, require_executor=not no_executor, require_tokens=tokens_exist or not is_loopback(host)))
+    settings = Settings(
+        database_url=url,
+        require_executor=not no_executor,
+        require_tokens=tokens_exist or not is_loopback(host),
+        memory_limit_bytes=memory_limit_bytes,
+    )
+    app = create_app(settings)
     server = _Server(http_config(app, host, port))
     warn_of_open_door(host, tokens_exist)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,12 +99,14 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def executor_command(engine: str, workers: int | None, ray_address: str | None) -> list[str]:
+def executor_command(engine: str, workers: int | None, ray_address: str | None, memory_limit_bytes: int | None = None) -> list[str]:
     """How the executor is started as a child of this process. The database's URL may hold a password: it goes by the environment."""
     command = [sys.executable, "-m", "convsvc.service.executor", "--engine", engine]
     command += ["--parent", str(os.getpid())]
     if workers:
         command += ["--workers", str(workers)]
+    if memory_limit_bytes:
+        command += ["--memory-limit-bytes", str(memory_limit_bytes)]
     return [*command, "--ray-address", ray_address] if ray_address else command
 
 

@@ -22,6 +22,7 @@ from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from convsvc.service.tenants import Tenants
 from convsvc.service.tokens import Tokens
+from tests.service.planned import planned
 
 ACTOR = "the test"
 
@@ -79,7 +80,7 @@ class Service:
 
 @contextmanager
 def listening(settings: Settings) -> Iterator[str]:
-    app = create_app(settings, plan=lambda job: {"model_type": "llama2"})
+    app = create_app(settings, plan=planned)
     server = uvicorn.Server(http_config(app, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

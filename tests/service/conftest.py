@@ -29,6 +29,7 @@ from convsvc.service.serve import listening_url
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from tests.service import postgres_server
+from tests.service.planned import planned
 from tests.service.postgres_server import Postgres
 
 
@@ -164,7 +165,7 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 def url(settings: Settings, database: Database) -> Iterator[str]:
-    with serving(settings, plan=lambda job: {"model_type": "llama2", "target": job.target.path}) as url:
+    with serving(settings, plan=planned) as url:
         yield url
 
 

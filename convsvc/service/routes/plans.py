@@ -16,14 +16,15 @@ from convsvc.service.identity import Caller
 from convsvc.service.places import check_places
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act
+from convsvc.service.views import PlanView
 from convsvc.spec import Job
 
 router = APIRouter(tags=["plans"], responses=problems(401, 403, 409, 413, 422, 429, 503, 504))
 
 
-@router.post("/plans", openapi_extra=JOB_BODY)
+@router.post("/plans", openapi_extra=JOB_BODY, response_model=PlanView)
 async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> dict[str, Any]:
-    """Plan the job, from headers alone, and answer the plan's summary. Nothing is written."""
+    """What the job would do and what it needs: planned from headers alone. Nothing is written."""
     limiter: CapacityLimiter = request.app.state.plan_limiter
     limit = here.settings.plan_timeout_s
     with anyio.move_on_after(limit):

@@ -1,0 +1,26 @@
+"""`POST /plans`: what a job would do and need, as `convsvc plan` says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convsvc.spec import Job
+
+
+def summary_of_plan(job: Job, memory_limit_bytes: int | None = None) -> dict[str, Any]:
+    """The plan's summary with its forecast: `views.PlanView` as JSON. Reads headers, writes nothing.
+
+    Raises what planning raises, and JobError where a worker may need more memory than it may have: the executor would not start it.
+    """
+    # Here, since the planner and its families are half of what the API takes to start.
+    from convsvc.execute.faults import storage_error
+    from convsvc.execute.forecast import check_memory, forecast
+    from convsvc.plan.planner import make_plan
+
+    plan = make_plan(job)
+    check_memory(plan, memory_limit_bytes)
+    try:
+        needs = forecast(plan)
+    except OSError as error:
+        raise storage_error(error, job.target.path, "asking for the free space of") from error
+    return plan.summary() | {"needs": needs.as_dict()}
