@@ -24,6 +24,12 @@ from convsvc.service.settings import Settings
 Make = Callable[..., dict[str, Any]]
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One kind: the client does not know which it is."""
+    return sqlite_url
+
+
 def test_importing_the_client_loads_nothing_heavy() -> None:
     code = (
         "import sys, convsvc.client; print([m for m in ('ray', 'torch', 'fastapi', 'sqlalchemy', 'numpy', 'uvicorn') if m in sys.modules])"
@@ -99,7 +105,7 @@ def test_waiting_gives_up_after_its_time_and_the_job_goes_on(client: Client, a_j
 
 
 def test_the_small_questions_have_answers(client: Client, a_job: Make) -> None:
-    assert client.plan(a_job())["model_type"] == "llama2"
+    assert client.plan(a_job()).model_type == "llama2"
     assert client.version()["name"] == "convsvc"
     assert client.families()
     assert client.jobs().jobs == []
