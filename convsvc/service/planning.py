@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from convsvc.roots import Roots
 from convsvc.spec import Job
 
 
-def summary_of_plan(job: Job, memory_limit_bytes: int | None = None) -> dict[str, Any]:
+def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = None) -> dict[str, Any]:
     """The plan's summary with its forecast: `views.PlanView` as JSON. Reads headers, writes nothing.
 
     Raises what planning raises, and JobError where a worker may need more memory than it may have: the executor would not start it.
@@ -17,7 +18,7 @@ def summary_of_plan(job: Job, memory_limit_bytes: int | None = None) -> dict[str
     from convsvc.execute.forecast import check_memory, forecast
     from convsvc.plan.planner import make_plan
 
-    plan = make_plan(job)
+    plan = make_plan(job, roots)
     check_memory(plan, memory_limit_bytes)
     try:
         needs = forecast(plan)

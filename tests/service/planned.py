@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from convsvc.roots import Roots
 from convsvc.spec import Job
 
 
-def planned(job: Job) -> dict[str, Any]:
+def planned(job: Job, roots: Roots) -> dict[str, Any]:
     """What `POST /plans` answers of a Llama, whatever the job says."""
     return {
         "model_type": "llama2",

@@ -133,14 +133,14 @@ def test_a_dry_run_answers_the_plan_and_leaves_no_job(http: httpx.Client, a_job:
 
 def test_a_dry_run_that_takes_too_long_is_given_up(settings: Settings, serve_app: Any, a_job: Make) -> None:
     answered = threading.Event()
-    with serve_app(replace(settings, plan_timeout_s=0.1), plan=lambda job: answered.wait(30)) as url:
+    with serve_app(replace(settings, plan_timeout_s=0.1), plan=lambda job, roots: answered.wait(30)) as url:
         problem = _problem(httpx.post(f"{url}/plans", json=a_job(), timeout=20), 504)
         answered.set()
     assert problem["kind"] == "TooSlow"
 
 
 def test_what_planning_raises_is_answered_with_its_facts(settings: Settings, serve_app: Any, a_job: Make) -> None:
-    def plan(job: Any) -> dict[str, Any]:
+    def plan(job: Any, roots: Any) -> dict[str, Any]:
         raise SourceError("no config.json", facts=["looked in /shared/in"], do="fetch it")
 
     with serve_app(settings, plan=plan) as url:
@@ -149,7 +149,7 @@ def test_what_planning_raises_is_answered_with_its_facts(settings: Settings, ser
 
 
 def test_a_crash_is_a_500_problem_that_shows_nothing_of_the_inside(settings: Settings, serve_app: Any, a_job: Make) -> None:
-    def plan(job: Any) -> dict[str, Any]:
+    def plan(job: Any, roots: Any) -> dict[str, Any]:
         raise RuntimeError("secret")
 
     with serve_app(settings, plan=plan) as url:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
+from convsvc.roots import Roots
 from convsvc.service.access import address_of
 from convsvc.service.audit import Act, Audit
 from convsvc.service.identity import Caller
@@ -15,7 +16,7 @@ from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from convsvc.spec import Job, parse_job
 
-Planner = Callable[[Job], dict[str, Any]]
+Planner = Callable[[Job, Roots], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

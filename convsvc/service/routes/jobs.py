@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from convsvc.service.access import Reader, Writer
+from convsvc.service.errors import Forbidden
 from convsvc.service.identity import Caller
-from convsvc.service.places import check_places
+from convsvc.service.places import check_places, roots_of
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, JobId, act
 from convsvc.service.states import JobState
@@ -46,7 +47,7 @@ async def submit(caller: Writer, job: JobBody, here: Here, request: Request, res
 
 def _submit(here: Context, caller: Caller, request: Request, job: Job, key: str | None) -> tuple[JobView, bool]:
     with here.audit.of(act(caller, request, "submit")) as deed:
-        check_places(job, caller)
+        check_places(job, roots_of(caller))
         here.settings.webhooks.check(job)
         view, created = here.store.submit(job, key, caller=caller)
         deed.job_id, deed.outcome = view.id, "ok" if created else "repeated"
@@ -60,9 +61,12 @@ def list_jobs(
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=26, description="The last page's next_cursor.")] = None,
+    tenant: Annotated[str | None, Query(max_length=64, description="Only this tenant's; other tenants' than one's own are an admin's.")] = None,
 ) -> JobPage:
     """The tenant's jobs, newest first; an administrator sees all tenants'."""
-    return here.store.jobs(state=state, limit=limit, cursor=cursor, tenant=caller.sees)
+    if tenant is not None and caller.sees not in {None, tenant}:
+        raise Forbidden(f"only an administrator sees the jobs of tenant {tenant}", do="leave tenant out, or use a token with the scope admin")
+    return here.store.jobs(state=state, limit=limit, cursor=cursor, tenant=tenant or caller.sees)
 
 
 @router.get("/jobs/{job_id}", responses=problems(404))

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from convsvc.service.access import Writer
 from convsvc.service.errors import TooSlow
 from convsvc.service.identity import Caller
-from convsvc.service.places import check_places
+from convsvc.service.places import check_places, roots_of
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act
 from convsvc.service.views import PlanView
@@ -35,5 +35,6 @@ async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> di
 
 def _plan(here: Context, caller: Caller, request: Request, job: Job) -> dict[str, Any]:
     with here.audit.of(act(caller, request, "plan")):
-        check_places(job, caller)
-        return here.plan(job)
+        roots = roots_of(caller)
+        check_places(job, roots)
+        return here.plan(job, roots)
