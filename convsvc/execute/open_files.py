@@ -23,7 +23,8 @@ class OpenFiles:
     def __init__(self, files: Sequence[PlannedFile], directory: int, flags: int, roots: Roots = ANYWHERE) -> None:
         self.files = files
         self._directory = directory
-        self._flags = flags | os.O_CLOEXEC
+        # Not to wait for a writer where somebody has put a FIFO; on files it has no effect.
+        self._flags = flags | os.O_CLOEXEC | os.O_NONBLOCK
         self._roots = roots
         self._open: OrderedDict[int, int] = OrderedDict()
         self.used: set[int] = set()

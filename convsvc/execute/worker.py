@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from convsvc.errors import Canceled, StorageError
+from convsvc.errors import Canceled, StorageError, TargetError
 from convsvc.execute.comparing import compare_bytes
 from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.digests import Digests, Region
@@ -185,11 +186,13 @@ def _workplace(payload: dict[str, Any]) -> Iterator[Workplace]:
     try:
         directory = roots.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise TargetError(f"{staging} has become a link or a file", do="was it replaced?") from error
         raise storage_error(error, staging, "opening") from error
     try:
         owner = os.fstat(directory).st_uid
         if owner != payload.get("owner", owner):
-            raise StorageError(f"{staging} is user {owner}'s, it was made by user {payload['owner']}", do="was it replaced?")
+            raise TargetError(f"{staging} is user {owner}'s, it was made by user {payload['owner']}", do="was it replaced?")
         yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots)
     finally:
         os.close(directory)
