@@ -1,0 +1,115 @@
+"""However a conversion runs, it writes what the source tool wrote: golden cases by every way of moving bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convsvc.cli.convert_ckpt_v2 import job_of
+from convsvc.conversion import run
+from convsvc.engine import make_engine
+from convsvc.engine.listener import Listener
+from convsvc.execute import direct, io, worker, writing
+from convsvc.execute.compiling import Budget
+from convsvc.plan import tasks
+from convsvc.plan.planner import make_plan
+from tests.golden.corpus import Case, cases, fixture, manifest, write_huggingface
+from tests.golden.megatron_inputs import write_megatron
+from tests.golden.outputs import differences, expected_huggingface, expected_megatron, read_huggingface, read_megatron
+
+# Fused attention, experts both stacked and alone, latent attention, a dense model; both ways.
+FAMILIES = ("qwen3", "qwen3-moe", "deepseek3", "glm45", "llama2")
+MODES = ("direct", "buffered", "tiny steps", "wide tiles", "two workers", "resumed")
+
+
+def chosen() -> list[Any]:
+    """Of each family the case with the most ranks, in each direction."""
+    found = []
+    for family in FAMILIES:
+        for direction in ("hf2mg", "mg2hf"):
+            alike = [case for case in cases() if (case.family, case.direction, case.trust) == (family, direction, "exact")]
+            plain = [case for case in alike if "lora" not in case.id]
+            found.append(max(plain, key=lambda case: (len(manifest(case.input.get("manifest_of", case.id))["ranks"]), case.id)))
+    return [pytest.param(case, id=case.id) for case in found]
+
+
+class Interrupted(Exception):
+    """The run ends here."""
+
+
+class StopsAfter(Listener):
+    """Ends the run after so many tasks, as a crash would."""
+
+    def __init__(self, tasks: int) -> None:
+        self.left = tasks
+
+    def task_done(self, task: int, result: dict[str, Any]) -> None:
+        self.left -= 1
+        if not self.left:
+            raise Interrupted
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of some kilobytes are cut into tasks as large ones are."""
+    monkeypatch.setattr(tasks, "MOST_BYTES", 64 << 10)
+    monkeypatch.setattr(tasks, "FEW_BYTES", 8 << 10)
+
+
+@pytest.fixture
+def use_mode(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def use(mode: str) -> None:
+        if mode == "direct":
+            for module in (direct, io, writing):
+                monkeypatch.setattr(module, "LEAST_BYTES", direct.BLOCK_BYTES)
+        elif mode == "buffered":
+            monkeypatch.setenv(direct.SWITCH, "0")
+        elif mode == "tiny steps":
+            monkeypatch.setattr(worker, "BUDGET", Budget(4000))
+        elif mode == "wide tiles":
+            monkeypatch.setattr(worker, "BUDGET", Budget(4000, 16_000, short_run_bytes=1 << 30))
+
+    return use
+
+
+def job_for(case: Case, tmp_path: Path) -> dict[str, Any]:
+    """The case's job, with its input written."""
+    huggingface, megatron = tmp_path / "hf", tmp_path / "mg"
+    source = huggingface
+    if "manifest_of" not in case.input or case.args.get("hf-cfg-dir") == "<HF>":
+        write_huggingface(fixture(case.fixture), huggingface)
+    if "manifest_of" in case.input:
+        write_megatron(manifest(case.input["manifest_of"]), case.input, megatron, tmp_path / "lora")
+        source = megatron
+    load, save = case.direction.split("2")
+    given = {"load-model-type": load, "save-model-type": save, "load-dir": source, "save-dir": tmp_path / "out"}
+    argv: list[str] = []
+    for name, value in {**given, "model-type-hf": case.family_flag, **case.args}.items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        argv += [f"--{name}", *(str(huggingface) if each == "<HF>" else str(each) for each in values)]
+    return job_of(argv)
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", chosen())
+def test_every_mode_writes_what_the_source_tool_writes(case: Case, mode: str, tmp_path: Path, use_mode: Callable[[str], None]) -> None:
+    job = job_for(case, tmp_path)
+    use_mode(mode)
+    plan = make_plan(job)
+    assert len(plan.tasks) > 3
+    with closing(make_engine("process", workers=2) if mode == "two workers" else make_engine("inline")) as engine:
+        if mode == "resumed":
+            with pytest.raises(Interrupted):
+                run(plan, engine, listener=StopsAfter(len(plan.tasks) // 2))
+        result = run(plan, engine, on_exists="resume" if mode == "resumed" else None)
+    assert (result.tasks_skipped > 0) == (mode == "resumed")
+    out = tmp_path / "out"
+    if case.direction == "hf2mg":
+        assert not differences(expected_megatron(manifest(case.id)).tensors, read_megatron(out).tensors)
+    else:
+        assert not differences(expected_huggingface(manifest(case.id)), read_huggingface(out))
