@@ -53,6 +53,7 @@ def _widen_jobs() -> None:
         jobs.add_column(sa.Column("queued_at", TIME, nullable=True))
         jobs.drop_constraint(op.f("uq_jobs_idempotency_key"), type_="unique")
         jobs.create_unique_constraint(op.f("uq_jobs_idempotency_key"), ["tenant", "idempotency_key"])
+    op.execute("UPDATE jobs SET queued_at = created_at")
     op.create_index("ix_jobs_tenant", "jobs", ["tenant", "id"])
     op.create_index("ix_jobs_state_tenant", "jobs", ["state", "tenant"])
     _create_partial_index("ix_jobs_queue", "jobs", ["tenant", "priority", "queued_at", "id"], "state = 'queued'")
