@@ -46,7 +46,8 @@ def act(caller: Caller, request: Request, action: str, job_id: str | None = None
 
 Here = Annotated[Context, Depends(context)]
 JobBody = Annotated[Job, Depends(job_in_body)]
-JobId = Annotated[str, Path(description="The job's id, as POST /jobs answered it.", max_length=26)]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL takes no NUL in a text
+JobId = Annotated[str, Path(pattern=NO_NUL, description="The job's id, as POST /jobs answered it.", max_length=26)]
 
 JOB_BODY: dict[str, Any] = {
     "requestBody": {

@@ -12,7 +12,7 @@ from convsvc.service.errors import Forbidden
 from convsvc.service.identity import Caller
 from convsvc.service.places import check_places, roots_of
 from convsvc.service.problems import problems
-from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, JobId, act
+from convsvc.service.routes.context import JOB_BODY, NO_NUL, Context, Here, JobBody, JobId, act
 from convsvc.service.states import JobState
 from convsvc.service.views import JobPage, JobView, TaskView
 from convsvc.spec import Job
@@ -60,12 +60,16 @@ def list_jobs(
     here: Here,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=26, description="The last page's next_cursor.")] = None,
-    tenant: Annotated[str | None, Query(max_length=64, description="Only this tenant's; other tenants' than one's own are an admin's.")] = None,
+    cursor: Annotated[str | None, Query(max_length=26, pattern=NO_NUL, description="The last page's next_cursor.")] = None,
+    tenant: Annotated[
+        str | None, Query(max_length=64, pattern=NO_NUL, description="Only this tenant's; other tenants' than one's own are an admin's.")
+    ] = None,
 ) -> JobPage:
     """The tenant's jobs, newest first; an administrator sees all tenants'."""
     if tenant is not None and caller.sees not in {None, tenant}:
-        raise Forbidden(f"only an administrator sees the jobs of tenant {tenant}", do="leave tenant out, or use a token with the scope admin")
+        raise Forbidden(
+            f"only an administrator sees the jobs of tenant {tenant}", do="leave tenant out, or use a token with the scope admin"
+        )
     return here.store.jobs(state=state, limit=limit, cursor=cursor, tenant=tenant or caller.sees)
 
 

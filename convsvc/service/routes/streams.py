@@ -22,7 +22,7 @@ from convsvc.service.views import EventView, LogLine
 
 router = APIRouter(tags=["jobs"], responses=problems(401, 403, 404, 422, 429))
 
-# An event as OpenAPI 3.2 describes those of a stream; older readers know only that it is text.
+# An event, as OpenAPI 3.2 describes those of a stream; readers of 3.1 skip it.
 EVENT = {
     "type": "object",
     "required": ["data", "event", "id"],
@@ -33,7 +33,7 @@ EVENT = {
     },
 }
 
-MOST = 2**63 - 1  # no database counts further
+MOST = 2**31 - 1  # what the column holds
 After = Annotated[int, Query(ge=0, le=MOST, description="Only what came after this seq.")]
 TaskNumber = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only what is about this task.")]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"] | None, Query(description="Only this level and those above.")]
@@ -77,7 +77,7 @@ def logs(
 @router.get(
     "/jobs/{job_id}/events",
     response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "itemSchema": EVENT}}}},
+    responses={200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}},
 )
 async def events(
     caller: Reader, job_id: JobId, here: Here, request: Request, after: After = 0, last_event_id: LastEventId = None
