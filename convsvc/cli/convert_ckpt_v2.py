@@ -102,12 +102,14 @@ def run_here(job: dict[str, Any]) -> int:
 
 def submit(job: dict[str, Any], url: str) -> int:
     """Run the job on the service at `url` and wait for it. Paths are made absolute: the service has another working directory."""
-    from convsvc.cli.watch import connect, follow_job
+    from convsvc.cli.connection import connect
+    from convsvc.cli.options import Service
+    from convsvc.cli.watch import follow_job
 
     for place, key in (("source", "path"), ("target", "path"), ("target", "config_dir")):
         if job[place].get(key):
             job[place][key] = os.path.abspath(job[place][key])
-    with connect(url) as client:
+    with connect(Service(url)) as client:
         job_id = client.submit(job).id
         print(f"submitted {job_id}", flush=True)
         follow_job(client, job_id)

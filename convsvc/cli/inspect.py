@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
-from convsvc.cli.options import json_option, print_fields, print_json, print_table
+from convsvc.cli.options import Service, json_option, print_fields, print_json, print_table, service_options
 from convsvc.errors import SourceError
 
 
@@ -27,12 +28,26 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: convsvc families --json")
+@click.option("--on-service", is_flag=True, help="Ask the service, which may be of another version.")
+@service_options
 @json_option
-def families(as_json: bool) -> None:
+def families(on_service: bool, service: Service, as_json: bool) -> None:
     """List the model families that can be converted."""
+    found = _known_there(service) if on_service else _known_here()
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("NAME", "TITLE"), [(family["name"], family["title"]) for family in found])
+
+
+def _known_there(service: Service) -> list[dict[str, Any]]:
+    from convsvc.cli.connection import connect
+
+    with connect(service) as client:
+        return client.families()
+
+
+def _known_here() -> list[dict[str, Any]]:
     from convsvc.families import FAMILIES
 
-    if as_json:
-        print_json([{"name": name, "title": family.title} for name, family in FAMILIES.items()])
-    else:
-        print_table(("NAME", "TITLE"), [(name, family.title) for name, family in FAMILIES.items()])
+    return [{"name": name, "title": family.title} for name, family in FAMILIES.items()]

@@ -1,48 +1,51 @@
-"""The commands about jobs that the service has: `ps`, `inspect-job`, `logs`, `wait`, `cancel`, `retry`."""
+"""The commands about jobs that the service has: `jobs`, `status`, `logs`, `wait`, `cancel`, `retry`."""
 
 from __future__ import annotations
 
-import time
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convsvc.cli.options import in_bytes, json_option, print_fields, print_json, print_table, url_option
+from convsvc.cli.options import Service, in_bytes, json_option, plain, print_fields, print_json, print_table, service_options
 
 if TYPE_CHECKING:
     from convsvc.client import Client
-    from convsvc.service.views import JobView
+    from convsvc.service.views import JobView, LogLine
 
-FOLLOW_EVERY_S = 0.5
+PAGE = 100
+STATES = ("queued", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled")
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-@click.command(epilog="Example: convsvc ps --state running")
-@click.option("--state", help="Only jobs in this state, e.g. queued, running, failed.")
+@click.command(epilog="Example: convsvc jobs --state running --tenant team-a")
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant's; an administrator sees all tenants' otherwise.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="How many, newest first.")
-@url_option
+@service_options
 @json_option
-def ps(state: str | None, limit: int, url: str, as_json: bool) -> None:
+def jobs(state: str | None, tenant: str | None, limit: int, service: Service, as_json: bool) -> None:
     """List the service's jobs, newest first."""
-    from convsvc.cli.watch import connect
+    from convsvc.cli.connection import connect
 
-    with connect(url) as client:
-        jobs = client.jobs(state=state, limit=limit).jobs
+    with connect(service) as client:
+        found = _newest(client, state, tenant, limit)
     if as_json:
-        print_json(jobs)
+        print_json(found)
     else:
-        print_table(("ID", "STATE", "TASKS", "MODEL", "NAME", "TARGET"), [_row(job) for job in jobs])
+        print_table(("ID", "STATE", "TASKS", "TENANT", "MODEL", "NAME", "TARGET"), [_row(job) for job in found])
 
 
-@click.command("inspect-job", epilog="Example: convsvc inspect-job 01JD2K")
+@click.command(epilog="Example: convsvc status 01JD2K")
 @click.argument("job_id")
-@url_option
+@service_options
 @json_option
-def inspect_job(job_id: str, url: str, as_json: bool) -> None:
+def status(job_id: str, service: Service, as_json: bool) -> None:
     """Show one job: state, progress, plan, tasks, and how it ended."""
-    from convsvc.cli.watch import connect
+    from convsvc.cli.connection import connect
 
-    with connect(url) as client:
+    with connect(service) as client:
         job, tasks = client.job(job_id), client.tasks(job_id)
     if as_json:
         print_json({**asdict(job), "tasks": [asdict(task) for task in tasks]})
@@ -56,33 +59,39 @@ def inspect_job(job_id: str, url: str, as_json: bool) -> None:
         )
 
 
-@click.command(epilog="Example: convsvc logs 01JD2K --follow")
+@click.command(epilog="Example: convsvc logs 01JD2K --follow --task 3")
 @click.argument("job_id")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
-@url_option
+@click.option("--task", type=click.IntRange(0), metavar="NUMBER", help="Only what is about this task; `convsvc status` numbers them.")
+@click.option("--level", type=click.Choice(LEVELS), help="Only this level and those above.")
+@service_options
 @json_option
-def logs(job_id: str, follow: bool, url: str, as_json: bool) -> None:
-    """Print a job's log."""
-    from convsvc.cli.watch import ENDED, connect
+def logs(job_id: str, follow: bool, task: int | None, level: str | None, service: Service, as_json: bool) -> None:
+    """Print a job's log; with --json a line of JSON for each of its lines."""
+    from convsvc.cli.connection import connect
 
-    with connect(url) as client:
-        seen, ended = 0, False
-        while not ended:
-            ended = not follow or client.job(job_id).state in ENDED  # asked before reading, so that the last lines are not missed
-            seen = _print_lines(client, job_id, seen, as_json)
-            time.sleep(0 if ended else FOLLOW_EVERY_S)
+    with connect(service) as client:
+        seen = 0
+        while lines := client.logs(job_id, after=seen, task=task, level=level):
+            seen = lines[-1].seq
+            for line in lines:
+                _print_line(line, as_json)
+        if follow:
+            for line in client.follow_logs(job_id, after=seen, task=task, level=level):
+                _print_line(line, as_json)
 
 
 @click.command(epilog="Example: convsvc wait 01JD2K --timeout 3600")
 @click.argument("job_id")
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Give up after this long (the job goes on).")
-@url_option
+@service_options
 @json_option
-def wait(job_id: str, timeout_s: float | None, url: str, as_json: bool) -> None:
+def wait(job_id: str, timeout_s: float | None, service: Service, as_json: bool) -> None:
     """Wait until a job ends, and exit as it ended."""
-    from convsvc.cli.watch import connect, ended_well
+    from convsvc.cli.connection import connect
+    from convsvc.cli.watch import ended_well
 
-    with connect(url) as client:
+    with connect(service) as client:
         job = client.wait(job_id, timeout_s=timeout_s)
     _answer(job, as_json)
     ended_well(job)
@@ -90,26 +99,38 @@ def wait(job_id: str, timeout_s: float | None, url: str, as_json: bool) -> None:
 
 @click.command(epilog="Example: convsvc cancel 01JD2K")
 @click.argument("job_id")
-@url_option
+@service_options
 @json_option
-def cancel(job_id: str, url: str, as_json: bool) -> None:
-    """Ask a job to stop."""
-    from convsvc.cli.watch import connect
+def cancel(job_id: str, service: Service, as_json: bool) -> None:
+    """Ask a job to stop. Asking again changes nothing."""
+    from convsvc.cli.connection import connect
 
-    with connect(url) as client:
+    with connect(service) as client:
         _answer(client.cancel(job_id), as_json)
 
 
 @click.command(epilog="Example: convsvc retry 01JD2K")
 @click.argument("job_id")
-@url_option
+@service_options
 @json_option
-def retry(job_id: str, url: str, as_json: bool) -> None:
+def retry(job_id: str, service: Service, as_json: bool) -> None:
     """Run a failed or canceled job again; what is done already is kept."""
-    from convsvc.cli.watch import connect
+    from convsvc.cli.connection import connect
 
-    with connect(url) as client:
+    with connect(service) as client:
         _answer(client.retry(job_id), as_json)
+
+
+def _newest(client: Client, state: str | None, tenant: str | None, limit: int) -> list[JobView]:
+    found: list[JobView] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = client.jobs(state=state, tenant=tenant, limit=min(PAGE, limit - len(found)), cursor=cursor)
+        found += page.jobs
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
 
 
 def _answer(job: JobView, as_json: bool) -> None:
@@ -121,7 +142,7 @@ def _answer(job: JobView, as_json: bool) -> None:
 
 def _row(job: JobView) -> tuple[object, ...]:
     done = f"{job.progress.tasks_done}/{job.progress.tasks_total}" if job.progress.tasks_total else "-"
-    return job.id, job.state, done, job.model_type or "-", job.name or "-", job.target
+    return job.id, job.state, done, job.tenant, job.model_type or "-", job.name or "-", job.target
 
 
 def _fields(job: JobView) -> dict[str, Any]:
@@ -131,11 +152,9 @@ def _fields(job: JobView) -> dict[str, Any]:
     return {**fields, "progress": {name: value for name, value in progress.items() if value}}
 
 
-def _print_lines(client: Client, job_id: str, after: int, as_json: bool) -> int:
-    for line in client.logs(job_id, after=after):
-        if as_json:
-            print_json(line)
-        else:
-            click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level:<7} {line.message}")
-        after = line.seq
-    return after
+def _print_line(line: LogLine, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(line), default=plain))
+        return
+    task = "" if line.task is None else f"[task {line.task}] "
+    click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level:<7} {task}{line.message}")

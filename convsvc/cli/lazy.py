@@ -24,17 +24,17 @@ class LazyCommand:
 
 
 class LazyGroup(click.Group):
-    """`commands` in the order in which the help lists them."""
+    """`lazy` in the order in which the help lists them. `aliases` are further names, which the help does not list."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], aliases: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lazy = lazy
+        self.lazy, self.aliases = lazy, aliases
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = self.lazy.get(cmd_name)
+        found = self.lazy.get(self.aliases.get(cmd_name, cmd_name))
         return found.load() if found else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from convsvc.cli.job_file import job_from, job_options
-from convsvc.cli.options import in_bytes, json_option, memory_option, print_fields, print_json
+from convsvc.cli.options import Service, in_bytes, json_option, memory_option, print_fields, print_json, service_options
 
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
@@ -38,22 +39,35 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
 
 @click.command(epilog="Example: convsvc plan job.json")
 @job_options
+@click.option("--on-service", is_flag=True, help="Let the service plan: paths are its machines', the memory limit is its own.")
 @memory_option
+@service_options
 @json_option
-def plan(memory_limit_bytes: int | None, as_json: bool, **job: Any) -> None:
+def plan(on_service: bool, memory_limit_bytes: int | None, service: Service, as_json: bool, **job: Any) -> None:
     """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing."""
     wanted = job_from(**job)
+    summary = _planned_there(wanted, service) if on_service else _planned_here(wanted, memory_limit_bytes)
+    if as_json:
+        print_json(summary)
+    else:
+        print_fields(summary)
+
+
+def _planned_there(wanted: dict[str, Any], service: Service) -> dict[str, Any]:
+    from convsvc.cli.connection import connect
+
+    with connect(service) as client:
+        return asdict(client.plan(wanted))
+
+
+def _planned_here(wanted: dict[str, Any], memory_limit_bytes: int | None) -> dict[str, Any]:
     from convsvc.execute.forecast import check_memory, forecast
     from convsvc.plan.planner import make_plan
     from convsvc.spec import parse_job
 
     made = make_plan(parse_job(wanted))
     check_memory(made, memory_limit_bytes)
-    summary = made.summary() | {"needs": forecast(made).as_dict()}
-    if as_json:
-        print_json(summary)
-    else:
-        print_fields(summary)
+    return made.summary() | {"needs": forecast(made).as_dict()}
 
 
 @click.command(epilog="Example: convsvc verify job.json")

@@ -22,8 +22,9 @@ COMMANDS = {
     "serve": LazyCommand("convsvc.cli.serve:serve", "Run the service: its API and its executor."),
     "executor": LazyCommand("convsvc.cli.serve:executor", "Run an executor alone, for a service started with --no-executor."),
     "submit": LazyCommand("convsvc.cli.submit:submit", "Send a job to the service."),
-    "ps": LazyCommand("convsvc.cli.jobs:ps", "List the service's jobs."),
-    "inspect-job": LazyCommand("convsvc.cli.jobs:inspect_job", "Show one job with its tasks."),
+    "jobs": LazyCommand("convsvc.cli.jobs:jobs", "List the service's jobs (also: ps)."),
+    "status": LazyCommand("convsvc.cli.jobs:status", "Show one job with its tasks (also: inspect-job)."),
+    "watch": LazyCommand("convsvc.cli.watch:watch", "Show a job's progress until it ends; exit as it ended."),
     "logs": LazyCommand("convsvc.cli.jobs:logs", "Print a job's log."),
     "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
     "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
@@ -36,12 +37,25 @@ COMMANDS = {
     "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
 }
 
+ALIASES = {"ps": "jobs", "inspect-job": "status"}
+EXIT_STATUS = """\b
+Exit status:
+  0  done
+  2  the job, the command line or the address is wrong
+  3  the source is not what it should be, or does not match the target
+  4  the target cannot be written
+  5  reading or writing failed; trying again may help
+  6  what was written is not what should have been written
+  7  canceled
+  8  the service refused or did not answer"""
+
 
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
+    aliases=ALIASES,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: convsvc convert job.json",
+    epilog=f"Example: convsvc convert job.json\n\n{EXIT_STATUS}",
 )
 @click.option("--debug", is_flag=True, help=f"Show a traceback with every error (also {DEBUG}=1).")
 def cli(debug: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -15,8 +16,35 @@ MEMORY_LIMIT = "CONVSVC_MEMORY_LIMIT"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def url_option(function: Function) -> Function:
-    return click.option("--url", envvar="CONVSVC_URL", default=DEFAULT_URL, show_default=True, help="The service ($CONVSVC_URL).")(function)
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Which service a command talks to, and where our token is; without a file it is $CONVSVC_TOKEN."""
+
+    url: str
+    token_file: str | None = None
+    allow_insecure: bool = False
+
+
+def service_options(function: Function) -> Function:
+    """The options of every command that talks to the service: they arrive as one argument, `service`.
+
+    There is none for the token itself: everybody on a machine sees what a command was started with.
+    """
+
+    @wraps(function)
+    def with_service(url: str, token_file: str | None, allow_insecure: bool, **given: Any) -> Any:
+        return function(service=Service(url, token_file, allow_insecure), **given)
+
+    file = click.Path(exists=True, dir_okay=False, allow_dash=False)
+    trusted = "Send the token over plain http to another machine, on a network that is trusted ($CONVSVC_ALLOW_INSECURE=1)."
+    decorated: Any = with_service
+    for decorate in (
+        click.option("--allow-insecure", is_flag=True, help=trusted),
+        click.option("--token-file", type=file, metavar="FILE", help="A file with the token (default: $CONVSVC_TOKEN)."),
+        click.option("--url", envvar="CONVSVC_URL", default=DEFAULT_URL, show_default=True, help="The service ($CONVSVC_URL)."),
+    ):
+        decorated = decorate(decorated)
+    return decorated  # type: ignore[no-any-return]  # click's decorators give back what they were given
 
 
 def json_option(function: Function) -> Function:
@@ -68,7 +96,7 @@ def print_json(value: Any) -> None:
         value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
     elif is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    click.echo(json.dumps(value, indent=2, default=plain))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -122,7 +150,8 @@ def _counts_bytes(name: str, value: Any) -> bool:
     return "bytes" in name and isinstance(value, int) and not isinstance(value, bool)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What `json.dumps` asks for a value that JSON has not."""
     return (
         value.isoformat()
         if hasattr(value, "isoformat")

@@ -1,10 +1,12 @@
-"""Following a job on the service."""
+"""`convsvc watch`: following a job on the service."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from convsvc.cli.options import Service, json_option, print_json, service_options
 from convsvc.cli.progress import Display, make_display
 from convsvc.errors import Canceled, ServiceError, error_from_dict
 
@@ -15,21 +17,29 @@ if TYPE_CHECKING:
 ENDED = frozenset({"succeeded", "failed", "canceled"})
 
 
-def connect(url: str) -> Client:
-    """A client of the service at `url`; nothing is sent yet."""
-    # httpx imports its own command line (click, rich, pygments: 0.13 s) when they are installed, and does without if it cannot.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-    from convsvc.client import Client
+@click.command(epilog="Example: convsvc watch 01JD2K")
+@click.argument("job_id")
+@service_options
+@json_option
+def watch(job_id: str, service: Service, as_json: bool) -> None:
+    """Show a job's progress until it ends, and exit as it ended."""
+    from convsvc.cli.connection import connect
 
-    return Client(url)
+    with connect(service) as client:
+        job = follow_job(client, job_id)
+    if as_json:
+        print_json(job)
 
 
 def follow_job(client: Client, job_id: str) -> JobView:
-    """Show the job's progress until it ends, and return it. Raises the error it failed with, or Canceled."""
+    """Show the progress of the job's current run until it ends, and return it. Raises the error it failed with, or Canceled."""
+    current, shown = client.job(job_id).run, 1
     display = make_display()
     try:
         for event in client.events(job_id):
-            show_event(display, event)
+            shown = event.data.get("run", shown)
+            if shown >= current:
+                show_event(display, event)
     finally:
         display.close()
     return ended_well(client.job(job_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The URL without the name and password that may be in it: for errors."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return re.sub(r"//[^/]*@", "//", self.url, count=1)
 
     def http_options(self, timeout_s: float) -> dict[str, Any]:
         """What httpx's clients, the sync and the async one, are made with. HTTP/1.1; proxies are those of the environment."""
@@ -47,14 +47,15 @@ class Address:
 
 
 def find_address(url: str | None = None, token: str | None = None, *, allow_insecure: bool = False) -> Address:
-    """The address from what is given, else from $CONVSVC_URL and $CONVSVC_TOKEN, else this machine's service and no token.
+    """The address from what is given, else from $CONVSVC_URL, $CONVSVC_TOKEN, $CONVSVC_ALLOW_INSECURE; else this machine's, with no token.
 
     Raises BadAddress, or InsecureAddress where the token would go over a network unencrypted and that is not allowed.
     """
     wanted = (url or os.environ.get("CONVSVC_URL") or DEFAULT_URL).rstrip("/")
     found = Address(wanted, _checked_token(token or os.environ.get("CONVSVC_TOKEN")))
     parts = _checked_parts(found)
-    if found.token and not allow_insecure and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+    trusted = allow_insecure or os.environ.get("CONVSVC_ALLOW_INSECURE") == "1"
+    if found.token and not trusted and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise InsecureAddress(
             f"the token is not sent to {found.shown}: everybody on the way could read it",
             do="use https, or say that the network is trusted: --allow-insecure, $CONVSVC_ALLOW_INSECURE=1, allow_insecure=True",

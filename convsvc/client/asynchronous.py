@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying
 
 from convsvc.client import requests
 from convsvc.client.address import find_address
-from convsvc.client.following import ENDED, Follow, Item, events
+from convsvc.client.following import ENDED, Follow, Item, events, log_stream
 from convsvc.client.requests import Answer, Request
 from convsvc.client.retries import RETRY_FOR_S, lost, read_answer, refusal, retrying
 from convsvc.client.waiting import Waiting
@@ -68,9 +68,15 @@ class AsyncClient:
         """The current run's tasks; empty until it is planned."""
         return await self._send(requests.tasks(job_id))
 
-    async def logs(self, job_id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
-        """The log's lines after the line with seq `after`, at most `limit`."""
-        return await self._send(requests.logs(job_id, after, limit))
+    async def logs(
+        self, job_id: str, after: int = 0, limit: int = 1000, *, task: int | None = None, level: str | None = None
+    ) -> list[LogLine]:
+        """The log's lines after the line with seq `after`, at most `limit`; of one task, and of `level` and those above, if given."""
+        return await self._send(requests.logs(job_id, after=after, limit=limit, task=task, level=level))
+
+    def follow_logs(self, job_id: str, after: int = 0, *, task: int | None = None, level: str | None = None) -> AsyncIterator[LogLine]:
+        """The log's lines as they are written, until the job has ended; opened again where the connection breaks."""
+        return self._follow(log_stream(job_id, after=after, task=task, level=level))
 
     def events(self, job_id: str, after: int = 0) -> AsyncIterator[EventView]:
         """What happens to the job, as it happens, up to the event with which it ends."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from convsvc.client.answers import Json, as_is, event_view
-from convsvc.client.requests import Request, job_path
+from convsvc.client.answers import Json, as_is, event_view, log_line
+from convsvc.client.requests import Request, job_path, stated
 from convsvc.service.views import EventView, JobView, LogLine
 
 Item = TypeVar("Item", EventView, LogLine)
@@ -78,3 +78,7 @@ class Follow(Generic[Item]):
 
 def events(job_id: str, after: int) -> Follow[EventView]:
     return Follow(job_id, job_path(job_id, "events"), event_view, after)
+
+
+def log_stream(job_id: str, *, after: int, task: int | None, level: str | None) -> Follow[LogLine]:
+    return Follow(job_id, job_path(job_id, "logs"), log_line, after, stated(task=task, level=level))

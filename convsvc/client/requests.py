@@ -64,16 +64,15 @@ def job(job_id: str, *, patient: bool = False) -> Request[JobView]:
 
 
 def jobs(*, state: str | None, tenant: str | None, limit: int, cursor: str | None) -> Request[JobPage]:
-    given = {"state": state, "tenant": tenant, "limit": limit, "cursor": cursor}
-    return Request("GET", "/jobs", job_page, params={name: value for name, value in given.items() if value is not None})
+    return Request("GET", "/jobs", job_page, params=stated(state=state, tenant=tenant, limit=limit, cursor=cursor))
 
 
 def tasks(job_id: str) -> Request[list[TaskView]]:
     return Request("GET", job_path(job_id, "tasks"), task_views)
 
 
-def logs(job_id: str, after: int, limit: int) -> Request[list[LogLine]]:
-    return Request("GET", job_path(job_id, "logs"), log_lines, params={"after": after, "limit": limit})
+def logs(job_id: str, *, after: int, limit: int, task: int | None, level: str | None) -> Request[list[LogLine]]:
+    return Request("GET", job_path(job_id, "logs"), log_lines, params=stated(after=after, limit=limit, task=task, level=level))
 
 
 def cancel(job_id: str) -> Request[JobView]:
@@ -100,6 +99,11 @@ def version() -> Request[dict[str, str]]:
 def ready() -> Request[dict[str, str]]:
     # Whoever asks wants to know how it is now.
     return Request("GET", "/readyz", as_is, again=False)
+
+
+def stated(**params: Any) -> Json:
+    """What was given; the service knows its own defaults."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def job_path(job_id: str, what: str = "") -> str:

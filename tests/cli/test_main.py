@@ -43,7 +43,7 @@ def processor_seconds(*command: str) -> float:
     return min(once() for _ in range(5))
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["submit", "--help"], ["submit", "/nonexistent.json"], ["ps", "--help"], ["version"]])
+@pytest.mark.parametrize("argv", [["--help"], ["submit", "--help"], ["submit", "/nonexistent.json"], ["jobs", "--help"], ["version"]])
 def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
     modules = imported(*argv)
     assert "click" in modules

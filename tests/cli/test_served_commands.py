@@ -25,18 +25,27 @@ def test_a_job_is_submitted_watched_and_looked_at(job_file: str, service_url: st
     assert main(["submit", job_file, "--idempotency-key", "one", *url]) == 0
     assert capsys.readouterr().out.strip() == job_id
 
-    assert main(["ps", *url]) == 0
-    head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["ID", "STATE", "TASKS", "MODEL", "NAME", "TARGET"]
-    assert row.split()[:2] == [job_id, "succeeded"]
+    for listing in (["jobs"], ["ps", "--state", "succeeded", "--tenant", "default"]):
+        assert main([*listing, *url]) == 0
+        head, row = capsys.readouterr().out.splitlines()
+        assert head.split() == ["ID", "STATE", "TASKS", "TENANT", "MODEL", "NAME", "TARGET"]
+        assert row.split()[:2] == [job_id, "succeeded"]
+    assert main(["jobs", "--state", "failed", "--json", *url]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
-    assert main(["inspect-job", job_id, *url]) == 0
+    assert main(["status", job_id, *url]) == 0
     assert "succeeded" in capsys.readouterr().out
     assert main(["inspect-job", job_id, "--json", *url]) == 0
     assert {task["state"] for task in json.loads(capsys.readouterr().out)["tasks"]} == {"done"}
 
+    assert main(["logs", job_id, *url]) == 0
+    log = capsys.readouterr().out
     assert main(["logs", job_id, "--follow", *url]) == 0
-    capsys.readouterr()
+    assert capsys.readouterr().out == log
+    assert main(["logs", job_id, "--task", "0", "--json", *url]) == 0
+    assert {json.loads(line)["task"] for line in capsys.readouterr().out.splitlines()} <= {0}
+    assert main(["watch", job_id, *url]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("succeeded")
     assert main(["wait", job_id, "--json", *url]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "succeeded"
     assert main(["retry", job_id, *url]) != 0
@@ -65,7 +74,7 @@ def test_a_wrong_job_is_refused_with_its_fields(service_url: str, capsys: Captur
 
 
 def test_an_unknown_job_is_told(service_url: str, capsys: Captured) -> None:
-    for command in ("inspect-job", "logs", "wait", "cancel", "retry"):
+    for command in ("status", "watch", "logs", "wait", "cancel", "retry"):
         assert main([command, "nosuchjob", "--url", service_url]) != 0
         assert "nosuchjob" in capsys.readouterr().err
 
@@ -82,3 +91,23 @@ def test_the_drop_in_lets_the_service_work(checkpoint: Path, service_url: str, t
 def test_no_service_is_told_with_what_to_do(job_file: str, capsys: Captured) -> None:
     assert main(["submit", job_file, "--url", "http://127.0.0.1:9"]) == 8
     assert "convsvc serve" in capsys.readouterr().err
+
+
+def test_flags_win_over_the_job_file(job_file: str, service_url: str, capsys: Captured) -> None:
+    assert main(["submit", job_file, "--priority", "7", "--json", "--url", service_url]) == 0
+    assert json.loads(capsys.readouterr().out)["priority"] == 7
+    # The service allows no webhook here: that it is refused shows that it was sent.
+    assert main(["submit", job_file, "--webhook", "https://hooks.example.org/x", "--url", service_url]) != 0
+    assert "webhook" in capsys.readouterr().err
+
+
+def test_the_service_plans_and_lists_what_this_machine_would(job_file: str, service_url: str, capsys: Captured) -> None:
+    answers = []
+    for where in ([], ["--on-service", "--url", service_url]):
+        assert main(["plan", job_file, "--json", *where]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        plan["needs"].pop("free_bytes_available")  # others write to this disk too
+        assert main(["families", "--json", *where]) == 0
+        names = [family["name"] for family in json.loads(capsys.readouterr().out)]
+        answers.append((plan, names))
+    assert answers[0] == answers[1]

@@ -33,7 +33,7 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        return lambda *args, **kwargs: self._iterate(method(*args, **kwargs)) if name == "events" else self._run(method(*args, **kwargs))
+        return lambda *args, **kwargs: self._iterate(method(*args, **kwargs)) if name in ("events", "follow_logs") else self._run(method(*args, **kwargs))
 
     def _run(self, awaitable: Any) -> Any:
         return self._loop.run_until_complete(awaitable)
