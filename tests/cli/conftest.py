@@ -11,27 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+from tests.tiny_checkpoints import write_llama
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A Llama of two layers in a Hugging Face directory."""
-    path = tmp_path / "hf"
-    path.mkdir()
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "tie_word_embeddings": False, **SIZES}
-    (path / "config.json").write_text(json.dumps(config))
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
-    for layer in range(2):
-        shapes |= {f"model.layers.{layer}.self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
-        shapes |= {f"model.layers.{layer}.mlp.{name}_proj": (32, 16) for name in ("gate", "up")}
-        shapes |= {f"model.layers.{layer}.mlp.down_proj": (16, 32)}
-        shapes |= {f"model.layers.{layer}.{name}_layernorm": (16,) for name in ("input", "post_attention")}
-    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
-    return path
+    return write_llama(tmp_path / "hf")
 
 
 @pytest.fixture

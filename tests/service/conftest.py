@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -13,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import uvicorn
-from safetensors.torch import save_file
 
 from convsvc.client import Client
 from convsvc.errors import Canceled
@@ -31,6 +28,7 @@ from convsvc.service.store import Store
 from tests.service import postgres_server
 from tests.service.planned import planned
 from tests.service.postgres_server import Postgres
+from tests.tiny_checkpoints import write_llama
 
 
 def job_for(target: str = "/shared/out", **more: Any) -> dict[str, Any]:
@@ -196,15 +194,4 @@ def stand_in() -> type[StandIn]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A Llama of one layer."""
-    path = tmp_path / "hf"
-    path.mkdir()
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": False, **sizes}
-    (path / "config.json").write_text(json.dumps(config))
-    shapes = {"model.embed_tokens": (64, 16), "lm_head": (64, 16), "model.norm": (16,)}
-    layer = {f"self_attn.{name}_proj": (8 if name in "kv" else 16, 16) for name in "qkvo"}
-    layer |= {"mlp.gate_proj": (32, 16), "mlp.up_proj": (32, 16), "mlp.down_proj": (16, 32)}
-    layer |= {"input_layernorm": (16,), "post_attention_layernorm": (16,)}
-    shapes |= {f"model.layers.0.{name}": shape for name, shape in layer.items()}
-    save_file({f"{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}, path / "model.safetensors")
-    return path
+    return write_llama(tmp_path / "hf", layers=1)
