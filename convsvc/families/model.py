@@ -121,7 +121,8 @@ class Model:
         """The model with those of the stored tensors (name, shape) that it carries along."""
         if not self.family.carried and not self.carries_mtp:
             return self
-        shapes = {name: shape for name, shape in stored if self._carries(name)}
+        # A name is asked about once, however many ranks have it.
+        shapes = {name: shape for name, shape in dict(stored).items() if self._carries(name)}
         made = (LogicalTensor(name, tuple(f"axis{at}" for at in range(len(shape))), shape) for name, shape in sorted(shapes.items()))
         return replace(self, carried=tuple(made))
 

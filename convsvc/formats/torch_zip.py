@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convsvc.errors import FormatError
+from convsvc.formats.alike import Alike, Content
 from convsvc.formats.base import FileIndex, Skeleton
 from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_zip
 from convsvc.formats.pickle_machine import LIMITS
@@ -28,6 +29,7 @@ from convsvc.tensors.dtypes import SIZES
 needs_crc = True
 
 _SMALL_RECORD_BYTES = 64
+_ALIKE = Alike()
 
 
 def read_index(path: AnyPath) -> FileIndex:
@@ -42,10 +44,13 @@ def read_index(path: AnyPath) -> FileIndex:
         archive = _archive_of(file, records)
         check_stored(file, records)
         _check_byteorder(file, records.get(f"{archive}/byteorder"))
-        root = read_torch_pickle(_pickle_of(file, records[f"{archive}/data.pkl"]), file.path)
-    namer = Namer(file.path, lambda tensor: _place(tensor, records, f"{archive}/data/"))
-    tree = namer.name_all({"": root})[""] if isinstance(root, Strided) else namer.name_all(root)
-    return FileIndex(file.path, file.size_bytes, tuple(namer.tensors.values()), _as_mapping(tree))
+        pickle = _pickle_of(file, records[f"{archive}/data.pkl"])
+    table = tuple(records.values())
+    content = _ALIKE.find(pickle, table)
+    if content is None:
+        content = _run(pickle, file.path, records, f"{archive}/data/")
+        _ALIKE.keep(pickle, table, content)
+    return FileIndex(file.path, file.size_bytes, content.tensors, content.tree)
 
 
 def plan_skeleton(tree: Mapping[str, Any], *, archive: str, align: int = 4096) -> Skeleton:
@@ -63,6 +68,14 @@ def seal(skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes]
     Raises TargetError if a tensor's checksum is missing.
     """
     return seal_torch_zip(skeleton.seal_state, crcs)
+
+
+def _run(pickle: bytes, source: str, records: Mapping[str, Record], folder: str) -> Content:
+    """What the pickle makes, its tensors found among the records."""
+    root = read_torch_pickle(pickle, source)
+    namer = Namer(source, lambda tensor: _place(tensor, records, folder))
+    tree = namer.name_all({"": root})[""] if isinstance(root, Strided) else namer.name_all(root)
+    return Content(tuple(namer.tensors.values()), _as_mapping(tree))
 
 
 def _check_head(file: RegularFile) -> None:

@@ -84,9 +84,11 @@ def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
     """(weight's key, scale's key, scale). A name that others bear too counts only beside a float8 weight."""
     for (file, name), scale in found.items():
         for suffix, instead in (*BY_BLOCK, BY_ROW):
+            if not name.endswith(suffix):
+                continue
             weight = file, name.removesuffix(suffix) + instead
             is_clear = suffix == "_scale_inv" or (weight in found and found[weight].tensor.dtype in FLOAT8)
-            if not name.endswith(suffix) or not is_clear:
+            if not is_clear:
                 continue
             if weight not in found:
                 raise SourceError(f"{name} scales {weight[1]}, which is not there", do="fetch the checkpoint again")

@@ -29,6 +29,8 @@ TRACKER = "latest_checkpointed_iteration.txt"
 MAX_TRACKER_BYTES = 4096
 TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "expert_model_parallel_size", "num_layers")
+# What a model chunk holds, in the name of its tensors.
+MODEL = re.compile(r"model\d*/")
 
 
 def open(source: MegatronSource, roots: Roots) -> Checkpoint:
@@ -68,7 +70,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
         _same_layout(saved, args, rank_file)
         relative = os.path.relpath(rank_file.path, root.path)
         for tensor in index.tensors:
-            if _is_model(tensor.name):
+            if MODEL.match(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
         ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
         files.append(file)
@@ -195,10 +197,6 @@ def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
             f"{len(missing)} of {len(need)} rank directories are missing ({sizes}): {shown}",
             do="fetch them; nothing can stand in for a rank",
         )
-
-
-def _is_model(name: str) -> bool:
-    return bool(re.match(r"model\d*/", name))
 
 
 def _is_known(key: str) -> bool:
