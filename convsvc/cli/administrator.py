@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def job_store(url: str | None) -> Iterator[Database]:
-    """The job store's database, its tables brought up to date."""
+    """The job store's database, its tables brought up to date. Raises StoreAway."""
     from convsvc.service.database import Database, default_database_url
+    from convsvc.service.retrying import retried
 
     database = Database(url or default_database_url())
     try:
-        database.migrate()
+        retried(database.migrate)()
         yield database
     finally:
         database.close()

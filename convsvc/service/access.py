@@ -17,10 +17,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from starlette.concurrency import run_in_threadpool
 from structlog.contextvars import bind_contextvars
 
+from convsvc.errors import ServiceError
 from convsvc.service.audit import NOBODY, Audit
 from convsvc.service.changes import now_utc
 from convsvc.service.database import Database
-from convsvc.service.errors import Forbidden, TooManyRequests, Unauthorized
+from convsvc.service.errors import Forbidden, Unauthorized
 from convsvc.service.identity import LOOPBACK, Caller, Scope
 from convsvc.service.limits import Buckets, neighbourhood, refuse_after
 from convsvc.service.local import check_local, is_local
@@ -201,7 +202,7 @@ async def caller_if_known(request: Request) -> Caller | None:
     access: Access = request.app.state.access
     try:
         return await access.caller(request, bearer_of(request))
-    except (Unauthorized, Forbidden, TooManyRequests):
+    except ServiceError:  # refused, or the store that would know him is away
         return None
 
 

@@ -15,6 +15,7 @@ from convsvc.service.changes import now_utc
 from convsvc.service.database import Database
 from convsvc.service.identity import Caller
 from convsvc.service.models import AuditRow
+from convsvc.service.retrying import retried
 from convsvc.service.views import AuditPage, AuditView
 
 NOBODY = "nobody"  # the actor, and the tenant, of a request whose token is not known
@@ -52,11 +53,13 @@ class Audit:
             raise
         self._write(act)
 
+    @retried
     def refused(self, actor: str, tenant: str, address: str | None, outcome: str, detail: dict[str, Any]) -> None:
         """Write down that somebody was not let in."""
         with self.database.writing() as session:
             add_entry(session, actor=actor, tenant=tenant, action="authenticate", address=address, outcome=outcome, detail=detail)
 
+    @retried
     def page(self, *, limit: int, cursor: int | None, tenant: str | None, action: str | None, job_id: str | None) -> AuditPage:
         """Rows, newest first; `cursor` is the last page's `next_cursor`."""
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit + 1)
@@ -68,6 +71,7 @@ class Audit:
             rows = [_view(row) for row in session.scalars(query)]
         return AuditPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
+    @retried
     def _write(self, act: Act) -> None:
         with self.database.writing() as session:
             add_entry(

@@ -16,6 +16,7 @@ from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Exposed
 from convsvc.service.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
 from convsvc.service.local import is_loopback
+from convsvc.service.retrying import retried
 from convsvc.service.settings import Settings
 from convsvc.service.supervisor import Supervisor
 from convsvc.service.tokens import Tokens
@@ -142,10 +143,10 @@ def http_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
 
 
 def _prepare(url: str, host: str) -> bool:
-    """Bring the tables up to date, and say whether a token was made. Raises Exposed."""
+    """Bring the tables up to date, and say whether a token was made. Raises Exposed, StoreAway."""
     database = Database(url)
     try:
-        database.migrate()
+        retried(database.migrate)()
         tokens = Tokens(database)
         refuse_exposure(host, tokens.usable())
         return tokens.any()

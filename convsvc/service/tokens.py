@@ -23,6 +23,7 @@ from convsvc.service.database import Database
 from convsvc.service.errors import NoSuchToken, WrongValue
 from convsvc.service.identity import SCOPES, Caller
 from convsvc.service.models import TenantRow, TokenRow
+from convsvc.service.retrying import retried
 from convsvc.service.tenants import existing_tenant
 
 State = Literal["usable", "expired", "revoked"]
@@ -129,6 +130,7 @@ class Tokens:
                 add_entry(session, actor=actor, tenant=row.tenant, action="token.revoke", detail=_said(row))
             return _view(row)
 
+    @retried
     def find(self, token_id: str) -> KnownToken | None:
         """The token of that id, usable or not."""
         query = select(TokenRow, TenantRow).join(TenantRow, TenantRow.name == TokenRow.tenant).where(TokenRow.id == token_id)
@@ -136,6 +138,7 @@ class Tokens:
             found = session.execute(query).first()
             return None if found is None else _known(found[0], found[1])
 
+    @retried
     def any(self) -> bool:
         """Whether a token was ever made, though it may be of no use any more."""
         with self.database.reading() as session:
@@ -146,6 +149,7 @@ class Tokens:
         with self.database.reading() as session:
             return int(session.scalar(_usable()) or 0)
 
+    @retried
     def used(self, token_id: str) -> None:
         """Note that the token was used, unless that was noted within the last minute."""
         now = now_utc()
