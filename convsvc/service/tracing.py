@@ -1,7 +1,7 @@
 """OpenTelemetry spans: one a request, one a run of a job with a child for each of its steps and for each attempt at a task.
 
 Spans are made where the extra `otel` is installed and the environment says where they go (OTEL_EXPORTER_OTLP_ENDPOINT); otherwise
-nothing of OpenTelemetry is imported. Workers make none: what is told of a task comes from the events that the driver tells.
+nothing of the extra is imported. Workers make none: what is told of a task comes from the events that the driver tells.
 A job remembers the request that submitted it (W3C traceparent, in its first event), so that its spans are that trace's.
 """
 
