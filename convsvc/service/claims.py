@@ -22,7 +22,7 @@ from convsvc.service.clock import now_of
 from convsvc.service.database import Database
 from convsvc.service.errors import LeaseLost
 from convsvc.service.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
-from convsvc.service.queue import next_job
+from convsvc.service.queue import is_any_waiting, next_job
 from convsvc.service.retrying import retried
 from convsvc.service.states import JobEvent, task_step
 from convsvc.service.task_logs import NOTHING, Report, keep_report
@@ -87,10 +87,15 @@ class Claims:
 
     def claim(self) -> Claim | None:
         """A job whose executor died, or the next in the queue (`queue.py`); None if there is none."""
-        claim, look_again = self._claim_one()
+        claim, look_again = None, self._is_any_waiting()
         while look_again:
             claim, look_again = self._claim_one()
         return claim
+
+    @retried
+    def _is_any_waiting(self) -> bool:
+        with self.database.reading() as session:
+            return is_any_waiting(session)
 
     @retried
     def _claim_one(self) -> tuple[Claim | None, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, func, or_, select, text
+from sqlalchemy import ColumnElement, String, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from convsvc.service.clock import now_of
@@ -33,6 +33,14 @@ _WAITING = text("""
 """).columns(tenant=String, since=UtcDateTime())
 
 
+def is_any_waiting(session: Session) -> bool:
+    """Whether there may be a job to take. Only reads: executors that have nothing to do ask often, and SQLite has one writer."""
+    found: bool = session.execute(
+        select(or_(select(JobRow.id).where(QUEUED).exists(), select(JobRow.id).where(*_nobodys(session)).exists()))
+    ).scalar_one()
+    return bool(found)
+
+
 def next_job(session: Session) -> JobRow | None:
     """The job that is to be taken now, locked; None if there is none. One that another transaction has locked is passed over."""
     return _abandoned(session) or _queued(session)
@@ -40,9 +48,11 @@ def next_job(session: Session) -> JobRow | None:
 
 def _abandoned(session: Session) -> JobRow | None:
     # It had its turn when it was claimed, and counts as running still.
-    nobodys = or_(JobRow.lease_until < now_of(session), JobRow.lease_until.is_(None))
-    query = select(JobRow).where(JobRow.state.in_(sorted(LEASED)), nobodys)
-    return _locked_first(session, query.order_by(JobRow.lease_until, JobRow.id))
+    return _locked_first(session, select(JobRow).where(*_nobodys(session)).order_by(JobRow.lease_until, JobRow.id))
+
+
+def _nobodys(session: Session) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return JobRow.state.in_(sorted(LEASED)), or_(JobRow.lease_until < now_of(session), JobRow.lease_until.is_(None))
 
 
 def _queued(session: Session) -> JobRow | None:
