@@ -64,7 +64,7 @@ def _add_origin(_logger: Any, _method: str, event: Event) -> Event:
 def _in_order(_logger: Any, _method: str, event: Event) -> Event:
     """What every line has, then the ids that are known, then the traceback."""
     ordered = {"time": event["time"], "level": event["level"], "logger": event["logger"], "message": event["event"]}
-    ordered |= {name: event[name] for name in IDS if event.get(name) is not None}
+    ordered |= {name: event[name] for name in IDS if event.get(name) not in {None, ""}}
     return ordered | ({"exception": event["exception"]} if event.get("exception") else {})
 
 

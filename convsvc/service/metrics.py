@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -62,6 +62,7 @@ class HttpMetrics:
     """Requests that this process answered. `registry` also has what the operating system says of it, and the store's metrics."""
 
     def __init__(self, database: Database, executor_silence_s: float = 30) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they forgot; else each counter has a second series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(StoreCollector(database, executor_silence_s))

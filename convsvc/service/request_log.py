@@ -61,7 +61,8 @@ class RequestLog:
         route, status = getattr(scope.get("route"), "path", "none"), answered.status or 499
         self._metrics.observe(scope["method"], route, status, answered.seconds)
         level = logging.DEBUG if route in _PROBES else logging.INFO
-        _log.log(level, "%s %s %d in %.1f ms", scope["method"], ascii(scope["path"])[1:-1], status, answered.seconds * 1000)
+        extra = {"job": scope.get("path_params", {}).get("job_id") or answered.job}
+        _log.log(level, "%s %s %d in %.1f ms", scope["method"], ascii(scope["path"])[1:-1], status, answered.seconds * 1000, extra=extra)
 
 
 class _Answered:
@@ -71,7 +72,7 @@ class _Answered:
         self._send, self._name = send, name
         self._began = time.perf_counter()
         self._took: float | None = None
-        self.status = 0
+        self.status, self.job = 0, ""  # the job is one that was just made
 
     @property
     def seconds(self) -> float:
@@ -80,5 +81,7 @@ class _Answered:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self._took = message["status"], time.perf_counter() - self._began
-            MutableHeaders(scope=message)[HEADER] = self._name
+            headers = MutableHeaders(scope=message)
+            headers[HEADER] = self._name
+            self.job = headers.get("location", "").removeprefix("/jobs/")
         await self._send(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ from convsvc.service.settings import Settings
 from convsvc.service.supervisor import Supervisor
 from convsvc.service.tokens import Tokens
 from convsvc.service.tracing import set_up_tracing
+
+_log = logging.getLogger("convsvc.serve")
 
 MOST_HEADER_BYTES = 32 << 10
 
@@ -56,7 +59,7 @@ def serve(
     )
     app = create_app(settings)
     server = _Server(http_config(app, host, port))
-    warn_of_open_door(host, tokens_exist)
+    warn_of_open_door(host, tokens_exist, form)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn handles both while it serves, and then raises them again: without this the process would die before its executor.
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -81,9 +84,11 @@ def refuse_exposure(host: str, usable_tokens: int) -> None:
     )
 
 
-def warn_of_open_door(host: str, tokens_exist: bool) -> None:
-    """Say on stderr that requests need no token, where that is so."""
-    if is_loopback(host) and not tokens_exist:
+def warn_of_open_door(host: str, tokens_exist: bool, form: Format = "text") -> None:
+    """Say on stderr that requests need no token, where that is so; as a line of JSON where a machine reads it."""
+    if is_loopback(host) and not tokens_exist and form == "json":
+        _log.warning("no token was made yet: anybody on this machine can read and write files as %s through this service", _user())
+    elif is_loopback(host) and not tokens_exist:
         print(
             f"warning: no token was made yet, so anybody on this machine can read and write files as {_user()} through this service",
             "  do: `convsvc tenant create` and `convsvc token create`; requests need a token within seconds of that",

@@ -111,7 +111,7 @@ def test_every_line_about_a_job_names_it_and_lines_about_a_task_the_task(
     assert "a word of a library" in [line["message"] for line in lines]
 
 
-def test_a_request_is_logged_with_its_id_and_answered_with_it(logged: Lines, url: str) -> None:
+def test_a_request_is_logged_with_its_id_and_answered_with_it(logged: Lines, url: str, a_job: Any) -> None:
     mine = httpx.get(f"{url}/jobs?state=queued", headers={"X-Request-ID": "build-17", "Authorization": "Bearer cvs_secret"})
     made = httpx.get(f"{url}/jobs", headers={"X-Request-ID": "not a sane\tone"})
     httpx.get(f"{url}/livez")
@@ -121,6 +121,9 @@ def test_a_request_is_logged_with_its_id_and_answered_with_it(logged: Lines, url
     assert [line["request_id"] for line in told] == ["build-17", made.headers["x-request-id"]], "probes are not told"
     assert re.fullmatch(r"GET /jobs 200 in \d+\.\d ms", told[0]["message"])
     assert told[0]["tenant"] == "default"
+    made_job = httpx.post(f"{url}/jobs", json=a_job()).json()["id"]
+    httpx.get(f"{url}/jobs/{made_job}/tasks")
+    assert [line["job"] for line in logged() if line["logger"] == "convsvc.http" and "job" in line] == [made_job, made_job]
     assert "cvs_secret" not in json.dumps(logged())
 
 

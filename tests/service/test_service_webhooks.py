@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +33,7 @@ from convsvc.service.webhook_hosts import Webhooks, is_public, parse_hosts, reso
 from convsvc.service.webhooks import MOST_ATTEMPTS, Deliverer, pause_s, signature
 from convsvc.spec import parse_job
 
+DOCS = Path(__file__).parents[2] / "docs" / "observability.md"
 SECRET = "a secret of this test, long enough"
 HERE = Webhooks(parse_hosts("hooks.test, 127.0.0.1"), SECRET)
 
@@ -495,6 +498,21 @@ def test_a_signature_is_of_the_body_and_the_time() -> None:
     one = signature(SECRET, b"{}", 1)
     assert len({one, signature(SECRET, b"{ }", 1), signature(SECRET, b"{}", 2), signature(SECRET + "x", b"{}", 1)}) == 4
     assert one == signature(SECRET, b"{}", 1)
+
+
+def test_the_check_in_the_docs_believes_our_calls_and_no_others(receiver: Receiver, end_job: Any, deliverer: Any) -> None:
+    [snippet] = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    known: dict[str, Any] = {}
+    exec(compile(snippet, str(DOCS), "exec"), known)
+    end_job(receiver.url())
+    deliverer().deliver_due()
+    _, headers, body = receiver.calls[0]
+    ours, header = known["is_ours"], headers["x-convsvc-signature"]
+    assert ours(SECRET, header, body)
+    assert not ours("another secret, also long enough", header, body)
+    assert not ours(SECRET, header, body + b" ")
+    assert not ours(SECRET, signature(SECRET, body, int(time.time()) - 3600), body), "an old call was believed"
+    assert not any(ours(SECRET, wrong, body) for wrong in ("", "t=,v1=", "v1=0", header.replace("v1=", "v0="), "t=x,v1=y"))
 
 
 def test_two_deliverers_on_one_postgresql_take_different_calls(postgres_url: str, a_job: Any) -> None:
