@@ -127,6 +127,13 @@ def remove(path: Path) -> None:
                 raise
 
 
+def remove_private(path: Path) -> None:
+    """Removes a directory that this service has made, if it is there. Raises OSError, TargetError if it is a link or somebody else's."""
+    if is_directory(path):
+        open_private(path).close()
+        remove(path)
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as people know it: what it says for a descriptor is where that lies."""
     text = os.fspath(path)

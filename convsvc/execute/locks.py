@@ -18,6 +18,8 @@ from convsvc.execute.holders import Holder
 NOT_SUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 # A holder takes some 300.
 MOST_BYTES = 4096
+# How often a lock is taken that is gone by then. Only somebody who keeps putting another file there gets so far.
+TRIES = 100
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ def take_lock(path: Path, target: Path, holder: Holder) -> Lock:
     Raises TargetBusy, whose details are the holder that has it; TargetError where something else bears the lock's name; OSError where
     the file cannot be made.
     """
-    while True:
+    for _ in range(TRIES):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
@@ -60,6 +62,7 @@ def take_lock(path: Path, target: Path, holder: Holder) -> Lock:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed it between our open and our flock
+    raise _no_lock(path)
 
 
 def _check_lock(descriptor: int, path: Path) -> None:

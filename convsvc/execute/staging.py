@@ -24,7 +24,17 @@ from convsvc.execute import sealing
 from convsvc.execute.digests import Digests
 from convsvc.execute.faults import FULL, storage_error
 from convsvc.execute.fences import raise_fence
-from convsvc.execute.folders import OpenFolder, has_content, is_directory, make_private, open_parent, open_private, remove, shown
+from convsvc.execute.folders import (
+    OpenFolder,
+    has_content,
+    is_directory,
+    make_private,
+    open_parent,
+    open_private,
+    remove,
+    remove_private,
+    shown,
+)
 from convsvc.execute.holders import Holder, this_process
 from convsvc.execute.locks import Lock, take_lock
 from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
@@ -151,21 +161,21 @@ class Staging:
             sealing.sync_directories(root)
             self._swap_in()
             sealing.sync_directory(self._parent.path)
-            remove(_ended_path(self._at))
+            remove_private(_ended_path(self._at))
         self.close()
 
     def discard(self) -> None:
         """Removes the directory and gives the lock back. Late workers find their fence and their files gone."""
         with _target_errors(self.target):
             (self._inside.path / FENCE).unlink(missing_ok=True)
-            remove(staging_path(self._at))
+            remove_private(staging_path(self._at))
         self.close()
 
     def _prepare(self, on_exists: str, claim: int) -> None:
         _undo_half_publishing(self._at)
         _check_target(self._at, on_exists)
         if not self._may_go_on(on_exists):
-            remove(staging_path(self._at))
+            remove_private(staging_path(self._at))
         check_room(self.plan, self.path, self.target.parent)
         self._inside = make_private(staging_path(self._at))
         self.owner = os.fstat(self._inside.descriptor).st_uid
@@ -254,7 +264,7 @@ def discard_left(target: Path, roots: Roots = ANYWHERE) -> None:
         _undo_half_publishing(at)
         if is_directory(staging_path(at)):
             (staging_path(at) / FENCE).unlink(missing_ok=True)
-        remove(staging_path(at))
+        remove_private(staging_path(at))
 
 
 @contextmanager
@@ -298,14 +308,14 @@ def _undo_half_publishing(target: Path) -> None:
     _undo_half_swap(target)
     ended, staging = _ended_path(target), staging_path(target)
     if is_directory(ended) and is_directory(staging):
-        open_private(ended).close()  # nobody else's word counts for what is done
+        open_private(ended).close()  # nobody else's word counts on what is done
         left = open_private(staging)
         try:
             if not (left.path / PRIVATE).exists():
                 os.rename(ended, left.path / PRIVATE)
         finally:
             left.close()
-    remove(ended)
+    remove_private(ended)
 
 
 def _undo_half_swap(target: Path) -> None:
