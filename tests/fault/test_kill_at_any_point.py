@@ -53,6 +53,12 @@ def prepare(folder: Path, overwrites: bool) -> Handmade:
     return made
 
 
+def staged_files(made: Handmade) -> list[tuple[int, int]]:
+    """What tells whether the files that hold tensors were touched: wherever they lie now, their inodes and the times of their changes."""
+    paths = [place / file.path for place in (staging_path(made.target), made.target) for file in made.plan.target_files]
+    return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths if path.exists()]
+
+
 def recover(made: Handmade, on_exists: str) -> None:
     """What the executor does about a job whose executor died: see `EngineRunner`."""
     if made.target.is_dir() and not staging_path(made.target).exists() and digests_of(made.target) != OLD:
@@ -69,13 +75,19 @@ def test_killed_before_any_change_to_storage_a_run_is_finished_by_the_next_one(o
     calls = die(tmp_path / "whole", begin)["calls"]
     right = digests_of(whole.target)
     assert calls > 50
+    sealed = False
     for point in range(calls):
         folder = tmp_path / str(point)
         made = prepare(folder, overwrites)
         assert die(folder, begin, point)["status"] == signal.SIGKILL
         if made.target.exists():
             assert digests_of(made.target) in ([right, OLD] if overwrites else [right]), f"half a target is to be seen after call {point}"
+        found = staged_files(made)
+        sealed = sealed or (staging_path(made.target) / ".convsvc" / "sealed").exists()
         recover(made, go_on)
+        if sealed:
+            assert staged_files(made) == found, f"a sealed file was made or written again after call {point}"
         assert digests_of(made.target) == right, f"other bytes after call {point}"
         assert left_beside(made.target.parent) == [], f"something is left after call {point}"
+    assert sealed
     print(f"\nkilled at each of {calls} points")

@@ -133,6 +133,20 @@ def test_a_worker_that_comes_late_writes_not_a_byte(meanwhile: str, looks: int, 
         made.check_target()
 
 
+@pytest.mark.parametrize("looks", list(LOOKS.values()), ids=list(LOOKS))
+def test_a_worker_that_was_given_up_writes_nothing_into_files_that_the_same_run_has_sealed(looks: int, made: Handmade) -> None:
+    with Staging.open(made.plan, "error") as staging:
+        late = stopped_worker(staging, 0, looks)
+        write_all(staging)
+        staging.seal()
+        before = snapshot(staging.path)
+        outcome = continued(late)
+        assert (outcome["error"]["type"], outcome["writes"]) == ("Superseded", 0)
+        assert snapshot(staging.path) == before
+        staging.publish()
+    made.check_target()
+
+
 def test_a_worker_that_was_stopped_before_its_mark_leaves_none(made: Handmade) -> None:
     with Staging.open(made.plan, "error") as first:
         late = stopped_worker(first, 1, last_look(first, 1))
