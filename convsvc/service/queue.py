@@ -35,10 +35,8 @@ _WAITING = text("""
 
 def is_any_waiting(session: Session) -> bool:
     """Whether there may be a job to take. Only reads: executors that have nothing to do ask often, and SQLite has one writer."""
-    found: bool = session.execute(
-        select(or_(select(JobRow.id).where(QUEUED).exists(), select(JobRow.id).where(*_nobodys(session)).exists()))
-    ).scalar_one()
-    return bool(found)
+    queued, abandoned = select(JobRow.id).where(QUEUED), select(JobRow.id).where(*_nobodys(session))
+    return bool(session.execute(select(or_(queued.exists(), abandoned.exists()))).scalar_one())
 
 
 def next_job(session: Session) -> JobRow | None:
