@@ -33,7 +33,8 @@ class Lock:
         """May be called again."""
         if self.descriptor < 0:
             return
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or the file system has become read-only: a file that nobody locks is free
+            self.path.unlink()
         os.close(self.descriptor)
         self.descriptor = -1
 
