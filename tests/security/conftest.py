@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,12 +100,23 @@ def listening(settings: Settings) -> Iterator[str]:
 Start = Callable[..., Any]
 
 
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the tables and nothing in them: making them takes longer than most tests."""
+    path = tmp_path_factory.mktemp("tables") / "convsvc.db"
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    database.close()
+    return path
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, tables: Path) -> Iterator[Start]:
     """Starts a service with settings of one's own. What is known of a token is believed for a moment only, so that tests are quick."""
     url = f"sqlite:///{tmp_path}/state/convsvc.db"
+    (tmp_path / "state").mkdir()
+    shutil.copy(tables, tmp_path / "state" / "convsvc.db")
     database = Database(url)
-    database.migrate()
 
     @contextmanager
     def started(**settings: Any) -> Iterator[Service]:
