@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -85,7 +86,8 @@ class Phase:
                 for outcome in self._engine.wait(POLL_S):
                     self._take(outcome, tally)
         except BaseException:  # also what a listener raises, and Ctrl-C: no task may go on behind our back
-            self._staging.ask_to_stop()
+            with suppress(ConvsvcError):  # a disk that is full or read-only takes no sign either: then they are ended
+                self._staging.ask_to_stop()
             self._engine.cancel_all(GRACE_S)
             raise
 
