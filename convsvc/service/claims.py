@@ -173,7 +173,9 @@ class Claims:
     ) -> None:
         with self._task(claim, number) as (session, row, task):
             row.claims = 1  # who brings a task to its end does not die of the job
-            if task.state != "done":
+            if task.state == "done":
+                report = NOTHING  # told again, as the answer to the first time got lost
+            else:
                 row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
             finish_attempt(session, row, task, worker)
             task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_of(session), None

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from convsvc.errors import NoSpace
 from convsvc.service.app import ROUTERS, create_app
-from convsvc.service.claims import Claims
+from convsvc.service.claims import Claims, PlannedTask
 from convsvc.service.database import Database
 from convsvc.service.executor import Executor
 from convsvc.service.metrics import HttpMetrics
@@ -29,6 +29,7 @@ from convsvc.service.runner import EngineRunner
 from convsvc.service.settings import Settings
 from convsvc.service.store import Store
 from convsvc.service.tallies import BOUNDS_S, Tally, add_tallies, read_tallies
+from convsvc.service.task_logs import Report
 from convsvc.service.tenants import Tenants
 from convsvc.service.tokens import Tokens
 from convsvc.spec import parse_job
@@ -273,6 +274,21 @@ def test_amounts_added_at_the_same_time_are_all_there(database: Database) -> Non
         thread.join(60)
     with database.reading() as session:
         assert read_tallies(session) == [("bytes_read", "team", "", 240.0), ("jobs_ended", "team", "failed", 80.0)]
+
+
+def test_a_report_that_is_told_twice_is_counted_once(store: Store, claims: Claims, a_job: Any, scrape: Any) -> None:
+    job_id = store.submit(parse_job(a_job()))[0].id
+    claim = claims.claim()
+    assert claim is not None
+    claims.planned(claim, "llama2", {}, [PlannedTask(0, "layer 0", 100)])
+    line = {"at": 1_700_000_000.0, "level": "info", "message": "once"}
+    report = Report(1, (line,), (Tally("bytes_written", 100), Tally("task_attempts", 1, "done")))
+    for _ in range(2):  # the answer to the first one got lost
+        claims.task_done(claim, 0, seconds=1.0, worker="w", report=report)
+    page = scrape()
+    assert page("convsvc_bytes_written_total", tenant="default") == 100
+    assert page("convsvc_task_attempts_total", outcome="done", tenant="default") == 1
+    assert [line.message for line in store.logs(job_id)] == ["once"]
 
 
 def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
