@@ -36,6 +36,7 @@ from convsvc.execute.folders import (
     shown,
 )
 from convsvc.execute.holders import Holder, this_process
+from convsvc.execute.io import write_atomically
 from convsvc.execute.locks import Lock, take_lock
 from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
 from convsvc.execute.room import check_room
@@ -188,9 +189,7 @@ class Staging:
             sealing.make_files(self.plan, root)
         self._write_tasks()
         # The fingerprint comes last: a directory without one is not gone on with.
-        temporary = root / f"{FINGERPRINT}.tmp"
-        temporary.write_text(self.plan.fingerprint)
-        temporary.replace(root / FINGERPRINT)
+        write_atomically(self._inside.descriptor, FINGERPRINT, self.plan.fingerprint.encode(), "opening")
 
     def _may_go_on(self, on_exists: str) -> bool:
         """Whether a staging directory that is there belongs to this plan and is to be finished."""
@@ -216,12 +215,12 @@ class Staging:
         )
 
     def _write_tasks(self) -> None:
+        """Also those that are there: syncing each would cost more, and without it a machine that lost its power may have emptied them."""
         plan = self.plan
+        tables = (plan.source_files, plan.source_tensors), (plan.target_files, plan.target_tensors)
         for task in plan.tasks:
             path = self._inside.path / task_path("write", task.id)
-            if not path.exists():
-                tables = (plan.source_files, plan.source_tensors), (plan.target_files, plan.target_tensors)
-                path.write_bytes(dump_task(extract_task(task, plan.fingerprint, *tables)))
+            path.write_bytes(dump_task(extract_task(task, plan.fingerprint, *tables)))
 
     def _tensor_crcs(self) -> dict[int, int]:
         """The CRC-32 of every target tensor by its number, from the marks of all tasks."""
