@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import pytest
 from convsvc.service.database import Database
 from convsvc.service.tenants import Tenants
 from convsvc.service.tokens import Tokens
+from tests.service.postgres_server import binaries, cluster
 
 PASSWORD = "hunter2-correct-horse"
+WEBHOOK_SECRET = "signed-with-" + 32 * "w"
 SERVE = [sys.executable, "-m", "convsvc.cli.main", "serve", "--port", "0"]
 
 
@@ -50,6 +52,7 @@ def _command_line(pid: int) -> bytes:
 def served(tmp_path: Path, database_url: str, *args: str) -> Iterator[tuple[str, subprocess.Popen[str], Path]]:
     said = tmp_path / "said.log"
     environment = {**os.environ, "CONVSVC_DATABASE_URL": database_url, "CONVSVC_DEBUG": "1"}
+    environment |= {"CONVSVC_WEBHOOK_SECRET": WEBHOOK_SECRET, "CONVSVC_WEBHOOK_HOSTS": "hooks.example"}
     with said.open("w") as log, subprocess.Popen([*SERVE, *args], env=environment, stdout=log, stderr=log, text=True) as process:
         try:
             yield _url(said, process), process, said
@@ -101,17 +104,42 @@ def prepared(database_url: str, root: Path) -> str:
 def test_a_token_is_in_no_answer_no_log_and_no_command_line(tmp_path: Path, engine: str) -> None:
     database_url = f"sqlite:///{tmp_path}/jobs.db"
     token = prepared(database_url, tmp_path / "shared")
-    secret = token.rpartition("_")[2]
     with served(tmp_path, database_url, "--engine", engine) as (url, process, said):
         answers = list(requests(url, token, tmp_path / "shared"))
         _wait_for_the_end_of_every_job(url, token)
         lines = command_lines(process.pid)
     assert {200, 201, 401, 404, 405, 422} <= {answer.status_code for answer in answers}
     for answer in answers:
-        assert secret not in answer.text + str(answer.headers), answer.url
+        assert not found_in(answer.text + str(answer.headers), token), answer.url
     assert len(lines) >= 2  # the executor too
-    assert secret not in said.read_text()
-    assert secret.encode() not in b"".join(lines.values())
+    assert not found_in(said.read_text(), token)
+    assert not found_in(b"".join(lines.values()).decode(errors="replace"), token)
+
+
+def test_the_databases_password_is_nowhere_even_when_the_database_goes_away(tmp_path: Path) -> None:
+    bin_dir = binaries()
+    if bin_dir is None:
+        pytest.skip("no PostgreSQL server on this machine")
+    with ExitStack() as running:
+        server = running.enter_context(cluster(bin_dir))
+        database_url = server.new().replace("//postgres@", f"//postgres:{PASSWORD}@")
+        token = prepared(database_url, tmp_path / "shared")
+        with served(tmp_path, database_url, "--engine", "process") as (url, process, said):
+            answers = list(requests(url, token, tmp_path / "shared"))
+            lines = command_lines(process.pid)
+            running.close()
+            headers = {"Authorization": f"Bearer {token}"}
+            away = [httpx.get(f"{url}/jobs", headers=headers, timeout=120), httpx.get(f"{url}/readyz", timeout=120)]
+    assert {answer.status_code for answer in away} == {503}
+    for answer in [*answers, *away]:
+        assert not found_in(answer.text + str(answer.headers), PASSWORD, token)
+    assert not found_in(said.read_text(), PASSWORD, token)
+    assert not found_in(b"".join(lines.values()).decode(errors="replace"), PASSWORD, token)
+
+
+def found_in(text: str, *secrets: str) -> list[str]:
+    """Which of the secrets, or of the tokens' secret parts, or the one that signs webhooks, the text has."""
+    return [secret for secret in (*secrets, WEBHOOK_SECRET) if secret.rpartition("_")[2] in text]
 
 
 def _wait_for_the_end_of_every_job(url: str, token: str) -> None:
