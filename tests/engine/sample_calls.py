@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -17,6 +18,13 @@ def double(payload: dict[str, Any]) -> dict[str, Any]:
 
 def fill_the_disk(payload: dict[str, Any]) -> None:
     raise NoSpace("the disk is full", details={"needed": payload["number"]})
+
+
+def speak(payload: dict[str, Any]) -> str:
+    log = logging.getLogger("convsvc.execute.worker")
+    log.info("read %d", payload["number"])
+    log.warning("slow")
+    return "spoke"
 
 
 def divide_by_zero(payload: dict[str, Any]) -> float:

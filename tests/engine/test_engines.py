@@ -72,6 +72,15 @@ def test_an_error_comes_back_as_json_and_its_worker_goes_on(engine: Engine) -> N
     assert outcomes(engine, 1)[0].value["number"] == 2
 
 
+def test_what_a_call_logs_comes_with_its_outcome(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "convsvc")  # for a call in this process; workers see to it themselves
+    engine.submit(call("speak", number=7))
+    (outcome,) = outcomes(engine, 1)
+    assert (outcome.value, outcome.lost) == ("spoke", False)
+    assert [(line["level"], line["message"]) for line in outcome.said] == [("info", "read 7"), ("warning", "slow")]
+    assert abs(outcome.said[0]["at"] - time.time()) < 60
+
+
 def test_an_unexpected_exception_says_where_it_came_from(engine: Engine) -> None:
     engine.submit(call("divide_by_zero", number=1))
     (outcome,) = outcomes(engine, 1)
