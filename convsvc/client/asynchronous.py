@@ -10,10 +10,9 @@ import httpx
 from tenacity import AsyncRetrying
 
 from convsvc.client import requests
-from convsvc.client.address import find_address
+from convsvc.client.base import BaseClient
 from convsvc.client.following import ENDED, Follow, Item, events, log_stream
 from convsvc.client.requests import Answer, Request
-from convsvc.client.retries import RETRY_FOR_S, lost, read_answer, refusal, retrying
 from convsvc.client.waiting import Waiting
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanView, TaskView
 
@@ -21,27 +20,13 @@ if TYPE_CHECKING:
     from convsvc.client.requests import AnyJob
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[httpx.AsyncClient]):
     """Talks to one service. Close it, or use it in an `async with`. See `Client` for what the arguments and the methods mean.
 
     A stream that is left before its end is closed at once only within `contextlib.aclosing`.
     """
 
-    def __init__(
-        self,
-        base_url: str | None = None,
-        token: str | None = None,
-        timeout_s: float = 30,
-        *,
-        retry_for_s: float = RETRY_FOR_S,
-        allow_insecure: bool = False,
-    ) -> None:
-        self._address = find_address(base_url, token, allow_insecure=allow_insecure)
-        self._retry_for_s = retry_for_s
-        self._http = httpx.AsyncClient(**self._address.http_options(timeout_s))
-
-    def __repr__(self) -> str:
-        return f"AsyncClient({self._address.shown!r})"
+    _kind = httpx.AsyncClient
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -85,7 +70,7 @@ class AsyncClient:
     async def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
         """The job once it has ended, however it did. Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`."""
         waiting = Waiting(timeout_s, poll_s)
-        while (job := await self._send(requests.job(job_id, patient=waiting.began))).state not in ENDED:
+        while (job := await self._send(requests.job(job_id, patience_s=waiting.patience_s))).state not in ENDED:
             await asyncio.sleep(waiting.pause_s(job))
         return job
 
@@ -114,21 +99,21 @@ class AsyncClient:
         return await self._send(requests.ready())
 
     async def _send(self, request: Request[Answer]) -> Answer:
-        answer: Answer = await AsyncRetrying(**retrying(request, self._retry_for_s))(self._attempt, request)
+        answer: Answer = await AsyncRetrying(**self._retrying(request))(self._attempt, request)
         return answer
 
     async def _attempt(self, request: Request[Answer]) -> Answer:
         try:
             response = await self._http.request(**request.as_httpx())
         except httpx.TransportError as failure:
-            raise lost(self._address, failure) from failure
-        return read_answer(request, self._shown(request), response.status_code, response.headers, response.content)
+            raise self._lost(failure) from failure
+        return self._read(request, response)
 
     async def _follow(self, follow: Follow[Item]) -> AsyncIterator[Item]:
         while not follow.over:
             cleanly = False
             request = follow.request()
-            response: httpx.Response = await AsyncRetrying(**retrying(request, self._retry_for_s))(self._open, request)
+            response: httpx.Response = await AsyncRetrying(**self._retrying(request))(self._open, request)
             try:
                 async for line in response.aiter_lines():
                     if (item := follow.line(line)) is not None:
@@ -138,7 +123,7 @@ class AsyncClient:
                 pass  # taken up again where it broke
             finally:
                 await response.aclose()
-            follow.closed(await self._send(requests.job(follow.job_id, patient=True)), cleanly=cleanly)
+            follow.closed(await self._send(requests.job(follow.job_id, patience_s=requests.PATIENCE_S)), cleanly=cleanly)
             await asyncio.sleep(follow.pause_s)
 
     async def _open(self, request: Request[None]) -> httpx.Response:
@@ -146,10 +131,7 @@ class AsyncClient:
             response = await self._http.send(self._http.build_request(**request.as_httpx()), stream=True)
             if not response.is_success:
                 await response.aread()
-                raise refusal(self._shown(request), response.status_code, response.headers, response.content)
+                raise self._refusal(request, response)
         except httpx.TransportError as failure:
-            raise lost(self._address, failure) from failure
+            raise self._lost(failure) from failure
         return response
-
-    def _shown(self, request: Request[Any]) -> str:
-        return self._address.shown + request.path

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from convsvc.client.answers import Json, as_is, event_view, log_line
-from convsvc.client.requests import Request, job_path, stated
+from convsvc.client.requests import PATIENCE_S, Request, job_path, stated
 from convsvc.service.views import EventView, JobView, LogLine
 
 Item = TypeVar("Item", EventView, LogLine)
@@ -42,9 +42,9 @@ class Follow(Generic[Item]):
     def request(self) -> Request[None]:
         """Opens the stream where it was left. The first one fails like any request, the following ones are patient."""
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self.after)}
-        patient, self.opened = self.opened, True
+        patience_s, self.opened = PATIENCE_S if self.opened else None, True
         self._data, self._news = [], False
-        return Request("GET", self.path, as_is, params=self.params, headers=headers, timeout_s=SILENCE_S, patient=patient)
+        return Request("GET", self.path, as_is, params=self.params, headers=headers, timeout_s=SILENCE_S, patience_s=patience_s)
 
     def line(self, line: str) -> Item | None:
         """The item that a line of the stream completes, if it is a new one.

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Json = dict[str, Any]
 
+PATIENCE_S = 120.0  # in following a job: a service that is upgraded is back by then
+
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[Answer]):
     """One request. `read` makes the answer of the JSON in it.
 
     `again`: it does the same when it is sent twice, so that it may be sent again where nobody knows what became of it.
-    `patient`: it is one of many, in following a job: a service that is restarted is waited for.
+    `patience_s`: it is one of many, in following a job: a service that is restarted is waited for, however often that takes trying.
     """
 
     method: str
@@ -37,7 +39,7 @@ class Request(Generic[Answer]):
     headers: dict[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     again: bool = True
-    patient: bool = False
+    patience_s: float | None = None
 
     def as_httpx(self) -> Json:
         """The arguments of httpx's `request` and `build_request`. Without `timeout_s` the client's own holds."""
@@ -59,8 +61,8 @@ def submit(job: AnyJob, idempotency_key: str | None) -> Request[JobView]:
     return Request("POST", "/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": key})
 
 
-def job(job_id: str, *, patient: bool = False) -> Request[JobView]:
-    return Request("GET", job_path(job_id), job_view, patient=patient)
+def job(job_id: str, *, patience_s: float | None = None) -> Request[JobView]:
+    return Request("GET", job_path(job_id), job_view, patience_s=patience_s)
 
 
 def jobs(*, state: str | None, tenant: str | None, limit: int, cursor: str | None) -> Request[JobPage]:

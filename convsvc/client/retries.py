@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from convsvc.client.address import Address
 
 RETRY_FOR_S = 30.0  # pauses included: a Retry-After beyond that is not waited for
-PATIENCE_S = 120.0  # the same in following a job: a service that is upgraded is back by then
 ATTEMPTS = 4  # where nothing says when to come back: about two seconds
 BUSY = 429
 PASSING = frozenset({502, 503, 504})
@@ -49,7 +48,7 @@ def retrying(request: Request[Any], retry_for_s: float) -> dict[str, Any]:
     return {
         "retry": retry_if_exception_type(Again),
         "wait": _pause_s,
-        "stop": _enough(request, PATIENCE_S if request.patient else retry_for_s),
+        "stop": _enough(request, retry_for_s if request.patience_s is None else request.patience_s),
         "retry_error_callback": _give_up,
     }
 
@@ -120,7 +119,7 @@ def _enough(request: Request[Any], retry_for_s: float) -> Callable[[RetryCallSta
     def enough(state: RetryCallState) -> bool:
         if not request.again or (state.seconds_since_start or 0) + state.upcoming_sleep > retry_for_s:
             return True
-        counted = not request.patient and _failure(state).after_s is None
+        counted = request.patience_s is None and _failure(state).after_s is None
         return counted and state.attempt_number >= ATTEMPTS
 
     return enough

@@ -10,10 +10,9 @@ import httpx
 from tenacity import Retrying
 
 from convsvc.client import requests
-from convsvc.client.address import find_address
+from convsvc.client.base import BaseClient
 from convsvc.client.following import ENDED, Follow, Item, events, log_stream
 from convsvc.client.requests import Answer, Request
-from convsvc.client.retries import RETRY_FOR_S, lost, read_answer, refusal, retrying
 from convsvc.client.waiting import Waiting
 from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanView, TaskView
 
@@ -21,29 +20,10 @@ if TYPE_CHECKING:
     from convsvc.client.requests import AnyJob
 
 
-class Client:
-    """Talks to one service. Thread-safe; close it, or use it in a `with`.
+class Client(BaseClient[httpx.Client]):
+    """Talks to one service; what it is made with says `BaseClient`. Thread-safe; close it, or use it in a `with`."""
 
-    The service is at `base_url`, else $CONVSVC_URL, else on this machine; `token` is what it gave us, else $CONVSVC_TOKEN.
-    `timeout_s` is for one attempt, `retry_for_s` for all attempts of one request, pauses included.
-    Raises BadAddress, or InsecureAddress for a token over plain http to another machine without `allow_insecure`.
-    """
-
-    def __init__(
-        self,
-        base_url: str | None = None,
-        token: str | None = None,
-        timeout_s: float = 30,
-        *,
-        retry_for_s: float = RETRY_FOR_S,
-        allow_insecure: bool = False,
-    ) -> None:
-        self._address = find_address(base_url, token, allow_insecure=allow_insecure)
-        self._retry_for_s = retry_for_s
-        self._http = httpx.Client(**self._address.http_options(timeout_s))
-
-    def __repr__(self) -> str:
-        return f"Client({self._address.shown!r})"
+    _kind = httpx.Client
 
     def __enter__(self) -> Client:
         return self
@@ -91,7 +71,7 @@ class Client:
         Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`: the job goes on.
         """
         waiting = Waiting(timeout_s, poll_s)
-        while (job := self._send(requests.job(job_id, patient=waiting.began))).state not in ENDED:
+        while (job := self._send(requests.job(job_id, patience_s=waiting.patience_s))).state not in ENDED:
             time.sleep(waiting.pause_s(job))
         return job
 
@@ -120,21 +100,21 @@ class Client:
         return self._send(requests.ready())
 
     def _send(self, request: Request[Answer]) -> Answer:
-        answer: Answer = Retrying(**retrying(request, self._retry_for_s))(self._attempt, request)
+        answer: Answer = Retrying(**self._retrying(request))(self._attempt, request)
         return answer
 
     def _attempt(self, request: Request[Answer]) -> Answer:
         try:
             response = self._http.request(**request.as_httpx())
         except httpx.TransportError as failure:
-            raise lost(self._address, failure) from failure
-        return read_answer(request, self._shown(request), response.status_code, response.headers, response.content)
+            raise self._lost(failure) from failure
+        return self._read(request, response)
 
     def _follow(self, follow: Follow[Item]) -> Iterator[Item]:
         while not follow.over:
             cleanly = False
             request = follow.request()
-            response: httpx.Response = Retrying(**retrying(request, self._retry_for_s))(self._open, request)
+            response: httpx.Response = Retrying(**self._retrying(request))(self._open, request)
             try:
                 for line in response.iter_lines():
                     if (item := follow.line(line)) is not None:
@@ -144,7 +124,7 @@ class Client:
                 pass  # taken up again where it broke
             finally:
                 response.close()
-            follow.closed(self._send(requests.job(follow.job_id, patient=True)), cleanly=cleanly)
+            follow.closed(self._send(requests.job(follow.job_id, patience_s=requests.PATIENCE_S)), cleanly=cleanly)
             time.sleep(follow.pause_s)
 
     def _open(self, request: Request[None]) -> httpx.Response:
@@ -152,10 +132,7 @@ class Client:
             response = self._http.send(self._http.build_request(**request.as_httpx()), stream=True)
             if not response.is_success:
                 response.read()
-                raise refusal(self._shown(request), response.status_code, response.headers, response.content)
+                raise self._refusal(request, response)
         except httpx.TransportError as failure:
-            raise lost(self._address, failure) from failure
+            raise self._lost(failure) from failure
         return response
-
-    def _shown(self, request: Request[Any]) -> str:
-        return self._address.shown + request.path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 
+from convsvc.client.requests import PATIENCE_S
 from convsvc.errors import ServiceError
 from convsvc.service.views import JobView
 
@@ -16,17 +18,25 @@ class Waiting:
     def __init__(self, timeout_s: float | None, longest_s: float) -> None:
         self._timeout_s, self._longest_s = timeout_s, longest_s
         self._started, self._next_s = time.monotonic(), FIRST_S
-        self.began = False
+        self._began = False
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long a service that is away is waited for; the first look fails like any request."""
+        return min(PATIENCE_S, self._left_s()) if self._began else None
 
     def pause_s(self, job: JobView) -> float:
         """Seconds until the next look. Raises ServiceError, with `job` as it stands, where the time is up."""
-        left_s = None if self._timeout_s is None else self._started + self._timeout_s - time.monotonic()
-        if left_s is not None and left_s <= 0:
+        left_s = self._left_s()
+        if left_s <= 0:
             raise ServiceError(
                 f"job {job.id} has not ended after {self._timeout_s:g} s: it is {job.state}",
                 do="wait longer; the job goes on",
                 details={"job": job.id, "state": job.state},
             )
-        self.began = True
+        self._began = True
         pause_s, self._next_s = min(self._next_s, self._longest_s), self._next_s * GROWTH
-        return pause_s if left_s is None else min(pause_s, left_s)
+        return min(pause_s, left_s)
+
+    def _left_s(self) -> float:
+        return math.inf if self._timeout_s is None else self._started + self._timeout_s - time.monotonic()

@@ -117,6 +117,31 @@ def test_waiting_outlives_a_service_that_is_away_for_a_while(bad_day: BadDay, cl
     assert not flaky.mishaps
 
 
+def test_waiting_for_a_service_that_is_away_ends_when_the_time_is_up(bad_day: BadDay, a_job: Make) -> None:
+    client, flaky = bad_day()
+    job = client.submit(a_job())
+    looks = iter(range(1000))
+    flaky.about = lambda seen: next(looks) > 0
+    flaky.mishaps.extend([drop] * 100)
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match="no convsvc service answers"):
+        client.wait(job.id, timeout_s=1)
+    assert time.monotonic() - began < 10
+
+
+def test_log_lines_come_once_each_and_in_order_however_often_the_stream_breaks(
+    bad_day: BadDay, store: Store, claims: Claims, stand_in: Any, a_job: Make
+) -> None:
+    client, flaky = bad_day(cut_after(0), cut_after(150, reset=True), cut_after(301), cut_after(444, reset=True))
+    flaky.about = lambda seen: "/logs" in seen.path
+    job = client.submit(a_job())
+    Executor(claims, stand_in).run_one(stand_in())
+    lines = list(client.follow_logs(job.id))
+    assert lines == store.logs(job.id)
+    assert len(lines) > 3
+    assert not flaky.mishaps
+
+
 def test_asking_for_a_retry_is_not_repeated_as_it_may_have_been_heard(bad_day: BadDay, store: Store, a_job: Make) -> None:
     client, flaky = bad_day(lose_the_answer)
     flaky.about = lambda seen: seen.path.endswith("/retry")
