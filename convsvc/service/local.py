@@ -6,28 +6,13 @@ A web page is the danger there: any site that a browser on this machine shows ca
 
 from __future__ import annotations
 
-import ipaddress
-
 from starlette.requests import Request
 
+from convsvc.loopback import is_loopback
 from convsvc.service.errors import Forbidden
 
 PROXIES_SAY = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 OF_THIS_SITE = ("same-origin", "none")  # "none": the user typed the address
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_local(request: Request) -> bool:

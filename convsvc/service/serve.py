@@ -12,11 +12,11 @@ import sys
 import uvicorn
 from starlette.types import ASGIApp
 
+from convsvc.loopback import is_loopback
 from convsvc.service.app import create_app
 from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Exposed
 from convsvc.service.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
-from convsvc.service.local import is_loopback
 from convsvc.service.retrying import retried
 from convsvc.service.settings import Settings
 from convsvc.service.supervisor import Supervisor

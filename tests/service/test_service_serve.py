@@ -17,8 +17,8 @@ import pytest
 
 from convsvc.client import Client
 from convsvc.errors import ServiceError
+from convsvc.loopback import is_loopback
 from convsvc.service.errors import Exposed
-from convsvc.service.local import is_loopback
 from convsvc.service.serve import Supervisor, refuse_exposure, warn_of_open_door
 
 SERVE = "from convsvc.service.serve import serve; serve(port=0, engine='inline', database_url={url!r})"
