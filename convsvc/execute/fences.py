@@ -18,6 +18,7 @@ from convsvc.errors import StorageError, Superseded
 from convsvc.execute.faults import storage_error
 from convsvc.execute.io import write_atomically
 from convsvc.execute.marks import FENCE
+from convsvc.roots.beneath import open_beneath
 
 
 def read_fence(directory: int) -> int | None:
@@ -26,7 +27,7 @@ def read_fence(directory: int) -> int | None:
     Raises StorageError.
     """
     try:
-        descriptor = os.open(FENCE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        descriptor = open_beneath(directory, FENCE, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return int(os.read(descriptor, 32) or b"0")
         finally:

@@ -18,6 +18,7 @@ from convsvc.execute.open_files import OpenFiles
 from convsvc.execute.reading import Read
 from convsvc.plan.records import PlannedFile
 from convsvc.roots import ANYWHERE, Roots
+from convsvc.roots.beneath import open_beneath, parent_beneath
 
 # Writing back starts after this many bytes of a file, so that syncing at the end finds little left to do.
 WRITE_BACK_BYTES = 32 << 20
@@ -194,18 +195,19 @@ def start_write_back(descriptor: int) -> None:
 
 def write_atomically(directory: int, path: str, data: bytes, attempt: str) -> None:
     """Makes the file at `path` (relative to the directory) be `data`, whole or not at all, and durable. Raises ConvsvcError."""
-    temporary = f"{path}.{attempt}.tmp"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+        with parent_beneath(directory, path) as (parent, name):
+            temporary = f"{name}.{attempt}.tmp"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError as error:
         raise storage_error(error, path, "writing") from error
 
@@ -213,7 +215,7 @@ def write_atomically(directory: int, path: str, data: bytes, attempt: str) -> No
 def read_whole(directory: int, path: str) -> bytes:
     """The content of a small file. Raises StorageError; a file that is not there means that the staging is gone."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        descriptor = open_beneath(directory, path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             return file.read()
     except OSError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from convsvc.execute.folders import DIRECTORY_MODE
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
 from convsvc.roots import Roots
+from convsvc.roots.beneath import parent_beneath
 
 FILE_MODE = 0o644
 
@@ -32,7 +34,7 @@ def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> None:
     for number, tensor in enumerate(plan.target_tensors):
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
     for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
-        with open(os.open(root / file.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as opened:
+        with open(_opened(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
             _write_segments(opened.fileno(), FORMATS[file.format].seal(skeleton, by_file.get(number, {})))
             os.fsync(opened.fileno())
 
@@ -82,11 +84,25 @@ def _write_side_file(side: SideFile, root: Path, roots: Roots) -> None:
 
 def _made(root: Path, name: str, flags: int) -> int:
     """A file of the staged target, made with the directories above it if it is not there. Never what a link leads to."""
-    above = root
-    for part in Path(name).parent.parts:
-        above /= part
-        above.mkdir(DIRECTORY_MODE, exist_ok=True)
-    return os.open(root / name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    for above in reversed(Path(name).parents[:-1]):
+        with suppress(FileExistsError), _parent(root, str(above)) as (parent, part):
+            os.mkdir(part, DIRECTORY_MODE, dir_fd=parent)
+    return _opened(root, name, flags | os.O_CREAT)
+
+
+def _opened(root: Path, name: str, flags: int) -> int:
+    with _parent(root, name) as (parent, file):
+        return os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=parent)
+
+
+@contextmanager
+def _parent(root: Path, name: str) -> Iterator[tuple[int, str]]:
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with parent_beneath(directory, name) as found:
+            yield found
+    finally:
+        os.close(directory)
 
 
 def _copy_content(source: str, target: FileIO, roots: Roots) -> None:

@@ -182,7 +182,7 @@ class Staging:
         self.owner = os.fstat(self._inside.descriptor).st_uid
         root = self._inside.path
         for folder in (PRIVATE, TASKS, MARKS):
-            (root / folder).mkdir(exist_ok=True, mode=0o700)
+            make_private(root / folder).close()
         self.fence = raise_fence(root, claim)
         (root / CANCEL).unlink(missing_ok=True)
         if not (root / SEALED).exists():

@@ -11,6 +11,8 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 # The same on all architectures: system calls since 5.1 are numbered alike.
@@ -40,6 +42,17 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
             except BlockingIOError:
                 continue
     return _open_judged(directory, path, flags)
+
+
+@contextmanager
+def parent_beneath(directory: int, path: str) -> Iterator[tuple[int, str]]:
+    """The open directory in which `path`, relative to an open directory, lies beneath it; and the name there. Raises OSError."""
+    above, name = os.path.split(path)
+    parent = open_beneath(directory, above or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield parent, name
+    finally:
+        os.close(parent)
 
 
 @cache

@@ -198,6 +198,24 @@ def test_a_forged_task_reads_nothing_outside_and_writes_nowhere_else(world: Worl
     assert world.seen_outside() == before
 
 
+@pytest.mark.parametrize("name", ["marks", "tasks", "", "fence", "iter_0000001"])
+def test_links_within_a_staging_directory_lead_nowhere(world: World, mechanism: str, name: str) -> None:
+    """Where a mount maps all users to one, a tenant may reach even into it: neither its driver nor a worker follows what he puts there."""
+    plan = make_plan(world.to_mcore(), world.roots)
+    before = world.seen_outside()
+    with Staging.open(plan, "error") as staging:
+        place = staging.path / name if name.startswith("iter") else staging.path / ".convsvc" / name
+        swap(place, world.outside / ("secret" if name == "fence" else "folder"))
+        payload = {"staging": str(staging.path), "mode": "write", "roots": world.roots.as_json(), "fence": staging.fence}
+        for task in staging.task_names("write"):
+            with pytest.raises(ConvsvcError):
+                run_task({**payload, "task": task})
+    with suppress(ConvsvcError), closing(make_engine("inline")) as engine:
+        run(plan, engine, on_exists="resume")  # or, where the fingerprint is gone with what was swapped, starts over
+    assert world.seen_outside() == before
+    assert world.marked() == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_worker_refuses_a_staging_directory_that_has_become_somebody_elses(world: World) -> None:
     plan = make_plan(world.to_mcore(), world.roots)
