@@ -36,6 +36,8 @@ class TenantView:
 
 
 CHANGEABLE = tuple(field.name for field in fields(TenantView) if field.name not in ("name", "created_at"))
+# What the database's columns hold.
+MOST = {"most_running_jobs": 2**31 - 1, "most_queued_jobs": 2**31 - 1, "most_active_bytes": 2**63 - 1, "requests_per_minute": 2**31 - 1}
 
 
 class Tenants:
@@ -111,8 +113,10 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
     faults += [f"roots: {root} is not absolute" for root in values.get("roots", ()) if not os.path.isabs(root)]
     if not values.get("weight", 1.0) > 0:
         faults.append(f"weight: {values['weight']} is not above 0")
-    limits = {name: value for name, value in values.items() if name not in ("roots", "weight") and value is not None}
-    faults += [f"{name}: {value} is negative" for name, value in limits.items() if value < 0]
+    for name, most in MOST.items():
+        value = values.get(name)
+        if value is not None and not 0 <= value <= most:
+            faults.append(f"{name}: {value} is not from 0 to {most}")
     if values.get("requests_per_minute") == 0:
         faults.append("requests_per_minute: 0 would shut the tenant out; revoke its tokens instead")
     if faults:
