@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from convsvc.service.app import create_app
+from convsvc.service.database import Database
 from convsvc.service.identity import SCOPES
 from convsvc.service.settings import Settings
 from convsvc.service.tokens import digest_of, id_of, new_token
@@ -215,6 +216,13 @@ def test_of_a_token_only_the_sha_256_is_in_the_database(service: Any, tmp_path: 
     assert digest_of(token.text).encode() in stored
     assert token.text.encode() not in stored
     assert token.text.rpartition("_")[2].encode() not in stored
+
+
+def test_other_users_of_the_machine_do_not_reach_the_job_store(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/home/convsvc.db")
+    database.migrate()
+    database.close()
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
 
 
 def test_tokens_are_random_and_have_256_bits() -> None:
