@@ -31,13 +31,14 @@ def submit(
     if webhook is not None:
         put(wanted, "webhook.url", webhook)
     from convsvc.cli.connection import connect
-    from convsvc.cli.watch import follow_job
 
     with connect(service) as client:
         view = client.submit(wanted, idempotency_key=idempotency_key)
         if not as_json:
             click.echo(view.id)
         if watch:
+            from convsvc.cli.watch import follow_job
+
             view = follow_job(client, view.id)
     if as_json:
         print_json(view)

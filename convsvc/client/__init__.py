@@ -15,24 +15,29 @@ Every problem the service answers becomes the error it was made from (`convsvc.e
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from convsvc.client.sync import Client
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanFiles, PlanNeeds, PlanTarget, PlanView, Progress, TaskView
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
 
 if TYPE_CHECKING:
     from convsvc.client.asynchronous import AsyncClient
+    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanTarget, PlanView
 
 __all__ = [
     "Client", "AsyncClient",
-    "EventView", "JobPage", "JobView", "LogLine", "PlanFiles", "PlanNeeds", "PlanTarget", "PlanView", "Progress", "TaskView",
+    "EventView", "JobPage", "JobView", "LogLine", "Progress", "TaskView",
+    "PlanFiles", "PlanNeeds", "PlanTarget", "PlanView",
 ]  # fmt: skip
+
+# What `convsvc submit` does without: asyncio takes 40 ms to import.
+_LATER = {"AsyncClient": "convsvc.client.asynchronous"} | dict.fromkeys(
+    ("PlanFiles", "PlanNeeds", "PlanTarget", "PlanView"), "convsvc.service.plan_views"
+)
 
 
 def __getattr__(name: str) -> Any:
-    # asyncio takes 40 ms to import: who does not ask for it does without.
-    if name == "AsyncClient":
-        from convsvc.client.asynchronous import AsyncClient
-
-        return AsyncClient
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,22 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import convsvc.service.errors  # noqa: F401  (its kinds are made again from problems)
 from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
-from convsvc.service.views import (
-    EventView,
-    JobPage,
-    JobView,
-    LogLine,
-    PlanFiles,
-    PlanNeeds,
-    PlanTarget,
-    PlanView,
-    Progress,
-    TaskView,
-)
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
+
+if TYPE_CHECKING:
+    from convsvc.service.plan_views import PlanView
 
 View = TypeVar("View")
 Json = dict[str, Any]
@@ -58,6 +50,8 @@ def event_view(data: Json) -> EventView:
 
 
 def plan_view(data: Json) -> PlanView:
+    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanTarget, PlanView
+
     parts = {"source": view_of(PlanFiles, data["source"]), "target": view_of(PlanTarget, data["target"])}
     return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"])})
 

@@ -14,10 +14,11 @@ from convsvc.client.base import BaseClient
 from convsvc.client.following import ENDED, Follow, Item, events, log_stream
 from convsvc.client.requests import Answer, Request
 from convsvc.client.waiting import Waiting
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, PlanView, TaskView
 
 if TYPE_CHECKING:
     from convsvc.client.requests import AnyJob
+    from convsvc.service.plan_views import PlanView
+    from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):

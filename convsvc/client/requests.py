@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from convsvc.client.answers import as_is, job_page, job_view, log_lines, plan_view, task_views
 from convsvc.errors import JobError
-from convsvc.service.views import JobPage, JobView, LogLine, PlanView, TaskView
 
 if TYPE_CHECKING:
+    from convsvc.service.plan_views import PlanView
+    from convsvc.service.views import JobPage, JobView, LogLine, TaskView
     from convsvc.spec import Job
 
     AnyJob = Job | dict[str, Any] | str

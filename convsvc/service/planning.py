@@ -9,7 +9,7 @@ from convsvc.spec import Job
 
 
 def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = None) -> dict[str, Any]:
-    """The plan's summary with its forecast: `views.PlanView` as JSON. Reads headers, writes nothing.
+    """The plan's summary with its forecast: `plan_views.PlanView` as JSON. Reads headers, writes nothing.
 
     Raises what planning raises, and JobError where a worker may need more memory than it may have: the executor would not start it.
     """

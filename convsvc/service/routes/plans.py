@@ -14,9 +14,9 @@ from convsvc.service.access import Writer
 from convsvc.service.errors import TooSlow
 from convsvc.service.identity import Caller
 from convsvc.service.places import check_places, roots_of
+from convsvc.service.plan_views import PlanView
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act
-from convsvc.service.views import PlanView
 from convsvc.spec import Job
 
 router = APIRouter(tags=["plans"], responses=problems(401, 403, 409, 413, 422, 429, 503, 504))

@@ -1,0 +1,58 @@
+"""What the service shows of a plan. Apart from `views`, as `convsvc submit` does without: a frozen, slotted dataclass takes 1 ms to make.
+
+Sizes in bytes. Standard library only, so that the client stays light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFiles:
+    """What will be read; a plan that reads a tensor twice counts it twice."""
+
+    files: int
+    tensors: int
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTarget:
+    """What will be written."""
+
+    path: str
+    files: int
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNeeds:
+    """`projected_bytes` is the most memory that one worker takes, page cache apart; the others are the target's room on its file system."""
+
+    projected_bytes: int
+    free_bytes_needed: int
+    free_bytes_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What a job would do. `balance` is the largest task's bytes over the median's: how long the last worker may work alone.
+
+    `facts` is what was found out of the model (sizes, layers); `notes` say what is left out, ignored or filled and why, a sentence each.
+    Two plans with the same `fingerprint` write the same bytes to the same places.
+    """
+
+    model_type: str
+    fingerprint: str
+    source: PlanFiles
+    target: PlanTarget
+    tasks: int
+    transfers: int
+    largest_task_bytes: int
+    balance: float
+    needs: PlanNeeds
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
