@@ -1,23 +1,26 @@
-"""Several API processes and several executors on one job store, on either database."""
+"""Several API processes and several executors on one job store, on either database, and what their questions cost."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from convsvc.errors import TargetBusy
 from convsvc.service.claims import Claims
 from convsvc.service.database import Database
-from convsvc.service.models import JobRow
+from convsvc.service.identity import Caller
+from convsvc.service.models import JobRow, TenantRow
 from convsvc.service.store import Store
 from convsvc.spec import parse_job
 
@@ -180,3 +183,35 @@ def test_fifty_threads_that_submit_at_once_all_get_their_answer(store: Store, a_
         thread.join(120)
     assert Counter(outcomes) == {"queued": 200}
     assert store.counts() == {"queued": 200}
+
+
+@pytest.mark.parametrize("deed", ["submit", "claim", "list", "idle"])
+def test_no_deed_reads_the_whole_table_of_jobs(deed: str, sqlite_url: str, a_job: Callable[..., Any]) -> None:
+    database = Database(sqlite_url)
+    database.migrate()
+    store, claims, callers = Store(database), Claims(database, "executor"), [Caller(n, n, frozenset()) for n in ("a", "b")]
+    with database.writing() as session:
+        limits = {"most_running_jobs": 99, "most_queued_jobs": 99, "most_active_bytes": 99}
+        session.add_all(TenantRow(name=each.tenant, roots=[], created_at=datetime.now(timezone.utc), **limits) for each in callers)
+    for number in range(4):
+        store.submit(parse_job(a_job(f"/shared/{number}")), caller=callers[number % 2])
+    deeds: dict[str, Callable[[], object]] = {
+        "submit": lambda: store.submit(parse_job(a_job("/shared/new")), "key", caller=callers[0]),
+        "claim": claims.claim,
+        "list": lambda: (store.jobs(tenant="a"), store.jobs(state="queued"), store.counts()),
+        "idle": claims._is_any_waiting,
+    }
+    plans = plans_of(database, deeds[deed])
+    assert plans
+    assert [line for line in plans if re.match("SCAN (jobs|best)(?! USING (COVERING )?INDEX| USING INTEGER)", line)] == []
+    database.close()
+
+
+def plans_of(database: Database, deed: Callable[[], object]) -> list[str]:
+    """How SQLite goes about each query of the deed."""
+    said: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, given, *_: said.append((statement, given)))
+    deed()
+    asked = [(statement, given) for statement, given in said if statement.lstrip().startswith(("SELECT", "WITH", "UPDATE", "DELETE"))]
+    with database.engine.connect() as connection:
+        return [row[3] for statement, given in asked for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)]
