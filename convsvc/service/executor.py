@@ -210,14 +210,22 @@ def run_executor(
     name = f"{socket.gethostname()}:{os.getpid()}"
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
     executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address, memory_limit_bytes), concurrency=concurrency)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: executor.drain())
     deliverer = Deliverer(database, webhooks_from())
+    _on_signals(executor.drain, deliverer.drain)
     deliverer.start()
     executor.run(parent=parent)
     deliverer.stop()
     database.close()
     return 0
+
+
+def _on_signals(*drains: Callable[[], None]) -> None:
+    def drain_all(*_: object) -> None:
+        for drain in drains:
+            drain()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, drain_all)
 
 
 def _beat_on(pipe: int) -> None:

@@ -109,9 +109,13 @@ class Deliverer:
         if self._webhooks.enabled:
             self._thread.start()
 
+    def drain(self) -> None:
+        """Begin no more calls. Returns at once; safe in a signal handler."""
+        self._stopped.set()
+
     def stop(self) -> None:
         """End once the calls under way have; what is left is called by the next one."""
-        self._stopped.set()
+        self.drain()
         if self._thread.ident is not None:
             self._thread.join(self._timeout_s + 5)
 

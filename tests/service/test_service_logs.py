@@ -75,7 +75,7 @@ def test_an_exception_is_one_line_with_its_traceback(logged: Lines) -> None:
     try:
         raise ValueError("no good")
     except ValueError:
-        logging.getLogger("uvicorn.error").exception("it failed")
+        logging.getLogger("some.library").exception("it failed")
     [line] = logged()
     assert line["message"] == "it failed"
     assert line["exception"].endswith("ValueError: no good")
@@ -87,6 +87,19 @@ def test_a_line_of_text_cannot_be_made_to_look_like_two() -> None:
         first, second = formatter("text").format(record).split("\n")
     assert first.endswith(" info    convsvc.x: a")
     assert second == "  2024-01-01 error forged job=j1"
+
+
+def test_what_uvicorn_says_is_json_too() -> None:
+    code = """
+import logging
+from convsvc.service.json_logs import set_up_logs
+from convsvc.service.serve import http_config
+set_up_logs("json")
+http_config(lambda scope: None, "127.0.0.1", 0)
+logging.getLogger("uvicorn.error").warning("a word of uvicorn")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["a word of uvicorn"]
 
 
 @pytest.mark.parametrize(("value", "form"), [("json", "json"), (" JSON ", "json"), ("text", "text"), ("", "text"), ("yaml", "text")])
