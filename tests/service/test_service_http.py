@@ -167,10 +167,21 @@ def test_readyz_names_what_is_missing_and_turns_ok_with_an_executor(http: httpx.
     assert http.get("/readyz").status_code == 503
 
 
-def test_readyz_sees_tables_of_another_version_while_livez_stays_ok(http: httpx.Client, store: Store, claims: Claims) -> None:
-    claims.heartbeat()
+@pytest.fixture
+def of_another_version(http: httpx.Client, store: Store) -> Iterator[None]:
+    """The tables say that they are at 0000, once the service runs."""
+    del http
+    head, update = store.database.head(), "UPDATE alembic_version SET version_num = '{}'"
     with store.database.writing() as session:
-        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        session.connection().exec_driver_sql(update.format("0000"))
+    yield
+    with store.database.writing() as session:
+        session.connection().exec_driver_sql(update.format(head))
+
+
+@pytest.mark.usefixtures("of_another_version")
+def test_readyz_sees_tables_of_another_version_while_livez_stays_ok(http: httpx.Client, claims: Claims) -> None:
+    claims.heartbeat()
     assert "migrations: the tables are at 0000" in _problem(http.get("/readyz"), 503)["facts"][0]
     assert http.get("/livez").json() == {"status": "ok"}
 
