@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.security.fuzz.readers import readers
-from tests.security.fuzz.run import Report, fuzz
+from tests.security.fuzz.run import Outcome, Report, fuzz
 
 # What may be mapped beyond what the libraries take: torch alone maps gigabytes.
 HEADROOM_BYTES = 1 << 30
@@ -28,7 +28,7 @@ def main() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         bound_memory()
         began = time.monotonic()
-        report = fuzz(chosen, options.inputs, options.seed)
+        report = fuzz(chosen, options.inputs, options.seed, show_reader)
         show(report, time.monotonic() - began, before)
     return 1 if report.crashes else 0
 
@@ -40,12 +40,14 @@ def bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
+def show_reader(name: str, outcome: Outcome) -> None:
+    total = sum(outcome.counts.values())
+    print(f"{name}: {total} inputs, {outcome.seconds:.1f} s, slowest {outcome.slowest_s * 1000:.1f} ms: {repr(outcome.slowest)[:160]}")
+    for result, count in outcome.counts.most_common():
+        print(f"    {count:8d} {result}", flush=True)
+
+
 def show(report: Report, seconds: float, rss_before: int) -> None:
-    for name, outcome in report.outcomes.items():
-        total = sum(outcome.counts.values())
-        print(f"{name}: {total} inputs, {outcome.seconds:.1f} s, slowest {outcome.slowest_s * 1000:.1f} ms: {repr(outcome.slowest)[:160]}")
-        for result, count in outcome.counts.most_common():
-            print(f"    {count:8d} {result}")
     for crash in report.crashes.values():
         print(f"--- {crash.reader}: {crash.where}\n{crash.story}\ngiven: {repr(crash.given)[:1500]}")
     crashes = sum(count for each in report.outcomes.values() for result, count in each.counts.items() if result.startswith("CRASH"))

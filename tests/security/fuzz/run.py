@@ -7,7 +7,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -57,8 +57,8 @@ class Report:
         return sum(sum(each.counts.values()) for each in self.outcomes.values())
 
 
-def fuzz(readers: Sequence[Reader], inputs: int, seed: int) -> Report:
-    """`inputs` inputs shared among the readers. The same seed draws the same inputs."""
+def fuzz(readers: Sequence[Reader], inputs: int, seed: int, done: Callable[[str, Outcome], None] = lambda name, outcome: None) -> Report:
+    """`inputs` inputs shared among the readers; `done` is told of each that has had its own. The same seed draws the same inputs."""
     report = Report({reader.name: Outcome() for reader in readers})
     shares = sum(reader.share for reader in readers)
     with _stopwatch():
@@ -66,6 +66,7 @@ def fuzz(readers: Sequence[Reader], inputs: int, seed: int) -> Report:
             rng = Random(f"{seed} {reader.name}")
             for _ in range(max(1, round(inputs * reader.share / shares))):
                 _one(reader, reader.make(rng), report)
+            done(reader.name, report.outcomes[reader.name])
     report.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return report
 
