@@ -202,8 +202,9 @@ def test_a_forged_task_reads_nothing_outside_and_writes_nowhere_else(world: Worl
 def test_links_within_a_staging_directory_lead_nowhere(world: World, mechanism: str, name: str) -> None:
     """Where a mount maps all users to one, a tenant may reach even into it: neither its driver nor a worker follows what he puts there."""
     plan = make_plan(world.to_mcore(), world.roots)
-    before = world.seen_outside()
     with Staging.open(plan, "error") as staging:
+        shutil.copytree(staging.path / ".convsvc" / "tasks", world.outside / "folder", dirs_exist_ok=True)
+        before = world.seen_outside()
         place = staging.path / name if name.startswith("iter") else staging.path / ".convsvc" / name
         swap(place, world.outside / ("secret" if name == "fence" else "folder"))
         payload = {"staging": str(staging.path), "mode": "write", "roots": world.roots.as_json(), "fence": staging.fence}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -55,27 +54,21 @@ def test_staging_directory_and_lock_are_private_whatever_the_umask(world: World,
     assert all(modes == {0o700} for modes in looking.modes.values()), looking.modes
 
 
-def test_the_staging_directory_is_private_from_its_first_moment(world: World, umask: Callable[[int], None]) -> None:
-    """It is made with its mode, not made and then changed: watched by a thread that looks as often as it can."""
+def test_the_staging_directory_is_private_from_its_first_moment(
+    world: World, umask: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made with its mode, not made and then changed."""
     umask(0)
-    staging, seen, stop = staging_path(world.tenant / "out"), set[int](), threading.Event()
+    seen = list[int]()
+    open_private = folders.open_private
 
-    def watch() -> None:
-        while not stop.is_set():
-            try:
-                seen.add(mode(staging))
-            except FileNotFoundError:
-                continue
+    def look_and_open(path: Path) -> folders.OpenFolder:
+        seen.append(mode(path))
+        return open_private(path)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    plan = make_plan(world.to_mcore(), world.roots)
-    for _ in range(10):
-        with Staging.open(plan, "error") as opened:
-            opened.discard()
-    stop.set()
-    watcher.join()
-    assert seen <= {0o700}
+    monkeypatch.setattr(folders, "open_private", look_and_open)
+    with Staging.open(make_plan(world.to_mcore(), world.roots), "error"):
+        assert set(seen) == {0o700}
 
 
 @pytest.mark.parametrize(("mask", "directories", "files"), [(0o000, 0o755, 0o644), (0o022, 0o755, 0o644), (0o027, 0o750, 0o640)])
