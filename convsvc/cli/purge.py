@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: convsvc purge --older-than-days 30 --dry-run")
 @click.option(
     "--older-than-days",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, 36_500),
     default=90,
     show_default=True,
     help="Jobs that ended earlier are forgotten, with their tasks, events and logs.",

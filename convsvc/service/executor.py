@@ -25,8 +25,10 @@ from convsvc.errors import Canceled, ConvsvcError, EngineAway, ServiceError
 from convsvc.service.claims import Claim, Claims
 from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Draining, LeaseLost
+from convsvc.service.housekeeping import Housekeeper
 from convsvc.service.json_logs import FORMATS, Format, set_up_logs
 from convsvc.service.patience import patient
+from convsvc.service.retention import retention_from
 from convsvc.service.runner import EngineRunner, Runner, StoreListener
 from convsvc.service.tracing import job_spans, set_up_tracing
 from convsvc.service.webhook_hosts import webhooks_from
@@ -211,9 +213,12 @@ def run_executor(
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
     executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address, memory_limit_bytes), concurrency=concurrency)
     deliverer = Deliverer(database, webhooks_from())
-    _on_signals(executor.drain, deliverer.drain)
+    housekeeper = Housekeeper(database, retention_from())
+    _on_signals(executor.drain, deliverer.drain, housekeeper.drain)
     deliverer.start()
+    housekeeper.start()
     executor.run(parent=parent)
+    housekeeper.stop()
     deliverer.stop()
     database.close()
     return 0

@@ -6,7 +6,8 @@ Everything is removed in small transactions, so that nobody who submits or repor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from convsvc.service.clock import now_of
 from convsvc.service.database import Database
+from convsvc.service.errors import WrongValue
 from convsvc.service.models import AuditRow, ChoreRow, DeliveryRow, EventRow, ExecutorRow, JobRow, LogRow
 from convsvc.service.retrying import retried
 from convsvc.service.states import ENDED
@@ -24,6 +26,9 @@ from convsvc.service.states import ENDED
 CHORE = "purge"
 STEPS = ("submitted", "state", "planned")  # events that are a job's history: kept as long as the job
 ROWS_AT_ONCE = 5000  # a transaction of some tens of milliseconds
+
+KEEP_JOBS_DAYS = "CONVSVC_KEEP_JOBS_DAYS"
+MOST_DAYS = 36_500  # a hundred years: further back times cannot be counted on
 
 Condition = ColumnElement[bool]
 
@@ -42,6 +47,26 @@ class Retention:
     keep_events: int = 20_000
     keep_logs: int = 60_000
     every_s: float = 3600
+
+
+def retention_from(environment: Mapping[str, str] = os.environ) -> Retention:
+    """As `CONVSVC_KEEP_JOBS_DAYS` says: for how many days jobs that have ended are kept, or "none" for ever.
+
+    >>> retention_from({"CONVSVC_KEEP_JOBS_DAYS": "30"}).jobs_days
+    30.0
+
+    Raises WrongValue.
+    """
+    stated = environment.get(KEEP_JOBS_DAYS)
+    if not stated:
+        return Retention()
+    try:
+        days = None if stated == "none" else float(stated)
+    except ValueError:
+        days = -1.0
+    if days is not None and not 0 <= days <= MOST_DAYS:
+        raise WrongValue(f"{KEEP_JOBS_DAYS}={stated!r} is not a number of days", do=f"write 0 to {MOST_DAYS}, or none for ever")
+    return Retention(jobs_days=days)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -15,9 +16,10 @@ from convsvc.service import retention
 from convsvc.service.audit import add_entry
 from convsvc.service.claims import Claims, PlannedTask
 from convsvc.service.database import Database
-from convsvc.service.errors import NoSuchJob
+from convsvc.service.errors import NoSuchJob, WrongValue
+from convsvc.service.housekeeping import Housekeeper
 from convsvc.service.models import AttemptRow, AuditRow, ChoreRow, DeliveryRow, EventRow, ExecutorRow, JobRow, LogRow, TaskRow
-from convsvc.service.retention import Purged, Retention, keep_house, purge
+from convsvc.service.retention import Purged, Retention, keep_house, purge, retention_from
 from convsvc.service.store import Store
 from convsvc.spec import parse_job
 
@@ -187,3 +189,23 @@ def test_an_administrator_purges_from_the_command_line_and_the_audit_says_so(
         [row] = session.scalars(select(AuditRow).where(AuditRow.action == "purge"))
         assert row.detail is not None
         assert row.detail["jobs"] == 1
+
+
+@pytest.mark.parametrize("stated", ["-1", "soon", "nan", "1e9"])
+def test_days_that_are_none_are_refused_by_name(stated: str) -> None:
+    with pytest.raises(WrongValue, match="CONVSVC_KEEP_JOBS_DAYS"):
+        retention_from({"CONVSVC_KEEP_JOBS_DAYS": stated})
+    assert retention_from({"CONVSVC_KEEP_JOBS_DAYS": "none"}).jobs_days is None
+    assert retention_from({}) == Retention()
+
+
+def test_an_executors_housekeeper_purges_and_ends_at_once_when_told(database: Database, ended: Callable[[str, float], str]) -> None:
+    ended("/shared/a", 100)
+    housekeeper = Housekeeper(database, Retention(), poll_s=0.01)
+    housekeeper.start()
+    deadline = time.monotonic() + 30
+    while counted(database)["jobs"]:
+        assert time.monotonic() < deadline, "nothing was purged in 30 s"
+        time.sleep(0.01)
+    housekeeper.stop()
+    assert not housekeeper._thread.is_alive()
