@@ -70,7 +70,7 @@ def _show_job_schema(app: FastAPI) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this as the way
 
 
 def _schemas() -> dict[str, Any]:
