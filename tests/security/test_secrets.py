@@ -85,6 +85,7 @@ def requests(url: str, token: str, places: Path) -> Iterator[httpx.Response]:
         yield http.get("/nowhere")
         yield http.delete("/jobs")
         yield http.post(f"{path}/cancel")
+        yield http.get(f"{path}/events")
         yield http.get("/jobs", headers={"Authorization": f"Bearer {token}x"})
         yield http.get("/jobs", headers={"Authorization": f"Basic {token}"})
         yield http.get(f"/jobs?token={token}")
