@@ -210,13 +210,13 @@ def test_what_a_worker_process_says_reaches_the_driver() -> None:
 
 @pytest.fixture
 def running(store: Store, claims: Claims, a_job: Any) -> tuple[Claim, StoreListener]:
-    """A job of two tasks that is being written."""
+    """A job of five tasks that is being written."""
     store.submit(parse_job(a_job()))
     claim = claims.claim()
     assert claim is not None
-    claims.planned(claim, "llama2", {}, [PlannedTask(n, f"layer {n}", 100) for n in range(2)])
+    claims.planned(claim, "llama2", {}, [PlannedTask(n, f"layer {n}", 100) for n in range(5)])
     listener = StoreListener(claims, claim)
-    listener.phase("write", 2)
+    listener.phase("write", 5)
     return claim, listener
 
 
@@ -267,7 +267,7 @@ def test_a_jobs_log_has_an_end_and_says_so(store: Store, running: Any, monkeypat
     monkeypatch.setattr(task_logs, "MOST_LINES", 10)
     claim, listener = running
     for number in range(5):
-        attempt(listener, number % 2, 1, *(said(f"line {n}") for n in range(4)))
+        attempt(listener, number, 1, *(said(f"line {n}") for n in range(4)))
     messages = [line.message for line in store.logs(claim.job_id)]
     assert len(messages) == 11
     assert messages[-1] == "the log has 10 lines: what workers say from here on is not kept"
@@ -291,12 +291,12 @@ def lines_of(url: str, job_id: str, headers: dict[str, str] | None = None, **par
 
 def test_a_log_is_streamed_as_it_is_written_and_ends_with_the_job(url: str, running: Any, claims: Claims, stream: Any) -> None:
     claim, listener = running
-    attempt(listener, 0, 1, said("one"))
+    attempt(listener, 0, 1, said("one"), error="a hiccup")
     following = stream(url, claim.job_id, task=0)
+    assert next(following)["message"].startswith("task layer 0: a hiccup")
     assert next(following)["message"] == "one"
     attempt(listener, 1, 1, said("of another task"))
-    listener.task_said(0, [said("two")])
-    listener.task_done(0, {"bytes_read": 0, "bytes_written": 0})
+    attempt(listener, 0, 2, said("two"))
     claims.succeed(claim, {})
     assert [line["message"] for line in following] == ["two"]
 
