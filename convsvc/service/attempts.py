@@ -44,7 +44,8 @@ def extend_attempts(session: Session, row: JobRow) -> None:
 
 def lose_attempts(session: Session, row: JobRow) -> None:
     """Nobody will report what is still open of the job's run: its executor has died, or has stopped it."""
-    session.execute(_open(row).values(ended_at=now_of(session), outcome=LOST))
+    with session.no_autoflush:
+        session.execute(_open(row).values(ended_at=now_of(session), outcome=LOST))
 
 
 def attempts_of(session: Session, job_id: str) -> list[AttemptRow]:

@@ -17,7 +17,8 @@ _KEY = "convsvc.now"
 def now_of(session: Session) -> datetime:
     """The database's time, in UTC, as it was when this transaction first asked."""
     if _KEY not in session.info:
-        session.info[_KEY] = _ask(session)
+        with session.no_autoflush:  # half a change is not written because somebody asks for the time
+            session.info[_KEY] = _ask(session)
     found: datetime = session.info[_KEY]
     return found
 
