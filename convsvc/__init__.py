@@ -3,7 +3,7 @@
     import convsvc
     convsvc.plan(job)                 # what would be done
     convsvc.convert(job)              # do it here
-    convsvc.Client().submit(job)      # have the service do it
+    convsvc.Client().submit(job)      # have the service do it; or, for asyncio, convsvc.AsyncClient()
 
 A job is a dict, JSON or YAML text, or a `convsvc.spec.Job`. Names are loaded when they are first used: `import convsvc` is instant.
 """
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convsvc import plan
-    from convsvc.client import Client
+    from convsvc.client import AsyncClient, Client
     from convsvc.conversion import convert
 
     __version__: str
 
-__all__ = ["convert", "plan", "Client", "__version__"]
+__all__ = ["convert", "plan", "Client", "AsyncClient", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +29,7 @@ def __getattr__(name: str) -> Any:
         return metadata.version("convsvc")
     if name == "plan":
         return import_module("convsvc.plan")  # the package itself is callable
-    if name in ("convert", "Client"):
-        return getattr(import_module({"convert": "convsvc.conversion", "Client": "convsvc.client"}[name]), name)
+    places = {"convert": "convsvc.conversion", "Client": "convsvc.client", "AsyncClient": "convsvc.client"}
+    if name in places:
+        return getattr(import_module(places[name]), name)
     raise AttributeError(f"module 'convsvc' has no attribute {name!r}")

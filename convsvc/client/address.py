@@ -33,6 +33,8 @@ class Address:
         import httpx
 
         options: dict[str, Any] = {"base_url": self.url, "timeout": httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))}
+        # uvicorn closes a connection that was idle for 5 s: one that is about to be closed is not used again.
+        options["limits"] = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3)
         if self.token:
             options["headers"] = {"Authorization": f"Bearer {self.token}"}
         parts = urlsplit(self.url)

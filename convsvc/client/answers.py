@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 View = TypeVar("View")
 Json = dict[str, Any]
 
+# What comes of reading an answer that is not as ours are.
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+
 
 def view_of(kind: Callable[..., View], data: Mapping[str, Any]) -> View:
     """The view, from JSON. Fields that this version does not know are left out: the service may be newer."""
@@ -58,6 +61,11 @@ def plan_view(data: Json) -> PlanView:
 
 def as_is(data: Any) -> Any:
     return data
+
+
+def not_ours(url: str) -> ServiceError:
+    """What an answer of something else than convsvc is raised as."""
+    return ServiceError(f"{url} answered, but not as convsvc does", do="give the service's address with --url or $CONVSVC_URL")
 
 
 def error_of(url: str, status: int, body: bytes) -> ConvsvcError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from convsvc.client.answers import Json, as_is, event_view, log_line
+from convsvc.client.answers import UNREADABLE, Json, as_is, event_view, log_line, not_ours
 from convsvc.client.requests import PATIENCE_S, Request, job_path, stated
 from convsvc.service.views import EventView, JobView, LogLine
 
@@ -50,12 +50,17 @@ class Follow(Generic[Item]):
         """The item that a line of the stream completes, if it is a new one.
 
         An event counts once its empty line has come: one that was cut off comes again with the next stream.
+        Raises ServiceError for what no convsvc has sent.
         """
         if line.startswith("data:"):
             self._data.append(line[5:].removeprefix(" "))
         if line or not self._data:
             return None
-        item, self._data = self.read(json.loads("\n".join(self._data))), []
+        text, self._data = "\n".join(self._data), []
+        try:
+            item = self.read(json.loads(text))
+        except UNREADABLE:
+            raise not_ours(self.path) from None
         if item.seq <= self.after:
             return None
         self.after, self._last, self._news = item.seq, item, True

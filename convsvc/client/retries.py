@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tenacity import RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
-from convsvc.client.answers import error_of, problem_in
+from convsvc.client.answers import UNREADABLE, error_of, not_ours, problem_in
 from convsvc.client.requests import Answer, Request
 from convsvc.errors import ConvsvcError, ServiceError
 
@@ -29,7 +29,6 @@ RETRY_FOR_S = 30.0  # pauses included: a Retry-After beyond that is not waited f
 ATTEMPTS = 4  # where nothing says when to come back: about two seconds
 BUSY = 429
 PASSING = frozenset({502, 503, 504})
-UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 
 # Everybody who was refused at once shall not come back at once.
 _backoff = wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.3)
@@ -64,7 +63,7 @@ def read_answer(request: Request[Answer], url: str, status: int, headers: Mappin
     try:
         return request.read(data)
     except UNREADABLE:
-        raise ServiceError(f"{url} answered, but not as convsvc does", do="give the service's address with --url or $CONVSVC_URL") from None
+        raise not_ours(url) from None
 
 
 def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ConvsvcError | Again:

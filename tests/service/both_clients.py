@@ -33,7 +33,8 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        return lambda *args, **kwargs: self._iterate(method(*args, **kwargs)) if name in ("events", "follow_logs") else self._run(method(*args, **kwargs))
+        end = self._iterate if name in ("events", "follow_logs") else self._run
+        return lambda *args, **kwargs: end(method(*args, **kwargs))
 
     def _run(self, awaitable: Any) -> Any:
         return self._loop.run_until_complete(awaitable)

@@ -212,6 +212,13 @@ def test_what_is_not_convsvc_is_said_to_be_something_else(bad_day: BadDay) -> No
     assert len(flaky.seen) == 1
 
 
+def test_a_stream_of_something_else_is_said_to_be_something_else(bad_day: BadDay, a_job: Make) -> None:
+    client, flaky = bad_day(say("200 OK", "Content-Type: text/event-stream", body="data: [1, 2]\n\n"))
+    flaky.about = lambda seen: seen.path.endswith("/events")
+    with pytest.raises(ServiceError, match="/events answered, but not as convsvc does"):
+        list(client.events(client.submit(a_job()).id))
+
+
 def test_an_id_is_one_part_of_the_path_whatever_is_in_it(bad_day: BadDay) -> None:
     client, flaky = bad_day()
     with pytest.raises(ServiceError):
