@@ -82,11 +82,13 @@ def _check_events(yaml: Any, text: str | bytes, loader: Any, what: str) -> None:
 
 
 def _check_value(value: Any, what: str) -> None:
-    """Refuses what is nested deeply, looked at level by level without recursion, and integers that take a page to print."""
+    """Refuses deep nesting, looked at level by level without recursion, integers of a page, and names that are no text."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         if any(type(each) is int and each.bit_length() > MAX_BITS for each in level):
             raise JobError(f"{what} has a whole number of over {MAX_BITS} bits; no field takes one")
+        if any(isinstance(each, dict) and not all(type(key) is str for key in each) for each in level):
+            raise JobError(f"{what} has a name that is no text (a number, a date, a list)", do="put it in quotes")
         level = [item for each in level if isinstance(each, dict | list) for item in (each.values() if isinstance(each, dict) else each)]
         if not level:
             return

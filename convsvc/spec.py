@@ -207,7 +207,7 @@ def _fault(item: Any) -> dict[str, Any]:
         where = [where[0], *where[2:]]
     field = ".".join(where) or "job"
     given = item.get("input")
-    shown = json.dumps(given, default=str)
+    shown = json.dumps(given, default=str, skipkeys=True)
     if len(shown) > 80:
         shown = shown[:77] + "..."
     message = item["msg"].removeprefix("Value error, ")

@@ -37,7 +37,9 @@ class Namer:
         self._characters = 0
 
     def name_all(self, root: Any) -> Any:
-        """The tree with its tensors in place. Raises one FormatError for all tensors at fault."""
+        """The tree with its tensors in place; a plain value is a tree of nothing. Raises one FormatError for all tensors at fault."""
+        if not isinstance(root, _CONTAINERS):
+            return root
         named = self._visit(root, ())
         if not self.faults:
             return named

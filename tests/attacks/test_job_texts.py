@@ -53,6 +53,13 @@ def test_deep_nesting_is_refused_whoever_reads_it(levels: int, opening: str, clo
     refused(opening * levels + "1" + closing * levels, "nested deeper|too long for YAML")
 
 
+@pytest.mark.parametrize(
+    "text", ["source: {2001-01-01: a}", "? [a]\n: b", "1: a", "source: {!!binary aGE=: 1}", "a: [{b: {~: 1}}]", "true: 1"]
+)
+def test_a_name_that_is_no_text_is_refused(text: str) -> None:
+    refused(text, "a name that is no text|neither JSON nor YAML")
+
+
 def test_deep_yaml_is_refused() -> None:
     refused("".join(" " * level + "a:\n" for level in range(200)), "nested deeper")
     refused("- " * 2000 + "a", "nested deeper")

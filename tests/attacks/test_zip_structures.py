@@ -104,6 +104,12 @@ def test_a_zip_that_is_no_checkpoint_says_so(tmp_path):
     refused(tmp_path / "m.pt", "not one of torch.save")
 
 
+@pytest.mark.parametrize("value", [5, None, True, 1.5, "text", b"bytes", torch.float32, {1}, (), []], ids=repr)
+def test_a_file_of_a_plain_value_holds_no_tensors(tmp_path, value):
+    torch.save(value, tmp_path / "m.pt")
+    assert read_index(tmp_path / "m.pt").tensors == ()
+
+
 def test_an_empty_zip_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt", "w"):
         pass
