@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from convsvc.errors import TargetBusy
-from convsvc.service.changes import add_event, advance, existing_job, locked_job, same_place
+from convsvc.service.changes import advance, existing_job, locked_job, same_place
 from convsvc.service.clock import now_of
 from convsvc.service.database import Database
 from convsvc.service.errors import KeyReused
@@ -257,12 +257,12 @@ def _insert(session: Session, request: _Request) -> JobRow:
         state="queued",
         created_at=now,
         queued_at=now,
-        last_event=0,
+        last_event=1,
         last_log=0,
     )
     session.add(row)
     session.flush()
-    add_event(session, row, "submitted", {"state": "queued", "run": 1, **traced()})
+    session.add(EventRow(job_id=row.id, seq=1, at=now, kind="submitted", data={"state": "queued", "run": 1, **traced()}))
     return row
 
 
