@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
 from sqlalchemy import update
 
 from convsvc.errors import NoSpace
