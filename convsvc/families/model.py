@@ -215,6 +215,10 @@ class Family:
         num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
         check_layers(facts.origin, wanted.stored, {"layers": hidden_layers, "MTP layers": max(available, num_mtp)})
         kept = _kept_layers(self, facts, hidden_layers, wanted)
+        if not kept:
+            raise SourceError(
+                f"no layer is left to convert, of {hidden_layers} that {facts.origin} speaks of", do="check first_k_dense_replace"
+            )
         if num_mtp and self.mtp is None:
             raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
         if num_mtp > 1 and self.mtp is not None and "{" not in self.mtp.prefix:

@@ -101,6 +101,17 @@ def test_a_job_that_asks_for_a_million_ranks_or_mtp_layers_is_answered_at_once(c
             make_plan({"source": {"format": "huggingface", "path": str(source)}, "target": target})
 
 
+def test_a_model_without_a_layer_is_none(checkpoints: Callable[[str], Path]) -> None:
+    source = checkpoints("plm")
+    for config, options in (
+        (corpus.config_of("plm"), {"first_k_dense_replace": 0}),
+        (corpus.config_of("plm") | {"num_hidden_layers": 0}, {}),
+    ):
+        error = plan(source, config, options=options)
+        assert isinstance(error, SourceError)
+        assert "no layer is left" in str(error)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 900 + "1" + "}" * 900, "\ufeff{}", '{"num_hidden_layers": ' + "9" * 5000 + "}"])
 def test_json_made_to_break_parsers_is_refused(checkpoints: Callable[[str], Path], text: str) -> None:
     source = checkpoints("llama2")
