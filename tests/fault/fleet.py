@@ -65,12 +65,19 @@ class RayNodes:
         return str(self.state["address"])
 
     def start(self) -> None:
-        log = open(Path(self.folder) / "nodes.log", "a")  # noqa: SIM115 - the child keeps it
-        command = [sys.executable, NODES_SCRIPT, str(self.port), self.folder, str(self._count)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-        self._process = subprocess.Popen(command, env=self._environment, text=True, start_new_session=True, **pipes)
-        log.close()
-        self._read()
+        """A node gives up after half a minute if its machine has too much to do: they are started again."""
+        for tries_left in (2, 1, 0):
+            with (Path(self.folder) / "nodes.log").open("a") as log:
+                command = [sys.executable, NODES_SCRIPT, str(self.port), self.folder, str(self._count)]
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+                self._process = subprocess.Popen(command, env=self._environment, text=True, start_new_session=True, **pipes)
+            try:
+                self._read()
+                return
+            except AssertionError:
+                self.stop()
+                if not tries_left:
+                    raise
 
     def tell(self, order: str) -> None:
         assert self._process is not None
