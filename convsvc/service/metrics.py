@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 import convsvc
-from convsvc.service.changes import now_utc
+from convsvc.service.clock import now_of
 from convsvc.service.database import Database
 from convsvc.service.models import DeliveryRow, ExecutorRow, JobRow, TaskRow
 from convsvc.service.states import ENDED, JOB_STATES, TaskState
@@ -164,14 +164,14 @@ def _tasks(session: Session) -> Values:
 
 
 def _speed(session: Session) -> float:
-    since = now_utc() - timedelta(seconds=RECENT_S)
+    since = now_of(session) - timedelta(seconds=RECENT_S)
     query = select(func.coalesce(func.sum(TaskRow.bytes), 0)).join(JobRow, JobRow.id == TaskRow.job_id)
     done = session.scalar(query.where(JobRow.state.in_(ACTIVE), TaskRow.state == "done", TaskRow.ended_at >= since))
     return float(done or 0) / RECENT_S
 
 
 def _executors(session: Session, silence_s: float) -> Values:
-    since = now_utc() - timedelta(seconds=silence_s)
+    since = now_of(session) - timedelta(seconds=silence_s)
     query = select(ExecutorRow.engine, func.count()).where(ExecutorRow.heartbeat_at >= since).group_by(ExecutorRow.engine)
     return _by_name(session.execute(query), ())
 

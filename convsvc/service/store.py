@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -145,10 +144,11 @@ class Store:
         return self._change(self.job(job_id, tenant=tenant), tenant, _retry)
 
     @retried
-    def newest_heartbeat(self) -> datetime | None:
-        """When an executor was last heard of; None if there never was one."""
+    def executor_silence_s(self) -> float | None:
+        """For how long no executor was heard of, by the database's clock as heartbeats are; None if there never was one."""
         with self.database.reading() as session:
-            return session.scalars(select(ExecutorRow.heartbeat_at).order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
+            last = session.scalars(select(ExecutorRow.heartbeat_at).order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
+            return None if last is None else (now_of(session) - last).total_seconds()
 
     @retried
     def counts(self) -> dict[str, int]:

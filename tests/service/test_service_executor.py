@@ -123,7 +123,7 @@ def test_a_draining_executor_puts_its_job_back_and_the_next_one_resumes_it(
         assert at_work.wait(15)
     job = store.job(job_id)
     assert (job.state, job.run, job.executor) == ("queued", 1, None)
-    assert store.newest_heartbeat() is None
+    assert store.executor_silence_s() is None
     second = stand_in()
     assert Executor(Claims(database, "second"), stand_in).run_one(second)
     assert second.claims[0].resume

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
 
 from fastapi import APIRouter
 
@@ -54,8 +53,7 @@ def _migrations(here: Context) -> str:
 
 
 def _executor(here: Context) -> str:
-    last = here.store.newest_heartbeat()
-    if last is None:
+    silence_s = here.store.executor_silence_s()
+    if silence_s is None:
         return "no executor is running"
-    silence_s = (datetime.now(timezone.utc) - last).total_seconds()
     return "ok" if silence_s <= here.settings.executor_silence_s else f"no executor was heard of for {silence_s:.0f} s"
