@@ -31,11 +31,11 @@ def run_paced(payload: dict[str, Any]) -> dict[str, Any]:
 
 class Teller(Listener):
     def __init__(self) -> None:
-        self.workers: list[str] = []
+        self.done: list[tuple[float, str]] = []  # when, in seconds since the machine's boot, and by which worker
         self.failed: list[str] = []
 
     def task_done(self, task: int, result: dict[str, Any]) -> None:
-        self.workers.append(result["worker"])
+        self.done.append((time.monotonic(), result["worker"]))
         print(f"{result['mode']} {task} done", flush=True)
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
@@ -50,7 +50,7 @@ def main(address: str, job_file: str) -> None:
         result = run(plan, engine, listener=teller)
         seconds = time.monotonic() - began
     told = {"seconds": seconds, "tasks": len(plan.tasks), "retried": result.tasks_retried, "failed": teller.failed}
-    print(json.dumps({**told, "workers": len(set(teller.workers))}), flush=True)
+    print(json.dumps({**told, "done": teller.done}), flush=True)
 
 
 if __name__ == "__main__":
