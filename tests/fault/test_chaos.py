@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.fault.checkpoints import Case, left_beside, make_cases
 from tests.fault.fleet import ENDED, Fleet, fleet, until
@@ -120,7 +119,6 @@ def test_jobs_survive_one_kill_of_everything(tmp_path: Path) -> None:
     assert counts["succeeded"] == 8
 
 
-@pytest.mark.nightly
 def test_thirty_two_jobs_survive_what_a_bad_week_brings(tmp_path: Path) -> None:
     counts = run_chaos(tmp_path, jobs=32, seed=5, within_s=500, worker=12, node=1, executor=2, api=2)
     assert counts["succeeded"] == 32
