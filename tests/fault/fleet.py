@@ -223,7 +223,7 @@ def fleet(folder: Path, *, nodes: int = 3, concurrency: int = 3, lease_s: float 
         stack.callback(api.kill)
         log = folder / "executor.log"
         command = [sys.executable, EXECUTOR_SCRIPT, str(log), "--engine", "ray", "--ray-address", cluster.address]
-        command += ["--concurrency", str(concurrency), "--lease-s", str(lease_s)]
+        command += ["--concurrency", str(concurrency), "--lease-s", str(lease_s), "--parent", str(os.getpid())]
         supervisor = Supervisor(command, environment)  # the real one, in this process
         supervisor.start()
         stack.callback(supervisor.stop)

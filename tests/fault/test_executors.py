@@ -59,7 +59,8 @@ def start(url: str, tmp_path: Path) -> Iterator[Start]:
 
         def started(*, silence_s: float = 600.0) -> Supervisor:
             command = [sys.executable, EXECUTOR_SCRIPT, str(tmp_path / "executor.log"), "--engine", "process", "--workers", "1"]
-            supervisor = Supervisor([*command, "--lease-s", str(LEASE_S)], fault_environment(url), silence_s=silence_s)
+            command += ["--lease-s", str(LEASE_S), "--parent", str(os.getpid())]
+            supervisor = Supervisor(command, fault_environment(url), silence_s=silence_s)
             supervisor.start()
             stack.callback(supervisor.stop)
             return supervisor
