@@ -10,14 +10,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convsvc.service.database import Database
+    from convsvc.service.store.database import Database
 
 
 @contextmanager
 def job_store(url: str | None) -> Iterator[Database]:
     """The job store's database, its tables brought up to date. Raises StoreAway."""
-    from convsvc.service.database import Database, default_database_url
-    from convsvc.service.retrying import retried
+    from convsvc.service.store.database import Database, default_database_url
+    from convsvc.service.store.retrying import retried
 
     database = Database(url or default_database_url())
     try:

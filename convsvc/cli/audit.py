@@ -17,7 +17,7 @@ from convsvc.cli.options import database_option, json_option, print_json, print_
 @json_option
 def audit(tenant: str | None, action: str | None, job: str | None, limit: int, database_url: str | None, as_json: bool) -> None:
     """List who did what, newest first, from the job store itself."""
-    from convsvc.service.audit import Audit
+    from convsvc.service.access.audit import Audit
 
     with job_store(database_url) as database:
         entries = Audit(database).page(limit=limit, cursor=None, tenant=tenant, action=action, job_id=job).entries

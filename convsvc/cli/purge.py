@@ -10,8 +10,8 @@ from convsvc.cli.administrator import job_store, operator
 from convsvc.cli.options import database_option, json_option, print_fields, print_json
 
 if TYPE_CHECKING:
-    from convsvc.service.database import Database
-    from convsvc.service.retention import Purged
+    from convsvc.service.store.database import Database
+    from convsvc.service.store.retention import Purged
 
 
 @click.command(epilog="Example: convsvc purge --older-than-days 30 --dry-run")
@@ -31,7 +31,7 @@ def purge(older_than_days: float, dry_run: bool, database_url: str | None, as_js
     What jobs have written stays. This command opens the job store itself: run it where the service runs, with its CONVSVC_DATABASE_URL
     or CONVSVC_HOME. The service may run meanwhile.
     """
-    from convsvc.service.retention import Retention, purge
+    from convsvc.service.store.retention import Retention, purge
 
     with job_store(database_url) as database:
         purged = purge(database, Retention(jobs_days=older_than_days), dry_run=dry_run)
@@ -46,7 +46,7 @@ def purge(older_than_days: float, dry_run: bool, database_url: str | None, as_js
 def _write_down(database: Database, purged: Purged, days: float) -> None:
     from dataclasses import asdict
 
-    from convsvc.service.audit import add_entry
+    from convsvc.service.access.audit import add_entry
 
     with database.writing() as session:
         add_entry(session, actor=operator(), tenant="*", action="purge", detail={"older_than_days": days, **asdict(purged)})

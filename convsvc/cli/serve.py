@@ -62,6 +62,6 @@ def serve(**settings: Any) -> int | None:
 @engine_options
 def executor(**settings: Any) -> int | None:
     """Run an executor: it takes queued jobs from the job store and drives them."""
-    from convsvc.service.executor import run_executor as run
+    from convsvc.service.executor.executor import run_executor as run
 
     return run(**settings)

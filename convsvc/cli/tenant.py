@@ -11,7 +11,7 @@ from convsvc.cli.administrator import job_store, operator
 from convsvc.cli.options import database_option, in_bytes, json_option, parse_size, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
-    from convsvc.service.tenants import TenantView
+    from convsvc.service.access.tenants import TenantView
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 ANY = -1  # what `none` on the command line becomes, until it is made None: None is what was not given
@@ -70,7 +70,7 @@ def tenant() -> None:
 @json_option
 def create(name: str, database_url: str | None, as_json: bool, **values: Any) -> None:
     """Add a tenant. Without a root its jobs are refused."""
-    from convsvc.service.tenants import Tenants
+    from convsvc.service.access.tenants import Tenants
 
     with job_store(database_url) as database:
         _answer(Tenants(database).create(name, actor=operator(), **given(values)), as_json)
@@ -83,7 +83,7 @@ def create(name: str, database_url: str | None, as_json: bool, **values: Any) ->
 @json_option
 def set_tenant(name: str, database_url: str | None, as_json: bool, **values: Any) -> None:
     """Change what is given; the rest stays. Roots that are given replace the old ones. Running services follow within seconds."""
-    from convsvc.service.tenants import Tenants
+    from convsvc.service.access.tenants import Tenants
 
     with job_store(database_url) as database:
         _answer(Tenants(database).set(name, actor=operator(), **given(values)), as_json)
@@ -94,7 +94,7 @@ def set_tenant(name: str, database_url: str | None, as_json: bool, **values: Any
 @json_option
 def list_tenants(database_url: str | None, as_json: bool) -> None:
     """List the tenants with what they may use."""
-    from convsvc.service.tenants import Tenants
+    from convsvc.service.access.tenants import Tenants
 
     with job_store(database_url) as database:
         tenants = Tenants(database).list()
@@ -110,7 +110,7 @@ def list_tenants(database_url: str | None, as_json: bool) -> None:
 @json_option
 def remove(name: str, database_url: str | None, as_json: bool) -> None:
     """Remove a tenant and its tokens. Its jobs stay, for administrators to see; unfinished ones are in the way."""
-    from convsvc.service.tenants import Tenants
+    from convsvc.service.access.tenants import Tenants
 
     with job_store(database_url) as database:
         tokens = Tenants(database).remove(name, actor=operator())
@@ -130,7 +130,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(view: TenantView, as_json: bool) -> None:
-    from convsvc.service.tenants import as_fields
+    from convsvc.service.access.tenants import as_fields
 
     if as_json:
         print_json(view)

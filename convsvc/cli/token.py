@@ -9,10 +9,10 @@ import click
 
 from convsvc.cli.administrator import day, job_store, operator
 from convsvc.cli.options import database_option, json_option, print_json, print_table
-from convsvc.service.identity import SCOPES
+from convsvc.service.access.identity import SCOPES
 
 if TYPE_CHECKING:
-    from convsvc.service.tokens import TokenView
+    from convsvc.service.access.tokens import TokenView
 
 
 @click.group(epilog="Example: convsvc token list")
@@ -42,8 +42,8 @@ def create(name: str, tenant: str, scopes: tuple[str, ...], expires_in_days: flo
     """Make a token and print it. It is shown this once: only its SHA-256 is kept."""
     from datetime import timedelta
 
-    from convsvc.service.changes import now_utc
-    from convsvc.service.tokens import Tokens
+    from convsvc.service.access.tokens import Tokens
+    from convsvc.service.store.changes import now_utc
 
     expires_at = None if expires_in_days is None else now_utc() + timedelta(days=expires_in_days)
     with job_store(database_url) as database:
@@ -62,8 +62,8 @@ def create(name: str, tenant: str, scopes: tuple[str, ...], expires_in_days: flo
 @json_option
 def list_tokens(tenant: str | None, database_url: str | None, as_json: bool) -> None:
     """List the tokens that were made; never what they read."""
-    from convsvc.service.changes import now_utc
-    from convsvc.service.tokens import Tokens
+    from convsvc.service.access.tokens import Tokens
+    from convsvc.service.store.changes import now_utc
 
     with job_store(database_url) as database:
         tokens = Tokens(database).list(tenant)
@@ -81,7 +81,7 @@ def list_tokens(tenant: str | None, database_url: str | None, as_json: bool) -> 
 @json_option
 def revoke(token_id: str, database_url: str | None, as_json: bool) -> None:
     """Make a token useless, within five seconds on every running service."""
-    from convsvc.service.tokens import Tokens
+    from convsvc.service.access.tokens import Tokens
 
     with job_store(database_url) as database:
         view = Tokens(database).revoke(token_id, actor=operator())

@@ -12,19 +12,19 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import convsvc
-from convsvc.service.access import Access
-from convsvc.service.audit import Audit
-from convsvc.service.database import Database
-from convsvc.service.limits import BodyLimit
-from convsvc.service.metrics import HttpMetrics
+from convsvc.service.access.audit import Audit
+from convsvc.service.access.callers import Access
+from convsvc.service.access.limits import BodyLimit
+from convsvc.service.observe.metrics import HttpMetrics
+from convsvc.service.observe.request_log import RequestLog
+from convsvc.service.observe.tracing import trace_requests
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.request_log import RequestLog
 from convsvc.service.routes import audit, catalog, documents, health, jobs, metrics, plans, streams
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.tracing import trace_requests
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import Job
 
 SUBJECTS = (jobs, streams, plans, catalog, health, metrics, audit, documents)

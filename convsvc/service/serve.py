@@ -13,15 +13,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from convsvc.loopback import is_loopback
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.database import Database, default_database_url
 from convsvc.service.errors import Exposed
-from convsvc.service.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
-from convsvc.service.retrying import retried
+from convsvc.service.executor.supervisor import Supervisor
+from convsvc.service.observe.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
+from convsvc.service.observe.tracing import set_up_tracing
 from convsvc.service.settings import Settings
-from convsvc.service.supervisor import Supervisor
-from convsvc.service.tokens import Tokens
-from convsvc.service.tracing import set_up_tracing
+from convsvc.service.store.database import Database, default_database_url
+from convsvc.service.store.retrying import retried
 
 _log = logging.getLogger("convsvc.serve")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from convsvc.service.database import default_database_url
-from convsvc.service.webhook_hosts import Webhooks, webhooks_from
+from convsvc.service.store.database import default_database_url
+from convsvc.service.webhooks.hosts import Webhooks, webhooks_from
 
 
 @dataclass(frozen=True, slots=True)

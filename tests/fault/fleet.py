@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 from convsvc.engine.ray import ENVIRONMENT
-from convsvc.service.supervisor import Supervisor
+from convsvc.service.executor.supervisor import Supervisor
 
 T = TypeVar("T")
 

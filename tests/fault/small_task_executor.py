@@ -9,7 +9,7 @@ import os
 import sys
 
 from convsvc.plan import tasks
-from convsvc.service import executor
+from convsvc.service.executor import executor
 
 if __name__ == "__main__":
     os.dup2(os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from convsvc.service.database import Database
-from convsvc.service.store import Store
-from convsvc.service.supervisor import Supervisor
+from convsvc.service.executor.supervisor import Supervisor
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 from tests.fault.checkpoints import Case, left_beside, make_cases
 from tests.fault.fleet import EXECUTOR_SCRIPT, fault_environment, until

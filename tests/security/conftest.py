@@ -16,13 +16,13 @@ import httpx
 import pytest
 import uvicorn
 
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.database import Database
 from convsvc.service.serve import http_config, listening_url
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from tests.service.planned import planned
 
 ACTOR = "the test"

@@ -12,8 +12,8 @@ import click
 import pytest
 
 from convsvc.cli.main import COMMANDS, cli, main
-from convsvc.service.database import Database
-from convsvc.service.tokens import Tokens, id_of
+from convsvc.service.access.tokens import Tokens, id_of
+from convsvc.service.store.database import Database
 from convsvc.spec import parse_job
 
 Run = Callable[..., tuple[int, str, str]]
@@ -94,8 +94,8 @@ def test_a_tenant_is_changed_field_by_field_and_limits_are_lifted_with_none(run:
 
 
 def test_a_tenant_goes_with_its_tokens_but_not_while_its_jobs_run(run: Run, url: str) -> None:
-    from convsvc.service.identity import Caller
-    from convsvc.service.store import Store
+    from convsvc.service.access.identity import Caller
+    from convsvc.service.store.jobs import Store
 
     run("tenant create team-a")
     run("token create --name ci --tenant team-a")

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from convsvc.service.access.limits import LINGER_BYTES, Buckets, neighbourhood
 from convsvc.service.app import create_app
-from convsvc.service.limits import LINGER_BYTES, Buckets, neighbourhood
 from convsvc.service.serve import MOST_HEADER_BYTES
 from convsvc.service.settings import Settings
 

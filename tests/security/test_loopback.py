@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.database import Database
 from convsvc.service.settings import Settings
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store.database import Database
 
 
 @pytest.fixture

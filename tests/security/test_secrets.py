@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from convsvc.service.database import Database
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
+from convsvc.service.store.database import Database
 from tests.service.postgres_server import binaries, cluster
 
 PASSWORD = "hunter2-correct-horse"

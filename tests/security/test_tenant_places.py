@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from convsvc.plan.job_paths import job_paths
-from convsvc.service.identity import LOOPBACK
-from convsvc.service.places import check_places, roots_of
+from convsvc.service.access.identity import LOOPBACK
+from convsvc.service.access.places import check_places, roots_of
 from convsvc.spec import job_schema, parse_job
 
 # Fields that hold text but no path. A new field belongs here, or is named so that `job_paths` knows it.

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from convsvc.service.access.identity import SCOPES
+from convsvc.service.access.tokens import digest_of, id_of, new_token
 from convsvc.service.app import create_app
-from convsvc.service.database import Database
-from convsvc.service.identity import SCOPES
 from convsvc.service.settings import Settings
-from convsvc.service.tokens import digest_of, id_of, new_token
+from convsvc.service.store.database import Database
 
 OPEN = {"/livez", "/readyz"}
 JOB = "01arz3ndektsv4rrffq69g5fav"

@@ -19,12 +19,12 @@ from convsvc.errors import Canceled
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile, Task
 from convsvc.service.app import create_app
-from convsvc.service.claims import Claim, Claims
-from convsvc.service.database import Database
-from convsvc.service.runner import StoreListener
+from convsvc.service.executor.runner import StoreListener
 from convsvc.service.serve import listening_url
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
+from convsvc.service.store.claims import Claim, Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from tests.service import postgres_server
 from tests.service.planned import planned
 from tests.service.postgres_server import Postgres

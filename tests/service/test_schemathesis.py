@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.claims import Claims, PlannedTask
-from convsvc.service.database import Database
 from convsvc.service.serve import http_config, listening_url
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 from tests.service.planned import planned
 from tests.service.postgres_server import Postgres

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from convsvc.service.attempts import attempts_of
-from convsvc.service.claims import Claim, Claims, PlannedTask
-from convsvc.service.database import Database
 from convsvc.service.errors import IllegalTransition, LeaseLost
-from convsvc.service.models import AttemptRow
-from convsvc.service.store import Store
+from convsvc.service.store.attempts import attempts_of
+from convsvc.service.store.claims import Claim, Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import AttemptRow
 from convsvc.spec import parse_job
 
 TASKS = [PlannedTask(0, "embedding", 10), PlannedTask(1, "layer 0", 20)]

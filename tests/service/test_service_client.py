@@ -15,11 +15,11 @@ import pytest
 
 from convsvc.client import Client
 from convsvc.errors import JobError, ServiceError, TargetBusy
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
 from convsvc.service.errors import IllegalTransition, NoSuchJob
-from convsvc.service.executor import Executor
+from convsvc.service.executor.executor import Executor
 from convsvc.service.settings import Settings
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
 
 Make = Callable[..., dict[str, Any]]
 

@@ -14,10 +14,10 @@ import pytest
 
 from convsvc.client import Client
 from convsvc.errors import ServiceError
-from convsvc.service.claims import Claims
 from convsvc.service.errors import NotReady, TooManyRequests
-from convsvc.service.executor import Executor
-from convsvc.service.store import Store
+from convsvc.service.executor.executor import Executor
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.jobs import Store
 from tests.service.both_clients import Awaited
 from tests.service.flaky_proxy import Flaky, Mishap, cut_after, drop, flaky_proxy, lose_the_answer, say
 

@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import update
 
 from convsvc.errors import NoSpace
-from convsvc.service.changes import now_utc
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
-from convsvc.service.executor import Executor
-from convsvc.service.models import JobRow
-from convsvc.service.runner import on_exists
-from convsvc.service.store import Store
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import on_exists
+from convsvc.service.store.changes import now_utc
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import JobRow
 from convsvc.spec import parse_job
 
 Make = Callable[..., dict[str, Any]]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convsvc.service.claims import Claims, PlannedTask
-from convsvc.service.database import Database
+from convsvc.service.access.identity import Caller
 from convsvc.service.errors import QuotaReached
-from convsvc.service.fair_share import RECENT, Candidate, in_turn
-from convsvc.service.identity import Caller
-from convsvc.service.models import TenantRow
-from convsvc.service.store import Store
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.fair_share import RECENT, Candidate, in_turn
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import TenantRow
 from convsvc.spec import parse_job
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)

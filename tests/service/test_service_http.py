@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from convsvc.errors import SourceError
-from convsvc.service.claims import Claims
 from convsvc.service.openapi import openapi_text
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.jobs import Store
 
 Make = Callable[..., dict[str, Any]]
 

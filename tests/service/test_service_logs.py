@@ -25,18 +25,18 @@ from convsvc.engine.calling import run_call
 from convsvc.engine.process import ProcessEngine
 from convsvc.engine.said import MOST_BYTES, MOST_LINES
 from convsvc.errors import NoSpace
-from convsvc.service import task_logs
-from convsvc.service.claims import Claim, Claims, PlannedTask
-from convsvc.service.database import Database
-from convsvc.service.executor import Executor
-from convsvc.service.json_logs import format_from_environment, formatter, set_up_logs
-from convsvc.service.request_log import request_id
-from convsvc.service.runner import EngineRunner, StoreListener
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner, StoreListener
+from convsvc.service.observe.json_logs import format_from_environment, formatter, set_up_logs
+from convsvc.service.observe.request_log import request_id
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.task_logs import levels_from
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store import task_logs
+from convsvc.service.store.claims import Claim, Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.task_logs import levels_from
 from convsvc.spec import parse_job
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -92,7 +92,7 @@ def test_a_line_of_text_cannot_be_made_to_look_like_two() -> None:
 def test_what_uvicorn_says_is_json_too() -> None:
     code = """
 import logging
-from convsvc.service.json_logs import set_up_logs
+from convsvc.service.observe.json_logs import set_up_logs
 from convsvc.service.serve import http_config
 set_up_logs("json")
 http_config(lambda scope: None, "127.0.0.1", 0)
@@ -146,7 +146,8 @@ def test_an_insane_request_id_is_replaced(given: str | None) -> None:
 
 
 def test_the_served_processes_write_json_and_nothing_else(tmp_path: Path) -> None:
-    code = "from convsvc.service.executor import main; main(['--engine', 'inline', '--parent', '1'])"  # its parent is another: it ends
+    # Its parent is another than it is told: it ends.
+    code = "from convsvc.service.executor.executor import main; main(['--engine', 'inline', '--parent', '1'])"
     environment = {**os.environ, "CONVSVC_LOG_FORMAT": "json", "CONVSVC_DATABASE_URL": f"sqlite:///{tmp_path}/c.db"}
     job = parse_job({"source": {"format": "huggingface", "path": "/nowhere"}, "target": {"format": "mindspeed-llm", "path": "/n/out"}})
     database = Database(environment["CONVSVC_DATABASE_URL"])

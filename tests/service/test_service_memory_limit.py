@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import convsvc.service.executor
+import convsvc.service.executor.executor
 import convsvc.service.serve
 from convsvc.cli.serve import executor, serve
 from convsvc.client import Client
@@ -18,12 +18,12 @@ from convsvc.conversion import convert
 from convsvc.errors import JobError
 from convsvc.execute.forecast import forecast
 from convsvc.plan.planner import make_plan
-from convsvc.service.claims import Claims
-from convsvc.service.executor import Executor
-from convsvc.service.runner import EngineRunner
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner
 from convsvc.service.serve import executor_command
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 
@@ -72,7 +72,7 @@ def test_a_dry_run_over_the_limit_is_refused_as_the_executor_would(settings: Set
     assert convert(job, engine="inline", memory_limit_bytes=needed).bytes_written > 0
 
 
-@pytest.mark.parametrize(("command", "module"), [(serve, convsvc.service.serve), (executor, convsvc.service.executor)])
+@pytest.mark.parametrize(("command", "module"), [(serve, convsvc.service.serve), (executor, convsvc.service.executor.executor)])
 @pytest.mark.parametrize("flags", [["--memory-limit", "512MB"], []], ids=["flag", "environment"])
 def test_the_limit_is_given_by_a_flag_or_the_environment(
     command: Any, module: Any, flags: list[str], monkeypatch: pytest.MonkeyPatch

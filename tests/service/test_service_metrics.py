@@ -18,20 +18,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
 from convsvc.errors import NoSpace
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import ROUTERS, create_app
-from convsvc.service.claims import Claims, PlannedTask
-from convsvc.service.database import Database
-from convsvc.service.executor import Executor
-from convsvc.service.metrics import HttpMetrics
-from convsvc.service.models import JobRow
-from convsvc.service.retention import Retention, purge
-from convsvc.service.runner import EngineRunner
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner
+from convsvc.service.observe.metrics import HttpMetrics
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.tallies import BOUNDS_S, Tally, add_tallies, read_tallies
-from convsvc.service.task_logs import Report
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import JobRow
+from convsvc.service.store.retention import Retention, purge
+from convsvc.service.store.tallies import BOUNDS_S, Tally, add_tallies, read_tallies
+from convsvc.service.store.task_logs import Report
 from convsvc.spec import parse_job
 
 DOCS = Path(__file__).parents[2] / "docs" / "observability.md"

@@ -8,10 +8,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database, default_database_url
-from convsvc.service.models import Base
-from convsvc.service.store import Store
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database, default_database_url
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import Base
 
 # A job as the first version wrote it.
 OLD_JOB = """

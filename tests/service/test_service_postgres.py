@@ -14,18 +14,20 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from tenacity import wait_none
 
-from convsvc.service import retrying
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
-from convsvc.service.engines import database_url as as_sqlalchemy
 from convsvc.service.errors import NoSuchJob, StoreAway
-from convsvc.service.models import Base, JobRow
-from convsvc.service.retrying import retried
-from convsvc.service.store import Store
+from convsvc.service.store import retrying
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.engines import database_url as as_sqlalchemy
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import Base, JobRow
+from convsvc.service.store.retrying import retried
 from convsvc.spec import parse_job
 from tests.service.postgres_server import Postgres
 
-MIGRATE = "import sys; from convsvc.service.database import Database; print('ready', flush=True); input(); Database(sys.argv[1]).migrate()"
+MIGRATE = (
+    "import sys; from convsvc.service.store.database import Database; print('ready', flush=True); input(); Database(sys.argv[1]).migrate()"
+)
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import pytest
 from sqlalchemy import event, select
 
 from convsvc.errors import TargetBusy
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
-from convsvc.service.identity import Caller
-from convsvc.service.models import JobRow, TenantRow
-from convsvc.service.store import Store
+from convsvc.service.access.identity import Caller
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import JobRow, TenantRow
 from convsvc.spec import parse_job
 
 EACH, COMMON = 90, 20  # targets of one replica's own, and targets that both replicas are asked for
@@ -31,8 +31,8 @@ SUBMITTER = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from convsvc.errors import TargetBusy
-from convsvc.service.database import Database
-from convsvc.service.store import Store
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 url, name, each, common = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -55,8 +55,8 @@ with ThreadPoolExecutor(8) as pool:
 # An executor: claims from three slots until its standard input is closed and nothing is left. Prints the ids.
 CLAIMER = """
 import json, sys, threading
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
 
 claims, found, last = Claims(Database(sys.argv[1]), sys.argv[2], lease_s=600), [], threading.Event()
 
@@ -93,8 +93,8 @@ class Wrong(real):
         return cls.fromtimestamp(right() + wrong, tz)
 
 time.time, datetime.datetime = lambda: right() + wrong, Wrong
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
 claims = Claims(Database(sys.argv[1]), "wrong", lease_s=60)
 claim = claims.claim()
 claim and claims.renew(claim)

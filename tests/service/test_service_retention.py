@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import func, select, update
 
 from convsvc.cli.main import main
-from convsvc.service import retention
-from convsvc.service.audit import add_entry
-from convsvc.service.claims import Claims, PlannedTask
-from convsvc.service.database import Database
+from convsvc.service.access.audit import add_entry
 from convsvc.service.errors import NoSuchJob, WrongValue
-from convsvc.service.housekeeping import Housekeeper
-from convsvc.service.models import AttemptRow, AuditRow, ChoreRow, DeliveryRow, EventRow, ExecutorRow, JobRow, LogRow, TaskRow
-from convsvc.service.retention import Purged, Retention, keep_house, purge, retention_from
-from convsvc.service.store import Store
+from convsvc.service.executor.housekeeping import Housekeeper
+from convsvc.service.store import retention
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import AttemptRow, AuditRow, ChoreRow, DeliveryRow, EventRow, ExecutorRow, JobRow, LogRow, TaskRow
+from convsvc.service.store.retention import Purged, Retention, keep_house, purge, retention_from
 from convsvc.spec import parse_job
 
 NOW = datetime.now(timezone.utc)

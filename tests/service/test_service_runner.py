@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from convsvc.service.claims import Claim, Claims
-from convsvc.service.database import Database
 from convsvc.service.errors import Draining
-from convsvc.service.executor import Executor
-from convsvc.service.runner import EngineRunner, StoreListener
-from convsvc.service.store import Store
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner, StoreListener
+from convsvc.service.store.claims import Claim, Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from convsvc.service.errors import IllegalTransition
-from convsvc.service.states import ENDED, JOB_STATES, LEASED, JobEvent, job_step, possible_events, task_step
+from convsvc.service.store.states import ENDED, JOB_STATES, LEASED, JobEvent, job_step, possible_events, task_step
 
 EVENTS: tuple[JobEvent, ...] = get_args(JobEvent)
 STEPS = [(state, event, job_step(state, event)) for state in JOB_STATES for event in EVENTS if event in possible_events(state)]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from convsvc.errors import TargetBusy
-from convsvc.service.claims import MAX_CLAIMS, Claims, PlannedTask
-from convsvc.service.database import Database
 from convsvc.service.errors import IllegalTransition, KeyReused, LeaseLost, NoSuchJob
-from convsvc.service.store import Store
+from convsvc.service.store.claims import MAX_CLAIMS, Claims, PlannedTask
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import Job, parse_job
 
 TASKS = [PlannedTask(0, "embedding", 10), PlannedTask(1, "layer 0", 20)]

@@ -10,12 +10,12 @@ import pytest
 
 from convsvc.errors import EngineAway, TargetBusy
 from convsvc.execute.holders import this_process
-from convsvc.service.claims import Claim, Claims
 from convsvc.service.errors import LeaseLost, StoreAway
-from convsvc.service.executor import Executor
-from convsvc.service.patience import patient
-from convsvc.service.store import Store
-from convsvc.service.succession import after_predecessor
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.patience import patient
+from convsvc.service.executor.succession import after_predecessor
+from convsvc.service.store.claims import Claim, Claims
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 
@@ -89,7 +89,7 @@ class Deaf(Claims):
 def test_a_report_is_said_again_until_the_job_store_hears_it(
     store: Store, claims: Claims, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convsvc.service.patience.PAUSE_S", 0)
+    monkeypatch.setattr("convsvc.service.executor.patience.PAUSE_S", 0)
     patient(Deaf(claims.database, claims.name), nothing).log(claim, "at last")
     assert [line.message for line in store.logs(claim.job_id)] == ["at last"]
 

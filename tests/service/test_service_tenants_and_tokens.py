@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from convsvc.service.audit import Act, Audit
-from convsvc.service.database import Database
+from convsvc.service.access.audit import Act, Audit
+from convsvc.service.access.identity import Caller
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.access.tokens import Tokens
 from convsvc.service.errors import NoSuchTenant, NoSuchToken, TenantInUse, WrongValue
-from convsvc.service.identity import Caller
-from convsvc.service.store import Store
-from convsvc.service.tenants import Tenants
-from convsvc.service.tokens import Tokens
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 WHO = "the test"

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from convsvc.errors import NoSpace
-from convsvc.service.claims import Claims
-from convsvc.service.executor import Executor
-from convsvc.service.runner import EngineRunner
-from convsvc.service.store import Store
-from convsvc.service.tracing import current_parent, remember_parent, set_up_tracing, trace_to
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner
+from convsvc.service.observe.tracing import current_parent, remember_parent, set_up_tracing, trace_to
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -118,8 +118,8 @@ def test_without_an_endpoint_nothing_of_the_extra_is_imported(tmp_path: Path) ->
 import sys
 from convsvc.service.app import create_app
 from convsvc.service.settings import Settings
-from convsvc.service.tracing import set_up_tracing
-import convsvc.service.executor
+from convsvc.service.observe.tracing import set_up_tracing
+import convsvc.service.executor.executor
 set_up_tracing()
 create_app(Settings(database_url="sqlite:///" + sys.argv[1]))
 parts = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation")  # FastAPI takes the API by itself
@@ -153,7 +153,7 @@ server = HTTPServer(("127.0.0.1", 0), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 import os
 os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{server.server_address[1]}"
-from convsvc.service import tracing
+from convsvc.service.observe import tracing
 tracing.set_up_tracing()
 with tracing._providers[0].get_tracer("test").start_as_current_span("one"):
     assert tracing.current_parent().startswith("00-")

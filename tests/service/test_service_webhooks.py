@@ -23,14 +23,14 @@ import pytest
 from sqlalchemy import select
 
 from convsvc.errors import JobError, NoSpace, ServiceError
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
-from convsvc.service.executor import Executor
-from convsvc.service.models import DeliveryRow
+from convsvc.service.executor.executor import Executor
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
-from convsvc.service.webhook_hosts import Webhooks, is_public, parse_hosts, resolve, webhooks_from
-from convsvc.service.webhooks import MOST_ATTEMPTS, Deliverer, pause_s, signature
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import DeliveryRow
+from convsvc.service.webhooks.calling import MOST_ATTEMPTS, Deliverer, pause_s, signature
+from convsvc.service.webhooks.hosts import Webhooks, is_public, parse_hosts, resolve, webhooks_from
 from convsvc.spec import parse_job
 
 DOCS = Path(__file__).parents[2] / "docs" / "observability.md"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from convsvc.service.access import Admin
+from convsvc.service.access.callers import Admin
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import NO_NUL, Here
 from convsvc.service.views import AuditPage

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 import convsvc
 from convsvc.families import FAMILIES
-from convsvc.service.access import Anyone
+from convsvc.service.access.callers import Anyone
 from convsvc.service.problems import problems
 from convsvc.spec import Source, Target
 

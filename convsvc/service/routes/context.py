@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request
 
 from convsvc.roots import Roots
-from convsvc.service.access import address_of
-from convsvc.service.audit import Act, Audit
-from convsvc.service.identity import Caller
+from convsvc.service.access.audit import Act, Audit
+from convsvc.service.access.callers import address_of
+from convsvc.service.access.identity import Caller
 from convsvc.service.settings import Settings
-from convsvc.service.store import Store
+from convsvc.service.store.jobs import Store
 from convsvc.spec import Job, parse_job
 
 Planner = Callable[[Job, Roots], dict[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from convsvc.service.access import Anyone
+from convsvc.service.access.callers import Anyone
 
 router = APIRouter(include_in_schema=False)
 

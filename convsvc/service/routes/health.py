@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
-from convsvc.service.access import MaybeCaller
+from convsvc.service.access.callers import MaybeCaller
 from convsvc.service.errors import NotReady
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here

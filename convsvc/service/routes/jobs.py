@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from convsvc.service.access import Reader, Writer
+from convsvc.service.access.callers import Reader, Writer
+from convsvc.service.access.identity import Caller
+from convsvc.service.access.places import check_places, roots_of
 from convsvc.service.errors import Forbidden
-from convsvc.service.identity import Caller
-from convsvc.service.places import check_places, roots_of
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, NO_NUL, Context, Here, JobBody, JobId, act
-from convsvc.service.states import JobState
+from convsvc.service.store.states import JobState
 from convsvc.service.views import JobPage, JobView, TaskView
 from convsvc.spec import Job
 

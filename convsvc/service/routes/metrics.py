@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from convsvc.service.access import Scraper
+from convsvc.service.access.callers import Scraper
 from convsvc.service.problems import problems
 
 router = APIRouter(tags=["health"])

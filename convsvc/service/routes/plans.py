@@ -10,10 +10,10 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
-from convsvc.service.access import Writer
+from convsvc.service.access.callers import Writer
+from convsvc.service.access.identity import Caller
+from convsvc.service.access.places import check_places, roots_of
 from convsvc.service.errors import TooSlow
-from convsvc.service.identity import Caller
-from convsvc.service.places import check_places, roots_of
 from convsvc.service.plan_views import PlanView
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act

@@ -14,10 +14,10 @@ from fastapi.responses import PlainTextResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from convsvc.service.access import Reader, still_welcome
+from convsvc.service.access.callers import Reader, still_welcome
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here, JobId
-from convsvc.service.states import ENDED
+from convsvc.service.store.states import ENDED
 from convsvc.service.views import EventView, LogLine
 
 router = APIRouter(tags=["jobs"], responses=problems(401, 403, 404, 422, 429))

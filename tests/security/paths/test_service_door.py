@@ -12,13 +12,13 @@ import pytest
 from convsvc.errors import PathRefused, TargetError
 from convsvc.execute.staging import discard_left, tidy_published
 from convsvc.roots import Roots
-from convsvc.service.claims import Claims
-from convsvc.service.database import Database
-from convsvc.service.executor import Executor
-from convsvc.service.identity import LOOPBACK, Caller
-from convsvc.service.runner import EngineRunner
-from convsvc.service.store import Store
-from convsvc.service.tenants import Tenants
+from convsvc.service.access.identity import LOOPBACK, Caller
+from convsvc.service.access.tenants import Tenants
+from convsvc.service.executor.executor import Executor
+from convsvc.service.executor.runner import EngineRunner
+from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
+from convsvc.service.store.jobs import Store
 from convsvc.service.views import JobView
 from convsvc.spec import parse_job
 from tests.security.paths.world import World

@@ -1,0 +1,194 @@
+"""Runs one claimed job with the planner, an engine and the driver, and reports to the job store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from convsvc.engine.base import Engine
+from convsvc.engine.listener import Listener
+from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
+from convsvc.execute.holders import this_process
+from convsvc.execute.staging import discard_left, staging_path, tidy_published
+from convsvc.plan.plan import Plan
+from convsvc.roots import Roots
+from convsvc.service.executor.succession import after_predecessor
+from convsvc.service.observe.tracing import JobSpans
+from convsvc.service.store.claims import WRITE, Claim, Claims, PlannedTask
+from convsvc.service.store.models import DEFAULT_TENANT
+from convsvc.service.store.states import JobEvent
+from convsvc.service.store.task_logs import Report, ended_attempt
+
+_log = logging.getLogger("convsvc.job")
+
+# The driver's phases that are a state of the job.
+_STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "publish": "seal"}
+
+
+class StoreListener(Listener):
+    """Writes what the driver tells into the job store. Raises LeaseLost, which ends the run, once another executor has the job."""
+
+    def __init__(self, claims: Claims, claim: Claim, spans: JobSpans | None = None) -> None:
+        self._claims, self._claim, self._spans = claims, claim, spans or JobSpans()
+        self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
+        self._attempts: dict[int, int] = {}
+        self._said: Sequence[dict[str, Any]] = ()
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made; not the driver's to tell."""
+        tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
+        self._claims.planned(self._claim, plan.model_type, plan.summary(), tasks)
+        self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
+        for note in plan.notes:
+            self.log(note)
+        self._spans.step("open")
+
+    def phase(self, name: str, total: int) -> None:
+        self._phase, self._total, self._done, self._bytes = name, total, 0, 0
+        self._attempts.clear()
+        self._spans.step(name)
+        self._claims.phase(self._claim, name, total, _STATES.get(name))
+        self.log(f"{name}: {total} tasks" if total else name)
+
+    def task_said(self, task: int, lines: Sequence[dict[str, Any]]) -> None:
+        self._said = lines  # kept with the report of how the attempt ended, which comes next
+
+    def task_started(self, task: int, name: str, attempt: int) -> None:
+        self._attempts[task] = attempt
+        self._spans.task_started(task, name, attempt)
+        if self._phase == WRITE:
+            self._claims.task_started(self._claim, task, attempt)
+
+    def task_done(self, task: int, result: dict[str, Any]) -> None:
+        report = self._report("done", task, result, worker=str(result.get("worker")))
+        self._spans.task_ended(task, result)
+        if self._phase == WRITE:
+            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report)
+            return
+        self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
+        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task)
+
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        report = self._report("retried" if will_retry else "failed", task, {})
+        self._spans.task_ended(task, {"will_retry": will_retry}, error=str(error.get("message")))
+        again = "; it is tried again" if will_retry else ""
+        _log.warning("%s task %d: %s%s", self._phase, task, error.get("message"), again, extra={"task": task, "attempt": report.attempt})
+        if self._phase == WRITE:
+            self._claims.task_failed(self._claim, task, error, will_retry, report)
+        else:
+            self._claims.log(self._claim, f"{self._phase}: {error.get('message')}{again}", level="warning", task=task, report=report)
+
+    def log(self, message: str) -> None:
+        _log.info("%s", message)
+        self._claims.log(self._claim, message)
+
+    def _report(self, outcome: str, task: int, result: dict[str, Any], worker: str | None = None) -> Report:
+        """What the attempt said goes to the executor's own log too."""
+        report = ended_attempt(outcome, self._attempts.get(task), self._said, result)
+        self._said = ()
+        for line in report.lines:
+            extra = {"task": task, "attempt": report.attempt, "worker": worker}
+            _log.log(getattr(logging, line["level"].upper(), logging.INFO), "%s", line["message"], extra=extra)
+        return report
+
+
+class Runner(Protocol):
+    """Runs a claimed job to its end and answers the result as JSON.
+
+    Raises the ConvsvcError that the job fails with, Canceled if `should_stop` said so; lets through what `should_stop` raises.
+    """
+
+    def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class EngineRunner:
+    """The real one. Its engine is made for the first job and kept for the next ones."""
+
+    def __init__(
+        self, engine: str, workers: int | None = None, ray_address: str | None = None, memory_limit_bytes: int | None = None
+    ) -> None:
+        self._name, self._workers, self._ray_address = engine, workers, ray_address
+        self._memory_limit_bytes = memory_limit_bytes
+        self._engine: Engine | None = None
+
+    def __call__(self, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        from convsvc.conversion import run
+        from convsvc.execute.forecast import check_memory
+        from convsvc.plan.planner import make_plan
+
+        target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
+        if claim.publishing and is_published(target):
+            after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log)
+            listener.log("the target had been moved into place when the last executor died: nothing is left to do")
+            return {"target": claim.job.target.path}
+        if claim.canceling:
+            after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log)
+            raise Canceled("the job was canceled")
+        engine = self._open()  # first, so that a cluster that is away costs no planning
+        plan = make_plan(claim.job, roots)
+        check_memory(plan, self._memory_limit_bytes)
+        listener.planned(plan)
+        _check_canceled(should_stop)
+        try:
+            holder = this_process(claim.job_id, claim.fence)
+            todo = on_exists(claim)
+            result = after_predecessor(
+                claim,
+                lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
+                lambda: _check_canceled(should_stop),
+                listener.log,
+            )
+        except ConvsvcError as error:
+            if isinstance(error, EngineAway):
+                self.close()
+            raise
+        except Exception:
+            self.close()  # an engine that failed in a way nobody foresaw is not used again
+            raise
+        return result.as_dict()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _open(self) -> Engine:
+        from convsvc.engine import make_engine
+
+        if self._engine is None:
+            self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
+        return self._engine
+
+
+def roots_of(claim: Claim) -> Roots:
+    """Where the job may read and write.
+
+    Without roots the default tenant's jobs may go anywhere: they came from this machine, since a token's need roots to be accepted. Raises
+    PathRefused if another tenant has none, or none any more.
+    """
+    if not claim.roots and claim.tenant != DEFAULT_TENANT:
+        raise PathRefused(f"tenant {claim.tenant} has no roots, so its jobs may read and write nowhere", details={"tenant": claim.tenant})
+    return Roots(claim.roots)
+
+
+def is_published(target: Path) -> bool:
+    """Whether a job that was being published is: its staging directory has become the target."""
+    return target.is_dir() and not staging_path(target).exists()
+
+
+def on_exists(claim: Claim) -> str:
+    """What the run does about files that are there: as the job says at first, and "resume" once the job has begun to write."""
+    stated = claim.job.options.on_exists
+    if not claim.resume:
+        return stated
+    return "resume-overwrite" if stated == "overwrite" else "resume"
+
+
+def _check_canceled(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Canceled("the job was canceled")

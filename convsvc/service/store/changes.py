@@ -1,0 +1,137 @@
+"""Changing a job within a transaction: the one place where an event meets the state machine and the tables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from convsvc.service.errors import IllegalTransition, NoSuchJob
+from convsvc.service.store.attempts import lose_attempts
+from convsvc.service.store.clock import now_of
+from convsvc.service.store.models import EventRow, JobRow, LogRow, TaskRow
+from convsvc.service.store.states import ENDED, Instruction, JobEvent, job_step
+from convsvc.service.store.tallies import add_tallies, job_tallies
+from convsvc.service.webhooks.announcing import announce_end
+
+HISTORY = 10  # state changes that a refused one is told with
+
+
+def now_utc() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def same_place(path: str) -> str:
+    """The name under which two spellings of one target path are the same: absolute, symlinks resolved."""
+    return os.path.realpath(path)
+
+
+def existing_job(session: Session, job_id: str, tenant: str | None = None, *, lock: bool = False) -> JobRow:
+    """The job, if it is `tenant`'s or `tenant` is None. Raises NoSuchJob."""
+    row = session.get(JobRow, job_id, with_for_update=lock or None, populate_existing=lock)
+    if row is None or tenant not in {None, row.tenant}:
+        raise NoSuchJob(f"there is no job {job_id}", details={"job": job_id})
+    return row
+
+
+def locked_job(session: Session, job_id: str, tenant: str | None = None) -> JobRow:
+    """The job, locked until the transaction ends. Raises NoSuchJob, also if it is not `tenant`'s."""
+    return existing_job(session, job_id, tenant, lock=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who takes a job, and for how many seconds."""
+
+    executor: str
+    seconds: float
+
+
+def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | None = None, place: str | None = None, **facts: Any) -> None:
+    """Let `event` happen to the job: new state, what the machine instructs, and an event in its history, with `facts`.
+
+    `place` is `same_place` of its target, where the event may take that again.
+
+    Raises IllegalTransition, with what happened to the job before.
+    """
+    before = row.state
+    try:
+        step = job_step(before, event, job=row.id)
+    except IllegalTransition as refused:
+        raise _with_history(session, row, refused) from None
+    row.state = step.state
+    if row.state == "queued":
+        row.queued_at = now_of(session)
+    for instruction in step.instructions:
+        _apply(session, row, instruction, lease, place)
+    if before != row.state or step.instructions:
+        add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
+    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended="stamp_end" in step.instructions))
+
+
+def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
+    row.last_event += 1
+    session.add(EventRow(job_id=row.id, seq=row.last_event, at=now_of(session), kind=kind, data=data))
+
+
+def add_log(
+    session: Session,
+    row: JobRow,
+    message: str,
+    *,
+    level: str = "info",
+    task: int | None = None,
+    attempt: int | None = None,
+    at: datetime | None = None,
+) -> None:
+    row.last_log += 1
+    at = at or now_of(session)
+    session.add(LogRow(job_id=row.id, seq=row.last_log, at=at, level=level, task=task, attempt=attempt, message=message))
+
+
+def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None, place: str | None) -> None:
+    if instruction == "take_lease" and lease:
+        lose_attempts(session, row)
+        row.executor, row.lease_until = lease.executor, now_of(session) + timedelta(seconds=lease.seconds)
+        row.fence, row.claims, row.started_at = row.fence + 1, row.claims + 1, row.started_at or now_of(session)
+    elif instruction == "drop_lease":
+        lose_attempts(session, row)
+        # The fence moves on, so that an executor which still works on the job finds out at its next word.
+        row.executor, row.lease_until, row.fence = None, None, row.fence + 1
+        if row.state not in ENDED:
+            row.claims -= 1  # released in good order: not an executor that died of it
+    elif instruction == "hold_target":
+        row.active_target = place or same_place(row.target_path)
+    elif instruction == "free_target":
+        row.active_target = None
+    elif instruction == "stamp_end":
+        row.ended_at = now_of(session)
+        announce_end(session, row)
+    elif instruction == "new_run":
+        _new_run(session, row)
+
+
+def _with_history(session: Session, row: JobRow, refused: IllegalTransition) -> IllegalTransition:
+    told = EventRow.kind.in_(("submitted", "state"))
+    query = select(EventRow).where(EventRow.job_id == row.id, told).order_by(EventRow.seq.desc()).limit(HISTORY)
+    history = [_told(event) for event in reversed(session.scalars(query).all())]
+    lines = [f"{step['at']} {step['state']} ({step['event']})" for step in history]
+    details = {**refused.details, "history": history}
+    return IllegalTransition(refused.message, facts=[*refused.facts, *lines], do=refused.do, details=details)
+
+
+def _told(event: EventRow) -> dict[str, Any]:
+    what = event.data.get("event", event.kind)
+    return {"seq": event.seq, "at": event.at.isoformat(timespec="milliseconds"), "state": event.data["state"], "event": what}
+
+
+def _new_run(session: Session, row: JobRow) -> None:
+    row.run, row.claims, row.cancel_requested = row.run + 1, 0, False
+    row.started_at = row.ended_at = None
+    row.error = row.result = row.plan = None
+    row.phase, row.tasks_total, row.tasks_done, row.bytes_total, row.bytes_done = "", 0, 0, 0, 0
+    session.execute(delete(TaskRow).where(TaskRow.job_id == row.id))

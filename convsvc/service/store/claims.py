@@ -1,0 +1,298 @@
+"""The executor's side of the job store: take a job, keep it, report on it.
+
+Every report carries the claim's fence number and is refused with LeaseLost once another executor has the job, so a process
+that was thought dead cannot spoil what its successor does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, or_, update
+from sqlalchemy.orm import Session
+
+from convsvc.errors import ServiceError
+from convsvc.service.errors import LeaseLost
+from convsvc.service.store.attempts import extend_attempts, fail_attempt, finish_attempt, start_attempt
+from convsvc.service.store.changes import Lease, add_event, add_log, advance, locked_job
+from convsvc.service.store.clock import now_of
+from convsvc.service.store.database import Database
+from convsvc.service.store.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
+from convsvc.service.store.queue import is_any_waiting, next_job
+from convsvc.service.store.retrying import retried
+from convsvc.service.store.states import JobEvent, task_step
+from convsvc.service.store.task_logs import NOTHING, Report, keep_report
+from convsvc.spec import Job, parse_job
+
+MAX_CLAIMS = 3
+PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
+WRITE = "write"  # the driver's phase whose tasks are the plan's tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that an executor holds.
+
+    `resume`: an earlier run has begun to write, go on from its marks. `publishing`: the executor that had the job before died while
+    it moved the target into place, so that may have happened. `canceling`: nothing is to be done but to remove what is staged.
+    `roots` are the directories that its tenant's jobs must stay in; none are configured if it is empty.
+    """
+
+    job_id: str
+    fence: int
+    run: int
+    job: Job
+    resume: bool
+    publishing: bool = False
+    tenant: str = DEFAULT_TENANT
+    roots: tuple[str, ...] = ()
+    canceling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """A task as the plan announces it: its number, its name, and the bytes it writes."""
+
+    number: int
+    name: str
+    bytes: int
+
+
+class Claims:
+    """Takes and keeps jobs for the executor `name`. A lease lasts `lease_s` seconds unless it is renewed."""
+
+    def __init__(self, database: Database, name: str, *, engine: str = "", lease_s: float = 15) -> None:
+        self.database, self.name, self.engine, self.lease_s = database, name, engine, lease_s
+
+    @retried
+    def heartbeat(self) -> None:
+        """Say that this executor lives."""
+        with self.database.writing() as session:
+            row, now = session.get(ExecutorRow, self.name), now_of(session)
+            if row is None:
+                session.add(ExecutorRow(name=self.name, engine=self.engine, started_at=now, heartbeat_at=now))
+            else:
+                row.heartbeat_at = now
+
+    @retried
+    def sign_off(self) -> None:
+        """Say that this executor ends; forget executors that have been silent for a day."""
+        with self.database.writing() as session:
+            old = now_of(session) - timedelta(days=1)
+            session.execute(delete(ExecutorRow).where(or_(ExecutorRow.name == self.name, ExecutorRow.heartbeat_at < old)))
+
+    def claim(self) -> Claim | None:
+        """A job whose executor died, or the next in the queue (`queue.py`); None if there is none."""
+        claim, look_again = None, self._is_any_waiting()
+        while look_again:
+            claim, look_again = self._claim_one()
+        return claim
+
+    @retried
+    def _is_any_waiting(self) -> bool:
+        with self.database.reading() as session:
+            return is_any_waiting(session)
+
+    @retried
+    def _claim_one(self) -> tuple[Claim | None, bool]:
+        # Whether to look again: what was found may have been ended, not taken.
+        with self.database.writing() as session:
+            row = next_job(session)
+            taken = row is not None and self._take(session, row)
+            return (_claim_of(session, row) if row and taken else None), row is not None and not taken
+
+    def _take(self, session: Session, row: JobRow) -> bool:
+        if row.state != "queued" and row.claims >= MAX_CLAIMS:
+            row.error = _poisonous(row)
+            advance(session, row, "fail", error=row.error)
+            return False
+        event: JobEvent = "claim" if row.state == "queued" else "reclaim"
+        if event == "reclaim" and row.executor:
+            add_log(session, row, f"executor {row.executor} went silent; {self.name} takes the job up", level="warning")
+        advance(session, row, event, lease=Lease(self.name, self.lease_s))
+        return row.state in {"planning", "canceling"}
+
+    @retried
+    def renew(self, claim: Claim) -> bool:
+        """Keep the job for another `lease_s`; True says that a cancel was requested. Raises LeaseLost."""
+        with self._held(claim) as (session, row):
+            row.lease_until = now_of(session) + timedelta(seconds=self.lease_s)
+            extend_attempts(session, row)
+            return row.cancel_requested
+
+    @retried
+    def planned(self, claim: Claim, model_type: str, summary: dict[str, Any], tasks: Sequence[PlannedTask]) -> None:
+        """The plan is made: store its tasks, and go on to running."""
+        with self._held(claim) as (session, row):
+            session.execute(delete(TaskRow).where(TaskRow.job_id == row.id))
+            session.add_all(TaskRow(job_id=row.id, number=t.number, name=t.name, state="pending", bytes=t.bytes) for t in tasks)
+            row.model_type, row.plan = model_type, summary
+            row.tasks_total, row.tasks_done = len(tasks), 0
+            row.bytes_total, row.bytes_done = sum(task.bytes for task in tasks), 0
+            add_event(session, row, "planned", {"model_type": model_type, "tasks": row.tasks_total, "bytes": row.bytes_total})
+            advance(session, row, "planned")
+
+    @retried
+    def phase(self, claim: Claim, name: str, total: int, event: JobEvent | None = None) -> None:
+        """The driver does something else now, `total` tasks of it; `event` where that is a state of the job."""
+        with self._held(claim) as (session, row):
+            row.phase = name[:32]
+            add_event(session, row, "phase", {"phase": name, "total": total})
+            if name == WRITE:
+                row.resumable = True
+                row.tasks_done = row.tasks_total - total  # the others are done already: their marks were found
+            else:
+                _finish_unreported(session, row)
+            if event:
+                advance(session, row, event)
+
+    @retried
+    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int, report: Report = NOTHING, task: int = 0) -> None:
+        """So many tasks of a phase that writes nothing are done. Only told, not kept."""
+        with self._held(claim) as (session, row):
+            counts = {"tasks_done": done, "tasks_total": total, "bytes_done": size_bytes, "bytes_total": row.bytes_total}
+            add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
+            keep_report(session, row, task, report)
+
+    @retried
+    def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
+        with self._task(claim, number) as (session, row, task):
+            row.resumable = True
+            task.state, task.attempt, task.worker = task_step(task.state, "start"), max(attempt, task.attempt), worker
+            task.started_at, task.ended_at, task.error = now_of(session), None, None
+            start_attempt(session, row, number, attempt, worker)
+            add_event(session, row, "task", _task_event(row, task))
+
+    @retried
+    def task_done(
+        self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None, report: Report = NOTHING
+    ) -> None:
+        with self._task(claim, number) as (session, row, task):
+            row.claims = 1  # who brings a task to its end does not die of the job
+            if task.state == "done":
+                report = NOTHING  # told again, as the answer to the first time got lost
+            else:
+                row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
+            finish_attempt(session, row, task, worker)
+            task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_of(session), None
+            task.seconds, task.worker = seconds, worker or task.worker
+            add_event(session, row, "task", _task_event(row, task))
+            keep_report(session, row, number, report)
+
+    @retried
+    def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool, report: Report = NOTHING) -> None:
+        with self._task(claim, number) as (session, row, task):
+            task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_of(session)
+            fail_attempt(session, row, number, error)
+            add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
+            again = "; it is tried again" if will_retry else ""
+            level = "warning" if will_retry else "error"
+            add_log(session, row, f"task {task.name}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
+            keep_report(session, row, number, report)
+
+    @retried
+    def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None, report: Report = NOTHING) -> None:
+        with self._held(claim) as (session, row):
+            add_log(session, row, message, level=level, task=task, attempt=report.attempt)
+            keep_report(session, row, task or 0, report)
+
+    @retried
+    def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
+        with self._held(claim) as (session, row):
+            row.result, row.phase = result, ""
+            add_log(session, row, f"succeeded: the target is {row.target_path}")
+            advance(session, row, "succeed")
+
+    @retried
+    def fail(self, claim: Claim, error: dict[str, Any]) -> None:
+        with self._held(claim) as (session, row):
+            row.error, row.phase = error, ""
+            add_log(session, row, _error_text(error), level="error")
+            advance(session, row, "fail", error=error)
+
+    @retried
+    def stop(self, claim: Claim) -> None:
+        """The run stopped because a cancel was requested."""
+        self._end(claim, "stop", "canceled: what was staged is removed", resumable=False)
+
+    @retried
+    def release(self, claim: Claim) -> None:
+        """Put the job back in the queue: this executor ends, the job has not."""
+        self._end(claim, "release", f"{self.name} ends: the job goes back to the queue")
+
+    def _end(self, claim: Claim, event: JobEvent, message: str, *, resumable: bool | None = None) -> None:
+        with self._held(claim) as (session, row):
+            row.phase = ""
+            row.resumable = row.resumable if resumable is None else resumable
+            add_log(session, row, message, level="warning")
+            advance(session, row, event)
+
+    @contextmanager
+    def _held(self, claim: Claim) -> Iterator[tuple[Session, JobRow]]:
+        with self.database.writing() as session:
+            row = locked_job(session, claim.job_id)
+            if row.fence != claim.fence:
+                raise LeaseLost(f"job {row.id} is no longer held by {self.name}", details={"job": row.id, "fence": claim.fence})
+            yield session, row
+
+    @contextmanager
+    def _task(self, claim: Claim, number: int) -> Iterator[tuple[Session, JobRow, TaskRow]]:
+        with self._held(claim) as (session, row):
+            task = session.get(TaskRow, (row.id, number))
+            if task is None:
+                raise ServiceError(f"job {row.id} has no task {number}")
+            yield session, row, task
+
+
+def _claim_of(session: Session, row: JobRow) -> Claim:
+    tenant = session.get(TenantRow, row.tenant)
+    return Claim(
+        row.id,
+        row.fence,
+        row.run,
+        parse_job(row.spec),
+        row.resumable,
+        row.phase == PUBLISH,
+        row.tenant,
+        tuple(tenant.roots) if tenant else (),
+        row.state == "canceling",
+    )
+
+
+def _finish_unreported(session: Session, row: JobRow) -> None:
+    # Everything is written. Tasks that an earlier run did were not reported to this one.
+    if row.tasks_done >= row.tasks_total:
+        session.execute(update(TaskRow).where(TaskRow.job_id == row.id, TaskRow.state == "pending").values(state="done"))
+        row.bytes_done = row.bytes_total
+
+
+def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:
+    return {
+        "phase": WRITE,
+        "number": task.number,
+        "name": task.name,
+        "state": task.state,
+        "attempt": task.attempt,
+        "tasks_done": row.tasks_done,
+        "tasks_total": row.tasks_total,
+        "bytes_done": row.bytes_done,
+        "bytes_total": row.bytes_total,
+    }
+
+
+def _error_text(error: dict[str, Any]) -> str:
+    lines = [str(error.get("message", "")), *(f"  {fact}" for fact in error.get("facts") or ())]
+    return "\n".join([*lines, f"  do: {error['do']}"] if error.get("do") else lines)
+
+
+def _poisonous(row: JobRow) -> dict[str, Any]:
+    return ServiceError(
+        f"the executor died {row.claims} times while it worked on this job",
+        facts=[f"last in state {row.state}, on executor {row.executor}"],
+        do="look at the executor's log for the cause (out of memory?), then retry the job",
+        details={"claims": row.claims},
+    ).as_dict()

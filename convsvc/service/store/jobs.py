@@ -1,0 +1,286 @@
+"""The users' side of the job store: submit, look, cancel, retry. The executor's side is `claims.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from convsvc.errors import TargetBusy
+from convsvc.service.access.identity import LOOPBACK, Caller
+from convsvc.service.errors import KeyReused
+from convsvc.service.observe.tracing import traced
+from convsvc.service.store.changes import advance, existing_job, locked_job, same_place
+from convsvc.service.store.clock import now_of
+from convsvc.service.store.database import Database
+from convsvc.service.store.ids import new_job_id
+from convsvc.service.store.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
+from convsvc.service.store.quotas import check_quotas, with_limits_locked
+from convsvc.service.store.retrying import retried
+from convsvc.service.store.task_logs import levels_from
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
+from convsvc.spec import Job, dump_job
+
+_ELSEWHERE = "choose another target"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    id: str
+    job: Job
+    place: str
+    key: str | None
+    digest: str
+    caller: Caller
+
+
+class Store:
+    """Jobs in a database. Every method is one transaction; safe to use from several threads.
+
+    `tenant` is whose jobs the caller sees, None for everybody's: to him another tenant's job is one that does not exist.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(self, job: Job, key: str | None = None, *, caller: Caller = LOOPBACK) -> tuple[JobView, bool]:
+        """Queue the job for the caller's tenant; True says that it is new, False that `key` was seen before with the same job.
+
+        Raises TargetBusy if an active job has the same target, KeyReused if the tenant's `key` came before with another job,
+        QuotaReached if the tenant has as many jobs queued, or bytes to be written, as it may have.
+        """
+        # Ahead of the transaction: a file system that hangs while links are resolved may not keep others from the database.
+        request = _Request(new_job_id(), job, same_place(job.target.path), key, request_hash(job), caller)
+        try:
+            return self._submit(request)
+        except IntegrityError:
+            return self._explain_refusal(request)
+
+    @retried
+    def _submit(self, request: _Request) -> tuple[JobView, bool]:
+        with self.database.writing() as session:
+            limits = with_limits_locked(session, request.caller.tenant)
+            known = _by_key(session, request)
+            if known:
+                return job_view(known), False
+            if limits:
+                check_quotas(session, limits)
+            return job_view(_insert(session, request)), True
+
+    @retried
+    def job(self, job_id: str, *, tenant: str | None = None) -> JobView:
+        """Raises NoSuchJob."""
+        with self.database.reading() as session:
+            return job_view(existing_job(session, job_id, tenant))
+
+    @retried
+    def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None, tenant: str | None = None) -> JobPage:
+        """Jobs, newest first, in one state or all; `cursor` is the last page's `next_cursor`."""
+        query = select(JobRow).order_by(JobRow.id.desc()).limit(limit + 1)
+        if tenant is not None:
+            query = query.where(JobRow.tenant == tenant)
+        if state:
+            query = query.where(JobRow.state == state)
+        if cursor:
+            query = query.where(JobRow.id < cursor)
+        with self.database.reading() as session:
+            rows = [job_view(row) for row in session.scalars(query)]
+        return JobPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
+
+    @retried
+    def tasks(self, job_id: str, *, tenant: str | None = None) -> list[TaskView]:
+        """The current run's tasks in order; empty until it is planned. Raises NoSuchJob."""
+        query = select(TaskRow).where(TaskRow.job_id == job_id).order_by(TaskRow.number)
+        with self.database.reading() as session:
+            existing_job(session, job_id, tenant)
+            return [_task_view(row) for row in session.scalars(query)]
+
+    @retried
+    def events(self, job_id: str, *, after: int = 0, limit: int = 500, tenant: str | None = None) -> list[EventView]:
+        """What happened after the event `after`, oldest first. Raises NoSuchJob."""
+        query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq).limit(limit)
+        with self.database.reading() as session:
+            existing_job(session, job_id, tenant)
+            return [EventView(row.seq, row.at, row.kind, row.data) for row in session.scalars(query)]
+
+    @retried
+    def logs(
+        self,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        tenant: str | None = None,
+        task: int | None = None,
+        level: str | None = None,
+    ) -> list[LogLine]:
+        """The lines after the line `after`, oldest first; of one task, or of `level` and above, where told so. Raises NoSuchJob."""
+        query = select(LogRow).where(LogRow.job_id == job_id, LogRow.seq > after).order_by(LogRow.seq).limit(limit)
+        if task is not None:
+            query = query.where(LogRow.task == task)
+        if level is not None:
+            query = query.where(LogRow.level.in_(levels_from(level)))
+        with self.database.reading() as session:
+            existing_job(session, job_id, tenant)
+            return [LogLine(row.seq, row.at, row.level, row.message, row.task, row.attempt) for row in session.scalars(query)]
+
+    def cancel(self, job_id: str, *, tenant: str | None = None) -> JobView:
+        """Ask the job to stop; asking twice is the same as once. One that waits or has failed with something staged gives that back.
+
+        Raises NoSuchJob, IllegalTransition if it has ended otherwise, TargetBusy if it failed and its target is another job's by now.
+        """
+        return self._change(self.job(job_id, tenant=tenant), tenant, _cancel)
+
+    def retry(self, job_id: str, *, tenant: str | None = None) -> JobView:
+        """Queue a failed or canceled job again; after a failure it goes on from what was written, a cancel left nothing.
+
+        Raises NoSuchJob, IllegalTransition, TargetBusy, QuotaReached.
+        """
+        return self._change(self.job(job_id, tenant=tenant), tenant, _retry)
+
+    @retried
+    def executor_silence_s(self) -> float | None:
+        """For how long no executor was heard of, by the database's clock as heartbeats are; None if there never was one."""
+        with self.database.reading() as session:
+            last = session.scalars(select(ExecutorRow.heartbeat_at).order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
+            return None if last is None else (now_of(session) - last).total_seconds()
+
+    @retried
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state that any job is in."""
+        with self.database.reading() as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            return {row[0]: row[1] for row in rows}
+
+    @retried
+    def _change(self, job: JobView, tenant: str | None, change: Callable[[Session, JobRow, str], None]) -> JobView:
+        place = same_place(job.target)  # ahead of the transaction, as in `submit`
+        try:
+            with self.database.writing() as session:
+                row = locked_job(session, job.id, tenant)
+                change(session, row, place)
+                session.flush()
+                return job_view(row)
+        except IntegrityError:
+            raise self._busy(job.target, tenant) from None
+
+    @retried
+    def _explain_refusal(self, request: _Request) -> tuple[JobView, bool]:
+        # A unique constraint said no: the key came twice at the same moment, or the target is taken, or a transaction that was
+        # tried again, since its connection was lost, had been committed after all.
+        with self.database.reading() as session:
+            mine = session.get(JobRow, request.id)
+            known = mine or _by_key(session, request)
+            if known:
+                return job_view(known), known is mine
+        raise self._busy(request.job.target.path, request.caller.sees)
+
+    def _busy(self, target: str, tenant: str | None) -> TargetBusy:
+        with self.database.reading() as session:
+            holder = session.scalars(select(JobRow).where(JobRow.active_target == same_place(target))).first()
+            if holder is None:
+                return TargetBusy(f"{target} was the target of a job that has just ended", do="try again", details={"target": target})
+            if tenant not in {None, holder.tenant}:  # whose it is, and what it is called, is not for him to know
+                return TargetBusy(f"{target} is the target of another tenant's job", do=_ELSEWHERE, details={"target": target})
+            return TargetBusy(
+                f"{target} is the target of job {holder.id}, which is {holder.state}",
+                do=f"wait for it, cancel it (convsvc cancel {holder.id}), or {_ELSEWHERE}",
+                details={"target": target, "job": holder.id, "state": holder.state},
+            )
+
+
+def request_hash(job: Job) -> str:
+    """The same for two requests that ask for the same job."""
+    return hashlib.sha256(json.dumps(dump_job(job), sort_keys=True).encode()).hexdigest()
+
+
+def job_view(row: JobRow) -> JobView:
+    return JobView(
+        id=row.id,
+        name=row.name,
+        model_type=row.model_type,
+        state=row.state,
+        run=row.run,
+        source=row.source_path,
+        target=row.target_path,
+        cancel_requested=row.cancel_requested,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        progress=Progress(row.phase, row.tasks_done, row.tasks_total, row.bytes_done, row.bytes_total),
+        executor=row.executor,
+        plan=row.plan,
+        result=row.result,
+        error=row.error,
+        spec=row.spec,
+        tenant=row.tenant,
+        priority=row.priority,
+        submitted_by=row.submitted_by,
+        queued_at=row.queued_at,
+    )
+
+
+def _cancel(session: Session, row: JobRow, place: str) -> None:
+    staged = row.resumable and row.state in {"queued", "failed"}
+    advance(session, row, "discard" if staged else "cancel", place=place)
+    row.cancel_requested = True
+
+
+def _retry(session: Session, row: JobRow, place: str) -> None:
+    limits = with_limits_locked(session, row.tenant)
+    advance(session, row, "retry", place=place)
+    if limits:
+        session.flush()
+        check_quotas(session, limits, more=0)  # it is counted already
+
+
+def _insert(session: Session, request: _Request) -> JobRow:
+    job, now = request.job, now_of(session)
+    row = JobRow(
+        id=request.id,
+        tenant=request.caller.tenant,
+        submitted_by=request.caller.name,
+        priority=job.priority,
+        name=job.name,
+        spec=dump_job(job),
+        model_type=job.model_type,
+        source_path=job.source.path,
+        target_path=job.target.path,
+        active_target=request.place,
+        idempotency_key=request.key,
+        request_hash=request.digest,
+        state="queued",
+        created_at=now,
+        queued_at=now,
+        last_event=1,
+        last_log=0,
+    )
+    session.add(row)
+    session.flush()
+    session.add(EventRow(job_id=row.id, seq=1, at=now, kind="submitted", data={"state": "queued", "run": 1, **traced()}))
+    return row
+
+
+def _by_key(session: Session, request: _Request) -> JobRow | None:
+    if request.key is None:
+        return None
+    query = select(JobRow).where(JobRow.tenant == request.caller.tenant, JobRow.idempotency_key == request.key)
+    row = session.scalars(query).first()
+    if row is not None and row.request_hash != request.digest:
+        raise KeyReused(
+            f"the Idempotency-Key {request.key!r} was used for another job, {row.id}",
+            do="send a new key with a new job",
+            details={"job": row.id, "key": request.key},
+        )
+    return row
+
+
+def _task_view(row: TaskRow) -> TaskView:
+    return TaskView(
+        row.number, row.name, row.state, row.attempt, row.bytes, row.seconds, row.worker, row.error, row.started_at, row.ended_at
+    )

@@ -1,0 +1,1 @@
+"""Webhooks: calls to other services when a job has ended."""
