@@ -138,6 +138,20 @@ def test_the_databases_password_is_nowhere_even_when_the_database_goes_away(tmp_
     assert not found_in(b"".join(lines.values()).decode(errors="replace"), PASSWORD, token)
 
 
+def test_what_an_executor_starts_inherits_no_secret(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "from convsvc.service.executor import executor\n"
+        "executor.Executor.run = lambda self, **more: print(sorted(os.environ))\n"
+        "executor.run_executor(engine='inline')\n"
+    )
+    secrets = {"CONVSVC_DATABASE_URL": f"sqlite:///{tmp_path}/jobs.db", "CONVSVC_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    environment = {**os.environ, **secrets, "CONVSVC_WEBHOOK_HOSTS": "hooks.example"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONVSVC_WEBHOOK_HOSTS" in done.stdout
+    assert not [name for name in secrets if name in done.stdout]
+
+
 def found_in(text: str, *secrets: str) -> list[str]:
     """Which of the secrets, or of the tokens' secret parts, or the one that signs webhooks, the text has."""
     return [secret for secret in (*secrets, WEBHOOK_SECRET) if secret.rpartition("_")[2] in text]

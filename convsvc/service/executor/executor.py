@@ -213,6 +213,8 @@ def run_executor(
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
     executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address, memory_limit_bytes), concurrency=concurrency)
     deliverer = Deliverer(database, webhooks_from())
+    for secret in ("CONVSVC_DATABASE_URL", "CONVSVC_WEBHOOK_SECRET"):
+        os.environ.pop(secret, None)  # workers inherit the environment, and have no use for these
     housekeeper = Housekeeper(database, retention_from())
     _on_signals(executor.drain, deliverer.drain, housekeeper.drain)
     deliverer.start()
@@ -255,7 +257,7 @@ def _unforeseen(error: Exception) -> ServiceError:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m convsvc.service.executor.executor", description="Run jobs from the job store.")
+    parser = argparse.ArgumentParser(prog="python -m convsvc.service.executor", description="Run jobs from the job store.")
     url = os.environ.get("CONVSVC_DATABASE_URL")
     parser.add_argument("--database-url", default=url, help="SQLAlchemy URL of the job store (default: $CONVSVC_DATABASE_URL, or SQLite)")
     parser.add_argument("--engine", choices=("ray", "process", "inline"), default="ray", help="where tasks run")

@@ -38,6 +38,7 @@ _JOB_ARROWS: tuple[tuple[JobEvent, str, JobState, tuple[Instruction, ...]], ...]
     ("reclaim", _WORKING, "planning", ("take_lease",)),  # its executor died: planned again, then resumed from the staging directory
     ("reclaim", "canceling", "canceling", ("take_lease",)),  # what its executor has staged is still there
     ("planned", "planning", "running", ()),
+    ("planned", "running", "running", ()),  # said again, as the answer got lost
     ("planned", "canceling", "canceling", ()),
     ("seal", "running sealing verifying", "sealing", ()),
     ("seal", "canceling", "canceling", ()),
