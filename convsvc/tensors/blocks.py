@@ -107,6 +107,29 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written)
 
 
+def renamed(laid: Laid, scope: str, prefix: str, tensors: dict[str, LogicalTensor]) -> Laid:
+    """What was laid without scope and prefix, with them; `tensors` are the scope's logical tensors met so far, by their bare names.
+
+    >>> from convsvc.tensors.declare import logical, row
+    >>> laid, = lay(row("w", logical("w", "ffn hidden"), "ffn hidden"), {"ffn": 8, "hidden": 4}, {})
+    >>> there = renamed(laid, "layers.3.", "model.", {})
+    >>> there.name, there.blocks[0].tensor.name, there.shape
+    ('model.w', 'layers.3.w', (8, 4))
+    """
+    blocks = tuple(
+        [Block(_scoped(each.tensor, scope, tensors), each.starts, each.stops, each.offset, each.strides) for each in laid.blocks]
+    )
+    also = tuple([prefix + name for name in laid.also])
+    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written)
+
+
+def _scoped(tensor: LogicalTensor, scope: str, tensors: dict[str, LogicalTensor]) -> LogicalTensor:
+    found = tensors.get(tensor.name)
+    if found is None:
+        found = tensors[tensor.name] = LogicalTensor(scope + tensor.name, tensor.axes, tensor.sizes)
+    return found
+
+
 def _moved(block: Block, by: Mapping[str, int]) -> Block:
     """The block of another index of looped axes, which no stored tensor has as an axis: only the box moves."""
     shifts = [by.get(axis, 0) for axis in block.tensor.axes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from convsvc.dialects.base import Entry
@@ -15,7 +15,7 @@ from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
 from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
-from convsvc.tensors.blocks import Laid, Window, lay
+from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
 from convsvc.tensors.declare import Row
 
 FILE = "model_optim_rng.pt"
@@ -54,7 +54,8 @@ def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
-    stages = [_Stage(model, settings, placement, stage) for stage in range(settings.parallel.pp)]
+    templates = _Templates()
+    stages = [_Stage(model, settings, placement, stage, templates) for stage in range(settings.parallel.pp)]
     entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
     return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
@@ -82,36 +83,74 @@ def chunk_name(chunk: int | None) -> str:
     return "model" if chunk is None else f"model{chunk}"
 
 
+_Cut = tuple[tuple[str, int] | None, ...]
+_Windows = frozenset[tuple[str, Window]]
+
+
+@dataclass(frozen=True, slots=True)
+class _StageRow:
+    """A row of a scope in a stage; `axes` are those that its ranks slice, `tensors` the scope's logical tensors met so far."""
+
+    row: Row
+    scope: Scope
+    prefix: str
+    axes: _Cut
+    kind: int
+    tensors: dict[str, LogicalTensor]
+
+
+class _Templates:
+    """What a row is for some windows, without names: the layers of one kind, a trillion parameters' sixty, differ in nothing else."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[Row, frozenset[tuple[str, int]]], int] = {}
+        self._laid: dict[tuple[int, _Windows], tuple[Laid, ...]] = {}
+
+    def kind_of(self, each: Row, sizes: Mapping[str, int]) -> int:
+        """The same for equal rows in scopes of equal sizes."""
+        return self._kinds.setdefault((each, frozenset(sizes.items())), len(self._kinds))
+
+    def lay(self, kind: int, each: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], key: _Windows) -> tuple[Laid, ...]:
+        """The row's stored tensors; `key` are the windows once more, as they can be looked up."""
+        if (kind, key) not in self._laid:
+            self._laid[kind, key] = tuple(lay(each, sizes, windows))
+        return self._laid[kind, key]
+
+
 class _Stage:
     """The rows of a pipeline stage, and what they are for the windows met so far.
 
     Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
     """
 
-    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int) -> None:
+    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int, templates: _Templates) -> None:
         self._settings = settings
+        self._templates = templates
         self._rows = [
-            (each, scope, f"{chunk_name(chunk)}/{prefix}", _cut_axes(each, scope))
+            _StageRow(each, scope, f"{chunk_name(chunk)}/{prefix}", _cut_axes(each, scope), templates.kind_of(each, scope.sizes), tensors)
             for scope, chunk, prefix in _scopes_of(model, placement, stage)
+            for tensors in [dict[str, LogicalTensor]()]
             for each in rows_of(scope, model, settings)
         ]
-        self._cuts = {axes: (each, scope) for each, scope, _, axes in reversed(self._rows)}
-        self._laid: dict[tuple[int, frozenset[tuple[str, Window]]], tuple[Laid, ...]] = {}
+        self._cuts = {each.axes: (each.row, each.scope) for each in reversed(self._rows)}
+        self._laid: dict[tuple[int, _Windows], tuple[Laid, ...]] = {}
 
     def entries(self, rank: Rank) -> Iterator[Entry]:
         """What lies in the file of a rank of this stage."""
         file = rank_file(rank, self._settings)
         windows = {axes: _windows(*row, self._settings, rank) for axes, row in self._cuts.items()}
         keys = {axes: frozenset(each.items()) for axes, each in windows.items()}
-        for number, (each, scope, prefix, axes) in enumerate(self._rows):
-            key = number, keys[axes]
+        for number, each in enumerate(self._rows):
+            key = number, keys[each.axes]
             if key not in self._laid:
-                self._laid[key] = tuple(lay(each, scope.sizes, windows[axes], scope.logical, prefix))
-            for laid in self._laid[key]:
-                yield Entry(file, laid, scope.logical or scope.kind)
+                laid = self._templates.lay(each.kind, each.row, each.scope.sizes, windows[each.axes], keys[each.axes])
+                self._laid[key] = tuple([renamed(one, each.scope.logical, each.prefix, each.tensors) for one in laid])
+            unit = each.scope.logical or each.scope.kind
+            for one in self._laid[key]:
+                yield Entry(file, one, unit)
 
 
-def _cut_axes(each: Row, scope: Scope) -> tuple[tuple[str, int] | None, ...]:
+def _cut_axes(each: Row, scope: Scope) -> _Cut:
     """The axes that tp, ep and etp slice in a row, with their sizes: rows with the same have the same windows on a rank."""
     return tuple((axis, scope.sizes.get(axis, 0)) if axis else None for axis in (each.tp, each.ep, each.etp))
 
