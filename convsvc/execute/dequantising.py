@@ -48,8 +48,9 @@ def batches(runs: Sequence[Range], columns: int, block_rows: int) -> Iterator[tu
 
     A tensor rank's part of the input axis is thousands of such runs.
 
-    >>> list(batches([Range(2, 3, 0), Range(12, 3, 3), Range(22, 3, 6), Range(32, 3, 9)], columns=10, block_rows=3))
-    [(Range(start=2, count=3, at=0), 3), (Range(start=32, count=3, at=9), 1)]
+    >>> runs = [Range(2, 3, 0), Range(12, 3, 3), Range(22, 3, 6), Range(32, 3, 9)]
+    >>> [(run.start, repeats) for run, repeats in batches(runs, columns=10, block_rows=3)]
+    [(2, 3), (32, 1)]
     """
     first = 0
     while first < len(runs):

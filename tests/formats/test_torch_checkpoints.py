@@ -134,7 +134,9 @@ def test_objects_of_a_framework_become_inert_records(saved):
     partial = functools.partial(torch.nn.functional.gelu, approximate="tanh")
     index = read_index(saved({"kind": ModelKind.encoder_or_decoder, "recipe": Recipe(inner), "act": partial, "named": Named(a=1)}))
     kind, recipe = index.tree["kind"], index.tree["recipe"]
-    assert (type(kind), kind.name, kind.args) == (Inert, "ModelKind", (1,))
+    # Python 3.11.0 to 3.11.3 write a member of an enumeration by its name, others as a call with its value.
+    by_value = type(kind) is Inert and (kind.name, kind.args) == ("ModelKind", (1,))
+    assert by_value or (type(kind) is Global and kind.name == "ModelKind.encoder_or_decoder")
     assert recipe.state["steps"] == [1, 2]
     assert recipe.state["parent"].state["weights"].shape == (3,)
     assert (index.tree["act"].module, index.tree["act"].name) == ("functools", "partial")

@@ -196,9 +196,9 @@ def refusing_port() -> int:
 @pytest.mark.parametrize(
     "command", [["serve", "--port", "0"], ["executor", "--engine", "inline"], ["token", "list"]], ids=lambda words: words[0]
 )
-def test_a_database_that_does_not_answer_is_told_without_its_password(command: str, url: str) -> None:
+def test_a_database_that_does_not_answer_is_told_without_its_password(command: list[str], url: str) -> None:
     environment = {**os.environ, "CONVSVC_DATABASE_URL": url.format(password=PASSWORD, port=refusing_port()), "CONVSVC_DEBUG": "1"}
-    line = [sys.executable, "-m", "convsvc.cli.main", *command.split()]
+    line = [sys.executable, "-m", "convsvc.cli.main", *command]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert done.stderr

@@ -75,6 +75,8 @@ def test_a_token_that_is_none_is_refused_without_being_shown(token: str) -> None
 
 def test_no_text_about_a_client_or_its_failures_shows_the_token(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    for talkative in ("httpcore", "httpx"):  # a service that ran in this process has told them to be quiet
+        caplog.set_level(logging.DEBUG, logger=talkative)
     with (
         flaky_proxy(NOBODY, drop, say("500 Broken"), say("401 Who"), say("200 OK", body="[]")) as flaky,
         Client(flaky.url, TOKEN) as client,
