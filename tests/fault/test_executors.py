@@ -91,12 +91,19 @@ def said(store: Store, job_id: str) -> str:
     return "\n".join(line.message for line in store.logs(job_id))
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether all its threads are: the signal has gone out, but a thread on another processor may run on for a moment."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(state == "T" for state in states)
+
+
 @contextmanager
 def stopped(pid: int, database: Path) -> Iterator[None]:
     """The process is stopped, but not within a transaction: SQLite has no way to take the lock on its file from it."""
 
     def caught() -> bool:
         os.kill(pid, signal.SIGSTOP)
+        until(lambda: is_stopped(pid), "every thread to stand still")
         with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as other, suppress(sqlite3.OperationalError):
             other.execute("BEGIN IMMEDIATE")
             other.execute("ROLLBACK")
