@@ -113,7 +113,7 @@ class RayNodes:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]
+        self._process.stdout.close()  # type: ignore[union-attr]  # it was started with a pipe
         self._process = None
         until(lambda: not any(psutil.pid_exists(pid) for pid in raylets), "the nodes' end")
 
@@ -156,7 +156,7 @@ class Api:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self.process.stdout.close()  # type: ignore[union-attr]  # it was started with a pipe
 
     def submit(self, job: dict[str, Any], key: str) -> str:
         """The job's id. Asked with the same key until there is an answer: the service may be killed before, while or after it hears."""

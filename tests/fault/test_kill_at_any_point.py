@@ -40,7 +40,7 @@ def die() -> Iterator[Die]:
             return dict(json.loads(process.stdout.readline()))
 
         yield ask
-        process.stdin.close()  # type: ignore[union-attr]
+        process.stdin.close()  # type: ignore[union-attr]  # it was started with a pipe
 
 
 def prepare(folder: Path, overwrites: bool) -> Handmade:

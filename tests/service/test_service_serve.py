@@ -38,7 +38,7 @@ def served(database_url: str, log: Path) -> Iterator[tuple[Client, subprocess.Po
     finally:
         process.terminate()
         process.wait(60)
-        process.stdout.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]  # it was started with a pipe
 
 
 def test_a_real_job_is_converted_survives_a_killed_executor_and_the_service_ends_in_order(

@@ -88,7 +88,7 @@ def test_the_oldest_job_is_claimed_first_and_each_only_once(store: Store, databa
         while (claim := claims.claim()) is not None:
             claimed.append(claim.job_id)
 
-    assert Claims(database, "first").claim().job_id == ids[0]  # type: ignore[union-attr]
+    assert Claims(database, "first").claim().job_id == ids[0]  # type: ignore[union-attr]  # a job is queued
     _at_once(3, take)
     assert sorted(claimed) == ids[1:]
 

@@ -225,7 +225,7 @@ def test_after_a_failure_there_is_a_pause_and_after_eight_it_is_given_up(end_job
     row = delivery(database)
     assert 4 < (row.next_at - row.created_at).total_seconds() < 15
     with database.writing() as session:
-        session.get(DeliveryRow, row.id).next_at = row.created_at  # type: ignore[union-attr]
+        session.get(DeliveryRow, row.id).next_at = row.created_at  # type: ignore[union-attr]  # it was just added
     hasty = deliverer()
     assert [hasty.deliver_due() for _ in range(MOST_ATTEMPTS)] == [1] * (MOST_ATTEMPTS - 1) + [0]
     assert (delivery(database).state, delivery(database).attempts) == ("failed", MOST_ATTEMPTS)
