@@ -28,7 +28,13 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "moe": {"tensor_parallel_size": 2, "expert_parallel_size": 4, "moe_grouped_gemm": True},
     "dense": {"tensor_parallel_size": 4},
 }
-ARMS = ("floor", "floor-digest", "cp", "naive", "convsvc-1", "convsvc-2", "convsvc-2-digest")
+ARMS = ("floor", "floor-deep", "floor-digest", "cp", "cp-sync", "naive", "convsvc-1", "convsvc-2", "convsvc-2-digest")
+
+# Reads, and writes, that floor-deep has under way at once. More are no faster on a disk whose limit is bytes a second.
+DEPTH = 4
+# A plain copy is done when the last of it still waits in memory to be written; a conversion, when all of it is on the disk.
+COPIES = {"cp": ("cp", "-r"), "cp-sync": ("sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"')}
+PEERS = ("cp", "cp-sync", "naive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,15 @@ def _runs(case: Case, target: Path) -> Mapping[str, Callable[[str], Measured]]:
         job = case.job(target, "digest" if arm.endswith("digest") else "none")
         return run_module("benchmarks.one_job", json.dumps(job), arm.split("-")[1])
 
-    def reread(arm: str) -> list[str]:
-        return ["reread"] if arm.endswith("digest") else []
+    def floor(arm: str) -> Measured:
+        more = {"floor-deep": ["--depth", DEPTH], "floor-digest": ["--reread"]}.get(arm, [])
+        return run_module("benchmarks.floor", case.source, target, case.in_bytes, case.out_bytes, *more)
 
     sizes = SIZES[case.model]
     ranks = sizes["tensor_parallel_size"], sizes.get("expert_parallel_size", 1)
     return {
-        "floor": lambda arm: run_module("benchmarks.floor", case.source, target, case.in_bytes, case.out_bytes, *reread(arm)),
-        "cp": lambda _: run_measured(["cp", "-r", str(case.source), str(target)]),
+        "floor": floor,
+        "cp": lambda arm: run_measured([*COPIES[arm], str(case.source), str(target)]),
         "naive": lambda _: run_module("benchmarks.naive", case.source, target, *ranks),
         "convsvc": convsvc,
     }
@@ -89,7 +96,7 @@ def compare(case: Case, arms: list[str], rounds: int, target: Path) -> list[dict
 def _row(case: Case, arm: str, runs: list[Measured], walls: Mapping[str, float]) -> dict[str, Any]:
     floor = "floor-digest" if arm.endswith("digest") else "floor"
     ratios = {
-        f"x {other}": walls[arm] / walls[there] for other, there in (("floor", floor), ("cp", "cp"), ("naive", "naive")) if there in walls
+        f"x {other}": walls[arm] / walls[there] for other, there in (("floor", floor), *((each, each) for each in PEERS)) if there in walls
     }
     return {
         "case": case.name,

@@ -1,7 +1,7 @@
 """Does time a byte, or memory, grow with the model or with the number of ranks?
 
-    python -m benchmarks.growth            1, 2, 4, 8 x layers; tp x ep from 1 to 64 at one size
-    ... --layers 1,2 --ranks 1x1,4x16      something quick
+    python -m benchmarks.growth                               1, 2, 4, 8 x layers; one rank file of 1 to 12 GB; tp x ep from 1 to 64
+    ... --layers 1,2 --one-file-layers 1 --ranks 1x1,4x16     something quick
 
 One Qwen3-MoE shape, Hugging Face to mcore with grouped gemm, one worker. CPU time a byte is the number to look at on a shared disk.
 """
@@ -48,13 +48,13 @@ def convert_once(source: Path, target: Path, tp: int, ep: int, workers: int) -> 
     }
 
 
-def grow_layers(layers: list[int], work: Path, workers: int) -> list[dict[str, Any]]:
-    """A row for each number of layers, all to tp 2 ep 4."""
+def grow_layers(what: str, layers: list[int], tp: int, ep: int, work: Path, workers: int) -> list[dict[str, Any]]:
+    """A row for each number of layers, all to the same ranks."""
     rows = []
     for count in layers:
         source = work / f"layers-{count}"
         run_module("benchmarks.models", source, "moe-small-vocab", count)
-        rows.append({"what": "layers", "layers": count, "tp x ep": "2x4", **convert_once(source, work / "target", 2, 4, workers)})
+        rows.append({"what": what, "layers": count, "tp x ep": f"{tp}x{ep}", **convert_once(source, work / "target", tp, ep, workers)})
         shutil.rmtree(source)
     return rows
 
@@ -70,9 +70,14 @@ def grow_ranks(ranks: list[str], layers: int, work: Path, workers: int) -> list[
     return rows
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split(",") if each]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", default="1,2,4,8")
+    parser.add_argument("--one-file-layers", default="1,10")
     parser.add_argument("--ranks", default=RANKS)
     parser.add_argument("--ranks-layers", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
@@ -81,7 +86,8 @@ def main() -> None:
     given = parser.parse_args()
     began = machine()
     with tempfile.TemporaryDirectory(prefix="convsvc-bench-", dir=given.work_dir) as work:
-        rows = grow_layers([int(each) for each in given.layers.split(",") if each], Path(work), given.workers)
+        rows = grow_layers("layers", _numbers(given.layers), 2, 4, Path(work), given.workers)
+        rows += grow_layers("one rank file", _numbers(given.one_file_layers), 1, 1, Path(work), given.workers)
         rows += grow_ranks([each for each in given.ranks.split(",") if each], given.ranks_layers, Path(work), given.workers)
     save("growth", f"Growth, Qwen3-MoE to mcore, {given.workers} worker(s)", rows, began, given.results)
 

@@ -42,7 +42,7 @@ def test_a_model_is_converted_forth_and_by_the_naive_script_to_the_same_experts(
 def test_the_floor_moves_what_it_is_asked_to(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a").write_bytes(bytes(1 << 20))
-    module("benchmarks.floor", tmp_path / "source", tmp_path / "target", 1 << 20, 3 << 20, "reread")
+    module("benchmarks.floor", tmp_path / "source", tmp_path / "target", 1 << 20, 3 << 20, "--depth", 2, "--reread")
     assert sum(path.stat().st_size for path in (tmp_path / "target").iterdir()) == 3 << 20
 
 
