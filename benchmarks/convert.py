@@ -2,7 +2,7 @@
 
     python -m benchmarks.convert --model moe            7 GB Qwen3-MoE, tp 2 ep 4, grouped gemm
     python -m benchmarks.convert --model dense          4 GB, tp 4
-    ... --dtype fp16                                    casts all values: here the processor is the bottleneck, not the disk
+    ... --dtype fp16 --work-dir /dev/shm                casts all values, in memory: the processor is the bottleneck, not the disk
     ... --layers 1 --arms floor,convsvc-1 --rounds 1    something quick
 
 Arms take turns within a round; before each one all is on the disk and nothing in memory; the median of the rounds counts.
@@ -34,7 +34,7 @@ ARMS = ("floor", "floor-deep", "floor-digest", "cp", "cp-sync", "naive", "convsv
 DEPTH = 4
 # A plain copy is done when the last of it still waits in memory to be written; a conversion, when all of it is on the disk.
 COPIES = {"cp": ("cp", "-r"), "cp-sync": ("sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"')}
-PEERS = ("cp", "cp-sync", "naive")
+PEERS = ("cp", "cp-sync", "naive", "convsvc-1-core")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,9 @@ def run_arm(arm: str, case: Case, target: Path) -> Measured:
 
 def _runs(case: Case, target: Path) -> Mapping[str, Callable[[str], Measured]]:
     def convsvc(arm: str) -> Measured:
-        job = case.job(target, "digest" if arm.endswith("digest") else "none")
-        return run_module("benchmarks.one_job", json.dumps(job), arm.split("-")[1])
+        workers, *how = arm.split("-")[1:]
+        job = case.job(target, "digest" if "digest" in how else "none")
+        return run_module("benchmarks.one_job", json.dumps(job), workers, *(["--cpus", 1] if "core" in how else []))
 
     def floor(arm: str) -> Measured:
         more = {"floor-deep": ["--depth", DEPTH], "floor-digest": ["--reread"]}.get(arm, [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
@@ -18,8 +18,7 @@ from convsvc.spec import Options
 from convsvc.tensors.blocks import Laid
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A stored tensor of a layout: the file it lies in, and the scope it belongs to.
 
     `file` is relative to the checkpoint; empty where the name alone tells (Hugging Face: any shard). `unit` is the scope's logical

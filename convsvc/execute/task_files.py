@@ -125,7 +125,7 @@ def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callab
 
 def _with_tensors(views: tuple[View, ...], number: Callable[[int], int]) -> tuple[View, ...]:
     # Constructors, as `replace` takes three times as long, and a plan's tasks have a million places.
-    return tuple([View(v.starts, v.stops, v.strides, tuple([Place(number(p.tensor), p.offset) for p in v.places])) for v in views])
+    return tuple([View(v.starts, v.stops, v.strides, tuple([Place(number(tensor), offset) for tensor, offset in v.places])) for v in views])
 
 
 def _dump_side(side: Side) -> dict[str, Any]:
@@ -156,13 +156,14 @@ def _dump_transfer(t: Transfer) -> dict[str, Any]:
         "name": t.name,
         "sizes": t.sizes,
         "order": t.order,
-        "reads": [_dump_view(view) for view in t.reads],
-        "writes": [_dump_view(view) for view in t.writes],
+        # Views and places are tuples, which are lists in JSON.
+        "reads": t.reads,
+        "writes": t.writes,
     }
     if t.fills:
         raw["fills"] = [[fill.tensor, fill.offset, fill.count] for fill in t.fills]
     if t.transform:
-        operands = [[item.name, item.sizes, [_dump_view(view) for view in item.views]] for item in t.transform.operands]
+        operands = [[item.name, item.sizes, item.views] for item in t.transform.operands]
         raw["transform"] = [t.transform.kind, t.transform.params, operands]
     return raw
 
@@ -184,10 +185,6 @@ def _load_transfer(raw: dict[str, Any]) -> Transfer:
     )
 
 
-def _dump_view(view: View) -> list[Any]:
-    return [view.starts, view.stops, view.strides, [[place.tensor, place.offset] for place in view.places]]
-
-
 def _load_view(raw: list[Any]) -> View:
     starts, stops, strides, places = raw
-    return View(tuple(starts), tuple(stops), tuple(strides), tuple(Place(*place) for place in places))
+    return View(tuple(starts), tuple(stops), tuple(strides), tuple([Place(*place) for place in places]))

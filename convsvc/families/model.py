@@ -134,7 +134,7 @@ class Model:
         """The MTP layer that Hugging Face's name belongs to; None for the main model's."""
         if self.family.mtp is None:
             return None
-        for prefix in (self.family.mtp.prefix, self.family.mtp.block_prefix or self.family.mtp.prefix):
+        for prefix in dict.fromkeys((self.family.mtp.prefix, self.family.mtp.block_prefix or self.family.mtp.prefix)):
             number = _mtp_number(prefix, stored, self.hidden_layers)
             if number is not None:
                 return number

@@ -44,9 +44,9 @@ def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoin
     plain: dict[Key, Found] = {}
     sides: dict[Key, dict[str, tuple[Key, Found]]] = {}
     for (file, stored), found in checkpoint.found.items():
-        match = ADAPTER.match(stored)
+        match = ADAPTER.match(stored) if ".lora_" in stored else None
         if match is None:
-            name = BASE.sub(".", stored)
+            name = BASE.sub(".", stored) if ".base_layer." in stored else stored
             if name != stored or (file, name) not in plain:
                 plain[file, name] = found
             continue

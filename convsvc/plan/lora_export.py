@@ -94,7 +94,7 @@ def _shared(sides: Sequence[Located]) -> dict[str, LogicalTensor]:
 
 def _only(entry: Entry, names: set[str]) -> Entry:
     blocks = tuple(block for block in entry.laid.blocks if block.tensor.name in names)
-    return replace(entry, laid=replace(entry.laid, blocks=blocks))
+    return entry._replace(laid=entry.laid._replace(blocks=blocks))
 
 
 def target_modules(linear: Sequence[str], adapted: set[str]) -> tuple[str, ...]:

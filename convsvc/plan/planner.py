@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from convsvc.dialects import DIALECTS
-from convsvc.dialects.base import Checkpoint, Dialect, Entry, Output
+from convsvc.dialects.base import Checkpoint, Dialect, Entry, NewFile, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
+from convsvc.formats.base import Skeleton
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.allocation import without_collection
@@ -120,7 +121,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     return Plan(
         job=dump_job(job),
         model_type=model.family.name,
-        fingerprint=_fingerprint(job, source_files, targets, tasks),
+        fingerprint=_fingerprint(job, source_files, output.files, tasks),
         source_files=source_files,
         source_tensors=sources,
         target_files=files,
@@ -161,8 +162,11 @@ def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], 
     """Each target tensor's dtype: the job's, or that of the source tensors it is made of, which must agree."""
     wanted = DTYPES[options.dtype] if options.dtype else None
     faults: list[str] = []
-    chosen: list[str] = []
+    # Ranks share what they hold alike.
+    chosen: dict[int, str] = {}
     for entry in entries:
+        if id(entry.laid) in chosen:
+            continue
         have: dict[str, str] = {}
         for block in entry.laid.blocks:
             have |= dtypes.get(block.tensor.name, {})
@@ -170,35 +174,50 @@ def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], 
             have = {wanted if dtype in FLOATS else dtype: name for dtype, name in have.items()}
         if len(have) > 1:
             faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
-        chosen.append(next(iter(have), "F32"))
+        chosen[id(entry.laid)] = next(iter(have), "F32")
     if faults:
         raise PlanError(f"{len(faults)} target tensors would mix dtypes", facts=faults[:12], do="state options.dtype to cast them to one")
-    return tuple(chosen)
+    return tuple([chosen[id(entry.laid)] for entry in entries])
 
 
 def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
     files = tuple(PlannedFile(file.path, file.skeleton.size_bytes, file.format) for file in output.files)
-    by_name = {id(file.skeleton): {tensor.name: tensor for tensor in file.skeleton.tensors} for file in output.files}
-    places = {file.path: (number, by_name[id(file.skeleton)]) for number, file in enumerate(output.files)}
+    tensors = {
+        key: {each.name: (each.name, each.dtype, each.shape, each.file_offset, each.size_bytes) for each in skeleton.tensors}
+        for key, skeleton in _skeletons(output.files).items()
+    }
+    places = {file.path: (number, tensors[id(file.skeleton)]) for number, file in enumerate(output.files)}
     targets = []
     for entry in entries:
-        number, tensors = places[entry.file]
-        tensor = tensors[entry.laid.name]
-        targets.append(PlannedTensor(number, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes))
+        number, found = places[entry.file]
+        targets.append(PlannedTensor(number, *found[entry.laid.name]))
     return files, tuple(targets)
 
 
-def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[PlannedTensor], tasks: Sequence[Task]) -> str:
+def _skeletons(files: Iterable[NewFile]) -> dict[int, Skeleton]:
+    """The files' skeletons by their ids: a thousand rank files have a few dozen."""
+    return {id(file.skeleton): file.skeleton for file in files}
+
+
+def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[NewFile], tasks: Sequence[Task]) -> str:
     """A digest of everything that decides what is written where, and by which task: a task that is marked as done is not done again."""
     dumped = dump_job(job)
     options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists")}
     digest = hashlib.sha256(json.dumps([dumped["source"], dumped["target"], options], sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
+    digests = {key: _digest_of(skeleton) for key, skeleton in _skeletons(targets).items()}
     for target in targets:
-        digest.update(f"{target.file}\0{target.name}\0{target.dtype}\0{target.shape}\0{target.file_offset}\n".encode())
+        digest.update(f"{target.path}\0{digests[id(target.skeleton)]}\n".encode())
     for task in tasks:
         digest.update(f"{task.name}\0{task.bytes_in}\0{task.bytes_out}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_of(skeleton: Skeleton) -> str:
+    digest = hashlib.sha256(str(skeleton.size_bytes).encode())
+    for tensor in skeleton.tensors:
+        digest.update(f"{tensor.name}\0{tensor.dtype}\0{tensor.shape}\0{tensor.file_offset}\n".encode())
     return digest.hexdigest()
 
 

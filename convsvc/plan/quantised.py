@@ -62,7 +62,7 @@ def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
         scale = each.found.scale
         if scale is not None:
             block = BlockScale(len(located) + len(scales), scale.rows, scale.columns)
-            planned[number] = replace(planned[number], scale=block)
+            planned[number] = planned[number]._replace(scale=block)
             scales.append(_planned(scale.name, scale.found))
     return (*planned, *scales)
 
@@ -82,7 +82,9 @@ def _note(scales: Sequence[Scale]) -> str:
 
 def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
     """(weight's key, scale's key, scale). A name that others bear too counts only beside a float8 weight."""
-    for (file, name), scale in found.items():
+    suffixes = tuple(suffix for suffix, _ in (*BY_BLOCK, BY_ROW))
+    scales = ((file, name, each) for (file, name), each in found.items() if name.endswith(suffixes))
+    for file, name, scale in scales:
         for suffix, instead in (*BY_BLOCK, BY_ROW):
             if not name.endswith(suffix):
                 continue

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import check_roundtrip
 from convsvc.plan.records import Task, Transfer, View
-from convsvc.plan.tasks import transfer_bytes
+from convsvc.plan.tasks import element_sizes, transfer_bytes
 from convsvc.plan.transfers import cutting_order, distinct_boxes
 from convsvc.tensors.cover import sort_boxes
 
@@ -26,7 +26,8 @@ def reverse_tasks(plan: Plan) -> tuple[Task, ...]:
 
 def _reversed(task: Task, plan: Plan) -> Task:
     transfers = tuple(reverse_transfer(transfer) for transfer in task.transfers)
-    sizes = [transfer_bytes(each, plan.target_tensors, plan.source_tensors) for each in transfers]
+    read, compared = element_sizes(plan.target_tensors), element_sizes(plan.source_tensors)
+    sizes = [transfer_bytes(each, read, compared) for each in transfers]
     return Task(task.id, task.name, transfers, sum(read for read, _ in sizes), sum(written for _, written in sizes))
 
 

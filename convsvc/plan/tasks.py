@@ -37,6 +37,7 @@ def cut_tasks(
 
     `transfers` come with their unit (layer); a unit's transfers stay together where they fit.
     """
+    read, written = element_sizes(sources), element_sizes(targets)
     tasks: list[Task] = []
     batch: list[_Piece] = []
     names: list[str] = []
@@ -49,7 +50,7 @@ def cut_tasks(
         batch, names, size = [], [], 0
 
     for unit, members in groupby(transfers, key=lambda each: each[0]):
-        pieces = [piece for _, transfer in members for piece in _cut_down(transfer, transfer.order, sources, targets)]
+        pieces = [piece for _, transfer in members for piece in _cut_down(transfer, transfer.order, read, written)]
         if size and size + sum(piece.size_bytes for piece in pieces) > MOST_BYTES:
             close()
         for piece in pieces:
@@ -65,13 +66,18 @@ def cut_tasks(
     return tuple(tasks)
 
 
-def transfer_bytes(transfer: Transfer, sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]) -> tuple[int, int]:
-    """(bytes read, bytes written), replicas and padding included."""
+def element_sizes(tensors: Sequence[PlannedTensor]) -> list[int]:
+    """Bytes of an element of each."""
+    return [size_of(tensor.dtype) for tensor in tensors]
+
+
+def transfer_bytes(transfer: Transfer, source_sizes: Sequence[int], target_sizes: Sequence[int]) -> tuple[int, int]:
+    """(bytes read, bytes written), replicas and padding included; `element_sizes` of either side."""
     operands = transfer.transform.operands if transfer.transform else ()
-    read = sum(view.volume * size_of(sources[view.places[0].tensor].dtype) for view in transfer.reads)
-    read += sum(view.volume * size_of(sources[view.places[0].tensor].dtype) for operand in operands for view in operand.views)
-    written = sum(view.volume * sum([size_of(targets[place.tensor].dtype) for place in view.places]) for view in transfer.writes)
-    filled = sum(fill.count * size_of(targets[fill.tensor].dtype) for fill in transfer.fills)
+    views = [*transfer.reads, *(view for operand in operands for view in operand.views)]
+    read = sum([view.volume * source_sizes[view.places[0].tensor] for view in views])
+    written = sum([view.volume * sum([target_sizes[tensor] for tensor, _ in view.places]) for view in transfer.writes])
+    filled = sum([fill.count * target_sizes[fill.tensor] for fill in transfer.fills])
     return read, written + filled
 
 
@@ -92,16 +98,14 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> lis
     return [piece for piece in pieces if piece.writes or piece.fills]
 
 
-def _cut_down(
-    transfer: Transfer, axes: Sequence[int], sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]
-) -> Iterator[_Piece]:
+def _cut_down(transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[int], target_sizes: Sequence[int]) -> Iterator[_Piece]:
     """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short."""
-    piece = _Piece(transfer, *transfer_bytes(transfer, sources, targets))
+    piece = _Piece(transfer, *transfer_bytes(transfer, source_sizes, target_sizes))
     if piece.size_bytes <= MOST_BYTES * TOLERANCE or not axes:
         yield piece
         return
     for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0]):
-        yield from _cut_down(part, axes[1:], sources, targets)
+        yield from _cut_down(part, axes[1:], source_sizes, target_sizes)
 
 
 def _split(views: Sequence[View], axis: int, edges: Sequence[int]) -> list[list[View]]:
@@ -125,7 +129,7 @@ def _between(view: View, axis: int, start: int, stop: int) -> View:
         (*view.starts[:axis], first, *view.starts[axis + 1 :]),
         (*view.stops[:axis], last, *view.stops[axis + 1 :]),
         view.strides,
-        tuple([Place(place.tensor, place.offset + shift) for place in view.places]) if shift else view.places,
+        tuple([Place(tensor, offset + shift) for tensor, offset in view.places]) if shift else view.places,
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 
 from convsvc.errors import PlanError
 from convsvc.plan.records import Fill, Place, Transfer, View
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
-from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, sort_boxes, volume
+from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, sort_boxes, volumes
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -30,17 +30,27 @@ class Gathered:
 def gather(tensors: Iterable[tuple[int, str, Laid]]) -> dict[str, Gathered]:
     """Every logical tensor's places, from (number, unit, laid) of the stored tensors, in order of first appearance."""
     gathered: dict[str, Gathered] = {}
+    # Ranks share what they hold alike: its blocks are looked at once. It is kept beside, so that its id stays its own.
+    slots: dict[int, tuple[Laid, list[tuple[list[Place], int]]]] = {}
     for number, unit, laid in tensors:
-        for block in laid.blocks:
-            each = gathered.get(block.tensor.name)
-            if each is None:
-                each = gathered[block.tensor.name] = Gathered(block.tensor, unit, {}, [])
-            if block.volume:
-                key = (block.starts, block.stops, block.strides)
-                each.places.setdefault(key, []).append(Place(number, block.offset))
+        known = slots.get(id(laid))
+        if known is None:
+            known = slots[id(laid)] = laid, list(_slots(gathered, unit, laid))
+        for places, offset in known[1]:
+            places.append(Place(number, offset))
         if laid.padding:
             gathered[laid.blocks[0].tensor.name].fills += [Fill(number, *run) for run in laid.padding]
     return gathered
+
+
+def _slots(gathered: dict[str, Gathered], unit: str, laid: Laid) -> Iterator[tuple[list[Place], int]]:
+    """Where a stored tensor is entered: for each block, the places of its elements, and its offset."""
+    for block in laid.blocks:
+        each = gathered.get(block.tensor.name)
+        if each is None:
+            each = gathered[block.tensor.name] = Gathered(block.tensor, unit, {}, [])
+        if block.volume:
+            yield each.places.setdefault((block.starts, block.stops, block.strides), []), block.offset
 
 
 def check_tiled(laid: Laid) -> None:
@@ -119,8 +129,8 @@ def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[Vi
     twice = first_overlap(boxes)
     if twice:
         return f"{tensor}: the source holds {_shown(tensor, *twice[0])} and {_shown(tensor, *twice[1])}, which overlap"
-    for box, covered in zip(wanted, covered_volumes(wanted, boxes), strict=True):
-        if covered != volume(box):
+    for box, covered, whole in zip(wanted, covered_volumes(wanted, boxes), volumes(wanted), strict=True):
+        if covered != whole:
             return f"{tensor}: missing {_shown(tensor, *(missing_part(box, sort_boxes(boxes)) or box))}"
     return None
 

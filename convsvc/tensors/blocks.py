@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from operator import add, sub
+from typing import NamedTuple
 
 from convsvc.tensors.declare import Part, Row
 from convsvc.tensors.notation import interval
@@ -29,9 +30,8 @@ class LogicalTensor:
         return f"{self.name} [{extents}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A box of a logical tensor inside a stored tensor."""
+class Block(NamedTuple):
+    """A box of a logical tensor inside a stored tensor. A tuple, as there are very many: a dataclass takes three times as long to make."""
 
     tensor: LogicalTensor
     starts: tuple[int, ...]
@@ -57,8 +57,7 @@ class Block:
         return Block(self.tensor, lo, hi, self.offset + shift, self.strides)
 
 
-@dataclass(frozen=True, slots=True)
-class Laid:
+class Laid(NamedTuple):
     """A stored tensor of a layout: its shape, the blocks in it, and runs (offset, count) that hold nothing but padding."""
 
     name: str

@@ -27,6 +27,18 @@ def volume(box: Box) -> int:
     return prod(max(0, stop - start) for start, stop in zip(*box, strict=True))
 
 
+def volumes(boxes: Sequence[Box]) -> list[int]:
+    """`volume` of each, all at once.
+
+    >>> volumes([((0,), (4,)), ((4,), (9,))])
+    [4, 5]
+    """
+    if not boxes:
+        return []
+    starts, stops = _corners(boxes)
+    return list(map(int, np.maximum(stops - starts, 0).prod(axis=1)))
+
+
 def intersect(one: Box, other: Box) -> Box | None:
     """The box both hold; None where they do not meet.
 
@@ -96,12 +108,12 @@ def covered_volumes(wanted: Sequence[Box], have: Sequence[Box]) -> list[int]:
     sides = np.minimum(wanted_stops[pair], stops[other]) - np.maximum(wanted_starts[pair], starts[other])
     totals = np.zeros(len(wanted), np.int64)
     np.add.at(totals, pair, np.maximum(sides, 0).prod(axis=1))
-    return [int(total) for total in totals]
+    return list(map(int, totals))
 
 
 def first_overlap(boxes: Sequence[Box]) -> tuple[Box, Box] | None:
     """Two of the boxes that meet; None if all are disjoint."""
-    if all(shared == volume(box) for shared, box in zip(covered_volumes(boxes, boxes), boxes, strict=True)):
+    if covered_volumes(boxes, boxes) == volumes(boxes):
         return None  # each meets itself alone
     index = sort_boxes(boxes)
     for box in index.boxes:

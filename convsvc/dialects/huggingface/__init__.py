@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from convsvc.dialects.base import Checkpoint, Entry
 from convsvc.dialects.huggingface.checkpoint import open
 from convsvc.dialects.huggingface.new_files import output
+from convsvc.dialects.templates import WHOLE, Templates
 from convsvc.families.model import Model, numbered
 from convsvc.spec import HuggingFaceSource, HuggingFaceTarget
-from convsvc.tensors.blocks import lay
 
 name = "huggingface"
 
@@ -43,10 +43,10 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
 
 
 def _entries(model: Model) -> Iterator[Entry]:
+    templates = Templates()
     for scope in model.scopes:
-        for row in scope.rows:
-            for laid in lay(row, scope.sizes, {}, scope.logical, scope.prefix):
-                yield Entry("", laid, scope.logical or scope.kind)
+        for template in templates.of(scope, scope.rows, scope.prefix):
+            yield from (Entry("", laid, scope.logical or scope.kind) for laid in templates.lay(template, {}, WHOLE))
     yield from (Entry("", laid, "carried") for laid in model.lay_carried())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.formats import safetensors
@@ -31,7 +31,7 @@ def adapter_output(
     if config_dir is not None:
         notes.append(f"{config_dir} is not copied: an adapter is loaded beside its base model, which has these files")
     config = SideFile(CONFIG, text=json.dumps(_config(adapter), indent=2) + "\n", last=True)
-    return tuple(replace(entry, file=WEIGHTS) for entry in entries), Output((file,), (config,), tuple(notes))
+    return tuple(entry._replace(file=WEIGHTS) for entry in entries), Output((file,), (config,), tuple(notes))
 
 
 def _config(adapter: Adapter) -> dict[str, object]:

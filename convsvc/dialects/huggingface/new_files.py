@@ -6,7 +6,6 @@ import json
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
@@ -44,7 +43,7 @@ def output(
     names = shard_names(len(shards))
     files = tuple(NewFile(name, "safetensors", safetensors.plan_skeleton(shard)) for name, shard in zip(names, shards, strict=True))
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-    placed = tuple(replace(entries[at], file=file_of[entries[at].laid.name]) for at in written)
+    placed = tuple(entries[at]._replace(file=file_of[entries[at].laid.name]) for at in written)
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
     folder = None if target.config_dir is None else RootedPath(target.config_dir, roots)
     copied, notes = _config_files(folder, model, {spec.dtype for spec in specs}, options)

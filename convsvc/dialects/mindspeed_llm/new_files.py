@@ -16,6 +16,7 @@ from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.parallel import place_layers, ranks
 from convsvc.roots import Roots
 from convsvc.spec import Options, ParallelSizes
+from convsvc.tensors.blocks import Laid
 
 ITERATION = 1
 
@@ -38,12 +39,13 @@ def output(
         for rank in ranks(settings.parallel)
     }
     beside: dict[str, list[TensorSpec]] = {}
+    known = _Specs()
     for entry, dtype in zip(entries, dtypes, strict=True):
         if entry.file not in models:
             beside.setdefault(entry.file, []).append(TensorSpec(entry.laid.name, dtype, entry.laid.shape))
             continue
-        chunk, _, stored = entry.laid.name.partition("/")
-        models[entry.file][chunk][stored] = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
+        chunk, stored, spec = known.of(entry.laid, dtype)
+        models[entry.file][chunk][stored] = spec
     skeletons = _Skeletons(args)
     files = tuple(NewFile(path, "torch_zip", skeletons.of(tree)) for path, tree in models.items())
     files += tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs)) for path, specs in beside.items())
@@ -55,15 +57,35 @@ def _carried(path: str, specs: list[TensorSpec]) -> str:
     return f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
 
 
+class _Specs:
+    """What tensors of rank files are. Those that are equal are one object."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[int, str], tuple[str, str, TensorSpec]] = {}
+        self._equal: dict[TensorSpec, TensorSpec] = {}
+
+    def of(self, laid: Laid, dtype: str) -> tuple[str, str, TensorSpec]:
+        """(chunk, name in it, tensor) of a stored tensor, which ranks may share; its owner must keep it."""
+        found = self._of.get((id(laid), dtype))
+        if found is None:
+            chunk, _, stored = laid.name.partition("/")
+            spec = TensorSpec(laid.name, dtype, laid.shape)
+            found = self._of[id(laid), dtype] = chunk, stored, self._equal.setdefault(spec, spec)
+        return found
+
+
 class _Skeletons:
-    """Rank files' skeletons. All ranks of a stage that hold as much have equal files, which are planned once."""
+    """Rank files' skeletons. All ranks of a stage that hold as much have equal files, which are planned once.
+
+    Files are equal if they hold the same objects (`_Specs`), which is seen without looking into every tensor of every file.
+    """
 
     def __init__(self, args: Any) -> None:
         self._args = args
-        self._made: dict[tuple[tuple[str, tuple[TensorSpec, ...]], ...], Skeleton] = {}
+        self._made: dict[tuple[tuple[str, tuple[int, ...]], ...], Skeleton] = {}
 
     def of(self, chunks: dict[str, dict[str, TensorSpec]]) -> Skeleton:
-        key = tuple((chunk, tuple(tensors.values())) for chunk, tensors in chunks.items())
+        key = tuple((chunk, tuple(map(id, tensors.values()))) for chunk, tensors in chunks.items())
         if key not in self._made:
             tree = {"args": self._args, "checkpoint_version": 3.0, "iteration": ITERATION, **chunks}
             self._made[key] = torch_zip.plan_skeleton(tree, archive="model_optim_rng")

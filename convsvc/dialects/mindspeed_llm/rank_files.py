@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.dialects.mindspeed_llm.carried import carried_entries
+from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
@@ -15,7 +16,7 @@ from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
 from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
-from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
+from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row
 
 FILE = "model_optim_rng.pt"
@@ -54,7 +55,7 @@ def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
-    templates = _Templates()
+    templates = Templates()
     stages = [_Stage(model, settings, placement, stage, templates) for stage in range(settings.parallel.pp)]
     entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
@@ -84,37 +85,6 @@ def chunk_name(chunk: int | None) -> str:
 
 
 _Cut = tuple[tuple[str, int] | None, ...]
-_Windows = frozenset[tuple[str, Window]]
-
-
-@dataclass(frozen=True, slots=True)
-class _StageRow:
-    """A row of a scope in a stage; `axes` are those that its ranks slice, `tensors` the scope's logical tensors met so far."""
-
-    row: Row
-    scope: Scope
-    prefix: str
-    axes: _Cut
-    kind: int
-    tensors: dict[str, LogicalTensor]
-
-
-class _Templates:
-    """What a row is for some windows, without names: the layers of one kind, a trillion parameters' sixty, differ in nothing else."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[tuple[Row, frozenset[tuple[str, int]]], int] = {}
-        self._laid: dict[tuple[int, _Windows], tuple[Laid, ...]] = {}
-
-    def kind_of(self, each: Row, sizes: Mapping[str, int]) -> int:
-        """The same for equal rows in scopes of equal sizes."""
-        return self._kinds.setdefault((each, frozenset(sizes.items())), len(self._kinds))
-
-    def lay(self, kind: int, each: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], key: _Windows) -> tuple[Laid, ...]:
-        """The row's stored tensors; `key` are the windows once more, as they can be looked up."""
-        if (kind, key) not in self._laid:
-            self._laid[kind, key] = tuple(lay(each, sizes, windows))
-        return self._laid[kind, key]
 
 
 class _Stage:
@@ -123,30 +93,35 @@ class _Stage:
     Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
     """
 
-    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int, templates: _Templates) -> None:
+    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int, templates: Templates) -> None:
         self._settings = settings
         self._templates = templates
         self._rows = [
-            _StageRow(each, scope, f"{chunk_name(chunk)}/{prefix}", _cut_axes(each, scope), templates.kind_of(each, scope.sizes), tensors)
+            template
             for scope, chunk, prefix in _scopes_of(model, placement, stage)
-            for tensors in [dict[str, LogicalTensor]()]
-            for each in rows_of(scope, model, settings)
+            for template in templates.of(scope, rows_of(scope, model, settings), f"{chunk_name(chunk)}/{prefix}")
         ]
-        self._cuts = {each.axes: (each.row, each.scope) for each in reversed(self._rows)}
-        self._laid: dict[tuple[int, _Windows], tuple[Laid, ...]] = {}
+        # Rows that are cut along the same axes have the same windows on a rank: the first stands for them all.
+        cuts = [_cut_axes(each.row, each.scope) for each in self._rows]
+        firsts = list(dict.fromkeys(cuts))
+        self._cuts = [self._rows[cuts.index(cut)] for cut in firsts]
+        self._cut_of = [firsts.index(cut) for cut in cuts]
+        self._laid: dict[tuple[int, Windows], tuple[str, tuple[Laid, ...]]] = {}
 
     def entries(self, rank: Rank) -> Iterator[Entry]:
         """What lies in the file of a rank of this stage."""
         file = rank_file(rank, self._settings)
-        windows = {axes: _windows(*row, self._settings, rank) for axes, row in self._cuts.items()}
-        keys = {axes: frozenset(each.items()) for axes, each in windows.items()}
-        for number, each in enumerate(self._rows):
-            key = number, keys[each.axes]
-            if key not in self._laid:
-                laid = self._templates.lay(each.kind, each.row, each.scope.sizes, windows[each.axes], keys[each.axes])
-                self._laid[key] = tuple([renamed(one, each.scope.logical, each.prefix, each.tensors) for one in laid])
-            unit = each.scope.logical or each.scope.kind
-            for one in self._laid[key]:
+        windows = [_windows(each.row, each.scope, self._settings, rank) for each in self._cuts]
+        keys = [frozenset(each.items()) for each in windows]
+        for number, cut in enumerate(self._cut_of):
+            key = number, keys[cut]
+            found = self._laid.get(key)
+            if found is None:
+                each = self._rows[number]
+                laid = self._templates.lay(each, windows[cut], keys[cut])
+                found = self._laid[key] = each.scope.logical or each.scope.kind, laid
+            unit, laid = found
+            for one in laid:
                 yield Entry(file, one, unit)
 
 
