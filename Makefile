@@ -9,7 +9,8 @@ DECLARED := pyproject.toml constraints.txt
 
 # Where `make demo` works: about 2 GB. Without it: a temporary directory, removed at the end.
 DEMO_DIR    ?=
-PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
+# In the order of their names: files of few, long tests come last otherwise, and then one of two processors waits for the other.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help venv demo test lint types unit docs fmt clean
 .DEFAULT_GOAL := help

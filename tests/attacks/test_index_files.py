@@ -36,7 +36,7 @@ def opened(checkpoint: Path, index: Any) -> Any:
     try:
         return huggingface.open(HuggingFaceSource(format="huggingface", path=str(checkpoint)), ANYWHERE)
     finally:
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 10
 
 
 NAMES = ("../model.safetensors", "/etc/passwd", "..", ".", "", "a/b", "a\x00b", "\ud800", "x" * 300, "x" * 5000, "config.json", "missing")

@@ -23,13 +23,13 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}']
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """Every attack here ends within two seconds of processor time and 64 MiB."""
+    """Every attack here ends within ten seconds of processor time and 64 MiB."""
     tracemalloc.start()
     began = time.process_time()
     yield
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
     assert peak < 64 << 20
 
 

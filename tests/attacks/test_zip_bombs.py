@@ -24,7 +24,7 @@ GIB = 1 << 30
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """Every attack here ends within two seconds of processor time and 32 MiB."""
+    """Every attack here ends within ten seconds of processor time and 32 MiB."""
     tracemalloc.start()
     yield
     _, peak = tracemalloc.get_traced_memory()
@@ -36,7 +36,7 @@ def refused(path: Path, text: str) -> None:
     began = time.process_time()
     with pytest.raises(FormatError, match=text):
         read_index(path)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
 
 
 def bomb(path: Path, name: str) -> Path:

@@ -55,9 +55,10 @@ class Cluster:
         self.address = f"{self.head.address}:6379"
         self._ray(self.head, "--head", "--port", "6379", "--num-cpus", "0", "--temp-dir", str(self.folder), "--include-dashboard", "false")
         self._wait_for(1)
-        for host in self.others:
+        # One after the other, as they have one machine's processors between them.
+        for number, host in enumerate(self.others, 2):
             self._ray(host, "--address", self.address, "--num-cpus", "1")
-        self._wait_for(len(network))
+            self._wait_for(number)
 
     def _ray(self, host: Host, *words: str) -> None:
         size = str(80 << 20)
