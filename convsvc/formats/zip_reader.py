@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from convsvc.errors import FormatError
 from convsvc.formats.regular_file import RegularFile
@@ -27,8 +27,7 @@ _CENTRAL_FIELDS = struct.Struct("<4s6H3L5H2L")
 _AGAIN = "copy or download the file again, or save it again with torch.save"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record: `size_bytes` bytes from `data_offset` on; its local header begins at `header_offset`. `method` 0 is stored."""
 
     name: str
@@ -38,8 +37,7 @@ class Record:
     method: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A line of the central directory."""
 
     name: bytes
@@ -167,7 +165,7 @@ def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
     wanted = _LOCAL_BYTES + len(entry.name)
     if entry.header_offset + wanted > limit:
         raise _damaged(file, f"the record {_shown(entry.name)} is said to begin at {entry.header_offset}, the directory is at {limit}")
-    head = file.read(entry.header_offset, wanted, f"the header of the record {_shown(entry.name)}")
+    head = file.read(entry.header_offset, wanted, "a record's header")
     name_bytes, extra_bytes = struct.unpack_from("<2H", head, 26)
     if head[:4] != _LOCAL or name_bytes != len(entry.name) or head[_LOCAL_BYTES:] != entry.name:
         raise _damaged(file, f"there is no header of the record {_shown(entry.name)} at {entry.header_offset}")
