@@ -165,7 +165,7 @@ def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
     wanted = _LOCAL_BYTES + len(entry.name)
     if entry.header_offset + wanted > limit:
         raise _damaged(file, f"the record {_shown(entry.name)} is said to begin at {entry.header_offset}, the directory is at {limit}")
-    head = file.read(entry.header_offset, wanted, "a record's header")
+    head = file.read(entry.header_offset, wanted, f"the header of the record {_shown(entry.name)}")
     name_bytes, extra_bytes = struct.unpack_from("<2H", head, 26)
     if head[:4] != _LOCAL or name_bytes != len(entry.name) or head[_LOCAL_BYTES:] != entry.name:
         raise _damaged(file, f"there is no header of the record {_shown(entry.name)} at {entry.header_offset}")
