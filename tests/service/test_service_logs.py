@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from convsvc.engine.base import Call
@@ -30,7 +32,8 @@ from convsvc.service.access.tokens import Tokens
 from convsvc.service.executor.executor import Executor
 from convsvc.service.executor.runner import EngineRunner, StoreListener
 from convsvc.service.observe.json_logs import format_from_environment, formatter, set_up_logs
-from convsvc.service.observe.request_log import request_id
+from convsvc.service.observe.metrics import HttpMetrics
+from convsvc.service.observe.request_log import RequestLog, request_id
 from convsvc.service.settings import Settings
 from convsvc.service.store import task_logs
 from convsvc.service.store.claims import Claim, Claims, PlannedTask
@@ -138,6 +141,26 @@ def test_a_request_is_logged_with_its_id_and_answered_with_it(logged: Lines, url
     httpx.get(f"{url}/jobs/{made_job}/tasks")
     assert [line["job"] for line in logged() if line["logger"] == "convsvc.http" and "job" in line] == [made_job, made_job]
     assert "cvs_secret" not in json.dumps(logged())
+
+
+def test_who_has_the_whole_answer_finds_it_in_the_log(logged: Lines) -> None:
+    lines_before: dict[str, int] = {}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async def send(message: Message) -> None:
+        lines_before[message.get("body", b"start").decode()] = len(logged())
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    metrics = HttpMetrics(Database("sqlite://"))
+    asyncio.run(RequestLog(app, metrics)({"type": "http", "method": "GET", "path": "/jobs", "headers": []}, receive, send))
+    assert lines_before == {"start": 0, "first": 0, "last": 1}
+    assert len(logged()) == 1, "and once"
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\nb", "é", None])

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -45,7 +46,7 @@ class RequestLog:
             return
         headers = Headers(scope=scope)
         name = request_id(headers.get(HEADER))
-        answered = _Answered(send, name)
+        answered = _Answered(send, name, lambda: self._note(scope, answered))
         with structlog.contextvars.bound_contextvars(request_id=name, tenant=None), remember_parent(headers.get("traceparent")):
             try:
                 await self._app(scope, receive, answered)
@@ -54,7 +55,7 @@ class RequestLog:
                     raise  # the answer has begun: all that can be done is to break the connection
                 await on_crash(Request(scope), error)(scope, receive, answered)
             finally:
-                self._note(scope, answered)
+                answered.ended()
 
     def _note(self, scope: Scope, answered: _Answered) -> None:
         # The route as it was declared: a path holds ids, and whatever a stranger thought of.
@@ -66,10 +67,14 @@ class RequestLog:
 
 
 class _Answered:
-    """The way back. Notes the status, and when the answer began: a stream's end says nothing of the service. 499: the client left."""
+    """The way back. Notes the status, and when the answer began: a stream's end says nothing of the service. 499: the client left.
 
-    def __init__(self, send: Send, name: str) -> None:
-        self._send, self._name = send, name
+    `note` is called once, before the answer's last piece is sent: whoever has the whole answer finds it in the log and the metrics.
+    """
+
+    def __init__(self, send: Send, name: str, note: Callable[[], None]) -> None:
+        self._send, self._name, self._note = send, name, note
+        self._noted = False
         self._began = time.perf_counter()
         self._took: float | None = None
         self.status, self.job = 0, ""  # the job is one that was just made
@@ -84,4 +89,12 @@ class _Answered:
             headers = MutableHeaders(scope=message)
             headers[HEADER] = self._name
             self.job = headers.get("location", "").removeprefix("/jobs/")
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.ended()
         await self._send(message)
+
+    def ended(self) -> None:
+        """The request is over, or will be with what is sent next."""
+        if not self._noted:
+            self._noted = True
+            self._note()
