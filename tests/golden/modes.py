@@ -1,0 +1,31 @@
+"""Ways of moving bytes that a conversion chooses between by size, file system and setting: a test can ask for each."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+
+from convsvc.execute import direct, io, worker, writing
+from convsvc.execute.compiling import Budget
+
+# Of one process, by the name of the way.
+WAYS = ("as a user has it", "direct", "buffered", "tiny steps", "wide tiles")
+
+
+def way_of(case_id: str) -> str:
+    """One of the ways, always the same for a case: together, the cases have them all."""
+    return WAYS[crc32(case_id.encode()) % len(WAYS)]
+
+
+def use_way(way: str, patch: pytest.MonkeyPatch) -> None:
+    """Move bytes this way in this process, from now on."""
+    if way == "direct":
+        for module in (direct, io, writing):
+            patch.setattr(module, "LEAST_BYTES", direct.BLOCK_BYTES)
+    elif way == "buffered":
+        patch.setenv(direct.SWITCH, "0")
+    elif way == "tiny steps":
+        patch.setattr(worker, "BUDGET", Budget(4000))
+    elif way == "wide tiles":
+        patch.setattr(worker, "BUDGET", Budget(4000, 16_000, short_run_bytes=1 << 30))
