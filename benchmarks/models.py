@@ -78,7 +78,7 @@ def write_model(root: Path, config: Mapping[str, Any]) -> int:
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
     specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in huggingface.layout(model)]
-    shards = list(_shards(specs))
+    shards = list(cut_shards(specs, SHARD_BYTES))
     weights = np.random.default_rng(20).standard_normal(NOISE_BYTES // 2, np.float32) * np.float32(0.02)
     noise = memoryview((weights.view(np.uint32) >> np.uint32(16)).astype(np.uint16)).cast("B")
     weight_map: dict[str, str] = {}
@@ -103,11 +103,13 @@ def _write_shard(path: Path, shard: list[TensorSpec], noise: memoryview) -> int:
     return skeleton.size_bytes
 
 
-def _shards(specs: list[TensorSpec]) -> Iterator[list[TensorSpec]]:
+def cut_shards(specs: list[TensorSpec], most_bytes: int) -> Iterator[list[TensorSpec]]:
+    """The tensors, in their order, in files of at most so many bytes, or of one tensor."""
+    """The tensors, in their order, in files of at most SHARD_BYTES, or of one tensor."""
     shard: list[TensorSpec] = []
     size = 0
     for spec in specs:
-        if shard and size + spec.size_bytes > SHARD_BYTES:
+        if shard and size + spec.size_bytes > most_bytes:
             yield shard
             shard, size = [], 0
         shard.append(spec)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.models import cut_shards
 from convsvc.dialects import huggingface
 from convsvc.families import find_family
 from convsvc.families.facts import Facts
@@ -63,7 +64,7 @@ def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
     specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in huggingface.layout(model)]
-    shards = list(_shards(specs))
+    shards = list(cut_shards(specs, SHARD_BYTES))
     weight_map: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, 1):
@@ -76,19 +77,6 @@ def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
         total += skeleton.size_bytes
     (root / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return total
-
-
-def _shards(specs: list[TensorSpec]) -> Iterator[list[TensorSpec]]:
-    shard: list[TensorSpec] = []
-    size = 0
-    for spec in specs:
-        if size and size + spec.size_bytes > SHARD_BYTES:
-            yield shard
-            shard, size = [], 0
-        shard.append(spec)
-        size += spec.size_bytes
-    if shard:
-        yield shard
 
 
 def write_sparse_target(plan: Plan, root: Path) -> None:

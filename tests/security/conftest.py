@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from convsvc.service.access.tenants import Tenants
 from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.serve import http_config, listening_url
+from convsvc.service.serve import http_config
 from convsvc.service.settings import Settings
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
+from tests.service.listening import listening
 from tests.service.planned import planned
 
 ACTOR = "the test"
@@ -79,24 +77,6 @@ class Service:
         return str(answer.json()["id"])
 
 
-@contextmanager
-def listening(settings: Settings) -> Iterator[str]:
-    app = create_app(settings, plan=planned)
-    server = uvicorn.Server(http_config(app, "127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        assert time.monotonic() < deadline, "the server did not start in 10 s"
-        time.sleep(0.005)
-    try:
-        yield listening_url(server)
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
 Start = Callable[..., Any]
 
 
@@ -120,7 +100,8 @@ def start(tmp_path: Path, tables: Path) -> Iterator[Start]:
 
     @contextmanager
     def started(**settings: Any) -> Iterator[Service]:
-        with listening(Settings(database_url=url, **{"token_cache_s": 0.05, "events_poll_s": 0.02, **settings})) as address:
+        app = create_app(Settings(database_url=url, **{"token_cache_s": 0.05, "events_poll_s": 0.02, **settings}), plan=planned)
+        with listening(http_config(app, "127.0.0.1", 0)) as address:
             yield Service(address, database, tmp_path / "shared")
 
     yield started

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,12 +18,12 @@ from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile, Task
 from convsvc.service.app import create_app
 from convsvc.service.executor.runner import StoreListener
-from convsvc.service.serve import listening_url
 from convsvc.service.settings import Settings
 from convsvc.service.store.claims import Claim, Claims
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 from tests.service import postgres_server
+from tests.service.listening import listening
 from tests.service.planned import planned
 from tests.service.postgres_server import Postgres
 from tests.tiny_checkpoints import write_llama
@@ -141,19 +139,9 @@ def claims(database: Database) -> Claims:
 
 @contextmanager
 def serving(settings: Settings, plan: Callable[[Any], dict[str, Any]] | None = None, port: int = 0) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, plan=plan), port=port, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        assert time.monotonic() < deadline, "the server did not start in 10 s"
-        time.sleep(0.005)
-    try:
-        yield listening_url(server)
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    config = uvicorn.Config(create_app(settings, plan=plan), port=port, log_level="error", timeout_graceful_shutdown=1)
+    with listening(config) as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ token on PostgreSQL, and with none where one is needed.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ from typing import Any
 
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
@@ -24,12 +21,13 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from convsvc.service.access.tenants import Tenants
 from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.serve import http_config, listening_url
+from convsvc.service.serve import http_config
 from convsvc.service.settings import Settings
 from convsvc.service.store.claims import Claims, PlannedTask
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 from convsvc.spec import parse_job
+from tests.service.listening import listening
 from tests.service.planned import planned
 from tests.service.postgres_server import Postgres
 
@@ -73,17 +71,10 @@ def running(url: str, *, with_token: bool = False, **more: Any) -> Iterator[Runn
     jobs, ended = seed(database)
     token = make_token(database) if with_token else None
     app = create_app(Settings(database_url=url, events_poll_s=0.02, executor_silence_s=3600, **more), plan=planned)
-    server = uvicorn.Server(http_config(app, "127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
     try:
-        yield Running(listening_url(server), jobs, ended, token)
+        with listening(http_config(app, "127.0.0.1", 0)) as address:
+            yield Running(address, jobs, ended, token)
     finally:
-        server.should_exit = True
-        thread.join(10)
         database.close()
 
 
