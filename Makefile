@@ -9,8 +9,9 @@ DECLARED := pyproject.toml constraints.txt
 
 # Where `make demo` works: about 2 GB. Without it: a temporary directory, removed at the end.
 DEMO_DIR    ?=
-# In the order of their names: files of few, long tests come last otherwise, and then one of two processors waits for the other.
-PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three at a time on two processors: tests of servers and faults wait more than they compute. In the order of their names: files of
+# few, long tests come last otherwise, and then the others wait for one.
+PYTEST_ARGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help venv demo test lint types unit docs fmt clean
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ lint: $(VENV)/installed-test  ## ruff: rules and format
 types: $(VENV)/installed-test  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(VENV)/installed-test  ## pytest, two files at a time; PYTEST_ARGS="-k sizes" for some of it
+unit: $(VENV)/installed-test  ## pytest, three files at a time; PYTEST_ARGS="-k sizes" for some of it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 docs: $(VENV)/installed-test  ## write the generated pages: families, HTTP interface

