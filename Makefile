@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Python compiles what it imports; compiling all of torch and Ray beforehand takes a minute.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 DECLARED := pyproject.toml constraints.txt
 
 # Where `make demo` works: about 2 GB. Without it: a temporary directory, removed at the end.
