@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from operator import mul, sub
 
 from convsvc.plan.records import View
 
@@ -55,8 +56,8 @@ class Part:
 def span(view: View) -> tuple[int, int]:
     """The half-open range of the (first) stored tensor that encloses the view."""
     start = view.places[0].offset
-    last = sum((stop - lo - 1) * stride for lo, stop, stride in zip(view.starts, view.stops, view.strides, strict=True))
-    return start, start + last + 1
+    ends = sum(map(mul, map(sub, view.stops, view.starts), view.strides))  # of each axis, one step too far
+    return start, start + ends - sum(view.strides) + 1
 
 
 def lay_out(views: Sequence[View], itemsize: int, slack: float) -> Part:

@@ -113,10 +113,10 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
     digests = Digests()
     reader = Reader(task_file.source.files, place.directory, place.roots)
     writer = Writer(task_file.target.files, place.directory, place.roots)
-    with closing(reader), closing(writer), closing(_produce(task_file, reader, place)) as produced:
+    with closing(reader), closing(writer), closing(_produce(task_file, reader)) as produced:
         for write, data in produced:
             crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
-            place.check_wanted()  # also here: computing the bytes may have taken long, if only because the process was stopped
+            place.check_wanted()  # just before: computing the bytes may have taken long, if only because the process was stopped
             for at in write.places:
                 tensor = task_file.target.tensors[at.tensor]
                 writer.write_runs(tensor.file, tensor.file_offset + at.data_offset, data, write.size_bytes, write.step_bytes)
@@ -142,8 +142,9 @@ def compare_task(task_file: TaskFile, place: Workplace) -> Done:
     """Computes what the task would write; raises VerifyError where something else lies there. Writes nothing."""
     reader = Reader(task_file.source.files, place.directory, place.roots)
     there = Reader(task_file.target.files, place.directory, place.roots)
-    with closing(reader), closing(there), closing(_produce(task_file, reader, place)) as produced:
+    with closing(reader), closing(there), closing(_produce(task_file, reader)) as produced:
         for write, data in produced:
+            place.check_wanted()
             for at in write.places:
                 for run, part in write.runs(at, data):
                     compare_bytes(task_file.target, run, part, there)
@@ -157,17 +158,15 @@ MODES: dict[str, Callable[[TaskFile, Workplace], Done]] = {
 }
 
 
-def _produce(task_file: TaskFile, reader: Reader, place: Workplace) -> Generator[tuple[Write, memoryview], None, None]:
-    with closing(Tiles(reader, BUDGET).produce(_steps(task_file, place))) as produced:
+def _produce(task_file: TaskFile, reader: Reader) -> Generator[tuple[Write, memoryview], None, None]:
+    with closing(Tiles(reader, BUDGET).produce(_steps(task_file))) as produced:
         yield from produced
 
 
-def _steps(task_file: TaskFile, place: Workplace) -> Iterator[Step]:
+def _steps(task_file: TaskFile) -> Iterator[Step]:
     tensors = Tensors(task_file.source.tensors, task_file.target.tensors)
     for transfer in task_file.task.transfers:
-        for step in compile_steps(transfer, tensors, BUDGET):
-            place.check_wanted()
-            yield step
+        yield from compile_steps(transfer, tensors, BUDGET)
 
 
 def _add_fills(task_file: TaskFile, digests: Digests) -> None:

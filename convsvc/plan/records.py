@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from operator import sub
+from operator import lt, mul, sub
 from typing import Any, NamedTuple
 
 
@@ -42,12 +42,13 @@ class View(NamedTuple):
 
     def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
         """The part of the view inside a box of the logical tensor; None where they do not meet. Strides stay, offsets move."""
-        lo = tuple(max(a, b) for a, b in zip(self.starts, starts, strict=True))
-        hi = tuple(min(a, b) for a, b in zip(self.stops, stops, strict=True))
-        if any(a >= b for a, b in zip(lo, hi, strict=True)):
+        lo, hi = tuple(map(max, self.starts, starts)), tuple(map(min, self.stops, stops))
+        if not all(map(lt, lo, hi)):
             return None
-        shift = sum((a - b) * s for a, b, s in zip(lo, self.starts, self.strides, strict=True))
-        return View(lo, hi, self.strides, tuple(Place(p.tensor, p.offset + shift) for p in self.places))
+        if lo == self.starts and hi == self.stops:
+            return self
+        shift = sum(map(mul, map(sub, lo, self.starts), self.strides))
+        return View(lo, hi, self.strides, tuple([Place(tensor, offset + shift) for tensor, offset in self.places]))
 
 
 @dataclass(frozen=True, slots=True)

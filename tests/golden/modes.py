@@ -26,6 +26,6 @@ def use_way(way: str, patch: pytest.MonkeyPatch) -> None:
     elif way == "buffered":
         patch.setenv(direct.SWITCH, "0")
     elif way == "tiny steps":
-        patch.setattr(worker, "BUDGET", Budget(12_000))
+        patch.setattr(worker, "BUDGET", Budget(20_000))
     elif way == "wide tiles":
-        patch.setattr(worker, "BUDGET", Budget(12_000, 48_000, short_run_bytes=1 << 30))
+        patch.setattr(worker, "BUDGET", Budget(20_000, 80_000, short_run_bytes=1 << 30))
