@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Python compiles what it imports; compiling all of torch and Ray beforehand takes a minute.
+# Python keeps what it compiles when something is imported; compiling all of torch and Ray beforehand takes a minute.
+unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 DECLARED := pyproject.toml constraints.txt
 
