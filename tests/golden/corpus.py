@@ -135,3 +135,12 @@ def _shards(source: Mapping[str, Any]) -> list[dict[str, torch.Tensor]]:
             shards[placed[name] - 1 if name in placed else min(count - 1, before * count // total)][name] = tensor
         before += tensor.nbytes
     return shards
+
+
+def command_line(given: Mapping[str, Any], stand_ins: Mapping[str, Path]) -> list[str]:
+    """Flags and their values; a corpus names directories by stand-ins, such as `<HF>`."""
+    argv: list[str] = []
+    for name, value in given.items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        argv += [f"--{name}", *(str(stand_ins.get(str(each), each)) for each in values)]
+    return argv

@@ -12,7 +12,7 @@ import pytest
 
 from convsvc.cli.convert_ckpt_v2 import main
 from convsvc.families import FAMILIES
-from tests.golden.corpus import Case, cases, digest, fixture, manifest, source_tensors, write_huggingface
+from tests.golden.corpus import Case, cases, command_line, digest, fixture, manifest, source_tensors, write_huggingface
 from tests.golden.megatron_inputs import write_megatron
 from tests.golden.modes import use_way, way_of
 from tests.golden.outputs import (
@@ -63,17 +63,13 @@ class Converter:
 
     def run(self, case: Case, load: str, save: str, source: Path, target: Path, args: Mapping[str, Any]) -> tuple[int, str]:
         """(exit status, what it printed on stderr)."""
-        stand_ins = {"<HF>": str(self.places.huggingface), "<LORA>": str(self.places.lora)}
+        stand_ins = {"<HF>": self.places.huggingface, "<LORA>": self.places.lora}
         given = {
             "load-model-type": load, "save-model-type": save, "load-dir": str(source), "save-dir": str(target),
             "model-type-hf": case.family_flag, **args,
         }  # fmt: skip
-        argv: list[str] = []
-        for name, value in given.items():
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            argv += [f"--{name}", *(stand_ins.get(str(each), str(each)) for each in values)]
         self.captured.readouterr()
-        status = main(argv)
+        status = main(command_line(given, stand_ins))
         return status, self.captured.readouterr().err
 
     def convert(self, case: Case, load: str, save: str, source: Path, target: Path, args: Mapping[str, Any]) -> None:

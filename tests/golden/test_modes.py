@@ -17,7 +17,7 @@ from convsvc.engine import make_engine
 from convsvc.engine.listener import Listener
 from convsvc.plan import tasks
 from convsvc.plan.planner import make_plan
-from tests.golden.corpus import Case, cases, fixture, manifest, write_huggingface
+from tests.golden.corpus import Case, cases, command_line, fixture, manifest, write_huggingface
 from tests.golden.megatron_inputs import write_megatron
 from tests.golden.modes import WAYS, use_way
 from tests.golden.outputs import differences, expected_huggingface, expected_megatron, read_huggingface, read_megatron
@@ -74,20 +74,17 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def job_for(case: Case, tmp_path: Path) -> dict[str, Any]:
     """The case's job, with its input written."""
-    huggingface, megatron = tmp_path / "hf", tmp_path / "mg"
+    huggingface, megatron, lora = tmp_path / "hf", tmp_path / "mg", tmp_path / "lora"
     source = huggingface
     if "manifest_of" not in case.input or case.args.get("hf-cfg-dir") == "<HF>":
         write_huggingface(fixture(case.fixture), huggingface)
     if "manifest_of" in case.input:
-        write_megatron(manifest(case.input["manifest_of"]), case.input, megatron, tmp_path / "lora")
+        write_megatron(manifest(case.input["manifest_of"]), case.input, megatron, lora)
         source = megatron
     load, save = case.direction.split("2")
     given = {"load-model-type": load, "save-model-type": save, "load-dir": source, "save-dir": tmp_path / "out"}
-    argv: list[str] = []
-    for name, value in {**given, "model-type-hf": case.family_flag, **case.args}.items():
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        argv += [f"--{name}", *(str(huggingface) if each == "<HF>" else str(each) for each in values)]
-    return job_of(argv)
+    given |= {"model-type-hf": case.family_flag, **case.args}
+    return job_of(command_line(given, {"<HF>": huggingface, "<LORA>": lora}))
 
 
 @pytest.mark.usefixtures("small_tasks")
