@@ -13,4 +13,4 @@ if ROOT not in sys.path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-mode", action="store_true", help="convert every golden case in every mode of execution (a quarter of an hour)")
+    parser.addoption("--every-mode", action="store_true", help="every golden case in every mode of execution (a quarter of an hour)")
