@@ -20,11 +20,10 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 CONVSVC = str(Path(sys.executable).with_name("convsvc"))
-LAYERS, HIDDEN, FFN, VOCAB = 64, 1024, 4096, 4096
-CONFIG = {
+HIDDEN, FFN, VOCAB = 1024, 4096, 4096
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "num_hidden_layers": LAYERS,
     "hidden_size": HIDDEN,
     "intermediate_size": FFN,
     "num_attention_heads": 8,
@@ -77,13 +76,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             process.wait(60)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 2 GB of a Llama whose file is sparse: quick to make, and long enough to be caught in mid-run."""
-    path = tmp_path_factory.mktemp("hf")
-    (path / "config.json").write_text(json.dumps(CONFIG))
+def make_checkpoint(path: Path, layers: int) -> Path:
+    """A Llama whose file is sparse: quick to make; 31 MB a layer."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         prefix = f"model.layers.{layer}"
         shapes |= {f"{prefix}.self_attn.{name}_proj.weight": (HIDDEN if name in "qo" else HIDDEN // 2, HIDDEN) for name in "qkvo"}
         shapes |= {f"{prefix}.mlp.{name}_proj.weight": (FFN, HIDDEN) for name in ("gate", "up")}
@@ -110,7 +108,11 @@ def write_job(checkpoint: Path, target: Path, file: Path) -> str:
     return str(file)
 
 
-def test_submit_watch_cancel_in_mid_run_retry_and_two_jobs_on_one_target(service: Service, checkpoint: Path, tmp_path: Path) -> None:
+def test_submit_watch_cancel_in_mid_run_retry_and_two_jobs_on_one_target(
+    service: Service, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # About 2 GB: long enough to be caught in mid-run.
+    checkpoint = make_checkpoint(tmp_path_factory.mktemp("source") / "hf", layers=64)
     target = tmp_path / "mcore"
     job_file = write_job(checkpoint, target, tmp_path / "job.json")
 
@@ -146,7 +148,8 @@ def test_submit_watch_cancel_in_mid_run_retry_and_two_jobs_on_one_target(service
     assert str(target) in again.stderr
 
 
-def test_watch_shows_progress_and_the_way_back_is_verified_against_the_source(service: Service, checkpoint: Path, tmp_path: Path) -> None:
+def test_watch_shows_progress_and_the_way_back_is_verified_against_the_source(service: Service, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "source", layers=16)
     there = write_job(checkpoint, tmp_path / "mcore", tmp_path / "there.json")
     watched = service.run("submit", there, "--watch")
     assert "succeeded" in watched.stderr
@@ -154,10 +157,10 @@ def test_watch_shows_progress_and_the_way_back_is_verified_against_the_source(se
     back = {
         "source": {"format": "mindspeed-llm", "path": str(tmp_path / "mcore")},
         "target": {"format": "huggingface", "path": str(tmp_path / "hf"), "config_dir": str(checkpoint)},
-        "options": {"verify": "roundtrip", "max_shard_size": "500MB"},
+        "options": {"verify": "roundtrip", "max_shard_size": "125MB"},
     }
     (tmp_path / "back.json").write_text(json.dumps(back))
     service.run("submit", str(tmp_path / "back.json"), "--watch")
     described = json.loads(service.run("inspect", str(tmp_path / "hf"), "--json").stdout)
     assert described["complete"]
-    assert (described["model_type"], described["layers"]) == ("llama2", LAYERS)
+    assert (described["model_type"], described["layers"]) == ("llama2", 16)
