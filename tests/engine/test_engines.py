@@ -148,13 +148,16 @@ def test_processes_do_not_run_the_callers_script_again(tmp_path: Path) -> None:
 
 
 def test_ray_leaves_no_token_file_and_no_directory_behind(tmp_path: Path) -> None:
+    # Only what this process makes: others may run Ray meanwhile.
     script = (
-        "import glob\n"
+        "import os, tempfile\n"
         "from convsvc.engine import make_engine\n"
-        "before = set(glob.glob('/tmp/cvs-*'))\n"
+        "make, made = tempfile.mkdtemp, []\n"
+        "tempfile.mkdtemp = lambda *args, **named: made.append(make(*args, **named)) or made[-1]\n"
         "engine = make_engine('ray', workers=1)\n"
+        "assert made and all(os.listdir(folder) for folder in made), made\n"
         "engine.close()\n"
-        "print(sorted(set(glob.glob('/tmp/cvs-*')) - before))\n"
+        "print([folder for folder in made if os.path.exists(folder)])\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environment)
