@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convsvc.tensors.cover import Box, covered_volumes, first_overlap, intersect, missing_part, sort_boxes, volume
+from convsvc.tensors.cover import FEW, Box, covered_volumes, first_overlap, intersect, missing_part, sort_boxes, volume, volumes
 
 SHAPE = (6, 5, 4)
 
@@ -63,6 +63,12 @@ def test_what_is_missing_is_inside_what_is_wanted_and_covered_by_nothing(wanted:
 def test_covered_volumes_count_the_elements_shared_with_each_box(wanted: list[Box], have: list[Box]) -> None:
     counted = sum((marked(box) for box in have), np.zeros(SHAPE, dtype=int))
     assert covered_volumes(wanted, have) == [int((marked(box) * counted).sum()) for box in wanted]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(boxes(), min_size=1, max_size=6), st.integers(1, 2 * FEW))
+def test_many_volumes_at_once_are_those_of_each(some: list[Box], times: int) -> None:
+    assert volumes(some * times) == [int(marked(box).sum()) for box in some] * times
 
 
 def test_a_scalar_is_covered_by_a_scalar() -> None:
