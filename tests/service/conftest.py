@@ -146,7 +146,7 @@ def serving(settings: Settings, plan: Callable[[Any], dict[str, Any]] | None = N
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    return Settings(database_url=database_url, plan_timeout_s=1, events_poll_s=0.02, ping_s=0.2)
+    return Settings(database_url=database_url, plan_timeout_s=20, events_poll_s=0.02, ping_s=0.2)
 
 
 @pytest.fixture

@@ -155,10 +155,10 @@ def test_a_lease_is_renewed_for_as_long_as_the_job_runs(store: Store, database: 
 
     def long(task: int) -> None:
         for _ in range(4):
-            time.sleep(0.2)
+            time.sleep(0.5)
             others.append(Claims(database, "greedy").claim())
 
-    with running(Claims(database, "steady", lease_s=0.6), stand_in(tasks=2, before=long)):
+    with running(Claims(database, "steady", lease_s=3), stand_in(tasks=2, before=long)):
         until(store, job_id, "succeeded")
     assert others == [None] * 8
 
