@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convsvc.errors import VerifyError
+from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.io import Reader
 from convsvc.execute.steps import WritePlace
 from convsvc.execute.task_files import Side
@@ -15,16 +16,22 @@ Bytes = npt.NDArray[np.uint8]
 CHUNK_BYTES = 8 << 20
 
 
-def compare_bytes(target: Side, place: WritePlace, data: memoryview, there: Reader) -> None:
-    """Raises VerifyError, with the first element that differs, unless `data` lies at `place`."""
-    tensor = target.tensors[place.tensor]
-    buffer = np.empty(min(len(data), CHUNK_BYTES), np.uint8)
-    for start in range(0, len(data), CHUNK_BYTES):
-        expected = np.frombuffer(data[start : start + CHUNK_BYTES], np.uint8)
-        found = buffer[: expected.size]
-        there.read_into(tensor.file, tensor.file_offset + place.data_offset + start, found.data)
-        if not np.array_equal(expected, found):
-            raise _differs(target, WritePlace(place.tensor, place.data_offset + start), expected, found)
+class Comparison:
+    """Of computed bytes with those that `there` reads from the target's files, with two buffers of a chunk for all of a task's."""
+
+    def __init__(self, target: Side, there: Reader) -> None:
+        self._target, self._there = target, there
+        self._found, self._differs = aligned_bytes(CHUNK_BYTES), aligned_bytes(CHUNK_BYTES).view(np.bool_)
+
+    def compare(self, place: WritePlace, data: memoryview) -> None:
+        """Raises VerifyError, with the first element that differs, unless `data` lies at `place`."""
+        tensor = self._target.tensors[place.tensor]
+        for start in range(0, len(data), CHUNK_BYTES):
+            expected = np.frombuffer(data[start : start + CHUNK_BYTES], np.uint8)
+            found = self._found[: expected.size]
+            self._there.read_into(tensor.file, tensor.file_offset + place.data_offset + start, found.data)
+            if np.not_equal(expected, found, out=self._differs[: expected.size]).any():
+                raise _differs(self._target, WritePlace(place.tensor, place.data_offset + start), expected, found)
 
 
 def _differs(target: Side, place: WritePlace, converted: Bytes, original: Bytes) -> VerifyError:

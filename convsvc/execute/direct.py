@@ -12,6 +12,7 @@ neighbour's task, or the file's header, may share. The page cache merges those; 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Sequence
 
@@ -36,8 +37,12 @@ SWITCH = "CONVSVC_DIRECT_IO"
 
 
 def aligned_bytes(size_bytes: int) -> Bytes:
-    """Uninitialised memory that starts at a block's boundary."""
-    memory = np.empty(size_bytes + BLOCK_BYTES, np.uint8)
+    """Zeroed memory that starts at a block's boundary, and is the system's again once nobody uses it.
+
+    From malloc, which keeps such buffers in its heap, in pieces, once one was freed, each task left more: a process that held 130 MiB
+    after its first conversion held 400 to 580 after its twelfth.
+    """
+    memory = np.frombuffer(mmap.mmap(-1, size_bytes + BLOCK_BYTES, flags=mmap.MAP_PRIVATE), np.uint8)
     skip = -memory.ctypes.data % BLOCK_BYTES
     return memory[skip : skip + size_bytes]
 

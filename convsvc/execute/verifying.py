@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from convsvc.errors import VerifyError
+from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.io import Reader
 from convsvc.execute.task_files import Side
 from convsvc.formats.crc import crc32
@@ -21,7 +20,7 @@ def verify_regions(target: Side, regions: dict[str, list[list[int]]], reader: Re
     Raises VerifyError with the tensor, its file and the byte range for the first region that differs.
     """
     tensors = dict(zip(target.numbers, target.tensors, strict=True))
-    buffer = np.empty(CHUNK_BYTES, np.uint8).data
+    buffer = aligned_bytes(CHUNK_BYTES).data
     for number, items in regions.items():
         tensor = tensors[int(number)]
         for start, size_bytes, crc in items:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from convsvc.errors import Canceled, StorageError, TargetError
-from convsvc.execute.comparing import compare_bytes
+from convsvc.execute.comparing import Comparison
 from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.digests import Digests, Region
 from convsvc.execute.faults import storage_error
@@ -143,11 +143,12 @@ def compare_task(task_file: TaskFile, place: Workplace) -> Done:
     reader = Reader(task_file.source.files, place.directory, place.roots)
     there = Reader(task_file.target.files, place.directory, place.roots)
     with closing(reader), closing(there), closing(_produce(task_file, reader)) as produced:
+        comparison = Comparison(task_file.target, there)
         for write, data in produced:
             place.check_wanted()
             for at in write.places:
                 for run, part in write.runs(at, data):
-                    compare_bytes(task_file.target, run, part, there)
+                    comparison.compare(run, part)
         return Done(reader.bytes_read + there.bytes_read, 0, reader.bytes_direct + there.bytes_direct, {})
 
 

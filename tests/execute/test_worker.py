@@ -178,6 +178,24 @@ def large_plan(folder: Path, rows: int, columns: int) -> Plan:
     )
 
 
+def test_a_worker_holds_no_more_after_many_tasks_than_after_one(tmp_path: Path) -> None:
+    plan = large_plan(tmp_path, 6 << 10, 4 << 10)
+    script = (
+        "import sys\n"
+        "from convsvc.execute.worker import run_task\n"
+        "for number in range(5):\n"
+        "    for mode in ('write', 'verify'):\n"
+        "        run_task({'staging': sys.argv[1], 'task': 0, 'mode': mode, 'attempt': str(number)})\n"
+        "    held = next(line for line in open('/proc/self/status') if line.startswith('VmRSS'))\n"
+        "    print(int(held.split()[1]) * 1024)\n"
+    )
+    with Staging.open(plan, "error") as staging:
+        run = subprocess.run([sys.executable, "-c", script, str(staging.path)], capture_output=True, text=True, check=True)
+        staging.discard()
+    held = [int(line) for line in run.stdout.split()]
+    assert max(held) < held[0] + 16 * MIB, held
+
+
 def test_a_worker_moves_a_tensor_that_is_larger_than_the_memory_it_may_use(tmp_path: Path) -> None:
     plan = large_plan(tmp_path, 12 << 10, 16 << 10)
     script = (
