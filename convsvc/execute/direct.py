@@ -40,7 +40,7 @@ def aligned_bytes(size_bytes: int) -> Bytes:
     """Zeroed memory that starts at a block's boundary, and is the system's again once nobody uses it.
 
     From malloc, which keeps such buffers in its heap, in pieces, once one was freed, each task left more: a process that held 130 MiB
-    after its first conversion held 400 to 580 after its twelfth.
+    after its first conversions held 400 to 580 after some twenty.
     """
     memory = np.frombuffer(mmap.mmap(-1, size_bytes + BLOCK_BYTES, flags=mmap.MAP_PRIVATE), np.uint8)
     skip = -memory.ctypes.data % BLOCK_BYTES
