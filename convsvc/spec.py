@@ -127,6 +127,9 @@ class Options(Strict):
     )
     verify: Literal["none", "digest", "roundtrip"] = "digest"
     on_exists: Literal["error", "overwrite", "resume"] = "error"
+    on_loss: Literal["error", "note"] = Field(
+        "error", description="What happens where values of the source would be lost: the job is refused, or it says so and goes on."
+    )
 
 
 class Webhook(Strict):

@@ -96,6 +96,8 @@ def run_here(job: dict[str, Any]) -> int:
     from convsvc.conversion import convert
 
     result = convert(job, engine="inline")
+    for note in result.notes:
+        print(note, file=sys.stderr)
     print(f"converted {job['source']['path']} to {result.target}: {result.bytes_written} bytes in {result.seconds:.1f} s")
     return 0
 

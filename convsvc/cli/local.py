@@ -31,6 +31,8 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
         result = run_job(wanted, listener=shown, **where)
     finally:
         display.close()
+    for note in result.notes:
+        click.echo(str(note), err=True)
     if as_json:
         print_json(result.as_dict())
     else:

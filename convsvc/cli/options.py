@@ -118,6 +118,10 @@ def print_fields(fields: dict[str, Any], indent: str = "") -> None:
             click.echo(f"{indent}{name}")
             for item in value:
                 click.echo(f"{indent}  {item}")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) and item.keys() == {"kind", "text"} for item in value):
+            click.echo(f"{indent}{name}")
+            for item in value:
+                click.echo(f"{indent}  {item['kind']}: {item['text']}")
         elif value is not None and value not in ({}, [], ()):
             click.echo(f"{indent}{str(name).ljust(width)}  {_shown(str(name), value)}")
 

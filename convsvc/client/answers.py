@@ -53,10 +53,11 @@ def event_view(data: Json) -> EventView:
 
 
 def plan_view(data: Json) -> PlanView:
-    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanTarget, PlanView
+    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanNote, PlanTarget, PlanView
 
     parts = {"source": view_of(PlanFiles, data["source"]), "target": view_of(PlanTarget, data["target"])}
-    return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"])})
+    notes = [view_of(PlanNote, note) for note in data["notes"]]
+    return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"]), "notes": notes})
 
 
 def as_is(data: Any) -> Any:

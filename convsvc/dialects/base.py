@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import Skeleton, StoredTensor
+from convsvc.notes import Note
 from convsvc.roots import Roots
 from convsvc.spec import Options
 from convsvc.tensors.blocks import Laid
@@ -72,7 +73,7 @@ class Checkpoint:
     """A source checkpoint, from its headers.
 
     `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
-    its layout needs beside the model. `ignored` are sentences about what is there and is no weight.
+    its layout needs beside the model. `notes` say what is there and is no weight.
     """
 
     path: str
@@ -80,7 +81,7 @@ class Checkpoint:
     found: Mapping[tuple[str, str], Found]
     facts: Facts
     settings: Any = None
-    ignored: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Output:
 
     files: tuple[NewFile, ...]
     side_files: tuple[SideFile, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class Dialect(Protocol):

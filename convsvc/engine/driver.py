@@ -13,6 +13,7 @@ from convsvc.engine.phase import Limits, Phase, Tally
 from convsvc.errors import Canceled
 from convsvc.execute.holders import Holder
 from convsvc.execute.staging import Staging
+from convsvc.notes import Note, sort_notes
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
@@ -21,7 +22,10 @@ __all__ = ["Listener", "RunResult", "run_plan"]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run did. `digests`: CRC-32 in hex of every "file/tensor" written; `phase_seconds`: by phase, in their order."""
+    """What a run did. `digests`: CRC-32 in hex of every "file/tensor" written; `phase_seconds`: by phase, in their order.
+
+    `notes` are the plan's and those of its tasks, by kind.
+    """
 
     target: str
     bytes_read: int
@@ -31,6 +35,7 @@ class RunResult:
     tasks_retried: int
     phase_seconds: dict[str, float]
     digests: dict[str, str] = field(repr=False)
+    notes: tuple[Note, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -46,6 +51,7 @@ class RunResult:
             "seconds": round(self.seconds, 3),
             "phase_seconds": {name: round(seconds, 3) for name, seconds in self.phase_seconds.items()},
             "tensors": len(self.digests),
+            "notes": [note.as_dict() for note in self.notes],
         }
 
 
@@ -127,4 +133,5 @@ class _Run:
             tasks_retried=tally.retried,
             phase_seconds=self._phase_seconds,
             digests=digests,
+            notes=sort_notes((*self._staging.plan.notes, *tally.notes)),
         )

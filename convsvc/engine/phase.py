@@ -6,7 +6,7 @@ import heapq
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -14,6 +14,7 @@ from convsvc.engine.base import Call, Engine, Outcome
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, StorageError, error_from_dict
 from convsvc.execute.staging import Staging
+from convsvc.notes import Note, note_from_dict
 
 FUNCTION = "convsvc.execute.worker:run_task"
 # Calls handed to the engine for each of its slots, so that a worker never waits for its next one.
@@ -41,13 +42,14 @@ class Limits:
 
 @dataclass(slots=True)
 class Tally:
-    """What all phases of a run did; `skipped` tasks were done by an earlier run."""
+    """What all phases of a run did; `skipped` tasks were done by an earlier run. `notes` are what tasks had to say of the values."""
 
     bytes_read: int = 0
     bytes_written: int = 0
     done: int = 0
     skipped: int = 0
     retried: int = 0
+    notes: list[Note] = field(default_factory=list)
 
 
 def backoff_s(attempt: int) -> float:
@@ -123,6 +125,7 @@ class Phase:
         tally.done += self._mode == "write"
         tally.bytes_read += value["bytes_read"]
         tally.bytes_written += value["bytes_written"]
+        tally.notes += map(note_from_dict, value.get("notes", ()))
 
     def _fail(self, task: int, outcome: Outcome, error: dict[str, Any], tally: Tally) -> None:
         attempt = self._attempts[task]

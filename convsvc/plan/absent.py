@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
 from convsvc.families.model import Model
+from convsvc.notes import Note
 from convsvc.plan.match import Located
 
 
-def find_absent(entries: Sequence[Entry], located: Sequence[Located], model: Model) -> tuple[frozenset[str], tuple[str, ...]]:
+def find_absent(entries: Sequence[Entry], located: Sequence[Located], model: Model) -> tuple[frozenset[str], tuple[Note, ...]]:
     """The full names of the logical tensors that the source does not hold, and a note for each kind of them.
 
     Copies that stand in for each other (`Model.same_as`) do not count. Raises PlanError if only some layers are without: a checkpoint
@@ -39,6 +40,7 @@ def _kind(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name, count=1)
 
 
-def _note(kind: str, absent: Iterable[str]) -> str:
+def _note(kind: str, absent: Iterable[str]) -> Note:
     count = sum(_kind(name) == kind for name in absent)
-    return f"the source has no {kind} ({count}), and so has the target: the model computes without it, or with what it is initialised to"
+    text = f"the source has no {kind} ({count}), and so has the target: the model computes without it, or with what it is initialised to"
+    return Note("advice", text)

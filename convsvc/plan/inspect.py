@@ -67,7 +67,7 @@ def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
         "size_bytes": sum(file.size_bytes for file in checkpoint.files),
         "tensors": len(tensors),
         "bytes_by_dtype": dict(dtypes.most_common()),
-        "ignored": list(checkpoint.ignored),
+        "notes": [note.as_dict() for note in checkpoint.notes],
     }
 
 
@@ -76,7 +76,10 @@ def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
     scales = [found.scale for found in checkpoint.found.values() if found.scale is not None]
     if not scales:
         return {}
-    return {"quantised": {"tensors": len(scales), "one_scale_for": describe_blocks(scales)}, "ignored": list(checkpoint.ignored)}
+    return {
+        "quantised": {"tensors": len(scales), "one_scale_for": describe_blocks(scales)},
+        "notes": [note.as_dict() for note in checkpoint.notes],
+    }
 
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         about["parallel"] = asdict(settings.parallel)
         about["layout"] = {name: value for name, value in asdict(settings).items() if name != "parallel"}
     _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
-    return about | {"complete": True, "notes": list(notes)}
+    return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *notes)]}
 
 
 def _describe_file(path: RootedPath) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from convsvc.dialects.base import Checkpoint, Entry, Found
 from convsvc.errors import PlanError
+from convsvc.notes import Note
 from convsvc.tensors.blocks import Block
 
 SHOWN = 12
@@ -29,7 +30,7 @@ class Located:
 
 def match_source(
     entries: Sequence[Entry], checkpoint: Checkpoint, ignores: Callable[[tuple[str, str]], str | None], family: str
-) -> tuple[tuple[Located, ...], tuple[str, ...]]:
+) -> tuple[tuple[Located, ...], tuple[Note, ...]]:
     """The located entries, and a note for each kind of tensor that is ignored.
 
     Raises PlanError if tensors are missing, have another shape, or are left over.
@@ -62,7 +63,7 @@ def _find(entry: Entry, found: Mapping[tuple[str, str], Found]) -> tuple[tuple[s
 
 def _leftovers(
     checkpoint: Checkpoint, claimed: set[tuple[str, str]], ignores: Callable[[tuple[str, str]], str | None]
-) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+) -> tuple[list[tuple[str, str]], tuple[Note, ...]]:
     left: list[tuple[str, str]] = []
     reasons: dict[str, list[str]] = {}
     for key in checkpoint.found:
@@ -72,7 +73,7 @@ def _leftovers(
                 left.append(key)
             else:
                 reasons.setdefault(reason, []).append(key[1])
-    notes = tuple(f"ignored {len(names)} tensor(s), e.g. {names[0]}: {reason}" for reason, names in reasons.items())
+    notes = tuple(Note("ignored", f"{len(names)} tensor(s), e.g. {names[0]}: {reason}") for reason, names in reasons.items())
     return left, notes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from convsvc.dialects.base import SideFile
 from convsvc.formats.base import Skeleton
+from convsvc.notes import Note
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
 from convsvc.roots import ANYWHERE, Roots
 
@@ -17,7 +18,7 @@ class Plan:
     """The conversion of one job.
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
-    or filled and why, a sentence each. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
+    or filled and why, by kind. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
     planned within `roots` is carried out within them. Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
@@ -32,7 +33,7 @@ class Plan:
     side_files: tuple[SideFile, ...]
     tasks: tuple[Task, ...]
     facts: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     roots: Roots = ANYWHERE
 
     @property
@@ -75,7 +76,7 @@ class Plan:
             "largest_task_bytes": max(self._task_sizes(), default=0),
             "balance": self.balance,
             "facts": self.facts,
-            "notes": list(self.notes),
+            "notes": [note.as_dict() for note in self.notes],
         }
 
 

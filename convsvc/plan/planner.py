@@ -14,6 +14,7 @@ from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
 from convsvc.formats.base import Skeleton
+from convsvc.notes import Note, sort_notes
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.allocation import without_collection
@@ -49,7 +50,7 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     absent, missed = find_absent(entries, located, model)
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
-    source = Source(checkpoint, located, adapters, (*checkpoint.ignored, *notes, *missed))
+    source = Source(checkpoint, located, adapters, (*checkpoint.notes, *notes, *missed))
     if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
         exporter, sides = export_adapters(writer, located, adapters, getattr(job.source, "lora", None))
         return _assemble(job, model, replace(source, located=sides, adapters=None), exporter, roots)
@@ -63,7 +64,7 @@ class Source:
     checkpoint: Checkpoint
     located: tuple[Located, ...]
     adapters: Adapters | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def build_model(job: Job, checkpoint: Checkpoint) -> Model:
@@ -131,11 +132,11 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         tasks=tasks,
         facts=_facts(model),
         roots=roots,
-        notes=(*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes),
+        notes=check_loss((*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes), job.options),
     )
 
 
-def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model: Model) -> list[str]:
+def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model: Model) -> list[Note]:
     """A note for each logical tensor that the target does not hold because it is a copy of another.
 
     Raises PlanError if there is one that is not.
@@ -145,7 +146,8 @@ def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model:
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
     return [
-        f"{name} is left out: the target keeps one copy, {model.same_as[name]} (if it has other values, they are lost)" for name in unwanted
+        Note("ignored", f"{name} is left out: the target keeps one copy, {model.same_as[name]} (if it has other values, they are lost)")
+        for name in unwanted
     ]
 
 
@@ -202,7 +204,7 @@ def _skeletons(files: Iterable[NewFile]) -> dict[int, Skeleton]:
 def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[NewFile], tasks: Sequence[Task]) -> str:
     """A digest of everything that decides what is written where, and by which task: a task that is marked as done is not done again."""
     dumped = dump_job(job)
-    options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists")}
+    options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists", "on_loss")}
     digest = hashlib.sha256(json.dumps([dumped["source"], dumped["target"], options], sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
@@ -231,15 +233,31 @@ def _facts(model: Model) -> dict[str, Any]:
     }
 
 
-def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[str]:
+def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[Note]:
     notes = [
-        f"{name}: padded with zero rows beyond the vocabulary of {each.tensor.sizes[0]}" for name, each in targets.items() if each.fills
+        Note("filled", f"{name}: padded with zero rows beyond the vocabulary of {each.tensor.sizes[0]}")
+        for name, each in targets.items()
+        if each.fills
     ]
     return notes + [
-        f"{name}: the source's padding rows beyond the vocabulary of {each.tensor.sizes[0]} are left out"
+        Note("ignored", f"{name}: the source's padding rows beyond the vocabulary of {each.tensor.sizes[0]} are left out")
         for name, each in sources.items()
         if each.fills
     ]
+
+
+def check_loss(notes: Iterable[Note], options: Options) -> tuple[Note, ...]:
+    """The notes, by kind. Raises PlanError for what would be lost, unless the job's `on_loss` is "note"."""
+    notes = sort_notes(notes)
+    lost = [note.text for note in notes if note.kind == "lost"]
+    if lost and options.on_loss == "error":
+        raise PlanError(
+            f"{len(lost)} part(s) of the source would be lost",
+            facts=lost[:12],
+            do='set options.on_loss to "note" to convert without them',
+            details={"lost": lost},
+        )
+    return notes
 
 
 def check_roundtrip(plan: Plan) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from convsvc.dialects.base import Checkpoint, Found, Scale
 from convsvc.errors import PlanError, SourceError
 from convsvc.families.facts import Facts
+from convsvc.notes import Note
 from convsvc.plan.match import SHOWN, Located
 from convsvc.plan.records import BlockScale, PlannedTensor
 
@@ -41,7 +42,7 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
         key: replace(found, scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
     }
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
-    return replace(checkpoint, found=joined, facts=facts, ignored=(*checkpoint.ignored, _note([scale for _, scale in scales.values()])))
+    return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, _note([scale for _, scale in scales.values()])))
 
 
 def describe_blocks(scales: Sequence[Scale]) -> str:
@@ -76,8 +77,9 @@ def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int]) -> Scal
     return Scale(at[1], found, *((1, max(weight.tensor.shape[-1:], default=1)) if is_by_row(at[1]) else block))
 
 
-def _note(scales: Sequence[Scale]) -> str:
-    return f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {describe_blocks(scales)}, rounded once"
+def _note(scales: Sequence[Scale]) -> Note:
+    text = f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {describe_blocks(scales)}, rounded once"
+    return Note("changed", text)
 
 
 def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:

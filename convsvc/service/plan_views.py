@@ -38,10 +38,18 @@ class PlanNeeds:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanNote:
+    """What a user should know. `kind`: lost, filled, changed, ignored, carried or advice."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanView:
     """What a job would do. `balance` is the largest task's bytes over the median's: how long the last worker may work alone.
 
-    `facts` is what was found out of the model (sizes, layers); `notes` say what is left out, ignored or filled and why, a sentence each.
+    `facts` is what was found out of the model (sizes, layers); `notes` say what is lost, filled, changed or ignored and why.
     Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
@@ -55,4 +63,4 @@ class PlanView:
     balance: float
     needs: PlanNeeds
     facts: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[PlanNote] = field(default_factory=list)

@@ -128,7 +128,7 @@ def test_tensors_of_two_dtypes_in_one_target_are_refused_unless_cast(checkpoint:
 def test_a_vocabulary_is_never_padded_in_silence(checkpoint: Path) -> None:
     assert "make_vocab_size_divisible_by" in refusal(checkpoint, LayoutError, tensor_parallel_size=2)
     plan = make_plan(job(checkpoint, tensor_parallel_size=2, make_vocab_size_divisible_by=16))
-    assert any("padded with zero rows" in note for note in plan.notes)
+    assert any("padded with zero rows" in note.text for note in plan.notes)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])

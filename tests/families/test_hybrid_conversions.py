@@ -60,7 +60,7 @@ def test_a_plan_says_that_training_has_no_cut_delta_net(tmp_path: Path) -> None:
     for tp, is_said in ((1, False), (2, True)):
         target = {"format": "mindspeed-llm", "path": str(tmp_path / "mg"), "tensor_parallel_size": tp}
         plan = make_plan({"source": {"format": "huggingface", "path": str(tmp_path / "hf")}, "target": target})
-        assert any("loads it at tensor_parallel_size 1 only" in note for note in plan.notes) is is_said
+        assert any("loads it at tensor_parallel_size 1 only" in note.text for note in plan.notes) is is_said
 
 
 def test_a_reduced_deepseek4_comes_back_with_the_layers_it_has(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_way_back_is_bf16_and_says_so(tmp_path: Path) -> None:
 def test_the_plan_reads_float8_and_names_the_change(tmp_path: Path) -> None:
     quantised, _ = twins()
     plan = make_plan(job(save(tmp_path / "fp8", quantised, QUANTISATION), tmp_path / "a"))
-    assert any("dequantised to bf16" in note and "128 x 128" in note for note in plan.notes)
+    assert any("dequantised to bf16" in note.text and "128 x 128" in note.text for note in plan.notes)
     assert {tensor.dtype for tensor in plan.target_tensors} == {"BF16"}
 
 

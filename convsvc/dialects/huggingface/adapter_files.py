@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.notes import Note
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -27,9 +28,9 @@ def adapter_output(
     """The directory's files. PEFT reads one weight file; without an index there is nothing to split."""
     specs = [TensorSpec(entry.laid.name, dtype, entry.laid.shape) for entry, dtype in zip(entries, dtypes, strict=True)]
     file = NewFile(WEIGHTS, "safetensors", safetensors.plan_skeleton(specs, {"format": "pt"}))
-    notes = ["only the LoRA adapters are written, for PEFT: the base model's weights are left out"]
+    notes = [Note("ignored", "only the LoRA adapters are written, for PEFT: the base model's weights are left out")]
     if config_dir is not None:
-        notes.append(f"{config_dir} is not copied: an adapter is loaded beside its base model, which has these files")
+        notes.append(Note("advice", f"{config_dir} is not copied: an adapter is loaded beside its base model, which has these files"))
     config = SideFile(CONFIG, text=json.dumps(_config(adapter), indent=2) + "\n", last=True)
     return tuple(entry._replace(file=WEIGHTS) for entry in entries), Output((file,), (config,), tuple(notes))
 

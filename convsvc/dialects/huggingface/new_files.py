@@ -15,6 +15,7 @@ from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceTarget, Options
 
@@ -101,9 +102,9 @@ def _index(specs: Sequence[TensorSpec], file_of: Mapping[str, str]) -> str:
     return json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=2) + "\n"
 
 
-def _config_files(root: RootedPath | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[str]]:
+def _config_files(root: RootedPath | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[Note]]:
     if root is None:
-        return [], ["no config_dir is given: the target has weights only, no config.json and no tokenizer"]
+        return [], [Note("advice", "no config_dir is given: the target has weights only, no config.json and no tokenizer")]
     if not root.is_dir():
         raise JobError(f"target.config_dir {root} is not a directory")
     if not (root / "config.json").is_file():
@@ -113,7 +114,7 @@ def _config_files(root: RootedPath | None, model: Model, dtypes: set[str], optio
     config, changes = _adapt(dict(read_json(root / "config.json")), model, dtypes, options)
     if changes:
         files = [file for file in files if file.path != "config.json"] + [SideFile("config.json", text=json.dumps(config, indent=2) + "\n")]
-    return files, [f"config.json of {root} was changed: {', '.join(changes)}"] if changes else []
+    return files, [Note("changed", f"config.json of {root} was changed: {', '.join(changes)}")] if changes else []
 
 
 def _adapt(config: dict[str, Any], model: Model, dtypes: set[str], options: Options) -> tuple[dict[str, Any], list[str]]:

@@ -21,6 +21,7 @@ from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats.base import FileIndex, StoredTensor
 from convsvc.formats.regular_file import open_regular
+from convsvc.notes import Note
 from convsvc.parallel import Parallel, ranks
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import MegatronSource, stated_sizes
@@ -51,7 +52,7 @@ def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
         (folder_of[Path(file).parent.name], name): Found(each.file + len(base.files), each.tensor)
         for (file, name), each in over.found.items()
     }
-    return replace(base, files=base.files + over.files, found={**base.found, **shifted}, ignored=(*base.ignored, *over.ignored))
+    return replace(base, files=base.files + over.files, found={**base.found, **shifted}, notes=(*base.notes, *over.notes))
 
 
 def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
@@ -81,7 +82,9 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     args, corrected = see_value_dim(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, which has no saved args,")
     facts = facts.stating(stated or {})
-    return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), (*sorted(ignored), *corrected))
+    return Checkpoint(
+        str(root), tuple(files), found, facts, _name(folder, root), (*(Note("ignored", text) for text in sorted(ignored)), *corrected)
+    )
 
 
 def _name(folder: RootedPath, root: RootedPath) -> str:

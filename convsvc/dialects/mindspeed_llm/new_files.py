@@ -13,6 +13,7 @@ from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
+from convsvc.notes import Note
 from convsvc.parallel import place_layers, ranks
 from convsvc.roots import Roots
 from convsvc.spec import Options, ParallelSizes
@@ -53,8 +54,9 @@ def output(
     return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
 
 
-def _carried(path: str, specs: list[TensorSpec]) -> str:
-    return f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
+def _carried(path: str, specs: list[TensorSpec]) -> Note:
+    text = f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
+    return Note("carried", text)
 
 
 class _Specs:
@@ -92,16 +94,17 @@ class _Skeletons:
         return self._made[key]
 
 
-def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[str]:
+def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[Note]:
     notes = []
     if target.moe_grouped_gemm and not model.num_experts:
-        notes.append(f"moe_grouped_gemm has no effect: {model.family.name} has no experts")
+        notes.append(Note("advice", f"moe_grouped_gemm has no effect: {model.family.name} has no experts"))
     if target.mla_mm_split and not settings.mla_mm_split:
-        notes.append(f"mla_mm_split has no effect: {model.family.name} has no latent attention that is ever split")
+        notes.append(Note("advice", f"mla_mm_split has no effect: {model.family.name} has no latent attention that is ever split"))
     if settings.parallel.tp > 1 and any(DELTA_OUT.name in scope.logicals for scope in model.layers()):
         # mindspeed_llm/tasks/models/transformer/qwen3_next_gated_deltanet_attention.py, commit 0bba5c97: sizes are not divided by tp.
-        notes.append(
+        advice = (
             "linear attention is cut by key heads, as Megatron core's is; MindSpeed-LLM's own holds all heads on every rank and loads it "
             "at tensor_parallel_size 1 only"
         )
+        notes.append(Note("advice", advice))
     return notes

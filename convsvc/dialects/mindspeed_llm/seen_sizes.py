@@ -8,9 +8,10 @@ from pathlib import PurePath
 from typing import Any
 
 from convsvc.dialects.base import Found
+from convsvc.notes import Note
 
 
-def see_value_dim(args: Mapping[str, Any], found: Mapping[tuple[str, str], Found]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def see_value_dim(args: Mapping[str, Any], found: Mapping[tuple[str, str], Found]) -> tuple[Mapping[str, Any], tuple[Note, ...]]:
     """The args with v_head_dim as latent attention's linear_proj has it, and a note if that is another.
 
     MindSpeed-LLM's converter saves PLM's table value, 128, whatever the model's is (configs/checkpoint/model_cfg.json, plm).
@@ -22,7 +23,7 @@ def see_value_dim(args: Mapping[str, Any], found: Mapping[tuple[str, str], Found
     seen, rest = divmod(width * tp, heads)
     if rest or seen == stated or not args.get("kv_lora_rank"):
         return args, ()
-    return {**args, "v_head_dim": seen}, (f"the saved args say v_head_dim {stated}; linear_proj has {seen} for each head",)
+    return {**args, "v_head_dim": seen}, (Note("changed", f"the saved args say v_head_dim {stated}; linear_proj has {seen} for each head"),)
 
 
 def see_layout(found: Mapping[tuple[str, str], Found]) -> Mapping[str, Any]:

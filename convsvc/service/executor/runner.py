@@ -43,7 +43,7 @@ class StoreListener(Listener):
         self._claims.planned(self._claim, plan.model_type, plan.summary(), tasks)
         self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
         for note in plan.notes:
-            self.log(note)
+            self.log(str(note))
         self._spans.step("open")
 
     def phase(self, name: str, total: int) -> None:
