@@ -41,7 +41,36 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     """
     job = parse_job(job)
     check_job_paths(job, roots)
-    reader, writer = DIALECTS[job.source.format], DIALECTS[job.target.format]
+    source = open_source(job, roots)
+    writer = DIALECTS[job.target.format]
+    if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
+        exporter, sides = export_adapters(writer, source.located, source.adapters, getattr(job.source, "lora", None))
+        return _assemble(job, source.model, replace(source, located=sides, adapters=None), exporter, roots)
+    return _assemble(job, source.model.without(source.absent), source, writer, roots)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is known of a source: its headers, its model, where each tensor of its layout lies, and what its family lets it do without.
+
+    `settings` are the dialect's own.
+    """
+
+    checkpoint: Checkpoint
+    model: Model
+    settings: Any
+    located: tuple[Located, ...]
+    absent: frozenset[str]
+    adapters: Adapters | None
+    notes: tuple[Note, ...]
+
+
+def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
+    """Opens the job's source and matches it with its own layout. Reads headers.
+
+    Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
+    """
+    reader = DIALECTS[job.source.format]
     checkpoint, adapters = split_adapters(join_scales(reader.open(job.source, roots)), getattr(job.source, "lora", None))
     model = build_model(job, checkpoint)
     settings = reader.read_settings(job.source, checkpoint, model)
@@ -50,21 +79,7 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     absent, missed = find_absent(entries, located, model)
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
-    source = Source(checkpoint, located, adapters, (*checkpoint.notes, *notes, *missed))
-    if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
-        exporter, sides = export_adapters(writer, located, adapters, getattr(job.source, "lora", None))
-        return _assemble(job, model, replace(source, located=sides, adapters=None), exporter, roots)
-    return _assemble(job, model.without(absent), source, writer, roots)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What planning has found out about the source."""
-
-    checkpoint: Checkpoint
-    located: tuple[Located, ...]
-    adapters: Adapters | None
-    notes: tuple[Note, ...]
+    return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *notes, *missed))
 
 
 def build_model(job: Job, checkpoint: Checkpoint) -> Model:
