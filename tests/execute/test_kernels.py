@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,18 +33,3 @@ def test_a_view_keeps_nan_payloads() -> None:
 def test_a_view_outside_its_buffer_is_refused() -> None:
     with pytest.raises((ValueError, TypeError)):
         view_bits(np.zeros(8, np.uint8), 4, (4,), (1,), "I16")
-
-
-def test_a_large_transpose_is_several_times_faster_than_plain_assignment() -> None:
-    source = np.zeros((2048, 4096), np.uint16)
-    target = np.zeros((4096, 2048), np.uint16)
-
-    def best(copy: object) -> float:
-        times = []
-        for _ in range(3):
-            began = time.process_time()
-            copy(target, source.T)  # type: ignore[operator]
-            times.append(time.process_time() - began)
-        return min(times)
-
-    assert best(strided_copy) < best(np.copyto) / 2

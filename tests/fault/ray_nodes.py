@@ -7,6 +7,7 @@ It obeys lines on stdin: "add" makes a node, "remove N" kills one. After each, a
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from ray.cluster_utils import Cluster
@@ -15,6 +16,9 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 def main(port: int, folder: str, count: int) -> None:
+    # Cluster notes its address in Ray's own directory, /tmp/ray, and does not make it: only a machine on which Ray ran before has it.
+    os.environ["RAY_TMPDIR"] = folder
+    os.makedirs(os.path.join(folder, "ray"), exist_ok=True)
     head = {**NODE, "gcs_server_port": port, "temp_dir": folder, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = {0: cluster.head_node} | {number: cluster.add_node(**NODE) for number in range(1, count)}
