@@ -9,6 +9,7 @@ import click
 
 from convsvc.cli.job_file import job_from, job_options
 from convsvc.cli.options import Service, in_bytes, json_option, memory_option, print_fields, print_json, service_options
+from convsvc.errors import JobError
 
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
@@ -42,17 +43,45 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
 @click.command(epilog="Example: convsvc plan job.json")
 @job_options
 @click.option("--on-service", is_flag=True, help="Let the service plan: paths are its machines', the memory limit is its own.")
+@click.option(
+    "--tensors",
+    metavar="[PATTERN]",
+    is_flag=False,
+    flag_value="*",
+    help="Say instead which tensor goes where: all, or those whose name on either side fits, e.g. --tensors '*q_proj*'.",
+)
 @memory_option
 @service_options
 @json_option
-def plan(on_service: bool, memory_limit_bytes: int | None, service: Service, as_json: bool, **job: Any) -> None:
+def plan(on_service: bool, tensors: str | None, memory_limit_bytes: int | None, service: Service, as_json: bool, **job: Any) -> None:
     """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing."""
     wanted = job_from(**job)
+    if tensors is not None:
+        if on_service:
+            raise click.UsageError("--tensors tells of a plan that is made here; leave out --on-service")
+        _print_moves(wanted, tensors, as_json)
+        return
     summary = _planned_there(wanted, service) if on_service else _planned_here(wanted, memory_limit_bytes)
     if as_json:
         print_json(summary)
     else:
         print_fields(summary)
+
+
+def _print_moves(wanted: dict[str, Any], pattern: str, as_json: bool) -> None:
+    from convsvc.plan.describe import describe_moves
+    from convsvc.plan.planner import make_plan
+    from convsvc.spec import parse_job
+
+    moves = describe_moves(make_plan(parse_job(wanted)), pattern)
+    if as_json:
+        print_json([move.as_dict() for move in moves])
+        return
+    texts = list(map(str, moves))
+    for text in texts:
+        click.echo(text)
+    if not texts:
+        raise JobError(f"no tensor is called {pattern} on either side", do="use * for any part of a name, e.g. --tensors '*q_proj*'")
 
 
 def _planned_there(wanted: dict[str, Any], service: Service) -> dict[str, Any]:

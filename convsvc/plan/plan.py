@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -19,7 +20,8 @@ class Plan:
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
     or filled and why, by kind. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
-    planned within `roots` is carried out within them. Two plans with the same `fingerprint` write the same bytes to the same places.
+    planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. Two plans with the same
+    `fingerprint` write the same bytes to the same places.
     """
 
     job: dict[str, Any]
@@ -35,6 +37,7 @@ class Plan:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     roots: Roots = ANYWHERE
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def target_path(self) -> str:

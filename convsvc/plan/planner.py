@@ -147,6 +147,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         tasks=tasks,
         facts=_facts(model),
         roots=roots,
+        axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
         notes=check_loss((*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes), job.options),
     )
 

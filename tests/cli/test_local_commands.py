@@ -147,3 +147,14 @@ def test_a_job_may_come_from_stdin(job: dict[str, Any], monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(job)))
     assert main(["plan", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model_type"] == "llama2"
+
+
+def test_plan_says_which_tensor_goes_where(job_file: str, capsys: Captured) -> None:
+    assert main(["plan", job_file, "--tensors", "*layers.0.mlp.up_proj*", "--json"]) == 0
+    (move,) = json.loads(capsys.readouterr().out)
+    assert move["source"]["name"] == "model.layers.0.mlp.up_proj.weight"
+    assert [part["boxes"][0]["ffn"] for part in move["parts"]] == [[0, 16], [16, 32]]
+    assert main(["plan", job_file, "--tensors"]) == 0
+    assert capsys.readouterr().out.count("model.safetensors: ") == 21
+    assert main(["plan", job_file, "--tensors", "nothing"]) == JobError.exit_code
+    assert "no tensor is called nothing" in capsys.readouterr().err
