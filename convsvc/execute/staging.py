@@ -14,36 +14,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from convsvc.errors import ConvsvcError, TargetError, TargetExists
+from convsvc.errors import TargetError, TargetExists
 from convsvc.execute import sealing
 from convsvc.execute.digests import Digests
-from convsvc.execute.faults import FULL, storage_error
 from convsvc.execute.fences import raise_fence
-from convsvc.execute.folders import (
-    OpenFolder,
-    has_content,
-    is_directory,
-    make_private,
-    open_parent,
-    open_private,
-    remove,
-    remove_private,
-    shown,
-)
+from convsvc.execute.folders import OpenFolder, has_content, make_private, open_private, remove_private, shown
 from convsvc.execute.holders import Holder, this_process
 from convsvc.execute.io import write_atomically
-from convsvc.execute.locks import Lock, take_lock
+from convsvc.execute.locks import Lock
 from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
+from convsvc.execute.publishing import ended_path, lock_target, staging_path, swap_in, target_errors, undo_half_publishing
 from convsvc.execute.room import check_room
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
-from convsvc.roots import ANYWHERE, Roots
 
 OVERWRITING = ("overwrite", "resume-overwrite")
 RESUMING = ("resume", "resume-overwrite")
@@ -79,10 +67,10 @@ class Staging:
         holder = holder or this_process()
         target = Path(plan.roots.check(plan.target_path, "target.path", inside=True))
         _check_apart(plan, target)
-        parent, lock = _lock_target(target, plan.roots, holder)
+        parent, lock = lock_target(target, plan.roots, holder)
         staging = cls(plan, target, parent, lock)
         try:
-            with _target_errors(target):
+            with target_errors(target):
                 staging._prepare(on_exists, holder.claim)
         except BaseException:
             staging.close()
@@ -114,7 +102,7 @@ class Staging:
         """Puts the tasks of mode "compare" in place: on the plan's tables swapped, from the staged files to the source's."""
         self._reverse = tuple(tasks)
         plan = self.plan
-        with _target_errors(self.target):
+        with target_errors(self.target):
             for task in self._reverse:
                 swapped = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
                 data = dump_task(extract_task(task, plan.fingerprint, *swapped))
@@ -128,7 +116,7 @@ class Staging:
 
     def ask_to_stop(self) -> None:
         """Makes running tasks end with Canceled at their next step, wherever they run."""
-        with _target_errors(self.target):
+        with target_errors(self.target):
             (self._inside.path / CANCEL).touch()
 
     def seal(self) -> None:
@@ -139,7 +127,7 @@ class Staging:
         root = self._inside.path
         if (root / SEALED).exists():
             return
-        with _target_errors(self.target):
+        with target_errors(self.target):
             self.fence = raise_fence(root)  # a worker that was given up may be alive: from here on it is refused
             sealing.seal_files(self.plan, root, self._tensor_crcs())
             sealing.write_side_files(self.plan, root, last=False)
@@ -154,26 +142,26 @@ class Staging:
     def publish(self) -> None:
         """Moves the directory into place. After this the target is there, whole, and the lock is given back."""
         root = self._inside.path
-        with _target_errors(self.target):
+        with target_errors(self.target):
             sealing.write_side_files(self.plan, root, last=True)
             sealing.open_up(root)
             # In one step, so that a crash leaves either all of it or nothing here, and late workers lose their fence at once.
-            os.rename(root / PRIVATE, _ended_path(self._at))
+            os.rename(root / PRIVATE, ended_path(self._at))
             sealing.sync_directories(root)
-            self._swap_in()
+            swap_in(self._at, self._inside)
             sealing.sync_directory(self._parent.path)
-            remove_private(_ended_path(self._at))
+            remove_private(ended_path(self._at))
         self.close()
 
     def discard(self) -> None:
         """Removes the directory and gives the lock back. Late workers find their fence and their files gone."""
-        with _target_errors(self.target):
+        with target_errors(self.target):
             (self._inside.path / FENCE).unlink(missing_ok=True)
             remove_private(staging_path(self._at))
         self.close()
 
     def _prepare(self, on_exists: str, claim: int) -> None:
-        _undo_half_publishing(self._at)
+        undo_half_publishing(self._at)
         _check_target(self._at, on_exists)
         if not self._may_go_on(on_exists):
             remove_private(staging_path(self._at))
@@ -233,99 +221,6 @@ class Staging:
                 self._crcs[number] = digests.whole(number, t.size_bytes, name)
         return self._crcs
 
-    def _swap_in(self) -> None:
-        staging, aside = staging_path(self._at), _aside_path(self._at)
-        if not os.path.samestat(os.lstat(staging), os.fstat(self._inside.descriptor)):
-            raise TargetError(f"{self.path} was replaced while the target was made in it", details={"path": str(self.path)})
-        if has_content(self._at):
-            os.rename(self._at, aside)
-        os.rename(staging, self._at)
-        remove(aside)
-
-
-def staging_path(target: Path) -> Path:
-    """Where the target is made: a hidden directory beside it, on the same file system."""
-    return target.with_name(f".{target.name}.convsvc")
-
-
-def tidy_published(target: Path, roots: Roots = ANYWHERE) -> None:
-    """Removes what a crash just after the target was moved into place has left beside it. Raises TargetBusy, TargetError, PathRefused."""
-    with _left_behind(target, roots) as at:
-        _undo_half_publishing(at)
-
-
-def discard_left(target: Path, roots: Roots = ANYWHERE) -> None:
-    """Removes the staging directory that an earlier run has left, if any; the target stays as it is.
-
-    Raises TargetBusy, TargetError, PathRefused.
-    """
-    with _left_behind(target, roots) as at:
-        _undo_half_publishing(at)
-        if is_directory(staging_path(at)):
-            (staging_path(at) / FENCE).unlink(missing_ok=True)
-        remove_private(staging_path(at))
-
-
-@contextmanager
-def _left_behind(target: Path, roots: Roots) -> Iterator[Path]:
-    """The target's name in its open parent, locked."""
-    parent, lock = _lock_target(Path(roots.check(str(target), "target.path", inside=True)), roots, this_process())
-    try:
-        with _target_errors(target):
-            yield parent.path / target.name
-    finally:
-        lock.release()
-        parent.close()
-
-
-def _lock_target(target: Path, roots: Roots, holder: Holder) -> tuple[OpenFolder, Lock]:
-    """The target's parent directory, open, and the lock in it. Raises TargetBusy, TargetError, PathRefused."""
-    with _target_errors(target):
-        parent = open_parent(target, roots)
-        try:
-            return parent, take_lock(_lock_path(parent.path / target.name), target, holder)
-        except BaseException:
-            parent.close()
-            raise
-
-
-def _lock_path(target: Path) -> Path:
-    return staging_path(target).with_suffix(".convsvc-lock")
-
-
-def _aside_path(target: Path) -> Path:
-    return target.with_name(f".{target.name}.convsvc-old")
-
-
-def _ended_path(target: Path) -> Path:
-    """Where the private files of a staging directory lie while it becomes the target."""
-    return target.with_name(f".{target.name}.convsvc-ended")
-
-
-def _undo_half_publishing(target: Path) -> None:
-    """After a crash in `publish`: what was taken out of the staging directory comes back, or goes if the directory is the target."""
-    _undo_half_swap(target)
-    ended, staging = _ended_path(target), staging_path(target)
-    if is_directory(ended) and is_directory(staging):
-        open_private(ended).close()  # nobody else's word counts on what is done
-        left = open_private(staging)
-        try:
-            if not (left.path / PRIVATE).exists():
-                os.rename(ended, left.path / PRIVATE)
-        finally:
-            left.close()
-    remove_private(ended)
-
-
-def _undo_half_swap(target: Path) -> None:
-    """After a crash between the two renames of an overwrite: the old target comes back, or goes if the new one is there."""
-    aside = _aside_path(target)
-    if is_directory(aside):
-        if is_directory(target):
-            remove(aside)
-        else:
-            os.rename(aside, target)
-
 
 def _check_target(target: Path, on_exists: str) -> None:
     place = shown(target)
@@ -344,24 +239,3 @@ def _check_apart(plan: Plan, target: Path) -> None:
     for file in plan.source_files:
         if target in Path(os.path.realpath(file.path)).parents:
             raise TargetError(f"the source file {file.path} lies in the target {target}", do="choose another target")
-
-
-@contextmanager
-def _target_errors(target: Path) -> Iterator[None]:
-    """Turns an operating system's error into a TargetError that names the target, or NoSpace, or StorageError."""
-    try:
-        yield
-    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-        raise _unwritable(error, target) from error
-    except OSError as error:
-        if error.errno in FULL or error.filename is None:
-            raise storage_error(error, shown(error.filename or target), "writing") from error
-        raise _unwritable(error, target) from error
-
-
-def _unwritable(error: OSError, target: Path) -> ConvsvcError:
-    return TargetError(
-        f"{target} cannot be written: {error.strerror}: {shown(str(error.filename))}",
-        do="check the path and its permissions",
-        details={"target": str(target), "path": shown(str(error.filename))},
-    )

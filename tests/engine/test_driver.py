@@ -18,7 +18,8 @@ from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, SourceChanged, StorageError, TargetBusy, TargetExists, VerifyError
 from convsvc.execute import worker
 from convsvc.execute.compiling import Budget
-from convsvc.execute.staging import Staging, staging_path
+from convsvc.execute.publishing import staging_path
+from convsvc.execute.staging import Staging
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 
 

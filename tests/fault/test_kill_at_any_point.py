@@ -16,7 +16,7 @@ import pytest
 
 from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
-from convsvc.execute.staging import staging_path, tidy_published
+from convsvc.execute.publishing import staging_path, tidy_published
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 from tests.fault.checkpoints import digests_of, left_beside
 

@@ -12,7 +12,7 @@ from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
 from convsvc.execute.holders import this_process
-from convsvc.execute.staging import discard_left, staging_path, tidy_published
+from convsvc.execute.publishing import discard_left, staging_path, tidy_published
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.succession import after_predecessor
