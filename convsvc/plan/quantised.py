@@ -2,12 +2,15 @@
 
 In blocks, as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv` with a factor
 for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. In rows, as GLM-4.5-FP8 does (compressed-tensors, strategy
-"channel"): `X.weight_scale` [rows, 1]. Whatever its name, a scale is a factor. They lie along the stored tensor's rows and
-columns, so they are no weights of the model: they are joined to theirs before tensors are matched, and those count as BF16.
+"channel"): `X.weight_scale` [rows, 1] or [rows]. One for the tensor, as Ministral 3 (`X.weight_scale_inv` []) and ModelOpt
+(`X.weight_scale` [] or [1]) do. Which it is shows in the scale's shape, not in its name; whatever its name, a scale is a factor. They
+lie along the stored tensor's rows and columns, so they are no weights of the model: they are joined to theirs before tensors are
+matched, and those count as BF16.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,9 +24,12 @@ from convsvc.plan.records import BlockScale, PlannedTensor
 Key = tuple[str, str]
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
-# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4, by compressed-tensors.
-BY_BLOCK, BY_ROW = (("_scale_inv", ""), (".scale", ".weight")), ("_scale", "")
+# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4, by compressed-tensors and ModelOpt.
+SUFFIXES = (("_scale_inv", ""), (".scale", ".weight"), ("_scale", ""))
 CONFIG = "quantization_config"
+# Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
+BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob)_scale$|\.kv_cache_scaling_factor$")
+BESIDE_ENDS = ("_scale", "_scaling_factor")
 
 
 def join_scales(checkpoint: Checkpoint) -> Checkpoint:
@@ -31,6 +37,7 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises SourceError for a scale without its weight and float8 without its scale, PlanError for scales that do not fit.
     """
+    checkpoint = _without_beside(checkpoint)
     block = _block_size(checkpoint.facts)
     scales = {key: (at, _scale(checkpoint.found[key], at, found, block)) for key, at, found in _pairs(checkpoint.found)}
     _check_all_scaled(checkpoint, scales)
@@ -46,13 +53,19 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def describe_blocks(scales: Sequence[Scale]) -> str:
-    """What shares a scale: "row", or "128 x 128 block"."""
-    return " or ".join(sorted({"row" if is_by_row(each.name) else f"{each.rows} x {each.columns} block" for each in scales}))
+    """What shares a scale: "tensor", "row", or "128 x 128 block"."""
+    return " or ".join(sorted(set(map(_shared_by, scales))))
 
 
-def is_by_row(name: str) -> bool:
-    """Whether a scale of this name is for rows; else it is for blocks."""
-    return name.endswith(BY_ROW[0])
+def _shared_by(scale: Scale) -> str:
+    if _is_single(scale.found.tensor.shape):
+        return "tensor"
+    return "row" if scale.rows == 1 else f"{scale.rows} x {scale.columns} block"
+
+
+def _is_single(shape: tuple[int, ...]) -> bool:
+    """Whether a scale of this shape is one number for the whole tensor."""
+    return shape in ((), (1,))
 
 
 def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
@@ -64,7 +77,7 @@ def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
         if scale is not None:
             block = BlockScale(len(located) + len(scales), scale.rows, scale.columns)
             planned[number] = planned[number]._replace(scale=block)
-            scales.append(_planned(scale.name, scale.found))
+            scales.append(_planned(scale.name, scale.found)._replace(shape=_as_grid(scale.found.tensor.shape)))
     return (*planned, *scales)
 
 
@@ -74,7 +87,25 @@ def _planned(name: str, found: Found) -> PlannedTensor:
 
 
 def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int]) -> Scale:
-    return Scale(at[1], found, *((1, max(weight.tensor.shape[-1:], default=1)) if is_by_row(at[1]) else block))
+    return Scale(at[1], found, *_shares(weight.tensor.shape, found.tensor.shape, block))
+
+
+def _shares(weight: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int]) -> tuple[int, int]:
+    """The rows and columns that share a factor, as the scale's shape says; blocks where it is that of nothing else."""
+    if len(weight) != 2:
+        return block
+    if _is_single(scale):
+        return max(weight[0], 1), max(weight[1], 1)
+    return (1, max(weight[1], 1)) if scale in ((weight[0],), (weight[0], 1)) else block
+
+
+def _as_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A scale's shape with both axes.
+
+    >>> _as_grid(()), _as_grid((64,)), _as_grid((2, 3))
+    ((1, 1), (64, 1), (2, 3))
+    """
+    return shape if len(shape) >= 2 else (*shape, *(1,) * (2 - len(shape)))
 
 
 def _note(scales: Sequence[Scale]) -> Note:
@@ -84,10 +115,10 @@ def _note(scales: Sequence[Scale]) -> Note:
 
 def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
     """(weight's key, scale's key, scale). A name that others bear too counts only beside a float8 weight."""
-    suffixes = tuple(suffix for suffix, _ in (*BY_BLOCK, BY_ROW))
+    suffixes = tuple(suffix for suffix, _ in SUFFIXES)
     scales = ((file, name, each) for (file, name), each in found.items() if name.endswith(suffixes))
     for file, name, scale in scales:
-        for suffix, instead in (*BY_BLOCK, BY_ROW):
+        for suffix, instead in SUFFIXES:
             if not name.endswith(suffix):
                 continue
             weight = file, name.removesuffix(suffix) + instead
@@ -125,11 +156,27 @@ def _check_shapes(checkpoint: Checkpoint, scales: Mapping[Key, Scale]) -> None:
             faults.append(f"{key[1]}: expected float8 with two axes, found {weight.dtype} {list(weight.shape)}")
             continue
         expected = (-(-weight.shape[0] // scale.rows), -(-weight.shape[1] // scale.columns))
-        if factors.shape != expected or factors.dtype not in SCALE_DTYPES:
+        if _as_grid(factors.shape) != expected or factors.dtype not in SCALE_DTYPES:
             faults.append(f"{scale.name}: expected F32 {list(expected)}, found {factors.dtype} {list(factors.shape)}")
     if faults:
         raise PlanError(
             f"{checkpoint.path}: {len(faults)} scales do not fit their weights",
             facts=faults[:SHOWN],
-            do=f"check {CONFIG}.weight_block_size in {checkpoint.facts.origin}",
+            do=f"a tensor has one scale, one for each row ([rows, 1]), or one for each block: check {CONFIG}.weight_block_size in "
+            f"{checkpoint.facts.origin}",
         )
+
+
+def _without_beside(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without the scales of activations and of the cache: numbers or short lists beside a module's weight."""
+    beside = {key for key, found in checkpoint.found.items() if key[1].endswith(BESIDE_ENDS) and _is_beside(key, found)}
+    if not beside:
+        return checkpoint
+    first = min(name for _, name in beside)
+    note = Note("ignored", f"{len(beside)} scales of activations or of the key-value cache, e.g. {first}: not weights")
+    found = {key: each for key, each in checkpoint.found.items() if key not in beside}
+    return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
+
+
+def _is_beside(key: Key, found: Found) -> bool:
+    return len(found.tensor.shape) <= 1 and found.tensor.dtype in SCALE_DTYPES and BESIDE.search(key[1]) is not None

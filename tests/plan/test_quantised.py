@@ -59,8 +59,21 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def twins(by_row: bool = False) -> tuple[Tensors, Tensors]:
-    """Random weights, every projection quantised in blocks of 128 x 128 or in rows; and the same dequantised by torch."""
+# How a scale is called, how many rows and columns share it (none: all), and its shape.
+FORMS: dict[str, tuple[str, tuple[int, int] | None, tuple[int, ...] | None]] = {
+    "blocks": ("_scale_inv", (128, 128), None),
+    "blocks of compressed-tensors": ("_scale", (128, 128), None),
+    "rows": ("_scale", (1, 4096), None),
+    "rows in a list": ("_scale", (1, 4096), (-1,)),
+    "one number": ("_scale", None, ()),
+    "a list of one": ("_scale", None, (1,)),
+    "one number, called a block's": ("_scale_inv", None, ()),
+}
+
+
+def twins(form: str = "blocks") -> tuple[Tensors, Tensors]:
+    """Random weights, every projection quantised; and the same dequantised by torch."""
+    suffix, shared, scale_shape = FORMS[form]
     torch.manual_seed(0)
     quantised: Tensors = {}
     plain: Tensors = {}
@@ -69,10 +82,10 @@ def twins(by_row: bool = False) -> tuple[Tensors, Tensors]:
             quantised[name] = plain[name] = torch.randn(shape).bfloat16()
             continue
         codes = torch.randn(shape).mul(100).to(torch.float8_e4m3fn)
-        rows, columns = (1, shape[1]) if by_row else (128, 128)
+        rows, columns = shared or shape
         scales = torch.rand(-(-shape[0] // rows), -(-shape[1] // columns)) + 0.001
         factors = scales.repeat_interleave(rows, 0).repeat_interleave(columns, 1)[: shape[0], : shape[1]]
-        quantised |= {name: codes, name + ("_scale" if by_row else "_scale_inv"): scales}
+        quantised |= {name: codes, name + suffix: scales if scale_shape is None else scales.reshape(scale_shape)}
         plain[name] = (codes.float() * factors).bfloat16()
     return quantised, plain
 
@@ -96,9 +109,9 @@ def rank_tensors(root: Path) -> dict[str, Tensors]:
     return {str(path.relative_to(root)): torch.load(path, weights_only=False)["model"] for path in sorted(root.rglob("*.pt"))}
 
 
-@pytest.mark.parametrize("by_row", [False, True], ids=["blocks", "rows"])
-def test_every_rank_holds_what_the_dequantised_checkpoint_gives_it(by_row: bool, tmp_path: Path) -> None:
-    quantised, plain = twins(by_row)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_rank_holds_what_the_dequantised_checkpoint_gives_it(form: str, tmp_path: Path) -> None:
+    quantised, plain = twins(form)
     fp8, bf16 = save(tmp_path / "fp8", quantised, QUANTISATION), save(tmp_path / "bf16", plain, None)
     convert(job(fp8, tmp_path / "a"), engine="inline")
     convert(job(bf16, tmp_path / "b"), engine="inline")
@@ -144,9 +157,25 @@ def test_what_was_dequantised_cannot_be_verified_by_the_way_back(tmp_path: Path)
         convert(job(source, tmp_path / "a", verify="roundtrip"), engine="inline")
 
 
-@pytest.mark.parametrize(("by_row", "what"), [(False, "128 x 128 block"), (True, "row")])
-def test_inspect_shows_that_a_checkpoint_is_quantised(by_row: bool, what: str, tmp_path: Path) -> None:
-    quantised, _ = twins(by_row)
+def test_scales_of_activations_and_of_the_cache_are_ignored_by_name(tmp_path: Path) -> None:
+    quantised, _ = twins("one number")
+    at = "model.layers.0.self_attn."
+    beside = ("q_proj.input_scale", "o_proj.activation_scale", "k_proj.k_scale", "v_proj.v_scale", "attn.kv_scale")
+    quantised |= {at + name: torch.tensor(0.5) for name in beside}
+    plan = make_plan(job(save(tmp_path / "fp8", quantised, QUANTISATION), tmp_path / "a"))
+    assert any(note.kind == "ignored" and note.text.startswith("5 scales of activations") for note in plan.notes)
+
+
+def test_a_matrix_that_is_called_a_scale_of_activations_is_not_ignored(tmp_path: Path) -> None:
+    quantised, _ = twins("one number")
+    quantised["model.layers.0.self_attn.q_proj.input_scale"] = torch.ones(4, 4)
+    with pytest.raises(PlanError, match=r"left over model\.layers\.0\.self_attn\.q_proj\.input_scale"):
+        make_plan(job(save(tmp_path / "fp8", quantised, QUANTISATION), tmp_path / "a"))
+
+
+@pytest.mark.parametrize(("form", "what"), [("blocks", "128 x 128 block"), ("rows", "row"), ("one number", "tensor")])
+def test_inspect_shows_that_a_checkpoint_is_quantised(form: str, what: str, tmp_path: Path) -> None:
+    quantised, _ = twins(form)
     about = inspect_checkpoint(str(save(tmp_path / "fp8", quantised, QUANTISATION)))
     assert about["complete"] is True
     assert about["quantised"] == {"tensors": sum("_scale" in name for name in quantised), "one_scale_for": what}
