@@ -130,6 +130,9 @@ class Options(Strict):
     on_loss: Literal["error", "note"] = Field(
         "error", description="What happens where values of the source would be lost: the job is refused, or it says so and goes on."
     )
+    on_overflow: Literal["error", "note"] = Field(
+        "error", description="What happens where a cast (to fp16, as a rule) makes finite values infinite: the job ends, or it says so."
+    )
 
 
 class Webhook(Strict):

@@ -55,17 +55,21 @@ class Found:
     @property
     def value_dtype(self) -> str:
         """What its elements are once they are read."""
-        return self.tensor.dtype if self.scale is None else "BF16"
+        return self.tensor.dtype if self.scale is None else self.scale.dtype
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The factors of a quantised tensor, one for each block of `rows` x `columns` elements: a stored tensor of its own."""
+    """The factors of a quantised tensor, one for each block of `rows` x `columns` elements: a stored tensor of its own.
+
+    `dtype` is what the products are: BF16, or F32 where the job wants more than BF16 holds.
+    """
 
     name: str
     found: Found
     rows: int
     columns: int
+    dtype: str = "BF16"
 
 
 @dataclass(frozen=True, slots=True)

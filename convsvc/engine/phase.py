@@ -78,7 +78,9 @@ class Phase:
     def run(self, tally: Tally) -> None:
         """Raises the error of the first task that fails for good; Canceled if asked to stop."""
         pending = self._staging.pending(self._mode)
-        tally.skipped += len(self._names) - len(pending) if self._mode == "write" else 0
+        if self._mode == "write" and len(pending) < len(self._names):
+            tally.skipped += len(self._names) - len(pending)
+            tally.notes += map(note_from_dict, self._staging.notes())
         self._listener.phase(self._mode, len(pending))
         self._waiting = [(0.0, task) for task in pending]
         try:
@@ -104,6 +106,7 @@ class Phase:
         staging = self._staging
         payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
         payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner}
+        payload |= {"on_overflow": staging.plan.job.get("options", {}).get("on_overflow", "error")}
         call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)

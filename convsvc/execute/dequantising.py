@@ -1,4 +1,4 @@
-"""Block-quantised numbers made BF16 in the input buffer: value = float8 x its block's scale, in float32, rounded once.
+"""Block-quantised numbers made BF16 or F32 in the input buffer: value = float8 x its block's scale, in float32, for BF16 rounded once.
 
 A scale belongs to a block of the stored tensor's rows and columns, whatever its logical axes are, so this is done as the
 bytes come from the file, before anything is copied. A float8 has 256 values: each block's products are looked up in a table.
@@ -14,33 +14,39 @@ import numpy.typing as npt
 from convsvc.execute.decoding import Decoding
 from convsvc.execute.kernels import UNSIGNED, Bits
 from convsvc.execute.regions import Range
-from convsvc.execute.transforms import cast
+from convsvc.execute.transforms import INFINITY, cast
 from convsvc.tensors.dtypes import size_of
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 # Indices take eight bytes an element; so many at once stay in the cache.
 PIECE = 1 << 15
-QUIET_NAN = 0x7FC0
+QUIET_NAN = {"BF16": 0x7FC0, "F32": 0x7FC00000}
+# Products up to this are finite in BF16 and in F32.
+SURELY_FINITE = 3e38
 
 
-def dequantise(decoding: Decoding, buffer: Bytes) -> None:
-    """Does the decoding in the buffer; every run is BF16 afterwards."""
+def dequantise(decoding: Decoding, buffer: Bytes) -> int:
+    """Does the decoding in the buffer; every run is of `block.dtype` afterwards. Returns how many finite products have become infinite."""
     stop = decoding.scales_start + decoding.scales_bytes
     scales = read_scales(buffer[decoding.scales_start : stop], decoding.scale_dtype).reshape(-1, decoding.scale_columns)
-    tables = _Tables(scales, NUMBERS[decoding.dtype])
+    dtype, overflows = decoding.block.dtype, 0
+    itemsize = size_of(dtype)
+    tables = _Tables(scales, NUMBERS[decoding.dtype], dtype)
     bases = (np.arange(decoding.columns) // decoding.block.columns * 256).astype(np.intp)
     for run, repeats in batches(decoding.runs, decoding.columns, decoding.block.rows):
-        start = decoding.start + 2 * run.at
-        room = buffer[start : start + 2 * run.count * repeats].reshape(repeats, -1)
-        given, wanted = room[:, run.count :], room.view(np.uint16)
+        start = decoding.start + itemsize * run.at
+        room = buffer[start : start + itemsize * run.count * repeats].reshape(repeats, -1)
+        given, wanted = room[:, (itemsize - 1) * run.count :], room.view(UNSIGNED[itemsize])
         done = 0
         for row, column, rows, length in pieces(run, decoding.columns, decoding.block.rows):
             piece = slice(done, done + rows * length)
             index = given[:, piece].reshape(-1, length) + bases[column : column + length]
-            table = tables.of(row // decoding.block.rows - decoding.scale_row)
+            table, beyond = tables.of(row // decoding.block.rows - decoding.scale_row)
             np.take(table, index, out=wanted[:, piece].reshape(-1, length), mode="wrap")
+            overflows += 0 if beyond is None else int(np.count_nonzero(beyond[index]))
             done = piece.stop
+    return overflows
 
 
 def batches(runs: Sequence[Range], columns: int, block_rows: int) -> Iterator[tuple[Range, int]]:
@@ -92,20 +98,31 @@ def read_scales(raw: Bytes, dtype: str) -> Floats:
 
 
 class _Tables:
-    """For a row of blocks: the BF16 of every float8 times each block's scale, block after block. The last row asked for is kept."""
+    """For a row of blocks: every float8 times each block's scale, block after block. The last row asked for is kept."""
 
-    def __init__(self, scales: Floats, numbers: Floats) -> None:
-        self._scales, self._numbers = scales, numbers
+    def __init__(self, scales: Floats, numbers: Floats, dtype: str) -> None:
+        self._scales, self._numbers, self._dtype = scales, numbers, dtype
         self._row = -1
-        self._table: Bits = np.empty(0, np.uint16)
+        self._table: Bits = np.empty(0, UNSIGNED[size_of(dtype)])
+        self._beyond: npt.NDArray[np.bool_] | None = None
+        largest = float(np.max(np.abs(numbers), where=np.isfinite(numbers), initial=0.0))
+        self._may_overflow = bool(np.max(np.abs(scales), where=np.isfinite(scales), initial=0.0) > SURELY_FINITE / largest)
 
-    def of(self, row: int) -> Bits:
+    def of(self, row: int) -> tuple[Bits, npt.NDArray[np.bool_] | None]:
+        """The row's table, and which of its values are infinite though number and scale are finite; None where there are none."""
         if row != self._row:
             with np.errstate(all="ignore"):  # NaN times anything, and overflow to infinity
                 values = (self._scales[row][:, None] * self._numbers).reshape(-1)
-            bits = cast(values.view(np.uint32), "F32", "BF16")
-            self._row, self._table = row, np.where(np.isnan(values), np.uint16(QUIET_NAN), bits)
-        return self._table
+            bits = cast(values.view(np.uint32), "F32", self._dtype)
+            self._row, self._table = row, np.where(np.isnan(values), bits.dtype.type(QUIET_NAN[self._dtype]), bits)
+            self._beyond = self._overflowing(row) if self._may_overflow else None
+        return self._table, self._beyond
+
+    def _overflowing(self, row: int) -> npt.NDArray[np.bool_]:
+        finite = np.isfinite(self._scales[row])[:, None] & np.isfinite(self._numbers)
+        magnitudes = self._table & self._table.dtype.type(np.iinfo(self._table.dtype).max >> 1)
+        beyond: npt.NDArray[np.bool_] = finite.reshape(-1) & (magnitudes == INFINITY[self._dtype])
+        return beyond
 
 
 def _e4m3() -> Floats:

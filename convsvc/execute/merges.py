@@ -72,7 +72,7 @@ def compile_merge(tile: Box, transform: Transform, held: Sequence[View], base: R
     maps = transform.params["axes"]
     a, reading_a = _operand(tile, transform.operands[0], maps[0], base.size_bytes, source)
     b, reading_b = _operand(tile, transform.operands[1], maps[1], reading_a.size_bytes, source)
-    spot = BufferSpot(0, dense_strides(tile.shape), "F32")
+    spot = BufferSpot(0, dense_strides(tile.shape), "F32", held[0].places[0].tensor)
     parts = (base, reading_a, reading_b)
     reads, decodings = ([each for part in parts for each in part.reads], [each for part in parts for each in part.decodings])
     reading = Reading(tuple(reads), (spot,), reading_b.size_bytes, tuple(decodings), computed=True)

@@ -38,11 +38,15 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class BufferSpot:
-    """A view in a buffer: its first element's byte, its strides in elements, its element type."""
+    """A view in a buffer: its first element's byte, its strides in elements, its element type.
+
+    `tensor` is the source's whose values they are; -1 in an output buffer.
+    """
 
     start: int
     strides: tuple[int, ...]
     dtype: str
+    tensor: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,11 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
         reads += [_read(stored, each, start) for each in ranges]
         itemsize = size_of(stored.value_dtype)
         for number, spot in zip(members, part.spots, strict=True):
-            spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.value_dtype)
+            spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.value_dtype, tensor)
         after = _aligned(start + part.count * itemsize)
         if stored.scale is not None:
             scales = tensors[stored.scale.tensor]
-            decoding = lay_decoding(stored, stored.scale, scales, ranges, start, after)
+            decoding = lay_decoding(tensor, stored, scales, ranges, start, after)
             reads.append(Read(scales.file, scales.file_offset + decoding.scales_from, decoding.scales_bytes, after))
             decodings.append(decoding)
             after = _aligned(after + decoding.scales_bytes)

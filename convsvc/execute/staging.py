@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from convsvc.errors import TargetError, TargetExists
 from convsvc.execute import sealing
@@ -97,6 +98,11 @@ class Staging:
     def task_names(self, mode: str) -> dict[int, str]:
         """All tasks of this mode, by number."""
         return {task.id: task.name for task in (self._reverse if mode == "compare" else self.plan.tasks)}
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What the tasks that have written so far had to say, as JSON: it stands in their marks."""
+        marks = [self._inside.path / mark_path("write", task.id) for task in self.plan.tasks]
+        return [note for mark in marks if mark.exists() for note in json.loads(mark.read_bytes()).get("notes", ())]
 
     def add_reverse(self, tasks: Iterable[Task]) -> None:
         """Puts the tasks of mode "compare" in place: on the plan's tables swapped, from the staged files to the source's."""

@@ -30,7 +30,10 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One strided copy from the input buffer (or from the merged tile) to the output buffer."""
+    """One strided copy from the input buffer (or from the merged tile) to the output buffer.
+
+    `tensor` is the source's whose values they are.
+    """
 
     shape: tuple[int, ...]
     source_start: int
@@ -39,6 +42,7 @@ class Copy:
     target_start: int
     target_strides: tuple[int, ...]
     target_dtype: str
+    tensor: int = -1
 
     @property
     def size_bytes(self) -> int:

@@ -142,7 +142,7 @@ def _load_side(raw: dict[str, Any]) -> Side:
 
 
 def _dump_tensor(t: PlannedTensor) -> list[Any]:
-    scale = [] if t.scale is None else [[t.scale.tensor, t.scale.rows, t.scale.columns]]
+    scale = [] if t.scale is None else [[t.scale.tensor, t.scale.rows, t.scale.columns, t.scale.dtype]]
     return [t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes, *scale]
 
 

@@ -21,6 +21,7 @@ from convsvc.execute.compiling import Budget
 from convsvc.execute.dequantising import dequantise
 from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.kernels import view_bits
+from convsvc.execute.overflows import Overflows
 from convsvc.execute.reading import Read
 from convsvc.execute.steps import Copy, Step, Write
 from convsvc.execute.transforms import cast_copy, merge_lora
@@ -102,13 +103,17 @@ class Job:
 
 
 class Tiles:
-    """The buffers of a task, and the threads which work on them: one reads, one copies, the caller's writes."""
+    """The buffers of a task, and the threads which work on them: one reads, one copies, the caller's writes.
+
+    `overflows` counts values that became infinite, of all that was produced so far.
+    """
 
     def __init__(self, reader: RangeReader, budget: Budget) -> None:
         self._reader = reader
         self._inputs, self._outputs = Ring(SLOTS, budget.step_bytes), Ring(SLOTS, budget.step_bytes)
         self._wide = Ring(WIDE_SLOTS, budget.wide_bytes)
         self._held: Buffer | None = None
+        self.overflows = Overflows()
 
     def produce(self, steps: Iterable[Step]) -> Generator[tuple[Write, memoryview], None, None]:
         """Each write of each step with its bytes, which are valid until the next one is asked for.
@@ -123,7 +128,7 @@ class Tiles:
                 job = Job(step, *self._uses(step))
                 under_way.append(job)
                 filled = reading.submit(self._fill, job)
-                job.copied = copying.submit(_copy, job, filled)
+                job.copied = copying.submit(_copy, job, filled, self.overflows)
             while under_way:
                 yield from self._written(under_way[0])
                 under_way.popleft()
@@ -144,7 +149,7 @@ class Tiles:
         for read in step.reads:
             self._reader.read(read, buffer.data[read.start : read.start + read.total_bytes])
         for decoding in step.decodings:
-            dequantise(decoding, buffer)
+            self.overflows.add(decoding.tensor, dequantise(decoding, buffer))
 
     def _written(self, job: Job) -> Iterator[tuple[Write, memoryview]]:
         assert job.copied is not None
@@ -175,19 +180,19 @@ def _own(ring: Ring) -> Use:
     return Use(buffer, before, buffer.free)
 
 
-def _copy(job: Job, filled: Future[None]) -> None:
+def _copy(job: Job, filled: Future[None], overflows: Overflows) -> None:
     filled.result()
     step, taken = job.step, job.taken.buffer.memory
     given = job.given.begin(step.output_bytes)
     source = taken if step.merge is None else merge_lora(step.merge, taken).reshape(-1).view(np.uint8)
     for copy in step.copies:
-        _do(copy, source, given)
+        overflows.add(copy.tensor, _do(copy, source, given))
     held_on = step.held is not None and step.held.side == "input"
     if not held_on and not any(write.direct for write in step.writes):
         job.taken.end()
 
 
-def _do(copy: Copy, source: Bytes, target: Bytes) -> None:
+def _do(copy: Copy, source: Bytes, target: Bytes) -> int:
     taken = view_bits(source, copy.source_start, copy.shape, copy.source_strides, copy.source_dtype)
     given = view_bits(target, copy.target_start, copy.shape, copy.target_strides, copy.target_dtype)
-    cast_copy(given, taken, copy.source_dtype, copy.target_dtype)
+    return cast_copy(given, taken, copy.source_dtype, copy.target_dtype)

@@ -20,11 +20,13 @@ from convsvc.execute.faults import storage_error
 from convsvc.execute.fences import check_fence
 from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.marks import CANCEL, mark_path, task_path
+from convsvc.execute.overflows import judge_overflows
 from convsvc.execute.steps import Step, Tensors, Write
 from convsvc.execute.task_files import TaskFile, load_task
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.verifying import verify_regions
 from convsvc.formats.crc import crc32, crc32_zeros
+from convsvc.notes import Note
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.tensors.dtypes import size_of
 
@@ -36,12 +38,13 @@ BUDGET = Budget(step_bytes=24 << 20, wide_bytes=112 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a task did; `mark` is what its completion mark says. `bytes_direct` is of those read and written together."""
+    """What a task did; `mark` is what its completion mark says, beside the notes. `bytes_direct` is of those read and written together."""
 
     bytes_read: int
     bytes_written: int
     bytes_direct: int
     mark: dict[str, Any]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Workplace:
     attempt: str
     fence: int | None = None
     roots: Roots = ANYWHERE
+    allow_overflow: bool = False
 
     def check_wanted(self) -> None:
         """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone, Superseded when a
@@ -81,8 +85,8 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
     while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts
     apart, `payload["fence"]` is the staging directory's when the task was sent, `payload["owner"]` its user; source files must lie in
-    `payload["roots"]`. May run twice, also at once, with the same effect.
-    Returns counters. Raises ConvsvcError; Superseded if the fence is older than the directory's.
+    `payload["roots"]`; `payload["on_overflow"]` is the job's option. May run twice, also at once, with the same effect.
+    Returns counters, and notes where there are any. Raises ConvsvcError; Superseded if the fence is older than the directory's.
     """
     began = monotonic()
     mode, number = str(payload["mode"]), int(payload["task"])
@@ -91,7 +95,8 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
         task_file = load_task(read_whole(place.directory, task_path(mode, number)))
         done = MODES[mode](task_file, place)
         place.check_wanted()
-        counters = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "seconds": monotonic() - began}
+        counters: dict[str, Any] = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "seconds": monotonic() - began}
+        counters |= {"notes": [note.as_dict() for note in done.notes]} if done.notes else {}
         mark = json.dumps({**counters, **done.mark}, separators=(",", ":")).encode()
         write_atomically(place.directory, mark_path(mode, number), mark, place.attempt)
         _log.info("%s", _summary(mode, task_file.task.name, done, monotonic() - began))
@@ -113,7 +118,8 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
     digests = Digests()
     reader = Reader(task_file.source.files, place.directory, place.roots)
     writer = Writer(task_file.target.files, place.directory, place.roots)
-    with closing(reader), closing(writer), closing(_produce(task_file, reader)) as produced:
+    tiles = Tiles(reader, BUDGET)
+    with closing(reader), closing(writer), closing(tiles.produce(_steps(task_file))) as produced:
         for write, data in produced:
             crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
             place.check_wanted()  # just before: computing the bytes may have taken long, if only because the process was stopped
@@ -125,9 +131,10 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
                     digests.add(task_file.target.numbers[at.tensor], region)
         _add_fills(task_file, digests)
         reader.check_unchanged()
+        notes = judge_overflows(tiles.overflows, task_file, place.allow_overflow)
         writer.sync()
         direct = reader.bytes_direct + writer.bytes_direct
-        return Done(reader.bytes_read, writer.bytes_written, direct, {"regions": digests.as_json()})
+        return Done(reader.bytes_read, writer.bytes_written, direct, {"regions": digests.as_json()}, notes)
 
 
 def verify_task(task_file: TaskFile, place: Workplace) -> Done:
@@ -193,6 +200,7 @@ def _workplace(payload: dict[str, Any]) -> Iterator[Workplace]:
         owner = os.fstat(directory).st_uid
         if owner != payload.get("owner", owner):
             raise TargetError(f"{staging} is user {owner}'s, it was made by user {payload['owner']}", do="was it replaced?")
-        yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots)
+        allow = payload.get("on_overflow") == "note"
+        yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots, allow)
     finally:
         os.close(directory)

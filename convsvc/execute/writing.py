@@ -33,7 +33,7 @@ class HeldViews:
             number = overlap.places[0].tensor
             spot = self.reading.spots[number]
             moved = shift(overlap.starts, self._views[number].starts, spot.strides)
-            yield overlap, BufferSpot(spot.start + moved * size_of(spot.dtype), spot.strides, spot.dtype)
+            yield overlap, BufferSpot(spot.start + moved * size_of(spot.dtype), spot.strides, spot.dtype, spot.tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _copies_to(view: View, there: BufferSpot, held: HeldViews) -> Iterator[Copy]
         here = shift(overlap.starts, view.starts, there.strides) * size_of(there.dtype)
         lengths = tuple(stop - start for start, stop in zip(overlap.starts, overlap.stops, strict=True))
         shape, source_strides, target_strides = merge_axes(lengths, spot.strides, there.strides)
-        yield Copy(shape, spot.start, source_strides, spot.dtype, there.start + here, target_strides, there.dtype)
+        yield Copy(shape, spot.start, source_strides, spot.dtype, there.start + here, target_strides, there.dtype, spot.tensor)
 
 
 def _go_direct(group: Group, copies: list[Copy], reading: Reading) -> bool:

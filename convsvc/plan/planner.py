@@ -18,11 +18,12 @@ from convsvc.notes import Note, sort_notes
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
 from convsvc.plan.allocation import without_collection
+from convsvc.plan.casts import describe_casts
 from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import AdapterWriter, export_adapters
 from convsvc.plan.match import Located, match_source
 from convsvc.plan.plan import Plan
-from convsvc.plan.quantised import join_scales, plan_sources
+from convsvc.plan.quantised import join_scales, plan_sources, product_dtype
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
@@ -71,7 +72,8 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
     """
     reader = DIALECTS[job.source.format]
-    checkpoint, adapters = split_adapters(join_scales(reader.open(job.source, roots)), getattr(job.source, "lora", None))
+    checkpoint = join_scales(reader.open(job.source, roots), product_dtype(job.options.dtype))
+    checkpoint, adapters = split_adapters(checkpoint, getattr(job.source, "lora", None))
     model = build_model(job, checkpoint)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
@@ -132,6 +134,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     if source.adapters:
         transfers = attach(transfers, gathered, source.adapters.scale)
     left_out = _left_out(weights, wanted, model)
+    casts = describe_casts(transfers, sources, targets) if job.options.dtype else ()
     tasks = cut_tasks(transfers, sources, targets)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
@@ -148,7 +151,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         facts=_facts(model),
         roots=roots,
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
-        notes=check_loss((*source.notes, *left_out, *_vocab_notes(gathered, wanted), *output.notes), job.options),
+        notes=check_loss((*source.notes, *left_out, *casts, *_vocab_notes(gathered, wanted), *output.notes), job.options),
     )
 
 
@@ -283,10 +286,10 @@ def check_roundtrip(plan: Plan) -> None:
     """
     for task in plan.tasks:
         for transfer in task.transfers:
-            source = plan.source_tensors[transfer.reads[0].places[0].tensor].dtype if transfer.reads else None
+            sources = {plan.source_tensors[place.tensor].dtype for view in transfer.reads for place in view.places}
             targets = {plan.target_tensors[place.tensor].dtype for view in transfer.writes for place in view.places}
-            if transfer.transform or (source and not all(is_lossless(source, target) for target in targets)):
-                change = f"{source} to {', '.join(sorted(targets))}"
+            if transfer.transform or not all(is_lossless(source, target) for source in sources for target in targets):
+                change = f"{', '.join(sorted(sources))} to {', '.join(sorted(targets))}"
                 raise JobError(
                     f"options.verify is roundtrip, but {transfer.name} changes its values on the way ({change})",
                     do="use verify: digest",

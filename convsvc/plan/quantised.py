@@ -5,7 +5,8 @@ for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. In rows, as G
 "channel"): `X.weight_scale` [rows, 1] or [rows]. One for the tensor, as Ministral 3 (`X.weight_scale_inv` []) and ModelOpt
 (`X.weight_scale` [] or [1]) do. Which it is shows in the scale's shape, not in its name; whatever its name, a scale is a factor. They
 lie along the stored tensor's rows and columns, so they are no weights of the model: they are joined to theirs before tensors are
-matched, and those count as BF16.
+matched. Those count as BF16, which their unquantised twins are; as F32 where the job asks for fp32 or fp16, so that nothing is rounded
+twice.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob)_scale$|\.kv_
 BESIDE_ENDS = ("_scale", "_scaling_factor")
 
 
-def join_scales(checkpoint: Checkpoint) -> Checkpoint:
+def join_scales(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     """The checkpoint with every scale joined to its weight, and with a configuration that no longer says it is quantised.
+
+    `dtype`: what the products count as, BF16 or F32.
 
     Raises SourceError for a scale without its weight and float8 without its scale, PlanError for scales that do not fit.
     """
     checkpoint = _without_beside(checkpoint)
     block = _block_size(checkpoint.facts)
-    scales = {key: (at, _scale(checkpoint.found[key], at, found, block)) for key, at, found in _pairs(checkpoint.found)}
+    scales = {key: (at, _scale(checkpoint.found[key], at, found, block, dtype)) for key, at, found in _pairs(checkpoint.found)}
     _check_all_scaled(checkpoint, scales)
     if not scales:
         return checkpoint
@@ -50,6 +53,15 @@ def join_scales(checkpoint: Checkpoint) -> Checkpoint:
     }
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
     return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, _note([scale for _, scale in scales.values()])))
+
+
+def product_dtype(wanted: str | None) -> str:
+    """What products count as where the job wants this dtype: F32 where BF16 would lose bits that are wanted.
+
+    >>> [product_dtype(wanted) for wanted in (None, "bf16", "fp16", "fp32")]
+    ['BF16', 'BF16', 'F32', 'F32']
+    """
+    return "F32" if wanted in ("fp32", "fp16") else "BF16"
 
 
 def describe_blocks(scales: Sequence[Scale]) -> str:
@@ -75,7 +87,7 @@ def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
     for number, each in enumerate(located):
         scale = each.found.scale
         if scale is not None:
-            block = BlockScale(len(located) + len(scales), scale.rows, scale.columns)
+            block = BlockScale(len(located) + len(scales), scale.rows, scale.columns, scale.dtype)
             planned[number] = planned[number]._replace(scale=block)
             scales.append(_planned(scale.name, scale.found)._replace(shape=_as_grid(scale.found.tensor.shape)))
     return (*planned, *scales)
@@ -86,8 +98,8 @@ def _planned(name: str, found: Found) -> PlannedTensor:
     return PlannedTensor(found.file, name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
 
 
-def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int]) -> Scale:
-    return Scale(at[1], found, *_shares(weight.tensor.shape, found.tensor.shape, block))
+def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int], dtype: str) -> Scale:
+    return Scale(at[1], found, *_shares(weight.tensor.shape, found.tensor.shape, block), dtype)
 
 
 def _shares(weight: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int]) -> tuple[int, int]:
@@ -109,7 +121,8 @@ def _as_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _note(scales: Sequence[Scale]) -> Note:
-    text = f"{len(scales)} tensors are dequantised to bf16: float8 x a scale for each {describe_blocks(scales)}, rounded once"
+    to, rounded = ("bf16", ", rounded once") if scales[0].dtype == "BF16" else ("fp32", "")
+    text = f"{len(scales)} tensors are dequantised to {to}: float8 x a scale for each {describe_blocks(scales)}{rounded}"
     return Note("changed", text)
 
 

@@ -103,18 +103,19 @@ class Transfer:
 class BlockScale:
     """A factor for each block of `rows` x `columns` elements of a stored tensor with two axes.
 
-    That of element (i, j) is at (i // rows, j // columns) of the source's tensor number `tensor`.
+    That of element (i, j) is at (i // rows, j // columns) of the source's tensor number `tensor`. The products are `dtype`, BF16 or F32.
     """
 
     tensor: int
     rows: int
     columns: int
+    dtype: str = "BF16"
 
 
 class PlannedTensor(NamedTuple):
     """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file.
 
-    A source tensor with a `scale` is quantised: its elements are multiplied by their factors in float32 and rounded once.
+    A source tensor with a `scale` is quantised: its elements are multiplied by their factors in float32, and rounded once for BF16.
     """
 
     file: int
@@ -127,8 +128,8 @@ class PlannedTensor(NamedTuple):
 
     @property
     def value_dtype(self) -> str:
-        """What its elements are once they are read: BF16 where they are dequantised, else as stored."""
-        return self.dtype if self.scale is None else "BF16"
+        """What its elements are once they are read: the scale's where they are dequantised, else as stored."""
+        return self.dtype if self.scale is None else self.scale.dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.dequantising import NUMBERS, read_scales
+from convsvc.execute.overflows import Overflows
 from convsvc.execute.steps import Tensors
 from convsvc.execute.tiles import Tiles
 from convsvc.plan.records import BlockScale, Place, PlannedTensor, Transfer, View
+from convsvc.tensors.dtypes import size_of
 from tests.execute.test_steps import HEADER, Memory, strides_in
 
-TORCH = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F32": torch.float32, "BF16": torch.bfloat16}
+TORCH = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,10 @@ class Quantised:
     dtype: str
     block: tuple[int, int]
 
-    def reference(self) -> torch.Tensor:
+    def reference(self, dtype: str = "BF16") -> torch.Tensor:
         rows, columns = self.codes.shape
         factors = self.scales.float().repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)[:rows, :columns]
-        return (self.codes.view(TORCH[self.dtype]).float() * factors).bfloat16()
+        return (self.codes.view(TORCH[self.dtype]).float() * factors).to(TORCH[dtype])
 
 
 @st.composite
@@ -48,13 +50,21 @@ def matrices(draw: st.DrawFn) -> Quantised:
     return Quantised(codes, scales.to(TORCH[draw(st.sampled_from(["F32", "BF16"]))]), draw(st.sampled_from(sorted(NUMBERS))), block)
 
 
-def dequantised(matrix: Quantised, box: tuple[tuple[int, int], tuple[int, int]], transposed: bool, dtype: str, budget: int) -> np.ndarray:
-    """The matrix's box through real steps, from files in memory; the target's bytes."""
+def dequantised(
+    matrix: Quantised,
+    box: tuple[tuple[int, int], tuple[int, int]],
+    transposed: bool,
+    dtype: str,
+    budget: int,
+    product: str = "BF16",
+    overflows: Overflows | None = None,
+) -> np.ndarray:
+    """The matrix's box through real steps, from files in memory; the target's bytes. `overflows` is told what became infinite."""
     rows, columns = matrix.codes.shape
     scale_dtype = "F32" if matrix.scales.dtype == torch.float32 else "BF16"
     files = [bytes(HEADER) + each.contiguous().view(torch.uint8).numpy().tobytes() for each in (matrix.codes, matrix.scales)]
     source = [
-        PlannedTensor(0, "w", matrix.dtype, (rows, columns), HEADER, matrix.codes.numel(), BlockScale(1, *matrix.block)),
+        PlannedTensor(0, "w", matrix.dtype, (rows, columns), HEADER, matrix.codes.numel(), BlockScale(1, *matrix.block, product)),
         PlannedTensor(1, "s", scale_dtype, tuple(matrix.scales.shape), HEADER, matrix.scales.nbytes),
     ]
     shape = tuple(stop - start for start, stop in box)
@@ -62,13 +72,16 @@ def dequantised(matrix: Quantised, box: tuple[tuple[int, int], tuple[int, int]],
     order = (1, 0) if transposed else (0, 1)
     write = View(starts, stops, strides_in(shape, order), (Place(0, 0),))
     read = View((0, 0), (rows, columns), (columns, 1), (Place(0, 0),))
-    made = np.zeros(shape[0] * shape[1] * (2 if dtype == "BF16" else 4), np.uint8)
+    made = np.zeros(shape[0] * shape[1] * size_of(dtype), np.uint8)
     target = [PlannedTensor(0, "w", dtype, shape, 0, made.size)]
     transfer = Transfer("w", (rows, columns), order, (read,), (write,))
     steps = compile_steps(transfer, Tensors(source, target), Budget(budget))
-    for write, data in Tiles(Memory(files), Budget(budget)).produce(steps):
+    tiles = Tiles(Memory(files), Budget(budget))
+    for write, data in tiles.produce(steps):
         for place, run in write.runs(write.places[0], data):
             made[place.data_offset : place.data_offset + len(run)] = np.frombuffer(run, np.uint8)
+    if overflows is not None:
+        overflows.counts.update(tiles.overflows.counts)
     return made
 
 
@@ -76,7 +89,7 @@ def same(have: np.ndarray, want: torch.Tensor) -> bool:
     """Equal bit for bit, a NaN being like any other."""
     values = torch.from_numpy(have).view(want.dtype).reshape(want.shape)
     nan = torch.isnan(want)
-    bits = torch.int16 if want.dtype == torch.bfloat16 else torch.int32
+    bits = torch.int32 if want.dtype == torch.float32 else torch.int16
     return bool(torch.equal(torch.isnan(values), nan) and torch.equal(values.view(bits)[~nan], want.contiguous().view(bits)[~nan]))
 
 
@@ -87,9 +100,21 @@ def test_any_box_has_the_values_that_torch_gives_it(data: st.DataObject, matrix:
     for size in matrix.codes.shape:
         start = data.draw(st.integers(0, size - 1))
         box.append((start, data.draw(st.integers(start + 1, size))))
-    want = matrix.reference()[box[0][0] : box[0][1], box[1][0] : box[1][1]]
-    have = dequantised(matrix, (box[0], box[1]), transposed, "BF16", budget)
+    # The product's type, and the target's: what is wanted in fp16 is rounded once, from float32.
+    product, dtype = data.draw(st.sampled_from([("BF16", "BF16"), ("F32", "F32"), ("F32", "F16")]))
+    want = matrix.reference(dtype)[box[0][0] : box[0][1], box[1][0] : box[1][1]]
+    overflows = Overflows()
+    have = dequantised(matrix, (box[0], box[1]), transposed, dtype, budget, product, overflows)
     assert same(have, want.T.contiguous() if transposed else want.contiguous())
+    rows, columns = matrix.codes.shape
+    factors = matrix.scales.float().repeat_interleave(matrix.block[0], 0).repeat_interleave(matrix.block[1], 1)[:rows, :columns]
+    finite = (torch.isfinite(matrix.codes.view(TORCH[matrix.dtype]).float()) & torch.isfinite(factors))[
+        box[0][0] : box[0][1], box[1][0] : box[1][1]
+    ]
+    became = int((finite & torch.isinf(want)).sum())
+    # A tile may read a little more than it needs.
+    assert overflows.counts[0] >= became
+    assert became or not overflows.counts[0] or budget < 1 << 20 or want.shape != (rows, columns)
 
 
 def test_real_block_sizes_with_rows_and_columns_left_over() -> None:

@@ -14,7 +14,7 @@ from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.kernels import UNSIGNED, view_bits
 from convsvc.execute.steps import Tensors
 from convsvc.execute.tiles import Tiles
-from convsvc.execute.transforms import cast, cast_copy
+from convsvc.execute.transforms import NARROWER, cast, cast_copy, count_overflows
 from convsvc.plan.records import Operand, Place, PlannedTensor, Transfer, Transform, View
 from convsvc.tensors.dtypes import size_of
 from tests.execute.test_steps import Memory, strides_in
@@ -119,3 +119,14 @@ def test_a_merged_weight_is_rounded_once() -> None:
 def test_a_view_of_a_buffer_may_start_anywhere() -> None:
     buffer = np.arange(32, dtype=np.uint8)
     assert view_bits(buffer, 4, (2, 2), (4, 1), "I16").tobytes() == bytes([4, 5, 6, 7, 12, 13, 14, 15])
+
+
+@pytest.mark.parametrize(("source", "target"), [*permutations(TORCH, 2)])
+def test_every_finite_number_that_becomes_infinite_is_counted_and_nothing_else(source: str, target: str) -> None:
+    bits = sample_bits(source)
+    given = torch.from_numpy(bits.view(f"i{bits.itemsize}")).view(TORCH[source])
+    want = int((torch.isfinite(given) & torch.isinf(given.to(TORCH[target]))).sum())
+    assert count_overflows(bits, source, cast(bits, source, target), target) == want
+    assert bool(want) is (target in NARROWER.get(source, ()))
+    # In pieces, and along a stride.
+    assert cast_copy(np.zeros((1, bits.size), UNSIGNED[size_of(target)]), np.repeat(bits, 2)[None, ::2], source, target) == want
