@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from convsvc.errors import JobError
 from convsvc.job_text import parse_text
 
+# Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
+SPEC_VERSION = 2
 LARGEST = 2**31 - 1
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]

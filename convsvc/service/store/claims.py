@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, or_, update
 from sqlalchemy.orm import Session
 
-from convsvc.errors import ServiceError
+from convsvc.errors import JobError, ServiceError
 from convsvc.service.errors import LeaseLost
 from convsvc.service.store.attempts import extend_attempts, fail_attempt, finish_attempt, start_attempt
 from convsvc.service.store.changes import Lease, add_event, add_log, advance, locked_job
@@ -102,8 +102,10 @@ class Claims:
         # Whether to look again: what was found may have been ended, not taken.
         with self.database.writing() as session:
             row = next_job(session)
-            taken = row is not None and self._take(session, row)
-            return (_claim_of(session, row) if row and taken else None), row is not None and not taken
+            if row is None:
+                return None, False
+            taken = _claim_of(session, row) if self._take(session, row) else None
+            return taken, taken is None
 
     def _take(self, session: Session, row: JobRow) -> bool:
         if row.state != "queued" and row.claims >= MAX_CLAIMS:
@@ -248,13 +250,21 @@ class Claims:
             yield session, row, task
 
 
-def _claim_of(session: Session, row: JobRow) -> Claim:
+def _claim_of(session: Session, row: JobRow) -> Claim | None:
+    """The claim on a job that was taken; None where this version cannot read the job, which fails for itself: others wait behind it."""
+    try:
+        job = parse_job(row.spec)
+    except JobError as error:
+        row.error = _unreadable(error)
+        add_log(session, row, _error_text(row.error), level="error")
+        advance(session, row, "fail", error=row.error)
+        return None
     tenant = session.get(TenantRow, row.tenant)
     return Claim(
         row.id,
         row.fence,
         row.run,
-        parse_job(row.spec),
+        job,
         row.resumable,
         row.phase == PUBLISH,
         row.tenant,
@@ -287,6 +297,15 @@ def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:
 def _error_text(error: dict[str, Any]) -> str:
     lines = [str(error.get("message", "")), *(f"  {fact}" for fact in error.get("facts") or ())]
     return "\n".join([*lines, f"  do: {error['do']}"] if error.get("do") else lines)
+
+
+def _unreadable(error: JobError) -> dict[str, Any]:
+    return ServiceError(
+        f"this version of convsvc cannot read the job: {error.message}",
+        facts=list(error.facts),
+        do="submit it again: it was written by another version, or changed in the database",
+        details=error.details,
+    ).as_dict()
 
 
 def _poisonous(row: JobRow) -> dict[str, Any]:

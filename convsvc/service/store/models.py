@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     DateTime,
     Dialect,
@@ -21,12 +20,14 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
-    Text,
     TypeDecorator,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from convsvc.service.store.texts import Document, Label, Words
+from convsvc.spec import SPEC_VERSION
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -63,7 +64,7 @@ class Base(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(none_as_null=True), Names: JSON(), float: Float()}
+    type_annotation_map = {datetime: UtcDateTime(), Json: Document(none_as_null=True), Names: Document(), float: Float()}
 
 
 class JobRow(Base):
@@ -82,14 +83,15 @@ class JobRow(Base):
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     tenant: Mapped[str] = mapped_column(String(64), default=DEFAULT_TENANT, server_default=DEFAULT_TENANT)
-    submitted_by: Mapped[str | None] = mapped_column(String(200))  # the token's name
+    submitted_by: Mapped[str | None] = mapped_column(Label(200))  # the token's name
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # higher ones are claimed first
-    name: Mapped[str | None] = mapped_column(String(200))
+    name: Mapped[str | None] = mapped_column(Label(200))
     spec: Mapped[Json]
-    model_type: Mapped[str | None] = mapped_column(String(100))
-    source_path: Mapped[str] = mapped_column(Text)
-    target_path: Mapped[str] = mapped_column(Text)
-    active_target: Mapped[str | None] = mapped_column(Text, unique=True)
+    spec_version: Mapped[int] = mapped_column(Integer, default=SPEC_VERSION, server_default="1")  # who can read it: executors no older
+    model_type: Mapped[str | None] = mapped_column(Label(200))
+    source_path: Mapped[str] = mapped_column(Words)
+    target_path: Mapped[str] = mapped_column(Words)
+    active_target: Mapped[str | None] = mapped_column(Words, unique=True)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str] = mapped_column(String(64))
 
@@ -103,7 +105,7 @@ class JobRow(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
-    phase: Mapped[str] = mapped_column(String(32), default="")
+    phase: Mapped[str] = mapped_column(Label(32), default="")
     tasks_total: Mapped[int] = mapped_column(Integer, default=0)
     tasks_done: Mapped[int] = mapped_column(Integer, default=0)
     bytes_total: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -112,7 +114,7 @@ class JobRow(Base):
     result: Mapped[Json | None]
     error: Mapped[Json | None]
 
-    executor: Mapped[str | None] = mapped_column(String(200))
+    executor: Mapped[str | None] = mapped_column(Label(200))
     fence: Mapped[int] = mapped_column(Integer, default=0)
     lease_until: Mapped[datetime | None]
     last_event: Mapped[int] = mapped_column(Integer, default=0)
@@ -124,12 +126,12 @@ class TaskRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Words)
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     seconds: Mapped[float | None]
-    worker: Mapped[str | None] = mapped_column(String(200))
+    worker: Mapped[str | None] = mapped_column(Label(200))
     error: Mapped[Json | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -146,12 +148,12 @@ class AttemptRow(Base):
     task: Mapped[int] = mapped_column(Integer, primary_key=True)
     fence: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
-    worker: Mapped[str | None] = mapped_column(String(200))
+    worker: Mapped[str | None] = mapped_column(Label(200))
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     lease_until: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-    outcome: Mapped[str | None] = mapped_column(String(16))  # done | failed | lost
+    outcome: Mapped[str | None] = mapped_column(Label(16))  # done | failed | lost
     error: Mapped[Json | None]
 
 
@@ -171,10 +173,10 @@ class LogRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True)
     at: Mapped[datetime]
-    level: Mapped[str] = mapped_column(String(10))
+    level: Mapped[str] = mapped_column(Label(10))
     task: Mapped[int | None] = mapped_column(Integer)
     attempt: Mapped[int | None] = mapped_column(Integer)  # of the task, where one of its workers said it
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Words)
 
 
 class ExecutorRow(Base):
@@ -227,11 +229,11 @@ class AuditRow(Base):
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
     at: Mapped[datetime]
-    actor: Mapped[str] = mapped_column(String(200))
+    actor: Mapped[str] = mapped_column(Label(200))
     tenant: Mapped[str] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(32))
     job_id: Mapped[str | None] = mapped_column(String(26))
-    address: Mapped[str | None] = mapped_column(String(64))
+    address: Mapped[str | None] = mapped_column(Label(64))
     outcome: Mapped[str] = mapped_column(String(64))
     detail: Mapped[Json | None]
 
@@ -245,13 +247,13 @@ class DeliveryRow(Base):
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     run: Mapped[int] = mapped_column(Integer)
-    url: Mapped[str] = mapped_column(Text)
+    url: Mapped[str] = mapped_column(Words)
     body: Mapped[Json]
     state: Mapped[str] = mapped_column(String(16))  # waiting | delivered | failed
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Words)
     created_at: Mapped[datetime]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, func, or_, select, text
+from sqlalchemy import String, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from convsvc.service.store.clock import now_of
@@ -13,20 +13,25 @@ from convsvc.service.store.fair_share import RECENT, Candidate, in_turn
 from convsvc.service.store.models import QUEUED, JobRow, TenantRow, UtcDateTime
 from convsvc.service.store.quotas import running_jobs, with_limits_locked
 from convsvc.service.store.states import LEASED
+from convsvc.spec import SPEC_VERSION
+
+# Jobs of a newer schema are left to executors of that version: while an installation is upgraded, both work side by side.
+_READABLE = text(f"spec_version <= {SPEC_VERSION}")
 
 # The tenants in the queue, each with the time since which its next job waits. As steps from one entry of the index `ix_jobs_queue` to the
 # next tenant's, since GROUP BY would walk through every job in the queue, at every claim.
-_WAITING = text("""
+_WAITING = text(f"""
     WITH RECURSIVE waiting (tenant) AS (
-        SELECT min(tenant) FROM jobs WHERE state = 'queued'
+        SELECT min(tenant) FROM jobs WHERE state = 'queued' AND {_READABLE}
         UNION ALL
-        SELECT (SELECT min(jobs.tenant) FROM jobs WHERE state = 'queued' AND jobs.tenant > waiting.tenant)
+        SELECT (SELECT min(jobs.tenant) FROM jobs WHERE state = 'queued' AND {_READABLE} AND jobs.tenant > waiting.tenant)
         FROM waiting WHERE waiting.tenant IS NOT NULL
     )
     SELECT waiting.tenant, (
         SELECT min(jobs.queued_at) FROM jobs
-        WHERE state = 'queued' AND jobs.tenant = waiting.tenant AND jobs.priority = (
-            SELECT max(best.priority) FROM jobs AS best WHERE best.state = 'queued' AND best.tenant = waiting.tenant
+        WHERE state = 'queued' AND {_READABLE} AND jobs.tenant = waiting.tenant AND jobs.priority = (
+            SELECT max(best.priority) FROM jobs AS best
+            WHERE best.state = 'queued' AND best.{_READABLE} AND best.tenant = waiting.tenant
         )
     ) AS since
     FROM waiting WHERE waiting.tenant IS NOT NULL
@@ -35,7 +40,7 @@ _WAITING = text("""
 
 def is_any_waiting(session: Session) -> bool:
     """Whether there may be a job to take. Only reads: executors that have nothing to do ask often, and SQLite has one writer."""
-    queued, abandoned = select(JobRow.id).where(QUEUED), select(JobRow.id).where(*_nobodys(session))
+    queued, abandoned = select(JobRow.id).where(QUEUED, _READABLE), select(JobRow.id).where(*_nobodys(session))
     return bool(session.execute(select(or_(queued.exists(), abandoned.exists()))).scalar_one())
 
 
@@ -49,8 +54,8 @@ def _abandoned(session: Session) -> JobRow | None:
     return _locked_first(session, select(JobRow).where(*_nobodys(session)).order_by(JobRow.lease_until, JobRow.id))
 
 
-def _nobodys(session: Session) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return JobRow.state.in_(sorted(LEASED)), or_(JobRow.lease_until < now_of(session), JobRow.lease_until.is_(None))
+def _nobodys(session: Session) -> tuple[Any, ...]:
+    return _READABLE, JobRow.state.in_(sorted(LEASED)), or_(JobRow.lease_until < now_of(session), JobRow.lease_until.is_(None))
 
 
 def _queued(session: Session) -> JobRow | None:
@@ -90,7 +95,7 @@ def _has_room(session: Session, tenant: str) -> bool:
 
 
 def _head(session: Session, tenant: str) -> JobRow | None:
-    mine = (QUEUED, JobRow.tenant == tenant)
+    mine = (QUEUED, _READABLE, JobRow.tenant == tenant)
     best = select(func.max(JobRow.priority)).where(*mine).correlate(None).scalar_subquery()
     query = select(JobRow).where(*mine, JobRow.priority == best)
     return _locked_first(session, query.order_by(JobRow.queued_at, JobRow.id))

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -62,6 +62,12 @@ def passes(error: BaseException) -> bool:
     if code is None:  # the server said nothing: no connection could be made, or it was lost
         return error.connection_invalidated or isinstance(error, OperationalError)
     return code in _PASSING or code.startswith("08")
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether the database does not take what it was given, however often it is told: all else it may take a little later."""
+    wrong_value = isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    return wrong_value or isinstance(error, DataError | IntegrityError | UnicodeError)
 
 
 def _say(state: RetryCallState) -> None:
