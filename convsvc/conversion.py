@@ -56,6 +56,7 @@ def run(
 ) -> RunResult:
     """Drive a plan to its end as its job's options say; `on_exists` overrides the job's. `holder` is whose run it is."""
     from convsvc.engine.driver import run_plan
+    from convsvc.plan.opened import check_opens
     from convsvc.plan.reverse import reverse_tasks
 
     options = parse_job(plan.job).options
@@ -69,6 +70,7 @@ def run(
         should_stop=should_stop,
         reverse_tasks=back,
         holder=holder,
+        opening=check_opens,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -67,13 +68,16 @@ def run_plan(
     max_attempts: int = 5,
     task_timeout_s: float = 3600.0,
     holder: Holder | None = None,
+    opening: Callable[[Plan, str], None] | None = None,
 ) -> RunResult:
     """Runs every task of the plan, verifies as asked, and puts the target in place.
 
     `verify`: "none" | "digest" | "roundtrip" (the last runs `reverse_tasks`, which compare instead of writing). A task is tried up to
     `max_attempts` times if its worker is lost, its deadline passes or its error is retryable. `should_stop` is asked
-    several times a second. `holder` is whose run it is, by default this process's. After an error the staging directory stays, for
-    `on_exists="resume"`; the target is as it was. After Canceled nothing stays. Raises the ConvsvcError that stopped it.
+    several times a second. `holder` is whose run it is, by default this process's. `opening` is handed the plan and the directory in which
+    the target is complete, just before it is published, and raises VerifyError unless it opens as what was planned. After an error the
+    staging directory stays, for `on_exists="resume"`; the target is as it was. After Canceled nothing stays. Raises the ConvsvcError that
+    stopped it.
     """
     if verify == "roundtrip" and reverse_tasks is None:
         raise ValueError("verify='roundtrip' needs the plan's reverse tasks")
@@ -82,7 +86,7 @@ def run_plan(
     with Staging.open(plan, on_exists, holder) as staging:
         run = _Run(staging, engine, listener or Listener(), limits, {"open": monotonic() - began})
         try:
-            return run.to_end(verify, tuple(reverse_tasks or ()))
+            return run.to_end(verify, tuple(reverse_tasks or ()), opening)
         except (Canceled, KeyboardInterrupt) as stop:
             staging.discard()
             raise stop if isinstance(stop, Canceled) else Canceled("the job was interrupted") from None
@@ -97,7 +101,7 @@ class _Run:
         self._phase_seconds = phase_seconds
         self._tally = Tally()
 
-    def to_end(self, verify: str, reverse_tasks: tuple[Task, ...]) -> RunResult:
+    def to_end(self, verify: str, reverse_tasks: tuple[Task, ...], opening: Callable[[Plan, str], None] | None) -> RunResult:
         self._staging.forget("verify", "compare")  # what was verified before a crash is verified again
         self._tasks("write")
         self._step("seal", self._staging.seal)
@@ -107,8 +111,14 @@ class _Run:
             self._staging.add_reverse(reverse_tasks)
             self._tasks("compare")
         digests = self._staging.digests()
+        if opening is not None:
+            self._step("reopen", partial(self._reopen, opening))
         self._step("publish", self._staging.publish)
         return self._result(digests)
+
+    def _reopen(self, opening: Callable[[Plan, str], None]) -> None:
+        self._staging.complete()
+        opening(self._staging.plan, self._staging.inside)
 
     def _tasks(self, mode: str) -> None:
         began = monotonic()

@@ -13,7 +13,7 @@ class Listener:
     """
 
     def phase(self, name: str, total: int) -> None:
-        """A phase begins: "write", "seal", "verify", "compare" or "publish", with `total` tasks to do (0: it has none)."""
+        """A phase begins: "write", "seal", "verify", "compare", "reopen" or "publish", with `total` tasks to do (0: it has none)."""
 
     def task_started(self, task: int, name: str, attempt: int) -> None:
         """A task was handed to the engine; `attempt` counts from 1."""

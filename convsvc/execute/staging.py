@@ -3,10 +3,11 @@
     Staging.open(plan, on_exists)    takes the lock, makes every target file with its skeleton
     pending(mode)                    the tasks without a completion mark
     seal()                           checksums, side files, everything on stable storage
+    complete()                       the `last` files too: from here on it can be opened as a checkpoint, at `inside`
     publish() | discard()            the target appears whole, or nothing is left
 
-Until `publish` nothing bears the target's name, and what would make the directory look like a checkpoint (the plan's `last`
-files) is not there. A staging directory left by a crash, at whatever moment, is taken up again by `on_exists="resume"` with the same
+Until `publish` nothing bears the target's name, and until `complete` what would make the directory look like a checkpoint (the plan's
+`last` files) is not there. A staging directory left by a crash, at whatever moment, is taken up again by `on_exists="resume"` with the same
 plan: tasks that have a mark are not done again, and files that are sealed are not written again.
 """
 
@@ -139,6 +140,16 @@ class Staging:
             sealing.write_side_files(self.plan, root, last=False)
             (root / SEALED).touch()
             sealing.sync_directories(root)
+
+    @property
+    def inside(self) -> str:
+        """The staging directory's path through its open descriptor: what is opened there was written here."""
+        return str(self._inside.path)
+
+    def complete(self) -> None:
+        """Writes the files that come last: what is staged is the whole target now. Raises OSError's kinds as `seal`."""
+        with target_errors(self.target):
+            sealing.write_side_files(self.plan, self._inside.path, last=True)
 
     def digests(self) -> dict[str, str]:
         """{"file/tensor": CRC-32 in hex} of everything written. Raises VerifyError as `seal` does."""

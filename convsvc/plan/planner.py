@@ -148,7 +148,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         skeletons=tuple(file.skeleton for file in output.files),
         side_files=output.side_files,
         tasks=tasks,
-        facts=_facts(model),
+        facts=describe_model(model),
         roots=roots,
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
         notes=check_loss((*source.notes, *left_out, *casts, *_vocab_notes(gathered, wanted), *output.notes), job.options),
@@ -242,7 +242,8 @@ def _digest_of(skeleton: Skeleton) -> str:
     return digest.hexdigest()
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
+    """What a model is, in JSON: a plan's `facts`."""
     return {
         "family": model.family.name,
         "layers": model.num_layers,

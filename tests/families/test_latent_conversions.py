@@ -135,7 +135,7 @@ def test_a_value_width_that_the_args_have_wrong_is_seen_in_the_tensors(tmp_path:
     checkpoint = open_checkpoint(MegatronSource(format="mindspeed-llm", path=str(tmp_path / "mg")), ANYWHERE)
     args, notes = see_value_dim({**checkpoint.facts.values, "v_head_dim": 128}, checkpoint.found)
     assert args["v_head_dim"] == 8
-    assert "say v_head_dim 128" in notes[0]
+    assert "say v_head_dim 128" in notes[0].text
     assert see_value_dim(checkpoint.facts.values, checkpoint.found) == (checkpoint.facts.values, ())
 
 

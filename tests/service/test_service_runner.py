@@ -63,7 +63,7 @@ def test_a_real_job_is_run_and_every_phase_is_told(store: Store, claims: Claims,
     assert job.plan is not None
     assert (job.model_type, job.plan["target"]["path"]) == ("llama2", str(target))
     phases = [event.data["phase"] for event in store.events(job_id) if event.kind == "phase"]
-    assert phases == ["write", "seal", "verify", "compare", "publish"]
+    assert phases == ["write", "seal", "verify", "compare", "reopen", "publish"]
     assert {task.state for task in store.tasks(job_id)} == {"done"}
     assert job.progress.bytes_done == job.progress.bytes_total > 0
 

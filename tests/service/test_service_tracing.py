@@ -63,7 +63,7 @@ def test_a_run_has_its_steps_as_children_and_they_its_tasks(spans: Any, store: S
     assert store.job(job_id).state == "succeeded"
     [run] = named(spans, "convsvc.job")
     assert dict(run.attributes) == {"convsvc.job": job_id, "convsvc.run": 1, "convsvc.tenant": "default"}
-    assert children(spans, run) == [f"convsvc.{step}" for step in ("plan", "open", "write", "seal", "verify", "publish")]
+    assert children(spans, run) == [f"convsvc.{step}" for step in ("plan", "open", "write", "seal", "verify", "reopen", "publish")]
     tasks = len(store.tasks(job_id))
     for step in ("write", "verify"):
         [span] = named(spans, f"convsvc.{step}")

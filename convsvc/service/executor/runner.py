@@ -25,7 +25,7 @@ from convsvc.service.store.task_logs import Report, ended_attempt
 _log = logging.getLogger("convsvc.job")
 
 # The driver's phases that are a state of the job.
-_STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "publish": "seal"}
+_STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "reopen": "verify", "publish": "seal"}
 
 
 class StoreListener(Listener):

@@ -132,7 +132,7 @@ def test_a_source_that_is_swapped_for_a_link_within_the_roots_is_still_read(worl
 # --- while it runs ---
 
 
-@pytest.mark.parametrize("phase", ["write", "seal", "verify", "publish"])
+@pytest.mark.parametrize("phase", ["write", "seal", "verify", "reopen", "publish"])
 def test_a_targets_parent_swapped_in_mid_run_gets_nothing(world: World, phase: str) -> None:
     """What is done goes on in the directory that was opened; workers, which are told a path, refuse it."""
     folder = world.tenant / "folder"
@@ -144,7 +144,7 @@ def test_a_targets_parent_swapped_in_mid_run_gets_nothing(world: World, phase: s
     assert world.seen_outside() == before
 
 
-@pytest.mark.parametrize("phase", ["write", "seal", "verify", "publish"])
+@pytest.mark.parametrize("phase", ["write", "seal", "verify", "reopen", "publish"])
 def test_a_staging_directory_swapped_for_a_link_is_noticed(world: World, phase: str) -> None:
     plan = make_plan(world.to_mcore(), world.roots)
     staging = staging_path(world.tenant / "out")

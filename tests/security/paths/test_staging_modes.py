@@ -51,7 +51,7 @@ def test_staging_directory_and_lock_are_private_whatever_the_umask(world: World,
     umask(mask)
     looking = LookingAtStaging(staging_path(world.tenant / "out"))
     convert(world.to_mcore(), engine="inline", listener=looking, roots=world.roots)
-    assert set(looking.modes) == {"write", "seal", "verify", "publish"}
+    assert set(looking.modes) == {"write", "seal", "verify", "reopen", "publish"}
     assert all(modes == {0o700} for modes in looking.modes.values()), looking.modes
 
 

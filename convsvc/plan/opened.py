@@ -1,0 +1,214 @@
+"""What was written opens: a target, read through its own dialect and from its files alone, is what its plan says. Reads headers only.
+
+A plan says where each element goes; whoever loads the target has nothing but the target's own words: the tracker, the index, the
+configuration, the saved args, the headers. So these are read as any source is, and must lead to the same tensors at the same places, and
+say of every element of every tensor what the plan wrote there: a layout that was read back with other pipeline stages or other
+key-value groups has the same names and shapes and is another model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.huggingface.checkpoint import index_files
+from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
+from convsvc.plan.match import Located
+from convsvc.plan.plan import Plan
+from convsvc.plan.planner import Source, describe_model, open_source
+from convsvc.plan.records import View
+from convsvc.roots import ANYWHERE, RootedPath, Roots
+from convsvc.spec import parse_job
+from convsvc.tensors.blocks import Block, Laid
+
+SHOWN = 12
+CONFIG = "config.json"
+
+Where = tuple[str, str]
+
+
+def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
+    """The plan's target, which lies at `root` (where it is staged, or published), is read as a source and compared with the plan.
+
+    Raises VerifyError with what differs, StorageError where the disk fails; PathRefused.
+    """
+    place = RootedPath(root, roots)
+    found = place.look()
+    real = root if found is None else found[0]
+    try:
+        _check(plan, place, real)
+    except (StorageError, PathRefused):
+        raise
+    except ConvsvcError as error:
+        raise _told(error, plan, (real, root)) from error
+
+
+def _check(plan: Plan, root: RootedPath, real: str) -> None:
+    if not _is_whole_model(plan):
+        _check_tensors(plan, _headers(plan, root))
+        return
+    source = open_source(_job(plan, root), root.roots)
+    checkpoint = source.checkpoint
+    number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
+    _check_model(plan, source)
+    _check_blocks(plan, [(number[_where(each.found, checkpoint.files, real)], each) for each in source.located])
+
+
+def _is_whole_model(plan: Plan) -> bool:
+    """Whether the target can be read for itself: not an adapter, which is loaded beside its base, nor weights without a configuration."""
+    target = plan.job["target"]
+    if target.get("adapter_only"):
+        return False
+    return target["format"] != "huggingface" or any(side.path == CONFIG for side in plan.side_files)
+
+
+def _job(plan: Plan, root: RootedPath) -> Any:
+    """A job whose source is the target. What the plan's job had to say of its source's model because no file does is said again.
+
+    MTP layers are asked for where the plan has written some: a configuration may count some that were never stored, and those that are
+    only carried along have no other names than their own.
+    """
+    source = {"format": plan.job["target"]["format"], "path": root.path, "architecture": plan.job["source"].get("architecture")}
+    has_mtp = any(transfer.name.startswith("mtp.") for task in plan.tasks for transfer in task.transfers)
+    target = {"format": "huggingface" if has_mtp else "mindspeed-llm", "path": "/"}
+    return parse_job({"model_type": plan.job.get("model_type"), "source": source, "target": target})
+
+
+def _headers(plan: Plan, root: RootedPath) -> dict[Where, Found]:
+    """Every stored tensor of the planned files, by (file, name)."""
+    names = [file.path for file in plan.target_files]
+    indexes = index_files([root / name for name in names])
+    return {
+        (name, tensor.name): Found(number, tensor)
+        for number, (name, (index, _)) in enumerate(zip(names, indexes, strict=True))
+        for tensor in index.tensors
+    }
+
+
+def _stored(files: Sequence[SourceFile], stored: Iterable[Found], real: str) -> dict[Where, Found]:
+    return {_where(found, files, real): found for found in stored}
+
+
+def _where(found: Found, files: Sequence[SourceFile], real: str) -> Where:
+    return os.path.relpath(files[found.file].path, real), found.tensor.name
+
+
+def _check_tensors(plan: Plan, found: Mapping[Where, Found]) -> dict[Where, int]:
+    """The plan's number of every tensor by (file, name). Raises VerifyError unless each is there, as planned, and no other is."""
+    number = {(plan.target_files[tensor.file].path, tensor.name): at for at, tensor in enumerate(plan.target_tensors)}
+    faults = [f"{file}: {name} is there, and is not planned" for file, name in found.keys() - number.keys()]
+    for (file, name), at in number.items():
+        planned, there = _shown(plan.target_tensors[at]), found.get((file, name))
+        if there is None:
+            faults.append(f"{file}: {name} is not there")
+        elif planned != (said := _shown(there.tensor)):
+            faults.append(f"{file}: {name}: planned {planned}, found {said}")
+    if faults:
+        raise VerifyError(f"{len(faults)} tensors are not where the plan puts them", facts=faults)
+    return number
+
+
+def _shown(tensor: Any) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)} from byte {tensor.file_offset} on"
+
+
+def _check_model(plan: Plan, source: Source) -> None:
+    """Family, layers, sizes: what the layout follows from, compared first, as it says best what is wrong."""
+    planned, read = plan.facts, describe_model(source.model)
+    faults = [f"{name}: planned {planned[name]}, read {read[name]}" for name in planned if name in read and planned[name] != read[name]]
+    if faults:
+        raise VerifyError(f"{source.checkpoint.facts.origin} describes another model than was written", facts=faults)
+
+
+@dataclass(slots=True)
+class _Claims:
+    """What the layout that was read back says of each of the plan's tensors: its blocks, by logical tensor."""
+
+    plan: Plan
+    laid: dict[int, Laid] = field(default_factory=dict)
+    blocks: dict[int, dict[str, list[Block]]] = field(default_factory=dict)
+
+    def add(self, number: int, laid: Laid) -> None:
+        self.laid[number] = laid
+        # Ranks share what they hold alike.
+        if id(laid) not in self.blocks:
+            of = self.blocks[id(laid)] = {}
+            for block in laid.blocks:
+                of.setdefault(block.tensor.name, []).append(block)
+
+    def faults(self) -> Iterator[str]:
+        for task in self.plan.tasks:
+            for transfer in task.transfers:
+                for view in transfer.writes:
+                    yield from self._of_view(transfer.name, transfer.sizes, view)
+
+    def _of_view(self, name: str, sizes: tuple[int, ...], view: View) -> Iterator[str]:
+        starts: dict[int, int | None] = {}
+        for number, offset in view.places:
+            laid = self.laid.get(number)
+            if laid is None:
+                yield f"{self._named(number)}: the layout that is read back has no such tensor"
+                continue
+            if id(laid) not in starts:
+                starts[id(laid)] = _offset_of(self.blocks[id(laid)].get(name, ()), sizes, view)
+            if starts[id(laid)] != offset and not self._keeps_its_name(number, name):
+                yield f"{self._named(number)}: holds {name} {_box(view)}, and is read back as {self._read_as(laid)}"
+
+    def _keeps_its_name(self, number: int, name: str) -> bool:
+        """Whether the tensor is one that is carried as it is (`Model.carried`): then its name says all that there is to say."""
+        return self.plan.target_tensors[number].name == name
+
+    def _named(self, number: int) -> str:
+        tensor = self.plan.target_tensors[number]
+        return f"{self.plan.target_files[tensor.file].path}: {tensor.name}"
+
+    def _read_as(self, laid: Laid) -> str:
+        first = next(iter(laid.blocks), None)
+        return "nothing" if first is None else f"{first.tensor} {_box(first)}" + (" ..." if len(laid.blocks) > 1 else "")
+
+
+def _offset_of(blocks: Iterable[Block], sizes: tuple[int, ...], view: View) -> int | None:
+    """Where the view's first element lies in a stored tensor of these blocks; None if no block holds the view in its order."""
+    for block in blocks:
+        inside = all(map(int.__le__, block.starts, view.starts)) and all(map(int.__ge__, block.stops, view.stops))
+        if not inside or block.tensor.sizes != sizes:
+            continue
+        axes = zip(block.strides, view.strides, view.starts, view.stops, strict=True)
+        if all(mine == its or stop - start == 1 for mine, its, start, stop in axes):
+            return block.offset + sum((a - b) * stride for a, b, stride in zip(view.starts, block.starts, block.strides, strict=True))
+    return None
+
+
+def _box(box: View | Block) -> str:
+    return "[" + ", ".join(f"{start}:{stop}" for start, stop in zip(box.starts, box.stops, strict=True)) + "]"
+
+
+def _check_blocks(plan: Plan, located: Iterable[tuple[int, Located]]) -> None:
+    """What is written is what a reader takes it for: each view of each transfer lies in a block of the layout that was read back."""
+    claims = _Claims(plan)
+    for number, each in located:
+        claims.add(number, each.entry.laid)
+    faults = list(claims.faults())
+    if faults:
+        raise VerifyError(f"{len(faults)} parts of the target are read back as something else than they hold", facts=faults)
+
+
+def _told(error: ConvsvcError, plan: Plan, places: tuple[str, ...]) -> VerifyError:
+    """The error with the target's own name instead of the place where it is read."""
+
+    def named(text: str) -> str:
+        for place in places:
+            text = text.replace(place, plan.target_path)
+        return text
+
+    facts = [named(fact) for fact in error.facts]
+    more = [f"and {len(facts) - SHOWN} more"] if len(facts) > SHOWN else []
+    return VerifyError(
+        f"{plan.target_path} does not open as what was planned: {named(error.message)}",
+        facts=facts[:SHOWN] + more,
+        do="nothing that reads the target would find in it what was converted; see the plan's notes and config_dir, then convert again",
+        details={"target": plan.target_path, "facts": facts, "cause": type(error).__name__},
+    )
