@@ -119,6 +119,9 @@ Target = Annotated[HuggingFaceTarget | MegatronTarget, Field(discriminator="form
 
 class Options(Strict):
     dtype: Literal["bf16", "fp16", "fp32"] | None = Field(None, description="Cast floating-point tensors to this.")
+    cast_all: bool = Field(
+        False, description="With dtype: cast also what model code keeps in float32 (a router's bias, A_log, sinks, hyper-connections)."
+    )
     num_layers: Size | None = Field(None, description="Convert a model of this many layers only (debugging).")
     first_k_dense_replace: Count | None = Field(None, description="With num_layers: how many of them are dense (debugging).")
     vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")

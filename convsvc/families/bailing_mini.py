@@ -31,7 +31,7 @@ FAMILY = replace(
     architectures=("BailingMoeV2ForCausalLM",),
     embedding=(row("model.word_embeddings.weight", EMBEDDING, "vocab hidden"),),
     attention=ATTENTION,
-    experts=(*MOE, row("mlp.gate.expert_bias", ROUTER_BIAS, "expert"), *SHARED_EXPERTS),
+    experts=(*MOE, row("mlp.gate.expert_bias", ROUTER_BIAS, "expert", keep="F32"), *SHARED_EXPERTS),
     flags=((("use_qkv_bias", "add_qkv_bias"), QKV_BIAS), ("use_bias", DENSE_BIAS), (glm45.NORM_FLAGS, HEAD_NORMS)),
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     distinguish=None,

@@ -40,7 +40,7 @@ EXPERTS = (
     row("ffn.shared_experts.w2.weight", SHARED_FC2, "hidden shared_ffn"),
     row("ffn.shared_experts.w3.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
 )
-BY_SCORE = (row("ffn.gate.bias", ROUTER_BIAS, "expert"),)
+BY_SCORE = (row("ffn.gate.bias", ROUTER_BIAS, "expert", keep="F32"),)
 BY_TOKEN = (row("ffn.gate.tid2eid", TOKEN_EXPERTS, "vocab chosen"),)
 MTP_ROWS = (
     row("enorm.weight", E_NORM, "hidden"),

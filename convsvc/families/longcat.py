@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from convsvc.families.blocks.glu import GLU, glu_sizes
 from convsvc.families.blocks.mla import MLA, mla_sizes
 from convsvc.families.blocks.moe import MOE, ROUTER, moe_sizes
+from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
 from convsvc.families.blocks.norms import NORMS
 from convsvc.families.blocks.sublayers import in_sublayers
 from convsvc.families.blocks.zero_experts import ROUTER_WITH_ZERO_EXPERTS, route_sizes
 from convsvc.families.facts import Facts
 from convsvc.families.model import Family, LayerRows
+from convsvc.tensors.declare import row
 
 NAMES = {
     "self_attn.": "self_attn.{sublayer}.",
@@ -20,6 +24,20 @@ NAMES = {
     "input_layernorm.": "input_layernorm.{sublayer}.",
     "post_attention_layernorm.": "post_attention_layernorm.{sublayer}.",
 }
+# One attention and one dense block (vllm, model_executor/models/longcat_flash_mtp.py: the names that it maps).
+_MTP_BLOCK = "model.mtp.layers.0."
+MTP_LAYER = tuple(
+    replace(each, optional=True)
+    for each in (
+        row("model.mtp.embed_tokens.weight", MTP_EMBEDDING, "vocab hidden"),
+        row("model.mtp.norm.weight", MTP_NORM, "hidden"),
+        row(_MTP_BLOCK + "enorm.m.weight", E_NORM, "hidden"),
+        row(_MTP_BLOCK + "hnorm.m.weight", H_NORM, "hidden"),
+        row(_MTP_BLOCK + "eh_proj.weight", EH_PROJ, "hidden (part input)"),
+        *(replace(each, stored=_MTP_BLOCK + each.stored) for each in NORMS + MLA),
+        *(replace(each, stored=_MTP_BLOCK + "transformer_layer." + each.stored) for each in GLU),
+    )
+)
 
 
 def double_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
@@ -44,6 +62,6 @@ FAMILY = Family(
     sizes=(mla_sizes, glu_sizes, moe_sizes, route_sizes, sublayer_sizes),
     layer=double_layer,
     # Its MTP layer, which MindSpeed-LLM's model does not have.
-    carried=(r"^model\.mtp\.",),
+    carried=MTP_LAYER,
     megatron={"multi_latent_attention": True, "qk_layernorm": True, "transformerlayer_type": "longcat"},
 )

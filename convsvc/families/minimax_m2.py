@@ -17,7 +17,7 @@ FAMILY = replace(
     architectures=("MiniMaxM2ForCausalLM",),
     attention=GQA + QK_NORM_WIDE,
     mlp=(),
-    experts=(*BLOCK_SPARSE_MOE, row("block_sparse_moe.e_score_correction_bias", ROUTER_BIAS, "expert")),
+    experts=(*BLOCK_SPARSE_MOE, row("block_sparse_moe.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32")),
     flags=(),
     sizes=(gqa_sizes, sparse_sizes),
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 from convsvc.errors import SourceError
 from convsvc.families.believable import check_layers, check_rows
@@ -14,6 +12,8 @@ from convsvc.families.blocks.gqa import gqa_sizes
 from convsvc.families.blocks.moe import sparse_layers
 from convsvc.families.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.families.facts import Facts
+from convsvc.families.mtp_layers import Mtp, numbered
+from convsvc.notes import Note
 from convsvc.tensors.blocks import Laid, LogicalTensor, lay
 from convsvc.tensors.declare import Logical, Row, row
 
@@ -63,28 +63,15 @@ class LayerRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Mtp:
-    """Where Hugging Face keeps MTP layers. `{layer}` counts on after the hidden layers, `{mtp}` from 0.
-
-    `rows` lie under `prefix`, the rows of its transformer layer under `block_prefix` (the same unless given). `counts` are the
-    configuration's fields that say how many there are.
-    """
-
-    rows: Rows
-    prefix: str = "model.layers.{layer}."
-    block_prefix: str | None = None
-    counts: tuple[str, ...] = ("num_nextn_predict_layers",)
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """A family with its sizes filled in.
 
     `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
-    layers are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
+    layers that are stored are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
     `copies` are those of them that the Hugging Face checkpoint stores, None where nobody knows.
-    `carried` are stored tensors that are kept as they are (`Family.carried`), by their stored names; with `carries_mtp` the MTP layers
-    that are not converted are among them.
+    `beside` are the MTP layers that are kept as they are. `carriable` are the tensors that would be kept as they are (`Family.carried`, MTP layers that are not converted), by their stored
+    names and with the dtype they are kept in; `carried` those of them that are there. `keeps` are the dtypes in which logical tensors
+    are kept, whatever the others are cast to (`Row.keep`). `notes` say what the configuration gave reason to say.
     """
 
     family: Family
@@ -97,8 +84,11 @@ class Model:
     available_mtp: int = 0
     same_as: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[str, ...] | None = None
+    beside: tuple[Scope, ...] = ()
+    carriable: tuple[tuple[Laid, str | None], ...] = ()
     carried: tuple[LogicalTensor, ...] = ()
-    carries_mtp: bool = False
+    keeps: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -117,28 +107,25 @@ class Model:
         copies = tuple(sorted(set(names) & set(self.same_as)))
         return replace(self, copies=copies, scopes=tuple(_storing(scope, copies, self.same_as) for scope in self.scopes))
 
-    def carrying(self, stored: Iterable[tuple[str, tuple[int, ...]]]) -> Model:
-        """The model with those of the stored tensors (name, shape) that it carries along."""
-        if not self.family.carried and not self.carries_mtp:
-            return self
-        # A name is asked about once, however many ranks have it.
-        shapes = {name: shape for name, shape in dict(stored).items() if self._carries(name)}
-        made = (LogicalTensor(name, tuple(f"axis{at}" for at in range(len(shape))), shape) for name, shape in sorted(shapes.items()))
-        return replace(self, carried=tuple(made))
+    def carrying(self, stored: Container[str]) -> Model:
+        """The model with the tensors that it carries along from a checkpoint of these names.
 
-    def _carries(self, stored: str) -> bool:
-        mtp = self.mtp_layer_of(stored) if self.carries_mtp else None
-        return (mtp is not None and mtp >= self.num_mtp) or any(re.search(pattern, stored) for pattern in self.family.carried)
+        What must be there is expected whether or not it is, and in the shape that it must have: a name alone claims nothing.
+        """
+        carried, keeps = [], dict(self.keeps)
+        for laid, keep in self.carriable:
+            name = next((name for name in (laid.name, *laid.also) if name in stored), None if laid.optional else laid.name)
+            if name is not None:
+                carried.append(LogicalTensor(name, tuple(f"axis{at}" for at in range(len(laid.shape))), laid.shape))
+                keeps |= {name: keep} if keep else {}
+        return replace(self, carried=tuple(carried), keeps=keeps)
 
     def mtp_layer_of(self, stored: str) -> int | None:
-        """The MTP layer that Hugging Face's name belongs to; None for the main model's."""
+        """The MTP layer that Hugging Face's name belongs to; None for the main model's, and for a layer that is no MTP layer."""
         if self.family.mtp is None:
             return None
-        for prefix in dict.fromkeys((self.family.mtp.prefix, self.family.mtp.block_prefix or self.family.mtp.prefix)):
-            number = _mtp_number(prefix, stored, self.hidden_layers)
-            if number is not None:
-                return number
-        return None
+        number = self.family.mtp.number_of(stored, self.hidden_layers)
+        return number if number is not None and number < self.available_mtp else None
 
     def lay_carried(self) -> Iterator[Laid]:
         """The carried tensors, each a stored tensor of its own."""
@@ -155,7 +142,7 @@ class Wanted:
     """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense.
 
     `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there. `stored`: how many tensors the
-    checkpoint has; a configuration that speaks of far more is not believed.
+    checkpoint has; a configuration that speaks of far more is not believed. `names` are the stored names, where they are known.
     """
 
     num_layers: int | None = None
@@ -164,6 +151,7 @@ class Wanted:
     vocab: int | None = None
     carry_mtp: bool = False
     stored: int | None = None
+    names: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +162,9 @@ class Family:
     where a field of the configuration is true (of several names, the first that is there). A family whose layers differ in other ways
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
-    hold no weight; `carried` patterns of weights that no dialect's training knows, which are kept as they are; `megatron` are
-    saved args that follow from the family; `one_schedule` says that its training takes dualpipev or virtual stages of a stated length,
-    and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
+    hold no weight; `carried` the rows, under whole names, of weights that no dialect's training knows, which are kept as they are;
+    `megatron` are saved args that follow from the family; `one_schedule` says that its training takes dualpipev or virtual stages of a
+    stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
     """
 
     name: str
@@ -199,7 +187,7 @@ class Family:
     distinguish: Callable[[Facts], bool] | None = None
     layer_prefix: str = "model.layers.{layer}."
     ignored: tuple[str, ...] = (r"(^|\.)rotary_emb\.inv_freq$",)
-    carried: tuple[str, ...] = ()
+    carried: Rows = ()
     one_schedule: bool = False
     shown_by: Callable[[Facts], bool] | None = None
     megatron: Mapping[str, object] = field(default_factory=dict)
@@ -211,20 +199,15 @@ class Family:
         """
         wanted = wanted or Wanted()
         hidden_layers = facts.num_layers
-        available = facts.first_number(self.mtp.counts) if self.mtp else 0
-        num_mtp = available if wanted.num_mtp is None else wanted.num_mtp
-        check_layers(facts.origin, wanted.stored, {"layers": hidden_layers, "MTP layers": max(available, num_mtp)})
+        counted = self.mtp.counted(facts) if self.mtp else 0
+        num_mtp, available = self._mtp_layers(wanted, hidden_layers, counted)
+        check_layers(facts.origin, wanted.stored, {"layers": hidden_layers, "MTP layers": max(available, num_mtp, counted or 0)})
         kept = _kept_layers(self, facts, hidden_layers, wanted)
         if not kept:
             raise SourceError(
                 f"no layer is left to convert, of {hidden_layers} that {facts.origin} speaks of", do="check first_k_dense_replace"
             )
-        if num_mtp and self.mtp is None:
-            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
-        if num_mtp > 1 and self.mtp is not None and "{" not in self.mtp.prefix:
-            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has names for one MTP layer only ({self.mtp.prefix})", do="use 1")
-        if 0 < available < num_mtp:
-            raise SourceError(f"mtp_num_layers is {num_mtp}; the model has {available}", do=f"use at most {available}")
+        self._check_mtp(num_mtp, counted or 0)
         tied = facts.tied(self.tied_by_default)
         sizes: dict[str, int] = {"hidden": facts.number("hidden"), "vocab": wanted.vocab or facts.number("vocab")}
         for find in self.sizes:
@@ -236,10 +219,41 @@ class Family:
             Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
         )
         check_rows(facts.origin, wanted.stored, ((scope.rows, scope.sizes) for scope in scopes))
+        carries = range(num_mtp, available) if wanted.carry_mtp and len(kept) == hidden_layers else ()
+        beside = tuple(scope for number in carries for scope in self._mtp(facts, sizes, number, hidden_layers))
         model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
-        model = replace(model, carries_mtp=wanted.carry_mtp and len(kept) == hidden_layers)
+        model = replace(
+            model,
+            beside=beside,
+            carriable=self._carriable(beside, sizes),
+            keeps={scope.logical + each.name: row.keep for scope in scopes for row in scope.rows if row.keep for each in row.logicals},
+            notes=_mtp_notes(facts, wanted, counted, available),
+        )
         stored = facts.items("mtp_copies", str)
         return model if stored is None else model.storing(stored)
+
+    def _mtp_layers(self, wanted: Wanted, hidden_layers: int, counted: int | None) -> tuple[int, int]:
+        """(how many MTP layers are converted, how many there are). All that are there where nothing is wanted; where nobody knows what
+        is stored, as many as are counted."""
+        if self.mtp is None:
+            return wanted.num_mtp or 0, 0
+        asked = wanted.num_mtp or 0
+        available = (counted or 0) if wanted.names is None else self.mtp.stored(wanted.names, hidden_layers, counted, asked)
+        return (available, available) if wanted.num_mtp is None else (asked, max(asked, available))
+
+    def _check_mtp(self, num_mtp: int, counted: int) -> None:
+        if num_mtp and self.mtp is None:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has no MTP layers", do="use 0")
+        if num_mtp > 1 and self.mtp is not None and "{" not in self.mtp.prefix:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; {self.name} has names for one MTP layer only ({self.mtp.prefix})", do="use 1")
+        if 0 < counted < num_mtp:
+            raise SourceError(f"mtp_num_layers is {num_mtp}; the model has {counted}", do=f"use at most {counted}")
+
+    def _carriable(self, mtp: Iterable[Scope], sizes: Mapping[str, int]) -> tuple[tuple[Laid, str | None], ...]:
+        """What may be kept as it is: whole MTP layers, and what the family names."""
+        sizes = {**sizes, "part": 2, "input": sizes["hidden"]}
+        layers = ((laid, each.keep) for scope in mtp for each in scope.rows for laid in lay(each, scope.sizes, {}, prefix=scope.prefix))
+        return (*layers, *((laid, each.keep) for each in self.carried for laid in lay(each, sizes, {})))
 
     def rows_of(self, facts: Facts, layer: int) -> LayerRows:
         """The rows of the source's `layer`-th layer."""
@@ -259,31 +273,6 @@ class Family:
         yield Scope("mtp", f"mtp.layers.{number}.", prefix, self.mtp.rows, sizes, number)
         block = f"mtp.layers.{number}.transformer_layer."
         yield _layer_scope("mtp_block", block, block_prefix, made, sizes, number)
-
-
-def numbered(prefix: str, placeholder: str, stored: str) -> int | None:
-    """The number that stands in a stored name at the prefix's placeholder.
-
-    >>> numbered("model.layers.{layer}.", "{layer}", "model.layers.3.mlp.up_proj.weight")
-    3
-    """
-    match = _pattern(prefix, placeholder).match(stored)
-    return int(match[1]) if match and match.groups() else None
-
-
-@cache
-def _pattern(prefix: str, placeholder: str) -> re.Pattern[str]:
-    return re.compile(re.escape(prefix).replace(re.escape(placeholder), r"(\d+)"))
-
-
-def _mtp_number(prefix: str, stored: str, hidden_layers: int) -> int | None:
-    """An MTP layer's number; they count on after the hidden layers, or from 0; where the prefix has no number, it is layer 0's."""
-    if "{mtp}" in prefix:
-        return numbered(prefix, "{mtp}", stored)
-    if "{layer}" not in prefix:
-        return 0 if stored.startswith(prefix) else None
-    layer = numbered(prefix, "{layer}", stored)
-    return None if layer is None or layer < hidden_layers else layer - hidden_layers
 
 
 def _layer_scope(kind: str, logical: str, prefix: str, made: LayerRows, sizes: Mapping[str, int], number: int) -> Scope:
@@ -322,6 +311,13 @@ def _storing(scope: Scope, copies: Iterable[str], same_as: Mapping[str, str]) ->
         return any(scope.logical + each.name in names for each in row.logicals)
 
     return replace(scope, rows=tuple(replace(row, written=is_copy(row, copies)) if is_copy(row, same_as) else row for row in scope.rows))
+
+
+def _mtp_notes(facts: Facts, wanted: Wanted, counted: int | None, available: int) -> tuple[Note, ...]:
+    """A word where a configuration counts MTP layers of which nothing is stored (transformers saves none)."""
+    if wanted.names is None or wanted.num_mtp or not counted or available:
+        return ()
+    return (Note("advice", f"{facts.origin} counts {counted} MTP layer(s) and none is stored: the model is converted without"),)
 
 
 def _copies(num_mtp: int, tied: bool) -> dict[str, str]:

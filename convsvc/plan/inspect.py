@@ -97,7 +97,7 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         about["parallel"] = asdict(settings.parallel)
         about["layout"] = {name: value for name, value in asdict(settings).items() if name != "parallel"}
     _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
-    return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *notes)]}
+    return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *model.notes, *notes)]}
 
 
 def _describe_file(path: RootedPath) -> dict[str, Any]:

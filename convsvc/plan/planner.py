@@ -81,16 +81,17 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     absent, missed = find_absent(entries, located, model)
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
-    return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *notes, *missed))
+    return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
 
 
 def build_model(job: Job, checkpoint: Checkpoint) -> Model:
     """The model that the checkpoint holds, or the part of it that the job wants. Raises JobError, SourceError."""
-    model = find_family(job.model_type, checkpoint.facts).build(checkpoint.facts, _wanted(job, checkpoint))
-    return model.carrying((key[1], found.tensor.shape) for key, found in checkpoint.found.items())
+    names = frozenset(name for _, name in checkpoint.found)
+    model = find_family(job.model_type, checkpoint.facts).build(checkpoint.facts, _wanted(job, checkpoint, names))
+    return model.carrying(names)
 
 
-def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:
+def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str]) -> Wanted:
     """The part of the model that is converted. A rank file's MTP layers are those its args count; Hugging Face's, those asked for."""
     carry_mtp = True
     if job.source.format != "huggingface":
@@ -102,7 +103,7 @@ def _wanted(job: Job, checkpoint: Checkpoint) -> Wanted:
         num_mtp, carry_mtp = job.target.mtp_num_layers or 0, job.target.mtp_num_layers is None
     options = job.options
     vocab = real_vocab(job, checkpoint)
-    return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, vocab, carry_mtp, stored=len(checkpoint.found))
+    return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, vocab, carry_mtp, len(checkpoint.found), names)
 
 
 def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
@@ -123,7 +124,8 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
-    dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), job.options)
+    dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), model.keeps, job.options)
+    kept = _kept_notes(entries, dtypes, model, job.options)
     entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options, roots)
     files, targets = _planned_targets(entries, output)
     # Ranks share what they hold alike, so that there are far fewer of these than entries.
@@ -151,7 +153,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         facts=describe_model(model),
         roots=roots,
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
-        notes=check_loss((*source.notes, *left_out, *casts, *_vocab_notes(gathered, wanted), *output.notes), job.options),
+        notes=check_loss((*source.notes, *left_out, *casts, *kept, *_vocab_notes(gathered, wanted), *output.notes), job.options),
     )
 
 
@@ -179,8 +181,13 @@ def _dtypes_of(located: Sequence[Located], same_as: Mapping[str, str]) -> dict[s
     return {copy: dtypes[original] for copy, original in same_as.items() if original in dtypes} | dtypes
 
 
-def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], options: Options) -> tuple[str, ...]:
-    """Each target tensor's dtype: the job's, or that of the source tensors it is made of, which must agree."""
+def _target_dtypes(
+    entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], keeps: Mapping[str, str], options: Options
+) -> tuple[str, ...]:
+    """Each target tensor's dtype: the job's, or that of the source tensors it is made of, which must agree.
+
+    What model code keeps in a wider dtype (`keeps`) is not cast to the job's, unless the job insists.
+    """
     wanted = DTYPES[options.dtype] if options.dtype else None
     faults: list[str] = []
     # Ranks share what they hold alike.
@@ -190,15 +197,22 @@ def _target_dtypes(entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], 
             continue
         have: dict[str, str] = {}
         for block in entry.laid.blocks:
-            have |= dtypes.get(block.tensor.name, {})
-        if wanted is not None:
-            have = {wanted if dtype in FLOATS else dtype: name for dtype, name in have.items()}
+            keep = None if options.cast_all else keeps.get(block.tensor.name)
+            for dtype, name in dtypes.get(block.tensor.name, {}).items():
+                have[_cast(dtype, wanted, keep)] = name
         if len(have) > 1:
             faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
         chosen[id(entry.laid)] = next(iter(have), "F32")
     if faults:
         raise PlanError(f"{len(faults)} target tensors would mix dtypes", facts=faults[:12], do="state options.dtype to cast them to one")
     return tuple([chosen[id(entry.laid)] for entry in entries])
+
+
+def _cast(dtype: str, wanted: str | None, keep: str | None) -> str:
+    """The dtype that something stored in `dtype` has in the target. What is kept wider is never made narrower, nor rounded on the way."""
+    if wanted is None or dtype not in FLOATS:
+        return dtype
+    return wanted if keep is None or dtype == wanted else keep
 
 
 def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
@@ -251,6 +265,19 @@ def describe_model(model: Model) -> dict[str, Any]:
         "tied_embeddings": model.tied,
         "sizes": dict(model.sizes),
     }
+
+
+def _kept_notes(entries: Sequence[Entry], dtypes: Sequence[str], model: Model, options: Options) -> list[Note]:
+    """A word about what is not cast, though the job casts."""
+    if options.dtype is None or not model.keeps:
+        return []
+    wanted = DTYPES[options.dtype]
+    pairs = {(id(entry.laid), dtype): entry.laid for entry, dtype in zip(entries, dtypes, strict=True) if dtype != wanted}
+    kept = sorted({block.tensor.name for laid in pairs.values() for block in laid.blocks if block.tensor.name in model.keeps})
+    if not kept:
+        return []
+    text = f"{len(kept)} logical tensor(s), e.g. {kept[0]}, are not cast to {options.dtype}: model code keeps them in a wider dtype"
+    return [Note("advice", f"{text} (options.cast_all casts them too)")]
 
 
 def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[Note]:

@@ -64,7 +64,8 @@ class Row:
     The name may hold `{axis}` for an axis that no order mentions: there is a stored tensor for each index. `also` are further
     names under which it is accepted when reading. `tp`, `ep`, `etp` name the axis that this parallelism slices. `optional` says
     that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one
-    the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`).
+    the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`). `keep` is the dtype
+    in which model code keeps it whatever the others are cast to (a router's bias: float32).
     """
 
     stored: str
@@ -76,6 +77,7 @@ class Row:
     optional: bool = False
     shape: Order | None = None
     written: bool = True
+    keep: str | None = None
 
     @property
     def logicals(self) -> tuple[Logical, ...]:
@@ -128,6 +130,7 @@ def row(
     optional: bool = False,
     shape: str | None = None,
     written: bool = True,
+    keep: str | None = None,
 ) -> Row:
     """A row of a table: the stored name, what it holds, in which order.
 
@@ -138,7 +141,7 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep)
     for piece in parts:
         stored_axes = {axis for group in piece.order for axis in group}
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}

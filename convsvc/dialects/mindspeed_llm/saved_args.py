@@ -121,8 +121,8 @@ def _latent_attention(sizes: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _compressed_attention(model: Model) -> dict[str, Any]:
-    """What DeepSeek-V4's configuration says layer by layer, of the layers that are here; MTP layers come last."""
-    layers = [scope for scope in model.scopes if scope.kind in ("layer", "mtp_block")]
+    """What DeepSeek-V4's configuration says layer by layer, of the layers that are here or beside; MTP layers come last."""
+    layers = [scope for scope in (*model.scopes, *model.beside) if scope.kind in ("layer", "mtp_block")]
     by_token = sum(TOKEN_EXPERTS.name in scope.logicals for scope in layers)
     return {"compress_ratios": [scope.sizes["ratio"] for scope in layers], "num_hash_layers": by_token, "n_hash_layers": by_token}
 

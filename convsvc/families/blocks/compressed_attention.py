@@ -35,7 +35,7 @@ CHOICE_QUERY = logical("self_attention.indexer.wq_b.weight", "index_head index_d
 CHOICE_WEIGHTS = logical("self_attention.indexer.weights_proj.weight", "index_head hidden")
 
 ATTENTION = (
-    row("attn.attn_sink", SINK, "head"),
+    row("attn.attn_sink", SINK, "head", keep="F32"),
     row("attn.kv_norm.weight", SHARED_KEY_NORM, "head_dim"),
     row("attn.q_norm.weight", LOW_QUERY_NORM, "q_rank"),
     row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden"),
@@ -45,13 +45,13 @@ ATTENTION = (
     row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)"),
 )
 COMPRESSOR = (
-    row("attn.compressor.ape", POSITIONS, "ratio compressed"),
+    row("attn.compressor.ape", POSITIONS, "ratio compressed", keep="F32"),
     row("attn.compressor.norm.weight", COMPRESSOR_NORM, "head_dim"),
     row("attn.compressor.wgate.weight", COMPRESSOR_GATE, "compressed hidden"),
     row("attn.compressor.wkv.weight", COMPRESSOR_KEY, "compressed hidden"),
 )
 COMPRESSED_INDEXER = (
-    row("attn.indexer.compressor.ape", CHOICE_POSITIONS, "ratio index_compressed"),
+    row("attn.indexer.compressor.ape", CHOICE_POSITIONS, "ratio index_compressed", keep="F32"),
     row("attn.indexer.compressor.norm.weight", CHOICE_NORM, "index_dim"),
     row("attn.indexer.compressor.wgate.weight", CHOICE_GATE, "index_compressed hidden"),
     row("attn.indexer.compressor.wkv.weight", CHOICE_KEY, "index_compressed hidden"),

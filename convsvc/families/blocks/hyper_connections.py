@@ -22,17 +22,17 @@ JOIN_SCALE = logical("hc_head.hc_scale", "single")
 JOINED_NORM = logical("joined_layernorm.weight", "hidden")
 
 HYPER_CONNECTIONS = (
-    row("hc_attn_base", ATTENTION_MIX_BASE, "mix"),
-    row("hc_attn_fn", ATTENTION_MIX, "mix (stream hidden)"),
-    row("hc_attn_scale", ATTENTION_MIX_SCALE, "mix_scale"),
-    row("hc_ffn_base", MLP_MIX_BASE, "mix"),
-    row("hc_ffn_fn", MLP_MIX, "mix (stream hidden)"),
-    row("hc_ffn_scale", MLP_MIX_SCALE, "mix_scale"),
+    row("hc_attn_base", ATTENTION_MIX_BASE, "mix", keep="F32"),
+    row("hc_attn_fn", ATTENTION_MIX, "mix (stream hidden)", keep="F32"),
+    row("hc_attn_scale", ATTENTION_MIX_SCALE, "mix_scale", keep="F32"),
+    row("hc_ffn_base", MLP_MIX_BASE, "mix", keep="F32"),
+    row("hc_ffn_fn", MLP_MIX, "mix (stream hidden)", keep="F32"),
+    row("hc_ffn_scale", MLP_MIX_SCALE, "mix_scale", keep="F32"),
 )
 JOINED_STREAMS = (
-    row("hc_head_base", JOIN_BASE, "joined"),
-    row("hc_head_fn", JOIN, "joined (stream hidden)"),
-    row("hc_head_scale", JOIN_SCALE, "single"),
+    row("hc_head_base", JOIN_BASE, "joined", keep="F32"),
+    row("hc_head_fn", JOIN, "joined (stream hidden)", keep="F32"),
+    row("hc_head_scale", JOIN_SCALE, "single", keep="F32"),
 )
 
 

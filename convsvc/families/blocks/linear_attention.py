@@ -34,8 +34,8 @@ LINEAR_ATTENTION = (
     row("linear_attn.in_proj_qkvz.weight", DELTA_QKVZ, "(key_head qkvz) hidden"),
     row("linear_attn.in_proj_ba.weight", DELTA_BA, "(key_head ba) hidden"),
     row("linear_attn.conv1d.weight", DELTA_CONV),
-    row("linear_attn.dt_bias", DELTA_DT_BIAS, "(key_head value)"),
-    row("linear_attn.A_log", DELTA_A_LOG, "(key_head value)"),
+    row("linear_attn.dt_bias", DELTA_DT_BIAS, "(key_head value)", keep="F32"),
+    row("linear_attn.A_log", DELTA_A_LOG, "(key_head value)", keep="F32"),
     row("linear_attn.norm.weight", DELTA_NORM, "value_dim"),
     row("linear_attn.out_proj.weight", DELTA_OUT, "hidden (key_head value value_dim)"),
 )

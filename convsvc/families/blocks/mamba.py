@@ -55,9 +55,9 @@ CONV_BIAS = (
 MIXER = (
     row("mixer.in_proj.weight", IN_PROJ),
     row("mixer.conv1d.weight", CONV),
-    row("mixer.A_log", A_LOG, "(mamba_group mamba_head)"),
-    row("mixer.D", SKIP, "(mamba_group mamba_head)"),
-    row("mixer.dt_bias", STEP_BIAS, "(mamba_group mamba_head)"),
+    row("mixer.A_log", A_LOG, "(mamba_group mamba_head)", keep="F32"),
+    row("mixer.D", SKIP, "(mamba_group mamba_head)", keep="F32"),
+    row("mixer.dt_bias", STEP_BIAS, "(mamba_group mamba_head)", keep="F32"),
     row("mixer.norm.weight", GATED_NORM, "(mamba_group mamba_head mamba_dim)"),
     row("mixer.out_proj.weight", MIXER_OUT, "hidden (mamba_group mamba_head mamba_dim)"),
 )

@@ -35,7 +35,7 @@ BLOCK_SPARSE_MOE = (
     row("block_sparse_moe.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
     row("block_sparse_moe.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
-ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert"),)
+ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32"),)
 SHARED_EXPERTS = (
     row("mlp.shared_experts.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
     row("mlp.shared_experts.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),

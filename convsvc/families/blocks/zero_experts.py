@@ -10,7 +10,7 @@ ROUTES_BIAS = logical("mlp.router.routes.bias", "route")
 
 ROUTER_WITH_ZERO_EXPERTS = (
     row("mlp.router.classifier.weight", ROUTES, "route hidden"),
-    row("mlp.router.e_score_correction_bias", ROUTES_BIAS, "route"),
+    row("mlp.router.e_score_correction_bias", ROUTES_BIAS, "route", keep="F32"),
 )
 
 
