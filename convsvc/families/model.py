@@ -69,9 +69,10 @@ class Model:
     `kept` are the source's numbers of the layers that are converted, of `hidden_layers` it has; `num_mtp` of `available_mtp` MTP
     layers that are stored are. `same_as` names, for a logical tensor that may be missing on one side, the one it is a copy of;
     `copies` are those of them that the Hugging Face checkpoint stores, None where nobody knows.
-    `beside` are the MTP layers that are kept as they are. `carriable` are the tensors that would be kept as they are (`Family.carried`, MTP layers that are not converted), by their stored
-    names and with the dtype they are kept in; `carried` those of them that are there. `keeps` are the dtypes in which logical tensors
-    are kept, whatever the others are cast to (`Row.keep`). `notes` say what the configuration gave reason to say.
+    `beside` are the MTP layers that are kept as they are. `carriable` are the tensors that would be kept so (theirs, and
+    `Family.carried`), by their stored names and with the dtype they are kept in; `carried` those of them that are there. `keeps` are the
+    dtypes in which logical tensors are kept, whatever the others are cast to (`Row.keep`). `notes` say what the configuration gave
+    reason to say.
     """
 
     family: Family
