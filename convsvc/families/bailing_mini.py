@@ -35,5 +35,6 @@ FAMILY = replace(
     flags=((("use_qkv_bias", "add_qkv_bias"), QKV_BIAS), ("use_bias", DENSE_BIAS), (glm45.NORM_FLAGS, HEAD_NORMS)),
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     distinguish=None,
+    names={"shared": "num_shared_experts", "dense": "first_k_dense_replace"},
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},
 )

@@ -38,6 +38,7 @@ FAMILY = Family(
     layer=latent_layer,
     distinguish=has_query_rank,
     megatron={"multi_latent_attention": True, "qk_layernorm": True},
+    names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
 )
 LITE = replace(FAMILY, name="deepseek2-lite", title="DeepSeek-V2-Lite", distinguish=lambda facts: not has_query_rank(facts))
 FAMILIES = (FAMILY, LITE)

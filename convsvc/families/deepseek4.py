@@ -86,6 +86,7 @@ FAMILY = Family(
     mtp=Mtp(MTP_ROWS + tuple(replace(copy, written=False) for copy in MTP_COPIES), prefix="mtp.{mtp}."),
     layer_prefix="layers.{layer}.",
     one_schedule=True,
+    names={"experts": "n_routed_experts", "shared": "n_shared_experts"},
     megatron={"multi_latent_attention": True, "qk_layernorm": True, "enable_dsa_indexer": True, "moe_router_enable_expert_bias": True},
 )
 # Its configuration is the other's, so only the copies in its MTP layers show it; what is written without a word about them has them.

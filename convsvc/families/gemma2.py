@@ -16,6 +16,7 @@ FAMILY = replace(
     norms=NORMS_AROUND,
     flags=(),
     tied_by_default=True,
+    zero_centred=True,
     # Its activation is a gated tanh-GELU, its norms multiply by 1 + weight, its embedding is scaled.
     megatron={"swiglu": False, "gelu_tanh": True, "post_norm": True, "add_rmsnorm_offset": True, "input_embeds_norm": True},
 )

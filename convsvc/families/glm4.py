@@ -24,4 +24,5 @@ FAMILY = replace(
     mlp=GLU_PACKED,
     flags=((("attention_bias", "add_qkv_bias"), QKV_BIASES),),
     megatron={"post_norm": True, "rotary_interleaved": True},
+    partial_rotary=0.5,
 )

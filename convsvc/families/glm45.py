@@ -34,6 +34,8 @@ GLM45 = replace(
     mtp=Mtp(MTP + MTP_SHARED_HEAD_NORM + MTP_COPIES),
     distinguish=has_head_norms,
     megatron={"add_qkv_bias": True, "qk_layernorm": True, "moe_router_enable_expert_bias": True},
+    names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
+    partial_rotary=0.5,
 )
 AIR = replace(
     GLM45,

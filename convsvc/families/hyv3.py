@@ -27,6 +27,7 @@ FAMILY = replace(
     architectures=("HYV3ForCausalLM",),
     experts=HUNYUAN_MOE,
     flags=(),
+    names={"shared": "num_shared_experts", "dense": "first_k_dense_replace"},
     sizes=glm45.GLM45.sizes,
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},

@@ -61,6 +61,13 @@ FAMILY = Family(
     experts=ROUTER_WITH_ZERO_EXPERTS + tuple(row for row in MOE if ROUTER not in row.logicals),
     sizes=(mla_sizes, glu_sizes, moe_sizes, route_sizes, sublayer_sizes),
     layer=double_layer,
+    names={
+        "layers": "num_layers",
+        "ffn": "ffn_hidden_size",
+        "experts": "n_routed_experts",
+        "expert_ffn": "expert_ffn_hidden_size",
+        "chosen": "moe_topk",
+    },
     # Its MTP layer, which MindSpeed-LLM's model does not have.
     carried=MTP_LAYER,
     megatron={"multi_latent_attention": True, "qk_layernorm": True, "transformerlayer_type": "longcat"},

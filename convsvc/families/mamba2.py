@@ -31,6 +31,7 @@ FAMILY = Family(
     mlp=(),
     sizes=(mamba_sizes,),
     layer=mixer_layer,
+    names={"epsilon": "layer_norm_epsilon"},
     # transformers' name, and state-spaces'.
     embedding=(row("backbone.embeddings.weight", EMBEDDING, "vocab hidden", also=("backbone.embedding.weight",)),),
     final_norm=(row("backbone.norm_f.weight", MAMBA_FINAL_NORM, "hidden"),),

@@ -20,5 +20,6 @@ FAMILY = replace(
     experts=(*BLOCK_SPARSE_MOE, row("block_sparse_moe.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32")),
     flags=(),
     sizes=(gqa_sizes, sparse_sizes),
+    names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},
 )

@@ -18,4 +18,5 @@ FAMILY = replace(
     experts=BLOCK_SPARSE_MOE,
     flags=(),
     sizes=(gqa_sizes, sparse_sizes),
+    names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
 )

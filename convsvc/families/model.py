@@ -134,8 +134,28 @@ class Model:
             whole = row(each.name, Logical(each.name, each.axes), " ".join(each.axes))
             yield from lay(whole, dict(zip(each.axes, each.sizes, strict=True)), {})
 
+    @property
+    def carried_mtp(self) -> int:
+        """How many MTP layers are among the carried tensors."""
+        return len({layer for each in self.carried if (layer := self.mtp_layer_of(each.name)) is not None})
+
     def layers(self) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind == "layer")
+
+    def renumbered(self) -> Model:
+        """The model whose Hugging Face names count the converted layers from 0, however many of the source's were left out."""
+        if self.kept == tuple(range(self.hidden_layers)):
+            return self
+        return replace(self, scopes=tuple(replace(scope, prefix=self._prefix_of(scope)) for scope in self.scopes))
+
+    def _prefix_of(self, scope: Scope) -> str:
+        if scope.kind == "layer":
+            return self.family.layer_prefix.format(layer=scope.number)
+        mtp = self.family.mtp
+        if mtp is None or scope.kind not in ("mtp", "mtp_block"):
+            return scope.prefix
+        prefix = mtp.prefix if scope.kind == "mtp" else mtp.block_prefix or mtp.prefix
+        return prefix.format(layer=self.num_layers + scope.number, mtp=scope.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +184,10 @@ class Family:
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
     hold no weight; `carried` the rows, under whole names, of weights that no dialect's training knows, which are kept as they are;
-    `megatron` are saved args that follow from the family; `one_schedule` says that its training takes dualpipev or virtual stages of a
-    stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
+    `megatron` are saved args that follow from the family; `names` are its configuration's fields where they are not the usual ones
+    (`describe.NAMES`); `zero_centred` says that its norms' weights are what is added to 1; `partial_rotary` is the part of a head that
+    transformers rotates where the configuration does not say; `one_schedule` says that its training takes dualpipev or virtual stages of
+    a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
     """
 
     name: str
@@ -192,6 +214,9 @@ class Family:
     one_schedule: bool = False
     shown_by: Callable[[Facts], bool] | None = None
     megatron: Mapping[str, object] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    zero_centred: bool = False
+    partial_rotary: float = 1.0
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
         """The model that `facts` describe, or the part of it that is wanted.

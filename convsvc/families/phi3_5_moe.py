@@ -28,6 +28,7 @@ FAMILY = replace(
     experts=BLOCK_SPARSE_MOE,
     flags=((("attention_bias", "add_qkv_bias"), QKV_BIASES),),
     sizes=(gqa_sizes, sparse_sizes),
+    names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
     final_norm=FINAL_NORM_ROWS + FINAL_NORM_BIAS_ROWS,
     output=OUTPUT_ROWS + OUTPUT_BIAS_ROWS,
     tied_output=TIED_OUTPUT_ROWS + OUTPUT_BIAS_ROWS,

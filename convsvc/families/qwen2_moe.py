@@ -17,5 +17,6 @@ FAMILY = replace(
     architectures=("Qwen2MoeForCausalLM",),
     experts=MOE + SHARED_EXPERT,
     sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
+    names={"shared": "shared_expert_intermediate_size", "dense": "mlp_only_layers"},
     megatron={"add_qkv_bias": True, "shared_expert_gate": True},
 )

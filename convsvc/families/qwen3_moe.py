@@ -18,4 +18,5 @@ FAMILY: Family = replace(
     architectures=("Qwen3MoeForCausalLM",),
     experts=MOE,
     sizes=(gqa_sizes, glu_sizes, moe_sizes),
+    names={"dense": "mlp_only_layers"},
 )

@@ -37,6 +37,8 @@ FAMILY: Family = replace(
     flags=(),
     sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes, linear_attention_sizes),
     layer=hybrid_layer,
+    zero_centred=True,
+    partial_rotary=0.25,
     mtp=Mtp(MTP_ROWS, prefix="mtp.", block_prefix="mtp.layers.{mtp}."),
     megatron={"qk_layernorm": True, "shared_expert_gate": True},
 )

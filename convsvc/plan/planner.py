@@ -10,6 +10,7 @@ from typing import Any
 
 from convsvc.dialects import DIALECTS
 from convsvc.dialects.base import Checkpoint, Dialect, Entry, NewFile, Output
+from convsvc.dialects.huggingface.config_files import spoken_vocab
 from convsvc.errors import JobError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
@@ -28,7 +29,7 @@ from convsvc.plan.records import PlannedFile, PlannedTensor, Task
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
 from convsvc.roots import ANYWHERE, Roots
-from convsvc.spec import HuggingFaceTarget, Job, Options, dump_job, parse_job
+from convsvc.spec import HuggingFaceSource, HuggingFaceTarget, Job, Options, dump_job, parse_job
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -40,7 +41,7 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
 
     What the job reads and writes must lie in `roots`. Raises JobError, LayoutError, SourceError or PlanError; PathRefused.
     """
-    job = parse_job(job)
+    job = with_own_config(parse_job(job))
     check_job_paths(job, roots)
     source = open_source(job, roots)
     writer = DIALECTS[job.target.format]
@@ -48,6 +49,13 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
         exporter, sides = export_adapters(writer, source.located, source.adapters, getattr(job.source, "lora", None))
         return _assemble(job, source.model, replace(source, located=sides, adapters=None), exporter, roots)
     return _assemble(job, source.model.without(source.absent), source, writer, roots)
+
+
+def with_own_config(job: Job) -> Job:
+    """The job, whose target has the source's own configuration and tokenizer where both are Hugging Face's and nothing else is said."""
+    if isinstance(job.source, HuggingFaceSource) and isinstance(job.target, HuggingFaceTarget) and job.target.config_dir is None:
+        return job.model_copy(update={"target": job.target.model_copy(update={"config_dir": job.source.path})})
+    return job
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     reader = DIALECTS[job.source.format]
     checkpoint = join_scales(reader.open(job.source, roots), product_dtype(job.options.dtype))
     checkpoint, adapters = split_adapters(checkpoint, getattr(job.source, "lora", None))
-    model = build_model(job, checkpoint)
+    model = build_model(job, checkpoint, roots)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
     located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
@@ -84,14 +92,14 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
 
 
-def build_model(job: Job, checkpoint: Checkpoint) -> Model:
+def build_model(job: Job, checkpoint: Checkpoint, roots: Roots = ANYWHERE) -> Model:
     """The model that the checkpoint holds, or the part of it that the job wants. Raises JobError, SourceError."""
     names = frozenset(name for _, name in checkpoint.found)
-    model = find_family(job.model_type, checkpoint.facts).build(checkpoint.facts, _wanted(job, checkpoint, names))
+    model = find_family(job.model_type, checkpoint.facts).build(checkpoint.facts, _wanted(job, checkpoint, names, roots))
     return model.carrying(names)
 
 
-def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str]) -> Wanted:
+def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str], roots: Roots) -> Wanted:
     """The part of the model that is converted. A rank file's MTP layers are those its args count; Hugging Face's, those asked for."""
     carry_mtp = True
     if job.source.format != "huggingface":
@@ -102,19 +110,25 @@ def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str]) -> Wanted:
         # Not asked for is not dropped: the layers lie beside the ranks for the way back. Who asks for 0 does not want them.
         num_mtp, carry_mtp = job.target.mtp_num_layers or 0, job.target.mtp_num_layers is None
     options = job.options
-    vocab = real_vocab(job, checkpoint)
+    vocab = real_vocab(job, checkpoint, roots)
     return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, vocab, carry_mtp, len(checkpoint.found), names)
 
 
-def real_vocab(job: Job, checkpoint: Checkpoint) -> int | None:
-    """The vocabulary where the configuration does not say it: the job's, or all rows that are stored."""
-    if job.options.vocab_size is not None:
-        return job.options.vocab_size
-    if checkpoint.facts.get("vocab_size") is None and job.source.format != "huggingface":
-        from convsvc.dialects.mindspeed_llm.checkpoint import stored_rows
+def real_vocab(job: Job, checkpoint: Checkpoint, roots: Roots) -> int | None:
+    """The vocabulary that the configuration beside the weights does not say, or says too small; None for as it says.
 
-        return stored_rows(checkpoint)
-    return None
+    The job's; else, of rank files, what the target's own configuration speaks of, if as many rows are stored: saved args often do not say
+    it, or count the tokenizer's tokens where the published model has rows to spare. All stored rows where nobody says it.
+    """
+    if job.options.vocab_size is not None or job.source.format == "huggingface":
+        return job.options.vocab_size
+    from convsvc.dialects.mindspeed_llm.checkpoint import stored_rows
+
+    said, stored = checkpoint.facts.get("vocab_size"), stored_rows(checkpoint)
+    spoken = spoken_vocab(job.target, roots)
+    if spoken is not None and stored is not None and (said or 0) < spoken <= stored:
+        return spoken
+    return stored if said is None else None
 
 
 def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter, roots: Roots) -> Plan:
@@ -122,6 +136,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
     sources = plan_sources(located)
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
+    model = model.renumbered()
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
     dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), model.keeps, job.options)

@@ -1,29 +1,23 @@
-"""A new Hugging Face directory: shards, index, and the files copied from config_dir."""
+"""A new Hugging Face directory: shards and their index; what lies beside them is config_files'."""
 
 from __future__ import annotations
 
 import json
 import re
-import stat
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
-from convsvc.dialects.huggingface.checkpoint import read_json
+from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.errors import JobError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
-from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceTarget, Options
 
 INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-# What describes a model beside its weights: configuration, tokenizer, chat template, the model's own code, the licence.
-COPIED = re.compile(r"(?!.*\.index\.json$)(.*\.json|tokenizer.*|.*\.model|.*\.jinja|.*\.py|merges\.txt|vocab.*|LICENSE.*|README\.md)$")
-TORCH_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def output(
@@ -47,8 +41,8 @@ def output(
     placed = tuple(entries[at]._replace(file=file_of[entries[at].laid.name]) for at in written)
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
     folder = None if target.config_dir is None else RootedPath(target.config_dir, roots)
-    copied, notes = _config_files(folder, model, {spec.dtype for spec in specs}, options)
-    return placed, Output(files, (*copied, *side), tuple(notes))
+    beside, notes = config_files(folder, model, facts, specs)
+    return placed, Output(files, (*beside, *side), tuple(notes))
 
 
 def parse_size(text: str) -> int:
@@ -100,34 +94,3 @@ def _by_size(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
 def _index(specs: Sequence[TensorSpec], file_of: Mapping[str, str]) -> str:
     total = sum(spec.size_bytes for spec in specs)
     return json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=2) + "\n"
-
-
-def _config_files(root: RootedPath | None, model: Model, dtypes: set[str], options: Options) -> tuple[list[SideFile], list[Note]]:
-    if root is None:
-        return [], [Note("advice", "no config_dir is given: the target has weights only, no config.json and no tokenizer")]
-    if not root.is_dir():
-        raise JobError(f"target.config_dir {root} is not a directory")
-    if not (root / "config.json").is_file():
-        raise JobError(f"target.config_dir {root} has no config.json")
-    found = [(name, (root / name).look()) for name in root.names() if COPIED.match(name)]
-    files = [SideFile(name, copy_from=seen[0]) for name, seen in found if seen is not None and stat.S_ISREG(seen[1].st_mode)]
-    config, changes = _adapt(dict(read_json(root / "config.json")), model, dtypes, options)
-    if changes:
-        files = [file for file in files if file.path != "config.json"] + [SideFile("config.json", text=json.dumps(config, indent=2) + "\n")]
-    return files, [Note("changed", f"config.json of {root} was changed: {', '.join(changes)}")] if changes else []
-
-
-def _adapt(config: dict[str, Any], model: Model, dtypes: set[str], options: Options) -> tuple[dict[str, Any], list[str]]:
-    """The configuration with what the job changed: layers and dtype. Nothing else is touched."""
-    wanted: dict[str, Any] = {}
-    if model.num_layers != model.hidden_layers:
-        wanted["num_hidden_layers"] = model.num_layers
-    if options.dtype is not None and len(dtypes & set(TORCH_DTYPES)) == 1:
-        (dtype,) = dtypes & set(TORCH_DTYPES)
-        wanted["dtype" if "dtype" in config else "torch_dtype"] = TORCH_DTYPES[dtype]
-    changes = [f"{name} {config.get(name)} -> {value}" for name, value in wanted.items() if config.get(name) != value]
-    if "quantization_config" in config:
-        # Quantised weights are dequantised on the way; transformers would look for their scales.
-        config = {name: value for name, value in config.items() if name != "quantization_config"}
-        changes.append("quantization_config left out, as the weights are not quantised")
-    return config | wanted, changes

@@ -33,7 +33,7 @@ def output(
     roots: Roots,
 ) -> tuple[tuple[Entry, ...], Output]:
     """One file a rank, each with the same args, and one for what is carried; the tracker last."""
-    args = write_args(model, settings, facts)
+    args = write_args(model, settings, facts, bytes_by_dtype(entries, dtypes))
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     models: dict[str, dict[str, dict[str, TensorSpec]]] = {
         rank_file(rank, settings): {chunk_name(chunk): {} for chunk in ([None] if chunks is None else range(chunks))}
@@ -52,6 +52,15 @@ def output(
     files += tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs)) for path, specs in beside.items())
     notes = (*_notes(target, model, settings), *(_carried(path, specs) for path, specs in beside.items()))
     return entries, Output(files, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
+
+
+def bytes_by_dtype(entries: tuple[Entry, ...], dtypes: tuple[str, ...]) -> dict[str, int]:
+    """How many bytes of each dtype there are. Ranks share what they hold alike, which is counted once: it is for comparing."""
+    kinds = {id(entry.laid): (entry.laid, dtype) for entry, dtype in zip(entries, dtypes, strict=True)}
+    sizes: dict[str, int] = {}
+    for laid, dtype in kinds.values():
+        sizes[dtype] = sizes.get(dtype, 0) + TensorSpec(laid.name, dtype, laid.shape).size_bytes
+    return sizes
 
 
 def _carried(path: str, specs: list[TensorSpec]) -> Note:

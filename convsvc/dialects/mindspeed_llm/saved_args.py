@@ -14,9 +14,14 @@ from typing import Any
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import JobError, SourceError
 from convsvc.families.blocks.dsa import INDEX_KEY
+from convsvc.families.blocks.glu import FC1_BIAS
+from convsvc.families.blocks.gqa import QKV_BIAS
 from convsvc.families.blocks.moe import TOKEN_EXPERTS
+from convsvc.families.describe import dtype_words, reduce_lists
 from convsvc.families.facts import Facts, parse_numbers, shown
 from convsvc.families.model import Model
+from convsvc.families.rope import rope_base
+from convsvc.families.words import EPSILON
 from convsvc.parallel import Parallel, place_layers
 from convsvc.spec import ParallelSizes
 
@@ -36,11 +41,20 @@ OF_A_RUN = re.compile(
 )
 
 
-def write_args(model: Model, settings: Settings, facts: Facts) -> Namespace:
-    """The Namespace for a new checkpoint."""
+def write_args(model: Model, settings: Settings, facts: Facts, dtypes: Mapping[str, int] | None = None) -> Namespace:
+    """The Namespace for a new checkpoint. `dtypes`: how many bytes of each dtype it holds."""
     args = {name: value for name, value in facts.values.items() if _is_plain(value) and _is_of_the_model(name, value)}
-    args |= _architecture(model, facts) | dict(model.family.megatron) | _layout_args(model, settings)
+    args |= reduce_lists(args, model.kept, model.hidden_layers)
+    args |= _architecture(model, facts) | dict(model.family.megatron) | _biases(model) | _layout_args(model, settings)
+    args |= dtype_words(args, dtypes or {})
     return Namespace(**dict(sorted(args.items())))
+
+
+def _biases(model: Model) -> dict[str, Any]:
+    """Megatron's switches for the biases that the layers have; one that the family always sets is not its layers' to unset."""
+    held = frozenset[str]().union(*(scope.logicals for scope in model.layers()))
+    biases = {"add_qkv_bias": QKV_BIAS.name in held, "add_bias_linear": FC1_BIAS.name in held}
+    return {name: True for name, there in biases.items() if there}
 
 
 def _is_of_the_model(name: str, value: Any) -> bool:
@@ -58,8 +72,7 @@ def _is_plain(value: Any) -> bool:
 
 def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
     sizes = model.sizes
-    rope = facts.get("rope_parameters", default={}) or {}
-    base = facts.get("rope_theta", default=rope.get("rope_theta") if isinstance(rope, dict) else None)
+    base, epsilon = rope_base(facts), EPSILON.said(facts)
     args: dict[str, Any] = {
         "model_type_hf": model.family.name,
         "num_hidden_layers": model.num_layers,
@@ -69,7 +82,7 @@ def _architecture(model: Model, facts: Facts) -> dict[str, Any]:
         "tie_word_embeddings": model.tied,
         "untie_embeddings_and_output_weights": not model.tied,
         "max_position_embeddings": facts.get("max_position_embeddings", default=None),
-        "norm_epsilon": facts.get("rms_norm_eps", "norm_epsilon", "layer_norm_epsilon", default=1e-5),
+        "norm_epsilon": None if epsilon is None else epsilon.value,
         "normalization": "RMSNorm",
         "swiglu": True,
         "add_bias_linear": False,

@@ -1,0 +1,81 @@
+"""What lies beside new weights: the files of config_dir, with a config.json that describes these weights; without one, a derived one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convsvc.dialects.base import SideFile
+from convsvc.dialects.huggingface.checkpoint import read_json
+from convsvc.dialects.huggingface.config import check_words, follow, prove, silent_words, without_quantisation
+from convsvc.dialects.huggingface.copied_files import copied_files
+from convsvc.dialects.huggingface.derived_config import derive
+from convsvc.errors import PlanError
+from convsvc.families.describe import dtype_words
+from convsvc.families.facts import Facts, is_count, shown
+from convsvc.families.model import Model
+from convsvc.formats.base import TensorSpec
+from convsvc.notes import Note
+from convsvc.roots import RootedPath, Roots
+
+CONFIG = "config.json"
+
+
+def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec]) -> tuple[list[SideFile], list[Note]]:
+    """The side files and notes. `facts` are the source's; `specs` all tensors that are written.
+
+    Raises JobError where config_dir is none, or says what the source contradicts; PlanError where it cannot describe the weights.
+    """
+    written = {spec.name: spec.shape for spec in specs}
+    sizes: Counter[str] = Counter()
+    for spec in specs:
+        sizes[spec.dtype] += spec.size_bytes
+    if folder is None:
+        return _derived(model, facts, written, sizes)
+    files, notes = copied_files(folder)
+    origin = str(folder / CONFIG)
+    given = dict(read_json(folder / CONFIG))
+    config, left_out = without_quantisation(given)
+    check_words(Facts(config, origin), facts, model)
+    changes = follow(config, model, facts, origin) | dtype_words(config, sizes) | silent_words(Facts(config, origin), facts)
+    prove({**config, **changes}, model, written, origin)
+    if not changes and not left_out:
+        return files, notes
+    config |= changes
+    files = [file for file in files if file.path != CONFIG] + [SideFile(CONFIG, text=_text(config))]
+    said = [f"{name} {shown(given.get(name))} -> {shown(value)}" for name, value in changes.items()]
+    said += [f"{name} left out, as the weights are not quantised" for name in left_out]
+    return files, [*notes, Note("changed", f"config.json of {folder} was changed: {', '.join(said)}")]
+
+
+def spoken_vocab(target: Any, roots: Roots) -> int | None:
+    """The vocabulary that a target's config_dir speaks of; None where there is none, or no number in it."""
+    config_dir = getattr(target, "config_dir", None)
+    if config_dir is None or not (RootedPath(config_dir, roots) / CONFIG).is_file():
+        return None
+    value = read_json(RootedPath(config_dir, roots) / CONFIG).get("vocab_size")
+    return int(value) if is_count(value) and value else None
+
+
+def _derived(
+    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> tuple[list[SideFile], list[Note]]:
+    """A config.json from the model and the saved args; none where that would not be true."""
+    config, unknown = derive(model, facts, sizes)
+    try:
+        check_words(Facts(config, "the derived config.json"), facts, model)
+        prove(config, model, written, "the derived config.json")
+    except PlanError as error:
+        text = f"the target has weights only, no config.json: none follows from the saved args ({'; '.join(error.facts) or error.message})"
+        return [], [Note("advice", f"{text}; give target.config_dir")]
+    notes = [Note("filled", "config.json is derived from the model and the saved args, as no config_dir is given; there is no tokenizer")]
+    if unknown:
+        text = f"nothing says {', '.join(unknown)}: the derived config.json is silent, and transformers takes its class's default"
+        notes.append(Note("advice", f"{text}; give target.config_dir, or complete it"))
+    return [SideFile(CONFIG, text=_text(config))], notes
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, indent=2) + "\n"
