@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convsvc.errors import TargetError
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import Job, parse_job
 
+# The ways of verifying that compute the source from what was written.
+BACK = ("roundtrip", "full")
+
 if TYPE_CHECKING:
     from convsvc.engine.base import Engine
-    from convsvc.engine.driver import Listener, RunResult
+    from convsvc.engine.driver import RunResult
+    from convsvc.engine.listener import Listener
     from convsvc.execute.holders import Holder
+    from convsvc.execute.staging import Staging
     from convsvc.plan.plan import Plan
+    from convsvc.plan.records import Task
 
 
 def convert(
@@ -56,11 +63,10 @@ def run(
 ) -> RunResult:
     """Drive a plan to its end as its job's options say; `on_exists` overrides the job's. `holder` is whose run it is."""
     from convsvc.engine.driver import run_plan
-    from convsvc.plan.opened import check_opens
     from convsvc.plan.reverse import reverse_tasks
 
     options = parse_job(plan.job).options
-    back = reverse_tasks(plan) if options.verify == "roundtrip" else None
+    back = reverse_tasks(plan) if options.verify in BACK else None
     return run_plan(
         plan,
         engine,
@@ -70,40 +76,81 @@ def run(
         should_stop=should_stop,
         reverse_tasks=back,
         holder=holder,
-        opening=check_opens,
+        opening=partial(_check_staged, options.verify),
     )
 
 
-def verify(job: Job | dict[str, Any] | str) -> dict[str, Any]:
-    """Compare the target of a job that was run with its source, byte for byte, in this process. Writes nothing.
+def _check_staged(verify: str, staging: Staging) -> None:
+    """What is staged opens as what was planned; with `full`, all of it that is no tensor is what was written, too. Raises VerifyError."""
+    from convsvc.execute.check.files import check_frames, check_side_files
+    from convsvc.plan.opened import check_opens
 
-    Answers {"target", "tasks", "bytes_read"}. Raises VerifyError at the first difference, TargetError if the target is not there or
-    its files are not as large as planned, JobError if the job changes values so that they cannot be compared.
+    check_opens(staging.plan, staging.inside)
+    if verify != "full":
+        return
+    directory = os.open(staging.inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        check_frames(staging.plan, directory, staging.crcs())
+        check_side_files(staging.plan, directory)
+    finally:
+        os.close(directory)
+
+
+def verify(job: Job | dict[str, Any] | str, *, listener: Listener | None = None, roots: Roots = ANYWHERE) -> dict[str, Any]:
+    """Whether the target of a job that was run is what the job writes: nothing is written, all of it is read.
+
+    Its files have their planned sizes; it opens as what was planned, from its own files alone; side files and everything in its files that
+    is no tensor are compared; then every element in every place, padding included, with what is computed again from the source. Where the
+    job's `verify` is roundtrip or full, the source is computed from the target too. All in this process.
+
+    Answers {"target", "files", "tensors", "tasks", "bytes_read"}. Raises VerifyError at the first thing that differs, TargetError if
+    there is no target at all, what planning raises for a source that is not as it was.
     """
-    from convsvc.execute.task_files import extract_task
-    from convsvc.execute.worker import Workplace, compare_task
+    from convsvc.engine.listener import Listener
     from convsvc.plan.planner import make_plan
     from convsvc.plan.reverse import reverse_tasks
 
-    plan = make_plan(parse_job(job))
-    tasks = reverse_tasks(plan)
-    _check_target_files(plan)
-    written, read = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
-    directory = plan.roots.open(plan.target_path, os.O_RDONLY | os.O_DIRECTORY)
+    wanted = parse_job(job)
+    plan = make_plan(wanted, roots)
+    back = reverse_tasks(plan) if wanted.options.verify in BACK else ()
+    directory = _open_target(plan)
     try:
-        place = Workplace(directory, "verify")
-        done = [compare_task(extract_task(task, plan.fingerprint, written, read), place) for task in tasks]
+        bytes_read = _compare(plan, back, directory, listener or Listener())
     finally:
         os.close(directory)
-    return {"target": plan.target_path, "tasks": len(tasks), "bytes_read": sum(each.bytes_read for each in done)}
+    numbers = {"files": len(plan.target_files), "tensors": len(plan.target_tensors), "tasks": len(plan.tasks)}
+    return {"target": plan.target_path, **numbers, "bytes_read": bytes_read}
 
 
-def _check_target_files(plan: Plan) -> None:
-    faults = []
-    for file in plan.target_files:
-        path = os.path.join(plan.target_path, file.path)
-        size = os.path.getsize(path) if os.path.isfile(path) else None
-        if size != file.size_bytes:
-            faults.append(f"{path}: {'is not there' if size is None else f'has {size} bytes'}, expected {file.size_bytes} bytes")
-    if faults:
-        raise TargetError(f"{plan.target_path} is not what this job writes", facts=faults[:20], do="run the job first")
+def _open_target(plan: Plan) -> int:
+    try:
+        return plan.roots.open(plan.target_path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        missing = [f"{os.path.join(plan.target_path, file.path)}: is not there" for file in plan.target_files[:20]]
+        raise TargetError(f"{plan.target_path} is not what this job writes", facts=missing, do="run the job first") from None
+
+
+def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Listener) -> int:
+    """Bytes read. Raises VerifyError."""
+    from convsvc.execute.check.files import check_frames, check_side_files, check_sizes
+    from convsvc.execute.check.tensors import compare_back, compare_tensors
+    from convsvc.plan.opened import check_opens
+
+    read = 0
+
+    def told(task: int, bytes_read: int) -> None:
+        nonlocal read
+        read += bytes_read
+        listener.task_done(task, {"bytes_read": bytes_read})
+
+    listener.phase("reopen", 0)
+    check_sizes(plan, directory)
+    check_side_files(plan, directory)
+    check_opens(plan, plan.target_path, plan.roots)
+    listener.phase("compare", len(plan.tasks))
+    crcs = compare_tensors(plan, directory, told)
+    check_frames(plan, directory, crcs)
+    if back:
+        listener.phase("compare back", len(back))
+        compare_back(plan, back, directory, told)
+    return read

@@ -130,7 +130,12 @@ class Options(Strict):
         pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})? *([KMGT]i?B|B)$",
         description='Hugging Face shards, e.g. "5GB". Without it: one shard a layer.',
     )
-    verify: Literal["none", "digest", "roundtrip"] = "digest"
+    verify: Literal["none", "digest", "roundtrip", "full"] = Field(
+        "digest",
+        description="How the target is checked before it is published. Always: it is opened, from its own files alone, and must be what "
+        "was planned. digest: all bytes are read back. roundtrip: the source is computed from the target too, and compared. full: both, "
+        "and every header, checksum and side file byte for byte.",
+    )
     on_exists: Literal["error", "overwrite", "resume"] = "error"
     on_loss: Literal["error", "note"] = Field(
         "error", description="What happens where values of the source would be lost: the job is refused, or it says so and goes on."

@@ -68,19 +68,18 @@ def run_plan(
     max_attempts: int = 5,
     task_timeout_s: float = 3600.0,
     holder: Holder | None = None,
-    opening: Callable[[Plan, str], None] | None = None,
+    opening: Callable[[Staging], None] | None = None,
 ) -> RunResult:
     """Runs every task of the plan, verifies as asked, and puts the target in place.
 
-    `verify`: "none" | "digest" | "roundtrip" (the last runs `reverse_tasks`, which compare instead of writing). A task is tried up to
-    `max_attempts` times if its worker is lost, its deadline passes or its error is retryable. `should_stop` is asked
-    several times a second. `holder` is whose run it is, by default this process's. `opening` is handed the plan and the directory in which
-    the target is complete, just before it is published, and raises VerifyError unless it opens as what was planned. After an error the
-    staging directory stays, for `on_exists="resume"`; the target is as it was. After Canceled nothing stays. Raises the ConvsvcError that
-    stopped it.
+    `verify`: "none" | "digest" | "roundtrip" | "full" (the last two run `reverse_tasks`, which compare instead of writing). A task is tried
+    up to `max_attempts` times if its worker is lost, its deadline passes or its error is retryable. `should_stop` is asked several times a
+    second. `holder` is whose run it is, by default this process's. `opening` is handed the staging directory in which the target is
+    complete, just before it is published, and raises VerifyError unless it opens as what was planned. After an error the staging directory
+    stays, for `on_exists="resume"`; the target is as it was. After Canceled nothing stays. Raises the ConvsvcError that stopped it.
     """
-    if verify == "roundtrip" and reverse_tasks is None:
-        raise ValueError("verify='roundtrip' needs the plan's reverse tasks")
+    if verify in ("roundtrip", "full") and reverse_tasks is None:
+        raise ValueError(f"verify={verify!r} needs the plan's reverse tasks")
     limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False))
     began = monotonic()
     with Staging.open(plan, on_exists, holder) as staging:
@@ -101,13 +100,13 @@ class _Run:
         self._phase_seconds = phase_seconds
         self._tally = Tally()
 
-    def to_end(self, verify: str, reverse_tasks: tuple[Task, ...], opening: Callable[[Plan, str], None] | None) -> RunResult:
+    def to_end(self, verify: str, reverse_tasks: tuple[Task, ...], opening: Callable[[Staging], None] | None) -> RunResult:
         self._staging.forget("verify", "compare")  # what was verified before a crash is verified again
         self._tasks("write")
         self._step("seal", self._staging.seal)
-        if verify in ("digest", "roundtrip"):
+        if verify != "none":
             self._tasks("verify")
-        if verify == "roundtrip":
+        if verify in ("roundtrip", "full"):
             self._staging.add_reverse(reverse_tasks)
             self._tasks("compare")
         digests = self._staging.digests()
@@ -116,9 +115,9 @@ class _Run:
         self._step("publish", self._staging.publish)
         return self._result(digests)
 
-    def _reopen(self, opening: Callable[[Plan, str], None]) -> None:
+    def _reopen(self, opening: Callable[[Staging], None]) -> None:
         self._staging.complete()
-        opening(self._staging.plan, self._staging.inside)
+        opening(self._staging)
 
     def _tasks(self, mode: str) -> None:
         began = monotonic()

@@ -151,6 +151,10 @@ class Staging:
         with target_errors(self.target):
             sealing.write_side_files(self.plan, self._inside.path, last=True)
 
+    def crcs(self) -> dict[int, int]:
+        """The CRC-32 of every target tensor, by its number. Raises VerifyError as `seal` does."""
+        return self._tensor_crcs()
+
     def digests(self) -> dict[str, str]:
         """{"file/tensor": CRC-32 in hex} of everything written. Raises VerifyError as `seal` does."""
         crcs, files = self._tensor_crcs(), self.plan.target_files

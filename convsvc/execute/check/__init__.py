@@ -1,0 +1,1 @@
+"""Whether a target that lies somewhere is what its plan writes."""
