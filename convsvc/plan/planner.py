@@ -334,6 +334,6 @@ def check_roundtrip(plan: Plan) -> None:
             if transfer.transform or not all(is_lossless(source, target) for source in sources for target in targets):
                 change = f"{', '.join(sorted(sources))} to {', '.join(sorted(targets))}"
                 raise JobError(
-                    f"options.verify is roundtrip, but {transfer.name} changes its values on the way ({change})",
+                    f"{transfer.name} changes its values on the way ({change}): there is no way back for options.verify roundtrip or full",
                     do="use verify: digest",
                 )
