@@ -327,6 +327,7 @@ def check_roundtrip(plan: Plan) -> None:
 
     Raises JobError naming the first transfer for which it is not.
     """
+    verify = plan.job.get("options", {}).get("verify", "roundtrip")
     for task in plan.tasks:
         for transfer in task.transfers:
             sources = {plan.source_tensors[place.tensor].dtype for view in transfer.reads for place in view.places}
@@ -334,6 +335,6 @@ def check_roundtrip(plan: Plan) -> None:
             if transfer.transform or not all(is_lossless(source, target) for source in sources for target in targets):
                 change = f"{', '.join(sorted(sources))} to {', '.join(sorted(targets))}"
                 raise JobError(
-                    f"{transfer.name} changes its values on the way ({change}): there is no way back for options.verify roundtrip or full",
+                    f"options.verify is {verify}, but {transfer.name} changes its values on the way ({change})",
                     do="use verify: digest",
                 )
