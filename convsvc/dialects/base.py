@@ -36,12 +36,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file with tensors: its absolute path, its `formats/` name, and its size and time as they were when it was indexed."""
+    """A file with tensors: its absolute path, its `formats/` name, and its size and time as they were when it was indexed.
+
+    `name` is the path as the checkpoint has it, before links are followed: in a hub cache every file lies in blobs/, under no name.
+    """
 
     path: str
     format: str
     size_bytes: int
     mtime_ns: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import FileIndex, Skeleton
-from convsvc.formats.magic import HEAD_BYTES, looks_like_safetensors, looks_like_zip
+from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_safetensors, looks_like_zip
 from convsvc.formats.regular_file import AnyPath, open_regular
 
 
@@ -42,3 +42,12 @@ def format_of(path: AnyPath) -> str | None:
     if looks_like_zip(head):
         return "torch_zip"
     return "safetensors" if looks_like_safetensors(head) else None
+
+
+def describe_file(path: AnyPath) -> tuple[str, str]:
+    """What a file is by its first bytes, in words that follow "is", and what to do about it.
+
+    Raises FormatError if it is not a regular file or is empty.
+    """
+    with open_regular(path) as file:
+        return describe(file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes"))

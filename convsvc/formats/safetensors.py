@@ -88,7 +88,7 @@ def _read_header(file: RegularFile) -> tuple[dict[str, Any], int]:
     size = int.from_bytes(head[:8], "little")
     if not looks_like_safetensors(head):
         what, do = describe(head)
-        raise FormatError(f"{file.path} is not a safetensors file", facts=[f"it is {what}"], do=do)
+        raise FormatError(f"{file.path} is not a safetensors file, it is {what}", do=do)
     raw = file.read(8, size, "the header")
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_HEADER_VALUES:
         raise FormatError(f"the header of {file.path} has over {MAX_HEADER_VALUES} values")

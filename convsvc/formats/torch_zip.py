@@ -82,7 +82,7 @@ def _check_head(file: RegularFile) -> None:
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes")
     if not looks_like_zip(head):
         what, do = describe(head)
-        raise FormatError(f"{file.path} is not a torch zip file", facts=[f"it is {what}"], do=do)
+        raise FormatError(f"{file.path} is not a torch zip file, it is {what}", do=do)
 
 
 def _archive_of(file: RegularFile, records: Mapping[str, Record]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from convsvc.dialects import DIALECTS
 from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
+from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
-from convsvc.formats import FORMATS, format_of
+from convsvc.formats import FORMATS, describe_file, format_of
 from convsvc.plan.match import match_source
 from convsvc.plan.planner import build_model
 from convsvc.plan.quantised import describe_blocks, join_scales
@@ -48,6 +49,7 @@ def _job_for(root: RootedPath, model_type: str | None) -> Job:
         raise SourceError(f"{root} does not exist")
     is_megatron = (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
     if not is_megatron and not (root / "config.json").is_file():
+        refuse(root, "a checkpoint that is read")
         raise SourceError(f"{root} is no checkpoint: it has neither config.json nor {TRACKER} nor mp_rank_* directories")
     dialect = "mindspeed-llm" if is_megatron else "huggingface"
     return parse_job(
@@ -103,7 +105,8 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
 def _describe_file(path: RootedPath) -> dict[str, Any]:
     kind = format_of(path)
     if kind is None:
-        raise SourceError(f"{path} is neither safetensors nor a PyTorch zip file")
+        what, do = describe_file(path)
+        raise SourceError(f"{path} is {what}", facts=["it is neither safetensors nor a file of torch.save (zip)"], do=do)
     index = FORMATS[kind].read_index(path)
     tensors = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in index.tensors]
     return {"format": kind, "path": str(path), "files": 1, "size_bytes": index.size_bytes, "tensors": len(tensors), "contents": tensors}

@@ -88,14 +88,24 @@ def test_an_index_does_not_lead_out_of_its_directory(checkpoint: Path, name: str
     assert "outside its directory" in refusal(checkpoint, SourceError)
 
 
-def test_an_index_that_names_the_wrong_file_is_told_which_is_right(checkpoint: Path) -> None:
+def notes_of(checkpoint: Path) -> list[str]:
+    return [str(note) for note in make_plan(job(checkpoint)).notes]
+
+
+def test_an_index_that_names_the_wrong_file_is_read_as_transformers_does_with_a_note(checkpoint: Path) -> None:
     change_index(checkpoint, lambda where: where.update({"lm_head.weight": "model-00002-of-00002.safetensors"}))
-    assert "lm_head.weight is said to be in model-00002-of-00002.safetensors, but is in model-00001" in refusal(checkpoint, SourceError)
+    assert f"advice: 1 tensor(s) in another file than {INDEX} says; read where they are: lm_head.weight" in notes_of(checkpoint)
 
 
-def test_a_tensor_the_index_does_not_know_is_named(checkpoint: Path) -> None:
+def test_a_tensor_the_index_does_not_know_is_read_as_transformers_does_with_a_note(checkpoint: Path) -> None:
     change_index(checkpoint, lambda where: [where.pop("lm_head.weight")])
-    assert "lm_head.weight is in model-00001-of-00002.safetensors, but not in the index" in refusal(checkpoint, SourceError)
+    said = f"advice: 1 tensor(s) in a file of {INDEX}, which does not list them; read, as transformers does: lm_head.weight"
+    assert said in notes_of(checkpoint)
+
+
+def test_a_tensor_that_only_the_index_knows_is_noted_where_nothing_needs_it(checkpoint: Path) -> None:
+    change_index(checkpoint, lambda where: where.update({"model.rotary.inv_freq": "model-00002-of-00002.safetensors"}))
+    assert f"ignored: 1 tensor(s) in no file, though {INDEX} lists them: model.rotary.inv_freq" in notes_of(checkpoint)
 
 
 def test_shards_without_an_index_are_refused(checkpoint: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
-from convsvc.dialects.huggingface.checkpoint import index_file, index_files
+from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
+from convsvc.dialects.recognise import refuse
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
@@ -57,8 +58,7 @@ def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
 
 def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
     """Every rank file's header; the args of the first, which all others must repeat. Without any, what the job states and what is seen."""
-    if not root.is_dir():
-        raise SourceError(f"{root} is not a directory" if root.exists() else f"{root} does not exist")
+    check_directory(root)
     folder = _iteration_folder(root, iteration)
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
@@ -115,7 +115,7 @@ def _every_pair(checkpoint: Checkpoint, parallel: Parallel) -> bool:
     """Whether there is a file for every pair of tensor and expert rank, though expert_tensor_parallel_size 1 needs fewer."""
     if parallel.etp != 1 or parallel.tp == 1 or parallel.ep == 1:
         return False
-    have = {Path(file.path).parent.name for file in checkpoint.files}
+    have = {Path(file.name).parent.name for file in checkpoint.files}
     return all(rank_folder(rank, parallel) in have for rank in ranks(parallel, every_pair=True))
 
 
@@ -141,6 +141,7 @@ def _iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
         return root
     tracker = root / TRACKER
     if stated is None and not tracker.is_file():
+        refuse(root, "a checkpoint of Megatron rank files", but=("checkpoints",))
         raise SourceError(
             f"{root} has no {TRACKER} and no mp_rank_* directories",
             do="give the directory that training saved to, or source.iteration",
@@ -162,10 +163,16 @@ def _tracked(tracker: RootedPath) -> str:
 def _rank_files(folder: RootedPath) -> list[RootedPath]:
     folders = [folder / name for name in folder.names() if re.fullmatch(r"mp_rank_\d+(_\d+){0,2}", name)]
     if not folders:
-        raise SourceError(f"{folder} has no mp_rank_* directories")
-    lacking = [path.name for path in folders if not (path / FILE).is_file()]
+        refuse(folder, "a directory of Megatron rank files", but=("rank_files",))
+        raise SourceError(f"{folder} has no mp_rank_* directories", do="give the directory that training saved to")
+    lacking = [path for path in folders if not (path / FILE).is_file()]
     if lacking:
-        raise SourceError(f"{folder} has {len(lacking)} rank directories without {FILE}: {', '.join(lacking[:5])}")
+        there = ", ".join(lacking[0].names()[:5]) or "nothing"
+        raise SourceError(
+            f"{folder} has {len(lacking)} rank directories without {FILE}: {', '.join(path.name for path in lacking[:5])}",
+            facts=[f"{lacking[0].name} holds {there}" + (f", but {FILE} is a link to nothing" if FILE in there else "")],
+            do=f"fetch them; every rank's directory holds its {FILE}",
+        )
     return [path / FILE for path in folders]
 
 
@@ -190,7 +197,7 @@ def _same_layout(first: Mapping[str, Any], args: Mapping[str, Any], path: Rooted
 
 def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
     """Every rank of the grid must be there."""
-    have = {Path(file.path).parent.name for file in checkpoint.files}
+    have = {Path(file.name).parent.name for file in checkpoint.files}
     need = [rank_folder(rank, settings.parallel) for rank in ranks(settings.parallel)]
     missing = [each for each in need if each not in have]
     if missing:
