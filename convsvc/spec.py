@@ -74,11 +74,29 @@ def stated_sizes(architecture: Architecture | None) -> dict[str, int]:
 ARCHITECTURE = Field(None, description="Sizes of the model that the source does not state itself (mamba2).")
 
 
+class Lora(Strict):
+    """Adapters in the source, merged into the weights they belong to. What the adapters' checkpoint says must agree."""
+
+    path: Path | None = Field(
+        None,
+        description="A checkpoint of the adapters alone (for Hugging Face: PEFT's directory); without it they lie beside the base weights.",
+    )
+    r: Size | None = Field(None, description="Rank; read from the checkpoint where it says it.")
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="The scale is alpha / r; read from the checkpoint where it says it."
+    )
+    use_rslora: bool | None = Field(None, description="The scale is alpha / sqrt(r); read from the checkpoint where it says it.")
+    target_modules: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
+        (), description="Modules with adapters; what has none is noted, what has and is not named is used too."
+    )
+
+
 class HuggingFaceSource(Strict):
     """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
 
     format: Literal["huggingface"]
     path: Path
+    lora: Lora | None = None
     architecture: Architecture | None = ARCHITECTURE
 
 
@@ -87,15 +105,6 @@ class HuggingFaceTarget(Strict):
     path: Path
     config_dir: Path | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
     adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
-
-
-class Lora(Strict):
-    """Adapters in the source, merged into the weights they belong to."""
-
-    path: Path | None = Field(None, description="A second checkpoint with the adapters; without it they lie beside the base weights.")
-    r: Size
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    target_modules: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
 
 
 class MegatronSource(ParallelSizes):

@@ -167,10 +167,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _lora(args: argparse.Namespace) -> dict[str, Any] | None:
-    if args.lora_load is None and args.lora_r is None and args.lora_alpha is None and not args.lora_target_modules:
+    given = (args.lora_load, args.lora_r, args.lora_alpha, args.save_lora_to_hf or None, args.lora_target_modules or None)
+    if all(each is None for each in given):
         return None
-    if args.lora_r is None or args.lora_alpha is None:
-        raise JobError("merging LoRA adapters needs both --lora-r and --lora-alpha: the scale is alpha / r")
     modules = args.lora_target_modules or None
     return _given({"path": args.lora_load, "r": args.lora_r, "alpha": args.lora_alpha, "target_modules": modules})
 
@@ -178,10 +177,10 @@ def _lora(args: argparse.Namespace) -> dict[str, Any] | None:
 def _refuse_foreign_flags(args: argparse.Namespace) -> None:
     if args.save_lora_to_hf and args.moe_grouped_gemm:
         raise JobError("--save-lora-to-hf and --moe-grouped-gemm cannot go together", do="leave out one: grouped experts have no adapters")
-    if args.save_lora_to_hf and (args.save_model_type != "hf" or args.lora_r is None or args.lora_alpha is None):
-        raise JobError("--save-lora-to-hf needs --save-model-type hf, --lora-r and --lora-alpha")
+    if args.save_lora_to_hf and args.save_model_type != "hf":
+        raise JobError("--save-lora-to-hf needs --save-model-type hf")
     if args.load_model_type == "hf" and (args.lora_load or args.lora_r or args.lora_alpha or args.lora_target_modules):
-        raise JobError("LoRA flags need --load-model-type mg: adapters are merged from mcore checkpoints")
+        raise JobError("LoRA flags need --load-model-type mg", do="a PEFT adapter is merged by a job: source.lora.path of convsvc convert")
     if args.save_model_type == "mg" and args.hf_cfg_dir:
         raise JobError("--hf-cfg-dir needs --save-model-type hf: an mcore checkpoint holds no config files")
     given = [_flag(name) for name in MAMBA_ONLY if getattr(args, name) is not None]

@@ -7,7 +7,7 @@ which one it shall write. Reading opens headers only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from convsvc.families.facts import Facts
@@ -77,11 +77,27 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What a checkpoint says of the LoRA adapters in it, and where (`origin`, for errors); None where it says nothing.
+
+    The factor of a module's product is alpha / r, with rslora alpha / sqrt(r). A pattern is a regular expression for the end of a module's
+    name, whose r or alpha is another one (peft/tuners/lora/config.py).
+    """
+
+    origin: str
+    r: int | None = None
+    alpha: float | None = None
+    use_rslora: bool | None = None
+    rank_pattern: Mapping[str, float] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A source checkpoint, from its headers.
 
     `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
-    its layout needs beside the model. `notes` say what is there and is no weight.
+    its layout needs beside the model. `notes` say what is there and is no weight. `lora`: what is said of adapters, if there are any.
     """
 
     path: str
@@ -90,6 +106,7 @@ class Checkpoint:
     facts: Facts
     settings: Any = None
     notes: tuple[Note, ...] = ()
+    lora: AdapterFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,182 +1,212 @@
-"""LoRA adapters beside the weights they change: found, laid out, and attached to the transfers as a value transform. Pure.
+"""LoRA adapters beside the weights they change: laid out, and attached to the transfers as a value transform. Pure.
 
-A linear layer's weight W [out, in] has A [r, in] and B [out, r]; the merged weight is W + alpha / r * B A. Which of W's logical axes are
+A linear layer's weight W [out, in] has A [r, in] and B [out, r]; the merged weight is W + scale * B A. Which of W's logical axes are
 in and out is seen from its strides: an axis inside a stored row is an input. So adapters need no declarations of their own, and are cut
 over ranks as their weight is: what is sliced along an output axis slices B, along an input axis A.
+
+Where a logical tensor is made of several stored ones (q, k and v of a Hugging Face checkpoint), each of them has an A of its own, or none:
+its transfer is cut into one for all that have adapters of one form, and one for the rest, which is copied as it is.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from convsvc.dialects.base import Checkpoint, Entry, Found
-from convsvc.errors import JobError, PlanError
+from convsvc.dialects.base import Entry
+from convsvc.errors import PlanError
+from convsvc.families.blocks.embeddings import EMBEDDING
+from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Located
-from convsvc.plan.records import Operand, Transfer, Transform
-from convsvc.plan.transfers import Gathered, distinct_boxes
-from convsvc.spec import Lora
+from convsvc.plan.records import Operand, Transfer, Transform, View
+from convsvc.plan.transfers import Gathered, clip_views, distinct_boxes
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
-from convsvc.tensors.cover import missing_part, sort_boxes
 
-# peft's names: X.base_layer.weight for X.weight, X.lora_A.<adapter>.weight beside it.
-ADAPTER = re.compile(r"^(?P<module>.*)\.lora_(?P<side>[AB])\.(?:(?P<adapter>\w+)\.)?weight$")
-BASE = re.compile(r"\.base_layer\.(?=weight$|bias$)")
 
-Key = tuple[str, str]
+class Merging(NamedTuple):
+    """The logical tensors that are a weight's A and B, and the factor of their product."""
+
+    a: str
+    b: str
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
-class Adapters:
-    """The A and B of every adapted module, by (file, stored name of its weight), and alpha / r."""
+class Placed:
+    """Every A and B as a located tensor, and by the number of a located weight what is merged into each of its logical tensors."""
 
-    pairs: Mapping[Key, tuple[tuple[Key, Found], tuple[Key, Found]]]
+    located: tuple[Located, ...]
+    merging: Mapping[int, Mapping[str, Merging]]
+
+
+class _Form(NamedTuple):
+    """What A and B have alike, to be one logical tensor: which of the weight's axes they have, their rank, their factor."""
+
+    fixed: tuple[int, ...]
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
     r: int
     scale: float
 
 
-def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoint, Adapters | None]:
-    """The checkpoint with its weights under their plain names and without adapters; the adapters.
+def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Mapping[str, str]) -> Placed:
+    """Every A and B with blocks of its own logical tensors. `same_as`: the model's logical tensors that are copies of others.
 
-    Raises JobError if there are adapters that the job does not mention, or the other way round.
+    Raises PlanError for an adapter of a module that the model does not have or that is no linear layer of its own, for one with another
+    shape, and for one that only some of the ranks have.
     """
-    plain: dict[Key, Found] = {}
-    sides: dict[Key, dict[str, tuple[Key, Found]]] = {}
-    for (file, stored), found in checkpoint.found.items():
-        match = ADAPTER.match(stored) if ".lora_" in stored else None
-        if match is None:
-            name = BASE.sub(".", stored) if ".base_layer." in stored else stored
-            if name != stored or (file, name) not in plain:
-                plain[file, name] = found
-            continue
-        pair = sides.setdefault((file, f"{match['module']}.weight"), {})
-        if match["side"] in pair:
-            raise PlanError(f"{file}: {match['module']} has several LoRA adapters", do="merge one of them first")
-        pair[match["side"]] = ((file, stored), found)
-    if sides and lora is None:
-        raise JobError(
-            f"{checkpoint.path} holds {len(sides)} LoRA adapters, and the job does not say how to merge them",
-            facts=[f"e.g. {next(iter(sides))[1]}"],
-            do="state source.lora with r and alpha",
-        )
-    if lora is None:
-        return checkpoint, None
-    if not sides:
-        raise JobError(f"the job states source.lora, but {lora.path or checkpoint.path} holds no LoRA adapters")
-    return replace(checkpoint, found=plain), _complete(sides, lora)
+    numbers = _numbers(located, adapters)
+    _check_linear(located, numbers, same_as)
+    _check_everywhere(located, numbers)
+    sides: list[Located] = []
+    merging: dict[int, dict[str, Merging]] = {}
+    forms: dict[str, list[_Form]] = {}
+    for number, pair in numbers.items():
+        weight = located[number]
+        rows, columns = weight.entry.laid.shape
+        laid: tuple[list[Block], list[Block]] = [], []
+        for block in weight.entry.laid.blocks:
+            form = _form(block, columns, pair)
+            known = forms.setdefault(block.tensor.name, [])
+            if form not in known:
+                known.append(form)
+            at = known.index(form)
+            a, b = (f"{block.tensor.name}.lora_{side}" + (f".{at}" if at else "") for side in "AB")
+            laid[0].append(_block_a(block, a, form, columns))
+            laid[1].append(_block_b(block, b, form, columns))
+            merging.setdefault(number, {})[block.tensor.name] = Merging(a, b, pair.scale)
+        for (stored, found), shape, blocks in zip((pair.a, pair.b), ((pair.r, columns), (rows, pair.r)), laid, strict=True):
+            if found.tensor.shape != shape:
+                where = f"{stored[0]}: {stored[1]}" if stored[0] else stored[1]
+                raise PlanError(f"{where}: expected {list(shape)}, found {list(found.tensor.shape)}")
+            sides.append(Located(Entry(stored[0], Laid(stored[1], shape, tuple(blocks)), weight.entry.unit), stored, found))
+    return Placed(tuple(sides), merging)
 
 
-def _complete(sides: Mapping[Key, Mapping[str, tuple[Key, Found]]], lora: Lora) -> Adapters:
-    half = [key[1] for key, pair in sides.items() if set(pair) != {"A", "B"}]
-    if half:
-        raise PlanError(f"{len(half)} LoRA adapters lack A or B, e.g. {half[0]}")
-    unused = [module for module in lora.target_modules if not any(key[1].endswith(f".{module}.weight") for key in sides)]
-    if unused:
-        raise JobError(f"source.lora.target_modules names {', '.join(unused)}; no adapter is for such a module")
-    wrong = [key[1] for key, pair in sides.items() if pair["A"][1].tensor.shape[:1] != (lora.r,)]
-    if wrong:
-        raise JobError(
-            f"source.lora.r is {lora.r}; {len(wrong)} adapters have another rank, e.g. {wrong[0]}: {sides_shape(sides, wrong[0])}",
-            do="state the r the adapters were trained with",
-        )
-    return Adapters({key: (pair["A"], pair["B"]) for key, pair in sides.items()}, lora.r, lora.alpha / lora.r)
+def attach(
+    transfers: Sequence[tuple[str, Transfer]], gathered: Mapping[str, Gathered], merging: Mapping[int, Mapping[str, Merging]]
+) -> list[tuple[str, Transfer]]:
+    """The transfers, what has adapters with the transform that merges them."""
+    return [(unit, part) for unit, transfer in transfers for part in _parts(transfer, gathered, merging)]
 
 
-def sides_shape(sides: Mapping[Key, Mapping[str, tuple[Key, Found]]], stored: str) -> str:
-    """A's shape, for an error."""
-    return next(str(list(pair["A"][1].tensor.shape)) for key, pair in sides.items() if key[1] == stored)
+def _parts(transfer: Transfer, gathered: Mapping[str, Gathered], merging: Mapping[int, Mapping[str, Merging]]) -> Iterator[Transfer]:
+    groups: dict[Merging | None, list[View]] = {}
+    for view in transfer.reads:
+        groups.setdefault(merging.get(view.places[0].tensor, {}).get(transfer.name), []).append(view)
+    fills = transfer.fills
+    for merged, reads in groups.items():
+        transform = None if merged is None else _transform(merged, gathered, transfer.name)
+        writes = transfer.writes if len(groups) == 1 else tuple(clip_views(transfer.writes, reads))
+        if writes or fills:
+            yield replace(transfer, reads=tuple(reads), writes=writes, fills=fills, transform=transform)
+        fills = ()
+    if not groups:
+        yield transfer
 
 
-def locate_adapters(located: Sequence[Located], adapters: Adapters) -> tuple[Located, ...]:
-    """Every A and B as a located tensor with blocks of its own logical tensors.
+def _transform(merged: Merging, gathered: Mapping[str, Gathered], name: str) -> Transform:
+    axes = gathered[name].tensor.axes
+    sides = gathered[merged.a], gathered[merged.b]
+    mapping = [[axes.index(axis) if axis in axes else None for axis in side.tensor.axes] for side in sides]
+    operands = tuple(Operand(side.tensor.name, side.tensor.sizes, tuple(distinct_boxes(side.views()))) for side in sides)
+    return Transform("lora", {"scale": merged.scale, "axes": mapping}, operands)
 
-    Raises PlanError for an adapter of a module the model does not have, or with another shape.
-    """
-    extra: list[Located] = []
-    weights = {each.key: each for each in located}
+
+def _numbers(located: Sequence[Located], adapters: Adapters) -> dict[int, Pair]:
+    """The pairs by the number of their weight, whichever of its names they go by."""
+    weights: dict[Key, int] = {}
+    for number, each in enumerate(located):
+        weights[each.key] = number
+        for name in (each.entry.laid.name, *each.entry.laid.also):
+            weights.setdefault(each.entry.key(name), number)
     unknown = [key[1] for key in adapters.pairs if key not in weights]
     if unknown:
-        raise PlanError(f"{len(unknown)} LoRA adapters are for modules the model does not have", facts=unknown[:12])
-    for key, (side_a, side_b) in adapters.pairs.items():
-        weight = weights[key]
-        rows, columns = weight.entry.laid.shape
-        for (stored, found), shape, blocks in (
-            (side_a, (adapters.r, columns), [_block_a(block, columns, adapters.r) for block in weight.entry.laid.blocks]),
-            (side_b, (rows, adapters.r), [_block_b(block, columns, adapters.r) for block in weight.entry.laid.blocks]),
-        ):
-            if found.tensor.shape != shape:
-                raise PlanError(f"{stored[0]}: {stored[1]}: expected {list(shape)}, found {list(found.tensor.shape)}")
-            laid = Laid(stored[1], shape, tuple(blocks))
-            extra.append(Located(Entry(stored[0], laid, weight.entry.unit), stored, found))
-    return tuple(extra)
+        head = any(name.rpartition("/")[2] in ("lm_head.weight", "output_layer.weight") for name in unknown)
+        raise PlanError(
+            f"{len(unknown)} LoRA adapters are for modules the model does not have",
+            facts=unknown[:SHOWN],
+            do="its head is tied to the embedding, and has no weight to merge into: untie it first" if head else None,
+        )
+    return {weights[key]: pair for key, pair in adapters.pairs.items()}
 
 
-def attach(transfers: Sequence[tuple[str, Transfer]], gathered: Mapping[str, Gathered], scale: float) -> list[tuple[str, Transfer]]:
-    """The transfers, those whose weight has adapters with the transform that merges them."""
-    return [(unit, _attached(transfer, gathered, scale)) for unit, transfer in transfers]
+def _check_linear(located: Sequence[Located], numbers: Mapping[int, Pair], same_as: Mapping[str, str]) -> None:
+    copies = {name for pair in same_as.items() for name in pair}
+    faults: list[str] = []
+    for number in numbers:
+        laid, name = located[number].entry.laid, located[number].key[1]
+        held = {block.tensor.name for block in laid.blocks}
+        if any(each.endswith(EMBEDDING.name) for each in held):
+            faults.append(f"{name}: an embedding")
+        elif len(laid.shape) != 2:
+            faults.append(f"{name} {list(laid.shape)}: no matrix of a linear layer (a norm, a bias, a convolution)")
+        elif held & copies:
+            faults.append(f"{name}: shares its values with {', '.join(sorted(_partners(held, same_as)))}, which has no such adapter")
+    if faults:
+        raise PlanError(
+            f"{len(faults)} LoRA adapters are for what is no linear layer of its own",
+            facts=faults[:SHOWN],
+            do="merge them with the tool that trained them, and convert the result",
+        )
 
 
-def _attached(transfer: Transfer, gathered: Mapping[str, Gathered], scale: float) -> Transfer:
-    a, b = gathered.get(f"{transfer.name}.lora_A"), gathered.get(f"{transfer.name}.lora_B")
-    if a is None or b is None:
-        return transfer
-    axes = gathered[transfer.name].tensor.axes
-    for side in (a, b):
-        whole = (tuple(0 for _ in side.tensor.sizes), side.tensor.sizes)
-        gap = missing_part(whole, sort_boxes([(view.starts, view.stops) for view in distinct_boxes(side.views())]))
-        if gap:
-            raise PlanError(f"{side.tensor}: only part of the weight has an adapter; missing {gap}")
-    mapping = [[axes.index(axis) if axis in axes else None for axis in side.tensor.axes] for side in (a, b)]
-    operands = tuple(Operand(side.tensor.name, side.tensor.sizes, tuple(distinct_boxes(side.views()))) for side in (a, b))
-    return replace(transfer, transform=Transform("lora", {"scale": scale, "axes": mapping}, operands))
+def _partners(names: set[str], same_as: Mapping[str, str]) -> set[str]:
+    return {same_as[name] for name in names if name in same_as} | {copy for copy, original in same_as.items() if original in names}
 
 
-def _kinds(block: Block, columns: int) -> tuple[list[int], list[int], list[int]]:
-    """The block's axes that are fixed, that run over rows (out), that run along a row (in)."""
+def _check_everywhere(located: Sequence[Located], numbers: Mapping[int, Pair]) -> None:
+    """A weight that is cut over ranks, or copied to them, has its adapter on all of them or on none."""
+    adapted = {(block.tensor.name, located[number].key[1]) for number in numbers for block in located[number].entry.laid.blocks}
+    bare = [
+        f"{each.key[0]}: {each.key[1]}"
+        for number, each in enumerate(located)
+        if number not in numbers and any((block.tensor.name, each.key[1]) in adapted for block in each.entry.laid.blocks)
+    ]
+    if bare:
+        raise PlanError(
+            f"only part of the weight has an adapter: {len(bare)} stored tensors have none, though others of the same weight have",
+            facts=bare[:SHOWN],
+            do="fetch all ranks of the adapters' checkpoint",
+        )
+
+
+def _form(block: Block, columns: int, pair: Pair) -> _Form:
+    """Which of the block's axes are fixed, run over rows (out), run along a row (in)."""
     # Where a rank holds one slice of the outermost input axis (tp equals the groups), that axis has the stride of a whole row.
     extents = [stop - start for start, stop in zip(block.starts, block.stops, strict=True)]
-    fixed = [axis for axis, stride in enumerate(block.strides) if stride == 0]
-    inputs = [axis for axis, stride in enumerate(block.strides) if 0 < stride < columns or (stride == columns and extents[axis] == 1)]
-    return fixed, [axis for axis in range(len(extents)) if axis not in fixed and axis not in inputs], inputs
+    fixed = tuple(axis for axis, stride in enumerate(block.strides) if stride == 0)
+    inputs = tuple(axis for axis, stride in enumerate(block.strides) if 0 < stride < columns or (stride == columns and extents[axis] == 1))
+    outputs = tuple(axis for axis in range(len(extents)) if axis not in fixed and axis not in inputs)
+    return _Form(fixed, outputs, inputs, pair.r, pair.scale)
 
 
-def _block_a(block: Block, columns: int, r: int) -> Block:
-    fixed, _, inputs = _kinds(block, columns)
-    return _side(
-        block, "lora_A", fixed, inputs, [block.strides[axis] for axis in inputs], r, rank_stride=columns, rank_first=True, offset=0
-    )
+def _block_a(block: Block, name: str, form: _Form, columns: int) -> Block:
+    order = (*form.fixed, None, *form.inputs)
+    strides = {axis: block.strides[axis] for axis in form.inputs}
+    return _side(block, name, order, form.r, strides, columns, 0)
 
 
-def _block_b(block: Block, columns: int, r: int) -> Block:
-    fixed, outputs, _ = _kinds(block, columns)
-    strides = [block.strides[axis] // columns * r for axis in outputs]
-    return _side(block, "lora_B", fixed, outputs, strides, r, rank_stride=1, rank_first=False, offset=block.offset // columns * r)
+def _block_b(block: Block, name: str, form: _Form, columns: int) -> Block:
+    order = (*form.fixed, *form.outputs, None)
+    strides = {axis: block.strides[axis] // columns * form.r for axis in form.outputs}
+    return _side(block, name, order, form.r, strides, 1, block.offset // columns * form.r)
 
 
 def _side(
-    block: Block,
-    name: str,
-    fixed: list[int],
-    axes: list[int],
-    strides: list[int],
-    r: int,
-    *,
-    rank_stride: int,
-    rank_first: bool,
-    offset: int,
+    block: Block, name: str, order: tuple[int | None, ...], r: int, strides: Mapping[int, int], rank_stride: int, offset: int
 ) -> Block:
+    """A side's block, whose axes are those of `order`; None is the rank. An axis without a stride is fixed."""
     tensor = block.tensor
-    # Axes a row fixes by a selection, and not by its name, do not distinguish adapters: a slot has none of its own.
-    order = [*fixed, *([None] if rank_first else []), *axes, *([] if rank_first else [None])]
     return Block(
         LogicalTensor(
-            f"{tensor.name}.{name}",
+            name,
             tuple("rank" if axis is None else tensor.axes[axis] for axis in order),
             tuple(r if axis is None else tensor.sizes[axis] for axis in order),
         ),
         tuple(0 if axis is None else block.starts[axis] for axis in order),
         tuple(r if axis is None else block.stops[axis] for axis in order),
         offset,
-        tuple(rank_stride if axis is None else 0 if axis in fixed else strides[axes.index(axis)] for axis in order),
+        tuple(rank_stride if axis is None else strides.get(axis, 0) for axis in order),
     )

@@ -15,10 +15,11 @@ from convsvc.dialects.huggingface.adapter_files import Adapter, adapter_output
 from convsvc.errors import JobError, PlanError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
-from convsvc.plan.adapters import Adapters, locate_adapters
+from convsvc.plan.adapter_names import Adapters
+from convsvc.plan.adapters import locate_adapters
 from convsvc.plan.match import Located
 from convsvc.roots import Roots
-from convsvc.spec import Lora, Options
+from convsvc.spec import Job, Options
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 
 # peft's names (peft/utils/save_and_load.py, get_peft_model_state_dict); transformers' model lies in base_model.model.
@@ -35,14 +36,14 @@ class AdapterWriter:
 
     weights: Dialect
     sides: Mapping[str, LogicalTensor]
-    lora: Lora
+    adapters: Adapters
 
     def write_settings(self, target: Any, model: Model) -> None:
         """There is nothing to decide: names follow from the model."""
 
     def layout(self, model: Model, settings: None) -> tuple[Entry, ...]:
         """An A and a B for every module whose weight has adapters. Raises PlanError where the source's do not fit a module."""
-        return tuple(pair for entry in self.weights.layout(model, settings) for pair in _entries(entry, self.sides, self.lora.r))
+        return tuple(pair for entry in self.weights.layout(model, settings) for pair in _entries(entry, self.sides, self.adapters.r))
 
     def output(
         self,
@@ -58,23 +59,30 @@ class AdapterWriter:
         """adapter_model.safetensors and adapter_config.json."""
         linear = [_module(entry) for entry in self.weights.layout(model, settings) if len(entry.laid.shape) == 2]
         adapted = {entry.laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for entry in entries if f".{A}." in entry.laid.name}
-        adapter = Adapter(self.lora.r, self.lora.alpha, target_modules(linear, adapted))
+        adapter = Adapter(self.adapters.r, self.adapters.alpha, self.adapters.use_rslora, target_modules(linear, adapted))
         return adapter_output(entries, dtypes, adapter, target.config_dir)
 
 
 def export_adapters(
-    weights: Dialect, located: Sequence[Located], adapters: Adapters | None, lora: Lora | None
+    weights: Dialect, job: Job, located: Sequence[Located], adapters: Adapters | None, same_as: Mapping[str, str]
 ) -> tuple[AdapterWriter, tuple[Located, ...]]:
     """The writer of an adapter directory, and the located A and B, which take the weights' place.
 
-    Raises JobError if the source has no adapters.
+    Raises JobError if the source has no adapters, or has them as PEFT has them already.
     """
-    if adapters is None or lora is None:
+    if adapters is None:
         raise JobError("target.adapter_only is set, but no adapters are read", do="state source.lora with r and alpha")
-    sides = locate_adapters(located, adapters)
+    if job.source.format == "huggingface":
+        raise JobError(
+            "target.adapter_only writes a PEFT adapter, and the source's adapters are one already",
+            do=f"copy {(job.source.lora and job.source.lora.path) or job.source.path}, or leave out target.adapter_only to merge it",
+        )
+    if not adapters.uniform:
+        raise JobError("the adapters have several ranks, which is not exported", do="leave out target.adapter_only to merge them")
+    sides = locate_adapters(located, adapters, same_as).located
     shared = _shared(sides)
     kept = tuple(replace(each, entry=_only(each.entry, {tensor.name for tensor in shared.values()})) for each in sides)
-    return AdapterWriter(weights, shared, lora), kept
+    return AdapterWriter(weights, shared, adapters), kept
 
 
 def _shared(sides: Sequence[Located]) -> dict[str, LogicalTensor]:

@@ -17,7 +17,8 @@ from convsvc.families.model import Model, Wanted
 from convsvc.formats.base import Skeleton
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.absent import find_absent
-from convsvc.plan.adapters import Adapters, attach, locate_adapters, split_adapters
+from convsvc.plan.adapter_names import Adapters, split_adapters
+from convsvc.plan.adapters import Placed, attach, locate_adapters
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
 from convsvc.plan.job_paths import check_job_paths
@@ -46,7 +47,7 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     source = open_source(job, roots)
     writer = DIALECTS[job.target.format]
     if isinstance(job.target, HuggingFaceTarget) and job.target.adapter_only:
-        exporter, sides = export_adapters(writer, source.located, source.adapters, getattr(job.source, "lora", None))
+        exporter, sides = export_adapters(writer, job, source.located, source.adapters, source.model.same_as)
         return _assemble(job, source.model, replace(source, located=sides, adapters=None), exporter, roots)
     return _assemble(job, source.model.without(source.absent), source, writer, roots)
 
@@ -81,7 +82,7 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     """
     reader = DIALECTS[job.source.format]
     checkpoint = join_scales(reader.open(job.source, roots), product_dtype(job.options.dtype))
-    checkpoint, adapters = split_adapters(checkpoint, getattr(job.source, "lora", None))
+    checkpoint, adapters = split_adapters(checkpoint, job.source.lora)
     model = build_model(job, checkpoint, roots)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
@@ -133,7 +134,8 @@ def real_vocab(job: Job, checkpoint: Checkpoint, roots: Roots) -> int | None:
 
 def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter, roots: Roots) -> Plan:
     weights, checkpoint = source.located, source.checkpoint
-    located = weights + (locate_adapters(weights, source.adapters) if source.adapters else ())
+    placed = locate_adapters(weights, source.adapters, model.same_as) if source.adapters else Placed((), {})
+    located = weights + placed.located
     sources = plan_sources(located)
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
     model = model.renumbered()
@@ -148,8 +150,8 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         check_tiled(laid)
     wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted)
-    if source.adapters:
-        transfers = attach(transfers, gathered, source.adapters.scale)
+    if placed.merging:
+        transfers = attach(transfers, gathered, placed.merging)
     left_out = _left_out(weights, wanted, model)
     casts = describe_casts(transfers, sources, targets) if job.options.dtype else ()
     tasks = cut_tasks(transfers, sources, targets)

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import check_roundtrip
-from convsvc.plan.records import Task, Transfer, View
+from convsvc.plan.records import Task, Transfer
 from convsvc.plan.tasks import element_sizes, transfer_bytes
-from convsvc.plan.transfers import cutting_order, distinct_boxes
-from convsvc.tensors.cover import sort_boxes
+from convsvc.plan.transfers import clip_views, cutting_order, distinct_boxes
 
 
 def reverse_tasks(plan: Plan) -> tuple[Task, ...]:
@@ -39,23 +36,5 @@ def reverse_transfer(transfer: Transfer) -> Transfer:
         transfer.sizes,
         cutting_order(transfer.reads, transfer.sizes),
         tuple(reads),
-        tuple(_clip(transfer.reads, reads)),
+        tuple(clip_views(transfer.reads, reads)),
     )
-
-
-def _clip(views: Sequence[View], to: Sequence[View]) -> list[View]:
-    boxes = sort_boxes([(view.starts, view.stops) for view in to])
-    clipped: list[View] = []
-    for view in views:
-        common = list(boxes.meeting((view.starts, view.stops)))
-        if sum(_volume(starts, stops) for _, (starts, stops) in common) == view.volume:
-            clipped.append(view)
-        else:
-            clipped += [piece for _, box in common if (piece := view.restricted(*box)) is not None]
-    return clipped
-
-
-def _volume(starts: tuple[int, ...], stops: tuple[int, ...]) -> int:
-    from math import prod
-
-    return prod(b - a for a, b in zip(starts, stops, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
+from operator import sub
 
 from convsvc.errors import PlanError
 from convsvc.plan.records import Fill, Place, Transfer, View
@@ -111,6 +112,19 @@ def distinct_boxes(views: Sequence[View]) -> list[View]:
     return list(by_box.values())
 
 
+def clip_views(views: Sequence[View], to: Sequence[View]) -> list[View]:
+    """The views' parts in the boxes of `to`, which are disjoint; a view that lies in them whole stays one."""
+    boxes = sort_boxes([(view.starts, view.stops) for view in to])
+    clipped: list[View] = []
+    for view in views:
+        common = list(boxes.meeting((view.starts, view.stops)))
+        if sum(prod(map(sub, stops, starts)) for _, (starts, stops) in common) == view.volume:
+            clipped.append(view)
+        else:
+            clipped += [piece for _, box in common if (piece := view.restricted(*box)) is not None]
+    return clipped
+
+
 def cutting_order(writes: Sequence[View], sizes: tuple[int, ...]) -> tuple[int, ...]:
     """The axes from the target's outermost to its innermost, seen in its largest view; axes it fixes come first."""
     if not writes:
@@ -139,4 +153,4 @@ def _shown(tensor: LogicalTensor, starts: tuple[int, ...], stops: tuple[int, ...
     return "[" + ", ".join(f"{axis} {a}:{b}" for axis, a, b in zip(tensor.axes, starts, stops, strict=True)) + "]"
 
 
-__all__ = ["Block", "Gathered", "check_tiled", "cutting_order", "distinct_boxes", "gather", "make_transfers", "stand_in"]
+__all__ = ["Block", "Gathered", "check_tiled", "clip_views", "cutting_order", "distinct_boxes", "gather", "make_transfers", "stand_in"]

@@ -6,13 +6,23 @@ import re
 from collections.abc import Iterator
 
 from convsvc.dialects.base import Checkpoint, Entry
-from convsvc.dialects.huggingface.checkpoint import open
+from convsvc.dialects.huggingface import checkpoint as directory
+from convsvc.dialects.huggingface.adapter_source import with_adapter
 from convsvc.dialects.huggingface.new_files import output
 from convsvc.dialects.templates import WHOLE, Templates
 from convsvc.families.model import Model, numbered
+from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceSource, HuggingFaceTarget
 
 name = "huggingface"
+
+
+def open(source: HuggingFaceSource, roots: Roots) -> Checkpoint:
+    """The directory's headers, and those of the PEFT adapter that the job states. Raises SourceError, FormatError; PathRefused."""
+    base = directory.open(source, roots)
+    if source.lora is None or source.lora.path is None:
+        return base
+    return with_adapter(base, RootedPath(source.lora.path, roots))
 
 
 def read_settings(source: HuggingFaceSource, checkpoint: Checkpoint, model: Model) -> None:

@@ -15,10 +15,11 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What adapter_config.json says beside the constants: rank, alpha, and which modules have adapters."""
+    """What adapter_config.json says beside the constants: rank, alpha, how they scale, and which modules have adapters."""
 
     r: int
     alpha: float
+    use_rslora: bool
     target_modules: tuple[str, ...]
 
 
@@ -45,6 +46,7 @@ def _config(adapter: Adapter) -> dict[str, object]:
         "lora_alpha": whole,
         "lora_dropout": 0.0,
         "bias": "none",
+        "use_rslora": adapter.use_rslora,
         "fan_in_fan_out": False,
         "inference_mode": True,
         "target_modules": list(adapter.target_modules),

@@ -13,6 +13,7 @@ from typing import Any
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
+from convsvc.dialects.mindspeed_llm.adapters import overlay, saved_lora
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
@@ -39,21 +40,8 @@ def open(source: MegatronSource, roots: Roots) -> Checkpoint:
     """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
     base = _open_one(RootedPath(source.path, roots), source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
-        return base
-    return _overlay(base, _open_one(RootedPath(source.lora.path, roots), None))
-
-
-def _overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
-    """The tensors of both by rank; where both have a name, `over`'s."""
-    folder_of = {Path(file).parent.name: file for file, _ in base.found}
-    foreign = {Path(file).parent.name for file, _ in over.found} - set(folder_of)
-    if foreign:
-        raise SourceError(f"{over.path} has ranks that {base.path} has not: {', '.join(sorted(foreign)[:5])}", do="both must be cut alike")
-    shifted = {
-        (folder_of[Path(file).parent.name], name): Found(each.file + len(base.files), each.tensor)
-        for (file, name), each in over.found.items()
-    }
-    return replace(base, files=base.files + over.files, found={**base.found, **shifted}, notes=(*base.notes, *over.notes))
+        return replace(base, lora=saved_lora(base.facts))
+    return overlay(base, _open_one(RootedPath(source.lora.path, roots), None))
 
 
 def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:

@@ -1,0 +1,79 @@
+"""LoRA adapters in rank files of their own, laid over their base's: both must be cut alike. What saved args say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
+from convsvc.dialects.mindspeed_llm.saved_args import read_parallel
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts, shown
+from convsvc.parallel import place_layers
+
+# How ranks are numbered and matrices sliced; and what must be the same beside the layout, for matrices to be those of one model.
+GRID = frozenset({"tp", "pp", "ep", "etp", "extend_ep"})
+SIZES = ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size", "num_experts", "mtp_num_layers")
+
+
+def saved_lora(facts: Facts) -> AdapterFacts:
+    """What training's args say (mindspeed_llm/training/arguments.py: lora_r, lora_alpha); they are there without adapters, too."""
+    return AdapterFacts(facts.origin, _number(facts, "lora_r"), _number(facts, "lora_alpha"), facts.get("use_rslora"))
+
+
+def overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
+    """The tensors of both by rank; where both have a name, `over`'s. Raises SourceError unless both are cut alike."""
+    folder_of = {Path(file).parent.name: file for file, _ in base.found}
+    _check_cut_alike(base, over, folder_of)
+    shifted = {
+        (folder_of[Path(file).parent.name], name): Found(each.file + len(base.files), each.tensor)
+        for (file, name), each in over.found.items()
+    }
+    return replace(
+        base,
+        files=base.files + over.files,
+        found={**base.found, **shifted},
+        notes=(*base.notes, *over.notes),
+        lora=saved_lora(over.facts),
+    )
+
+
+def _check_cut_alike(base: Checkpoint, over: Checkpoint, folder_of: dict[str, str]) -> None:
+    here, there = set(folder_of), {Path(file).parent.name for file, _ in over.found}
+    faults = [f"{field}: {shown(a)} in the base, {shown(b)} in the adapters" for field, a, b in _differences(base.facts, over.facts)]
+    if there - here:
+        faults.append(f"ranks that the base has not: {', '.join(sorted(there - here)[:5])}")
+    if here - there:
+        faults.append(f"ranks that the adapters have not: {', '.join(sorted(here - there)[:5])}")
+    if faults:
+        raise SourceError(
+            f"the adapters in {over.path} are not cut as their base in {base.path}",
+            facts=faults,
+            do="both must be cut alike: convert the base to the layout in which the adapters were trained",
+        )
+
+
+def _differences(base: Facts, over: Facts) -> Iterator[tuple[str, Any, Any]]:
+    """The fields of the layout and the sizes that differ."""
+    one, other = read_parallel(base), read_parallel(over)
+    differing = [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
+    # The same placement of layers can be written in several ways.
+    if not GRID.intersection(differing) and place_layers(base.num_layers, one) == place_layers(over.num_layers, other):
+        differing = []
+    for name in differing:
+        yield name, getattr(one, name), getattr(other, name)
+    for name in SIZES:
+        a, b = base.get(name), over.get(name)
+        if a is not None and b is not None and a != b:
+            yield name, a, b
+
+
+def _number(facts: Facts, name: str) -> Any:
+    value = facts.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise SourceError(f"{facts.origin}: {name} is {shown(value)}; it must be a number above 0")
+    return value
