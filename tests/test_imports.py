@@ -14,7 +14,8 @@ SERVICE = 6
 RANKS = {
     "errors": 0, "notes": 0, "loopback": 0, "job_text": 1, "tensors": 1, "spec": 1,
     "roots": 2, "formats": 2, "families": 2, "parallel": 2, "dialects": 2,
-    "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
+    "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "comparison": SERVICE,
+    "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
 }  # fmt: skip
 NEIGHBOURS = {
     "formats": {"roots"},

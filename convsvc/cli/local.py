@@ -1,4 +1,4 @@
-"""The commands that run on this machine, without a server: `convert`, `plan`, `verify`."""
+"""The commands that run on this machine, without a server: `convert` and `plan`; `verify` is in a file of its own."""
 
 from __future__ import annotations
 
@@ -99,18 +99,3 @@ def _planned_here(wanted: dict[str, Any], memory_limit_bytes: int | None) -> dic
     made = make_plan(parse_job(wanted))
     check_memory(made, memory_limit_bytes)
     return made.summary() | {"needs": forecast(made).as_dict()}
-
-
-@click.command(epilog="Example: convsvc verify job.json")
-@job_options
-@json_option
-def verify(as_json: bool, **job: Any) -> None:
-    """Compare the target of a job that was run with its source, byte for byte; writes nothing."""
-    wanted = job_from(**job)
-    from convsvc.conversion import verify as compare
-
-    result = compare(wanted)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(f"{result['target']} holds what {wanted['source']['path']} holds, {in_bytes(result['bytes_read'])} compared")

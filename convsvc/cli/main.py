@@ -17,7 +17,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 COMMANDS = {
     "convert": LazyCommand("convsvc.cli.local:convert", "Run a job here, without a server."),
     "plan": LazyCommand("convsvc.cli.local:plan", "Say what a job would do, and do nothing."),
-    "verify": LazyCommand("convsvc.cli.local:verify", "Compare an existing target with its source, byte for byte."),
+    "verify": LazyCommand("convsvc.cli.verify:verify", "Whether a target is what a job writes, or two checkpoints the same model."),
     "inspect": LazyCommand("convsvc.cli.inspect:inspect", "Say what a checkpoint is and what it lacks."),
     "serve": LazyCommand("convsvc.cli.serve:serve", "Run the service: its API and its executor."),
     "executor": LazyCommand("convsvc.cli.serve:executor", "Run an executor alone, for a service started with --no-executor."),

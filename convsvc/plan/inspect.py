@@ -30,7 +30,7 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     root = RootedPath(path)
     if root.is_file():
         return _describe_file(root)
-    job = _job_for(root, model_type)
+    job = job_for(root, model_type)
     checkpoint = DIALECTS[job.source.format].open(job.source, ANYWHERE)
     about = _contents(job.source.format, checkpoint)
     try:
@@ -44,17 +44,17 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     return about
 
 
-def _job_for(root: RootedPath, model_type: str | None) -> Job:
+def job_for(root: RootedPath, model_type: str | None = None, iteration: str | None = None, **options: Any) -> Job:
+    """A job whose source is what lies at `root`; an iteration is that of rank files. Raises SourceError for what is no checkpoint."""
     if not root.is_dir():
         raise SourceError(f"{root} does not exist")
     is_megatron = (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
     if not is_megatron and not (root / "config.json").is_file():
         refuse(root, "a checkpoint that is read")
         raise SourceError(f"{root} is no checkpoint: it has neither config.json nor {TRACKER} nor mp_rank_* directories")
-    dialect = "mindspeed-llm" if is_megatron else "huggingface"
-    return parse_job(
-        {"model_type": model_type, "source": {"format": dialect, "path": str(root)}, "target": {"format": "huggingface", "path": "/"}}
-    )
+    source = {"format": "mindspeed-llm", "iteration": iteration} if is_megatron else {"format": "huggingface"}
+    target = {"format": "huggingface", "path": "/"}
+    return parse_job({"model_type": model_type, "source": {**source, "path": str(root)}, "target": target, "options": options})
 
 
 def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:

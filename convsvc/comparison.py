@@ -1,0 +1,135 @@
+"""Whether two checkpoints are the same model: any formats that are read, any cuts, whoever wrote them. What `convsvc verify A B` does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import isfinite, prod
+from typing import TYPE_CHECKING, Any
+
+from convsvc.roots import ANYWHERE, RootedPath, Roots
+
+if TYPE_CHECKING:
+    from convsvc.engine.listener import Listener
+    from convsvc.execute.check.pairs import Counted, Difference
+    from convsvc.plan.pairs import Pairs, Side
+    from convsvc.plan.planner import Source
+    from convsvc.spec import Job
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    model_type: str | None = None,
+    iteration: str | None = None,
+    listener: Listener | None = None,
+    roots: Roots = ANYWHERE,
+) -> dict[str, Any]:
+    """Compares the checkpoints at two paths, tensor by tensor and every copy, in bounded memory. Writes nothing.
+
+    What lies there is detected. `model_type` is stated for both, `iteration` for rank files. Answers, as JSON:
+
+        same           whether all tensors are on both sides and hold the same values
+        different      the tensors that do not: {"name", "a", "b" (stored names), "elements", "of", "max_abs", "first" (index), "values"}
+        only_a, only_b names of tensors that one side has
+        other_shape    tensors of another shape, or of types that cannot be compared
+        other_model    sizes in which the models differ
+        copies         tensors of which a side itself holds copies that differ
+        dtypes         {"BF16 and F32": how many}: stored in other types, compared by value
+        a, b           what each is; compared, bytes_read
+
+    Raises what opening a source raises: each must be a whole checkpoint of a known family.
+    """
+    from convsvc.engine.listener import Listener
+    from convsvc.execute.check.pairs import compare_pairs, cut_batches
+    from convsvc.plan.pairs import lay_side, pair_sides
+
+    told = listener or Listener()
+    told.phase("open", 0)
+    jobs = tuple(job_of(path, model_type, iteration, roots) for path in (a, b))
+    sides = tuple(lay_side(source) for source in _alike(jobs, roots))
+    pairs = pair_sides(sides[0], sides[1])
+    batches = cut_batches(pairs.pairs)
+    told.phase("compare", len(batches))
+    counted = compare_pairs(
+        (sides[0], sides[1]), pairs.pairs, batches, lambda number, read: told.task_done(number, {"bytes_read": read}), roots
+    )
+    return _answer((sides[0], sides[1]), jobs, pairs, counted)
+
+
+def job_of(path: str, model_type: str | None, iteration: str | None, roots: Roots) -> Job:
+    """A job whose source lies at the path."""
+    from convsvc.plan.inspect import job_for
+
+    return job_for(RootedPath(path, roots), model_type, iteration)
+
+
+def _alike(jobs: tuple[Job, ...], roots: Roots) -> tuple[Source, Source]:
+    """Both, opened so that what one of them does not say is taken from the other: the vocabulary without padding, MTP layers."""
+    from convsvc.plan.planner import open_source
+    from convsvc.spec import dump_job, parse_job
+
+    sources = [open_source(job, roots) for job in jobs]
+    for mine, other in ((0, 1), (1, 0)):
+        model, its, job = sources[mine].model, sources[other].model, jobs[mine]
+        if sources[mine].checkpoint.facts.get("vocab_size") is None and its.sizes["vocab"] < model.sizes["vocab"]:
+            job = parse_job({**dump_job(job), "options": {"vocab_size": its.sizes["vocab"]}})
+        if model.num_mtp and not its.num_mtp:
+            # The other side has them as tensors that are carried along, if at all: they are not asked for here either.
+            job = parse_job({**dump_job(job), "target": {"format": "mindspeed-llm", "path": "/"}})
+        if job is not jobs[mine]:
+            sources[mine] = open_source(job, roots)
+    return sources[0], sources[1]
+
+
+def _answer(sides: tuple[Side, Side], jobs: tuple[Job, ...], pairs: Pairs, counted: Counted) -> dict[str, Any]:
+    different = [_difference(sides, pairs, number, found) for number, found in sorted(counted.between.items())]
+    copies = [f"{pairs.pairs[number].tensor.name} in {side}: {_told(found)}" for (side, number), found in sorted(counted.copies.items())]
+    dtypes: dict[str, int] = {}
+    for pair in pairs.pairs:
+        if pair.dtypes[0] != pair.dtypes[1]:
+            said = " and ".join(pair.dtypes)
+            dtypes[said] = dtypes.get(said, 0) + 1
+    faults = (different, pairs.only_a, pairs.only_b, pairs.other_shape, pairs.other_model, copies)
+    return {
+        "same": not any(faults),
+        "a": _about(sides[0], jobs[0]),
+        "b": _about(sides[1], jobs[1]),
+        "compared": len(pairs.pairs),
+        "bytes_read": counted.bytes_read,
+        "different": different,
+        "only_a": [f"{name} ({', '.join(sides[0].stored(name)[:4])})" for name in pairs.only_a],
+        "only_b": [f"{name} ({', '.join(sides[1].stored(name)[:4])})" for name in pairs.only_b],
+        "other_shape": list(pairs.other_shape),
+        "other_model": list(pairs.other_model),
+        "copies": copies,
+        "dtypes": dtypes,
+        "advice": list(pairs.advice),
+    }
+
+
+def _difference(sides: tuple[Side, Side], pairs: Pairs, number: int, found: Difference) -> dict[str, Any]:
+    tensor = pairs.pairs[number].tensor
+    stored = {name: side.stored(tensor.name) if tensor.name in side.gathered else [] for name, side in zip("ab", sides, strict=True)}
+    return {
+        "name": tensor.name,
+        **{side: names[:4] for side, names in stored.items()},
+        "elements": found.elements,
+        "of": prod(tensor.sizes),
+        "max_abs": found.max_abs if found.max_abs is not None and isfinite(found.max_abs) else None,
+        "first": list(found.first),
+        "values": list(found.values),
+    }
+
+
+def _told(found: Difference) -> str:
+    return f"{found.elements} elements differ between its copies, first at {list(found.first)}: {' and '.join(found.values)}"
+
+
+def _about(side: Side, job: Job) -> dict[str, Any]:
+    source = side.source
+    about = {"path": job.source.path, "format": job.source.format, "model_type": source.model.family.name, "files": len(side.files)}
+    if source.settings is not None:
+        parallel = asdict(source.settings.parallel)
+        about["parallel"] = {name: list(size) if isinstance(size, tuple) else size for name, size in parallel.items()}
+    return about | {"notes": [note.as_dict() for note in source.notes]}
