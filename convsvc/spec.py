@@ -152,6 +152,9 @@ class Options(Strict):
     on_overflow: Literal["error", "note"] = Field(
         "error", description="What happens where a cast (to fp16, as a rule) makes finite values infinite: the job ends, or it says so."
     )
+    report: Literal["both", "beside"] = Field(
+        "both", description="Where conversion-report.json lies: beside the target and in it, or beside it only."
+    )
 
 
 class Webhook(Strict):

@@ -18,6 +18,9 @@ from convsvc.roots import Roots
 from convsvc.spec import Options
 from convsvc.tensors.blocks import Laid
 
+# What every target has beside its framework's own files: the list of what was made, and the report of how.
+MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
+
 
 class Entry(NamedTuple):
     """A stored tensor of a layout: the file it lies in, and the scope it belongs to.
@@ -38,7 +41,8 @@ class Entry(NamedTuple):
 class SourceFile:
     """A file with tensors: its absolute path, its `formats/` name, and its size and time as they were when it was indexed.
 
-    `name` is the path as the checkpoint has it, before links are followed: in a hub cache every file lies in blobs/, under no name.
+    `name` is the path as the checkpoint has it, before links are followed: in a hub cache every file lies in blobs/, under no name. `digest` is of
+    its headers.
     """
 
     path: str
@@ -46,6 +50,7 @@ class SourceFile:
     size_bytes: int
     mtime_ns: int
     name: str
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

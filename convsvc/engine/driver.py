@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -13,6 +15,7 @@ from convsvc.engine.listener import Listener
 from convsvc.engine.phase import Limits, Phase, Tally
 from convsvc.errors import Canceled
 from convsvc.execute.holders import Holder
+from convsvc.execute.report import Ran
 from convsvc.execute.staging import Staging
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.plan import Plan
@@ -25,7 +28,7 @@ __all__ = ["Listener", "RunResult", "run_plan"]
 class RunResult:
     """What a run did. `digests`: CRC-32 in hex of every "file/tensor" written; `phase_seconds`: by phase, in their order.
 
-    `notes` are the plan's and those of its tasks, by kind.
+    `notes` are the plan's and those of its tasks, by kind; `report` is where the conversion's report lies.
     """
 
     target: str
@@ -37,6 +40,7 @@ class RunResult:
     phase_seconds: dict[str, float]
     digests: dict[str, str] = field(repr=False)
     notes: tuple[Note, ...] = ()
+    report: str = ""
 
     @property
     def seconds(self) -> float:
@@ -53,6 +57,7 @@ class RunResult:
             "phase_seconds": {name: round(seconds, 3) for name, seconds in self.phase_seconds.items()},
             "tensors": len(self.digests),
             "notes": [note.as_dict() for note in self.notes],
+            "report": self.report,
         }
 
 
@@ -87,8 +92,10 @@ def run_plan(
         try:
             return run.to_end(verify, tuple(reverse_tasks or ()), opening)
         except (Canceled, KeyboardInterrupt) as stop:
-            staging.discard()
-            raise stop if isinstance(stop, Canceled) else Canceled("the job was interrupted") from None
+            published = staging.discard()
+            if isinstance(stop, Canceled):
+                raise
+            raise Canceled("the job was interrupted" + (" just after the target was put in place" if published else "")) from None
 
 
 class _Run:
@@ -99,6 +106,8 @@ class _Run:
         self._limits = limits
         self._phase_seconds = phase_seconds
         self._tally = Tally()
+        self._verified: dict[str, Any] = {}
+        self._notes: list[Note] = []
 
     def to_end(self, verify: str, reverse_tasks: tuple[Task, ...], opening: Callable[[Staging], None] | None) -> RunResult:
         self._staging.forget("verify", "compare")  # what was verified before a crash is verified again
@@ -109,20 +118,33 @@ class _Run:
         if verify in ("roundtrip", "full"):
             self._staging.add_reverse(reverse_tasks)
             self._tasks("compare")
-        digests = self._staging.digests()
+        digests, report = self._staging.digests(), self._staging.report_path
         if opening is not None:
             self._step("reopen", partial(self._reopen, opening))
-        self._step("publish", self._staging.publish)
-        return self._result(digests)
+            self._verified["reopened"] = True
+        self._step("publish", partial(self._publish, verify))
+        return self._result(digests, report)
+
+    def _publish(self, verify: str) -> None:
+        tally = self._tally
+        counts = {"bytes_read": tally.bytes_read, "bytes_written": tally.bytes_written}
+        counts |= {"tasks_done": tally.done, "tasks_skipped": tally.skipped, "tasks_retried": tally.retried}
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._notes += self._staging.publish(Ran(verify, ended_at, self._phase_seconds, counts, self._verified, self._all_notes()))
+
+    def _all_notes(self) -> tuple[Note, ...]:
+        return sort_notes((*self._staging.plan.notes, *self._tally.notes, *self._notes))
 
     def _reopen(self, opening: Callable[[Staging], None]) -> None:
         self._staging.complete()
         opening(self._staging)
 
     def _tasks(self, mode: str) -> None:
-        began = monotonic()
+        began, read = monotonic(), self._tally.bytes_read
         Phase(mode, self._staging, self._engine, self._listener, self._limits).run(self._tally)
         self._phase_seconds[mode] = monotonic() - began
+        if mode != "write":
+            self._verified[mode] = {"tasks": len(self._staging.task_names(mode)), "bytes_read": self._tally.bytes_read - read}
 
     def _step(self, name: str, act: Callable[[], None]) -> None:
         self._limits.check_stop()
@@ -131,7 +153,7 @@ class _Run:
         act()
         self._phase_seconds[name] = monotonic() - began
 
-    def _result(self, digests: dict[str, str]) -> RunResult:
+    def _result(self, digests: dict[str, str], report: Path) -> RunResult:
         tally = self._tally
         return RunResult(
             target=str(self._staging.target),
@@ -142,5 +164,6 @@ class _Run:
             tasks_retried=tally.retried,
             phase_seconds=self._phase_seconds,
             digests=digests,
-            notes=sort_notes((*self._staging.plan.notes, *tally.notes)),
+            notes=self._all_notes(),
+            report=str(report),
         )

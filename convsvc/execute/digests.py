@@ -5,11 +5,13 @@ A region is a byte range of a stored tensor. Tasks write regions in any order; t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from convsvc.errors import VerifyError
-from convsvc.formats.crc import combine
+from convsvc.formats.base import Skeleton
+from convsvc.formats.crc import combine, crc32, crc32_zeros
 
 # Regions of one tensor, after so many new ones they are joined where they can be, so that memory stays small.
 JOIN_EVERY = 1 << 16
@@ -64,6 +66,28 @@ class Digests:
         Raises VerifyError where the regions leave a gap or overlap: then some bytes were never written, or twice.
         """
         return join(self._regions.get(tensor, ()), size_bytes, name)
+
+
+def whole_file(skeleton: Skeleton, sealed: Iterable[tuple[int, bytes]], crcs: Mapping[str, int]) -> int:
+    """The CRC-32 of a whole new file: its header and seal, its tensors (their CRC-32 by name), zeros between them. Pure.
+
+    >>> skeleton = Skeleton(12, (StoredTensor("w", "U8", (4,), 6),), ((0, b"head"),))
+    >>> whole_file(skeleton, [(10, b"en")], {"w": crc32(b"1234")}) == crc32(b"head\\0\\0" + b"1234" + b"en")
+    True
+    """
+    parts = {start: (len(data), crc32(data)) for start, data in (*skeleton.segments, *sealed)}
+    parts |= {each.file_offset: (each.size_bytes, crcs[each.name]) for each in skeleton.tensors if each.size_bytes}
+    crc = stop = 0
+    for start, (size_bytes, part) in sorted(parts.items()):
+        if start > stop:
+            crc = combine(crc, _zeros(start - stop), start - stop)
+        crc, stop = combine(crc, part, size_bytes), start + size_bytes
+    return combine(crc, _zeros(skeleton.size_bytes - stop), skeleton.size_bytes - stop)
+
+
+@lru_cache(maxsize=1024)
+def _zeros(size_bytes: int) -> int:
+    return crc32_zeros(size_bytes)
 
 
 def joined_regions(regions: Iterable[Region]) -> list[Region]:

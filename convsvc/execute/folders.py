@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,13 +104,13 @@ def is_directory(path: Path) -> bool:
     raise TargetError(f"{shown(path)} is {what}", do="remove it, or choose another target", details={"path": shown(path)})
 
 
-def has_content(path: Path) -> bool:
-    """Whether there is a directory with something in it. Raises OSError, TargetError as `is_directory`."""
+def has_content(path: Path, but: Collection[str] = ()) -> bool:
+    """Whether there is a directory with something in it, other than these names. Raises OSError, TargetError as `is_directory`."""
     if not is_directory(path):
         return False
     folder = OpenFolder(os.open(path, OPEN | os.O_NOFOLLOW))
     try:
-        return bool(os.listdir(folder.descriptor))
+        return not set(os.listdir(folder.descriptor)).issubset(but)
     finally:
         folder.close()
 

@@ -9,6 +9,9 @@ CANCEL = f"{PRIVATE}/cancel"
 FENCE = f"{PRIVATE}/fence"
 # There once checksums and side files are in place: from then on nothing writes into the target's files.
 SEALED = f"{PRIVATE}/sealed"
+# What publishing does, so that whoever comes after a crash can undo or finish it; and the report as it goes beside the target.
+JOURNAL = f"{PRIVATE}/publishing.json"
+REPORT_COPY = f"{PRIVATE}/report.json"
 TASKS = f"{PRIVATE}/tasks"
 MARKS = f"{PRIVATE}/marks"
 

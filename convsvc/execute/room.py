@@ -37,7 +37,7 @@ def check_room(plan: Plan, staging: Path, parent: Path) -> None:
 def room_for(plan: Plan) -> Room:
     """The room that the plan's target needs when nothing of it is there, and has; no directory is made. Raises OSError."""
     target = Path(os.path.realpath(plan.target_path))
-    return Room(plan.bytes_out + _beside(plan), _free(next(folder for folder in target.parents if folder.is_dir())))
+    return Room(plan.bytes_out + _beside(plan), _free(next(folder for folder in (target, *target.parents) if folder.is_dir())))
 
 
 def _beside(plan: Plan) -> int:

@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from convsvc.errors import SourceChanged
+from convsvc.execute.digests import whole_file
 from convsvc.execute.folders import DIRECTORY_MODE
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
@@ -28,15 +29,27 @@ def make_files(plan: Plan, root: Path) -> None:
             _write_segments(opened.fileno(), skeleton.segments)
 
 
-def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> None:
-    """Adds what depends on the tensors' content, and syncs. `crcs`: by the plan's tensor number. Raises OSError."""
+def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> list[int]:
+    """Adds what depends on the tensors' content, and syncs. `crcs`: by the plan's tensor number. Answers each file's. Raises OSError."""
     by_file: dict[int, dict[str, int]] = {}
+    file_crcs = []
     for number, tensor in enumerate(plan.target_tensors):
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
     for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+        tensors = by_file.get(number, {})
         with open(_opened(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
-            _write_segments(opened.fileno(), FORMATS[file.format].seal(skeleton, by_file.get(number, {})))
+            segments = FORMATS[file.format].seal(skeleton, tensors)
+            _write_segments(opened.fileno(), segments)
             os.fsync(opened.fileno())
+        file_crcs.append(whole_file(skeleton, segments, tensors))
+    return file_crcs
+
+
+def write_text(root: Path, name: str, data: bytes) -> None:
+    """A small file of the staged target, at its top, or again. Raises OSError."""
+    with open(_made(root, name, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0) as opened:
+        _write_segments(opened.fileno(), [(0, data)])
+        os.fsync(opened.fileno())
 
 
 def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
@@ -46,9 +59,13 @@ def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
             _write_side_file(side, root, plan.roots)
 
 
-def open_up(root: Path) -> None:
-    """Gives the staged directory the mode of any new directory; it was private until now."""
-    os.chmod(root, DIRECTORY_MODE & ~_umask())
+def open_up(root: Path, like: os.stat_result | None) -> None:
+    """Gives the staged directory, private until now, the mode and owners of the one whose place it takes, or those of any new one."""
+    os.chmod(root, DIRECTORY_MODE & ~_umask() if like is None else stat.S_IMODE(like.st_mode))
+    if like is not None:
+        with suppress(OSError):  # only root gives away what is his
+            os.chown(root, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
+            os.chmod(root, stat.S_IMODE(like.st_mode))  # chown takes the set-group-id bit away
 
 
 def sync_directories(root: Path) -> None:

@@ -15,23 +15,31 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from convsvc.errors import TargetError, TargetExists
+import convsvc
+from convsvc.dialects.base import MANIFEST, REPORT
+from convsvc.errors import TargetExists
 from convsvc.execute import sealing
 from convsvc.execute.digests import Digests
 from convsvc.execute.fences import raise_fence
-from convsvc.execute.folders import OpenFolder, has_content, make_private, open_private, remove_private, shown
+from convsvc.execute.folders import OpenFolder, make_private, open_private, remove_private
 from convsvc.execute.holders import Holder, this_process
+from convsvc.execute.inputs import check_apart
 from convsvc.execute.io import write_atomically
-from convsvc.execute.locks import Lock
-from convsvc.execute.marks import CANCEL, FENCE, FINGERPRINT, MARKS, PRIVATE, SEALED, TASKS, mark_path, task_path
-from convsvc.execute.publishing import ended_path, lock_target, staging_path, swap_in, target_errors, undo_half_publishing
+from convsvc.execute.manifest import Manifest, file_crc
+from convsvc.execute.marks import CANCEL, FINGERPRINT, MARKS, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path, task_path
+from convsvc.execute.publishing import Journal, discard, find_removable, plan_filling, publish, settle
+from convsvc.execute.report import Ran, Written, compose_report, dump_report, goes_into_target
+from convsvc.execute.report_files import beside, check_place, has_place_beside
 from convsvc.execute.room import check_room
+from convsvc.execute.sites import STAGING, Site, open_site, target_errors
 from convsvc.execute.task_files import dump_task, extract_task
+from convsvc.notes import Note
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
@@ -45,16 +53,17 @@ class Staging:
     `fence` is the number that holds now: calls carry it, and those that carry an older one write nothing more (see `fences`).
     """
 
-    def __init__(self, plan: Plan, target: Path, parent: OpenFolder, lock: Lock) -> None:
+    def __init__(self, plan: Plan, site: Site, on_exists: str) -> None:
         self.plan = plan
-        self.target = target
-        self.path = staging_path(target)
+        self.target = site.target
+        self.path = site.target / STAGING if site.inside else site.target.with_name(site.staging.name)
         self.fence = 0
         self.owner = -1
-        # What is done is done by these: `_at` is the target's name in its open parent, `_inside` the open staging directory.
-        self._parent, self._at = parent, parent.path / target.name
+        self.run = ""
+        self._on_exists = on_exists
+        # What is done is done by these: the target's place, and the open staging directory.
+        self._site = site
         self._inside = OpenFolder(-1)
-        self._lock = lock
         self._reverse: tuple[Task, ...] = ()
         self._crcs: dict[int, int] = {}
 
@@ -68,12 +77,11 @@ class Staging:
         """
         holder = holder or this_process()
         target = Path(plan.roots.check(plan.target_path, "target.path", inside=True))
-        _check_apart(plan, target)
-        parent, lock = lock_target(target, plan.roots, holder)
-        staging = cls(plan, target, parent, lock)
+        check_apart(plan, target)
+        staging = cls(plan, open_site(target, plan.roots, holder), on_exists)
         try:
             with target_errors(target):
-                staging._prepare(on_exists, holder.claim)
+                staging._prepare(holder.claim)
         except BaseException:
             staging.close()
             raise
@@ -87,9 +95,8 @@ class Staging:
 
     def close(self) -> None:
         """Gives the lock back; the directory stays as it is."""
-        self._lock.release()
         self._inside.close()
-        self._parent.close()
+        self._site.close()
 
     def pending(self, mode: str) -> list[int]:
         """The numbers of the tasks that are not yet done in this mode ("write", "verify", "compare")."""
@@ -136,9 +143,9 @@ class Staging:
             return
         with target_errors(self.target):
             self.fence = raise_fence(root)  # a worker that was given up may be alive: from here on it is refused
-            sealing.seal_files(self.plan, root, self._tensor_crcs())
+            file_crcs = sealing.seal_files(self.plan, root, self._tensor_crcs())
             sealing.write_side_files(self.plan, root, last=False)
-            (root / SEALED).touch()
+            write_atomically(self._inside.descriptor, SEALED, json.dumps(file_crcs).encode(), "sealing")
             sealing.sync_directories(root)
 
     @property
@@ -160,34 +167,48 @@ class Staging:
         crcs, files = self._tensor_crcs(), self.plan.target_files
         return {f"{files[t.file].path}/{t.name}": f"{crcs[n]:08x}" for n, t in enumerate(self.plan.target_tensors)}
 
-    def publish(self) -> None:
-        """Moves the directory into place. After this the target is there, whole, and the lock is given back."""
-        root = self._inside.path
-        with target_errors(self.target):
-            sealing.write_side_files(self.plan, root, last=True)
-            sealing.open_up(root)
-            # In one step, so that a crash leaves either all of it or nothing here, and late workers lose their fence at once.
-            os.rename(root / PRIVATE, ended_path(self._at))
-            sealing.sync_directories(root)
-            swap_in(self._at, self._inside)
-            sealing.sync_directory(self._parent.path)
-            remove_private(ended_path(self._at))
-        self.close()
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies once the target is published: beside it, or in it where nobody may write beside it."""
+        return beside(self.target) if has_place_beside(self._site) else self.target / REPORT
 
-    def discard(self) -> None:
-        """Removes the directory and gives the lock back. Late workers find their fence and their files gone."""
-        with target_errors(self.target):
-            (self._inside.path / FENCE).unlink(missing_ok=True)
-            remove_private(staging_path(self._at))
-        self.close()
+    def publish(self, ran: Ran | None = None) -> list[Note]:
+        """Moves the directory into place. After this the target is there, whole, its report beside it, and the lock is given back.
 
-    def _prepare(self, on_exists: str, claim: int) -> None:
-        undo_half_publishing(self._at)
-        _check_target(self._at, on_exists)
-        if not self._may_go_on(on_exists):
-            remove_private(staging_path(self._at))
-        check_room(self.plan, self.path, self.target.parent)
-        self._inside = make_private(staging_path(self._at))
+        Answers what a user should know of it. Raises TargetExists where something is in the way by now; then the target is as it was.
+        """
+        with target_errors(self.target):
+            self.complete()
+            old = self._check_target()
+            self._add_report(ran or Ran())
+            self._add_manifest()
+            if self._site.inside is None:
+                sealing.open_up(self._inside.path, self._replaced())
+            journal = Journal(self.run, old, *plan_filling(self._site, self._inside, self.plan, old))
+            notes = publish(self._site, self._inside, journal, self._on_exists in OVERWRITING)
+        self.close()
+        return notes
+
+    def discard(self) -> bool:
+        """Removes the directory and gives the lock back. Late workers find their fence and their files gone.
+
+        Answers whether it had become the target already: then that stays.
+        """
+        with target_errors(self.target):
+            discard(self._site)
+            published = self._site.is_run(self.run)
+        self.close()
+        return published
+
+    def _prepare(self, claim: int) -> None:
+        site = self._site
+        settle(site)
+        self._check_target()
+        check_place(site)
+        if not self._may_go_on(self._on_exists):
+            remove_private(site.staging)
+        check_room(self.plan, self.path, self.target if site.inside else self.target.parent)
+        self._inside = make_private(site.staging)
         self.owner = os.fstat(self._inside.descriptor).st_uid
         root = self._inside.path
         for folder in (PRIVATE, TASKS, MARKS):
@@ -197,15 +218,68 @@ class Staging:
         if not (root / SEALED).exists():
             sealing.make_files(self.plan, root)
         self._write_tasks()
+        # Another word at each opening: what an earlier one has published, and nobody has finished, was finished above.
+        self.run = uuid.uuid4().hex
         # The fingerprint comes last: a directory without one is not gone on with.
         write_atomically(self._inside.descriptor, FINGERPRINT, self.plan.fingerprint.encode(), "opening")
+
+    def _check_target(self) -> tuple[str, ...]:
+        """The files of a target that is there and will be replaced. Raises TargetExists where it may not be."""
+        place = str(self.target)
+        if os.path.isfile(self._site.at):
+            raise TargetExists(f"{place} is a file", do="choose another target", details={"target": place})
+        if not self._site.has_content():
+            return ()
+        if self._on_exists in OVERWRITING:
+            return find_removable(self._site, self.plan)
+        raise TargetExists(
+            f"{place} exists and is not empty",
+            do='choose another target, or set on_exists to "overwrite"',
+            details={"target": place},
+        )
+
+    def _replaced(self) -> os.stat_result | None:
+        try:
+            return os.lstat(self._site.at)
+        except FileNotFoundError:
+            return None
+
+    def _add_report(self, ran: Ran) -> None:
+        """In the target if the job wants it there, or nobody may write beside it; and among the private files, for the place beside it."""
+        plan, root = self.plan, self._inside.path
+        made = {side.path: _sized(root / side.path) for side in plan.side_files}
+        written = Written(self._file_crcs(), made, self.digests())
+        report = dump_report(compose_report(plan, self.run, convsvc.__version__, ran, written))
+        for name, is_wanted in {
+            REPORT: goes_into_target(plan) or not has_place_beside(self._site),
+            REPORT_COPY: has_place_beside(self._site),
+        }.items():
+            if is_wanted:
+                sealing.write_text(root, name, report)
+            else:
+                (root / name).unlink(missing_ok=True)
+
+    def _add_manifest(self) -> None:
+        plan, root = self.plan, self._inside.path
+        files: dict[str, tuple[int, int | None]] = {file.path: (file.size_bytes, None) for file in plan.target_files}
+        for name in (*(side.path for side in plan.side_files), REPORT):
+            if (root / name).exists():
+                files[name] = _sized(root / name)
+        sealing.write_text(root, MANIFEST, Manifest(self.run, convsvc.__version__, plan.fingerprint, files).dump().encode())
+
+    def _file_crcs(self) -> list[int | None]:
+        try:
+            crcs = json.loads((self._inside.path / SEALED).read_bytes())
+        except ValueError:  # an older version's mark is empty
+            crcs = []
+        return crcs if len(crcs) == len(self.plan.target_files) else [None] * len(self.plan.target_files)
 
     def _may_go_on(self, on_exists: str) -> bool:
         """Whether a staging directory that is there belongs to this plan and is to be finished."""
         if on_exists not in RESUMING:
             return False
         try:
-            left = open_private(staging_path(self._at))
+            left = open_private(self._site.staging)
         except FileNotFoundError:
             return False
         try:
@@ -243,20 +317,6 @@ class Staging:
         return self._crcs
 
 
-def _check_target(target: Path, on_exists: str) -> None:
-    place = shown(target)
-    if os.path.isfile(target):
-        raise TargetExists(f"{place} is a file", do="choose another target", details={"target": place})
-    if has_content(target) and on_exists not in OVERWRITING:
-        raise TargetExists(
-            f"{place} exists and is not empty",
-            do='choose another target, or set on_exists to "overwrite"',
-            details={"target": place},
-        )
-
-
-def _check_apart(plan: Plan, target: Path) -> None:
-    """The source may not lie in the target: replacing the target would remove it."""
-    for file in plan.source_files:
-        if target in Path(os.path.realpath(file.path)).parents:
-            raise TargetError(f"the source file {file.path} lies in the target {target}", do="choose another target")
+def _sized(path: Path) -> tuple[int, int]:
+    """A small file's size in bytes and CRC-32."""
+    return os.stat(path).st_size, file_crc(path)

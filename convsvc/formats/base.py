@@ -47,7 +47,7 @@ class FileIndex:
 
     `tree` is the file's own structure (nested dicts and lists of plain values, `StoredTensor` leaves, `Inert` records); formats
     that are a flat table have `tree == {name: StoredTensor}`. `tensors` are the leaves; the name of a nested one is its path
-    joined by "/".
+    joined by "/". `digest` is of the headers that were read ("sha256:..."); formats say what it covers.
     """
 
     path: str
@@ -55,6 +55,7 @@ class FileIndex:
     tensors: tuple[StoredTensor, ...]
     tree: Mapping[str, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -7,6 +7,7 @@ and together reach the end of the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,10 +39,10 @@ def read_index(path: AnyPath) -> FileIndex:
     Raises FormatError naming the file, the tensor, what was found and what was expected.
     """
     with open_regular(path) as file:
-        header, data_start = _read_header(file)
+        header, data_start, digest = _read_header(file)
         metadata = _checked_metadata(file.path, header.pop(_METADATA, {}))
         tensors = _checked_tensors(file, header, data_start)
-    return FileIndex(file.path, file.size_bytes, tensors, {tensor.name: tensor for tensor in tensors}, metadata)
+    return FileIndex(file.path, file.size_bytes, tensors, {tensor.name: tensor for tensor in tensors}, metadata, digest)
 
 
 def plan_skeleton(tensors: Sequence[TensorSpec], metadata: Mapping[str, str] = _PT, *, align: int = 4096) -> Skeleton:
@@ -83,7 +84,8 @@ def _encode_header(header: Mapping[str, Any], align: int) -> bytes:
     return size.to_bytes(8, "little") + text.ljust(size)
 
 
-def _read_header(file: RegularFile) -> tuple[dict[str, Any], int]:
+def _read_header(file: RegularFile) -> tuple[dict[str, Any], int, str]:
+    """The header, where the tensors begin, and the header's digest."""
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the header")
     size = int.from_bytes(head[:8], "little")
     if not looks_like_safetensors(head):
@@ -99,7 +101,7 @@ def _read_header(file: RegularFile) -> tuple[dict[str, Any], int]:
         raise FormatError(f"the header of {file.path} is not valid JSON", facts=[str(error)], do=_AGAIN) from None
     if not isinstance(header, dict):
         raise FormatError(f"the header of {file.path} is not a JSON object", do=_AGAIN)
-    return header, 8 + size
+    return header, 8 + size, f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

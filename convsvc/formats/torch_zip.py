@@ -11,6 +11,7 @@ each record's offset from the zip directory, and our alignment is free.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,9 +39,10 @@ def read_index(path: AnyPath) -> FileIndex:
     `tree` is the pickled object; tensors are named by their path in it, e.g. "model/decoder.final_layernorm.weight".
     Raises FormatError naming the file and the tensor, HostileFile for a pickle that names what runs code.
     """
+    digest = hashlib.sha256()
     with open_regular(path) as file:
         _check_head(file)
-        records = read_directory(file)
+        records = read_directory(file, digest)
         archive = _archive_of(file, records)
         check_stored(file, records)
         _check_byteorder(file, records.get(f"{archive}/byteorder"))
@@ -50,7 +52,7 @@ def read_index(path: AnyPath) -> FileIndex:
     if content is None:
         content = _run(pickle, file.path, records, f"{archive}/data/")
         _ALIKE.keep(pickle, table, content)
-    return FileIndex(file.path, file.size_bytes, content.tensors, content.tree)
+    return FileIndex(file.path, file.size_bytes, content.tensors, content.tree, digest=f"sha256:{digest.hexdigest()}")
 
 
 def plan_skeleton(tree: Mapping[str, Any], *, archive: str, align: int = 4096) -> Skeleton:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from convsvc.errors import FormatError
 from convsvc.formats.regular_file import RegularFile
@@ -25,6 +25,12 @@ _NO_FIELD = 0xFFFFFFFF  # "see the zip64 extra field"
 # signature, made by, needed, flags, method, time, date, crc, packed size, size, name, extra and comment bytes, disk, 2 x attributes, offset
 _CENTRAL_FIELDS = struct.Struct("<4s6H3L5H2L")
 _AGAIN = "copy or download the file again, or save it again with torch.save"
+
+
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes, /) -> object: ...
 
 
 class Record(NamedTuple):
@@ -46,8 +52,8 @@ class _Entry(NamedTuple):
     method: int
 
 
-def read_directory(file: RegularFile) -> Mapping[str, Record]:
-    """All records of a zip file by name, in the directory's order.
+def read_directory(file: RegularFile, digest: Digest | None = None) -> Mapping[str, Record]:
+    """All records of a zip file by name, in the directory's order; `digest` is given the directory's bytes.
 
     Raises FormatError where the directory is missing (a file cut short has none), or a record is encrypted, named twice, outside
     the file or overlapping another.
@@ -56,6 +62,8 @@ def read_directory(file: RegularFile) -> Mapping[str, Record]:
     if size > MAX_DIRECTORY_BYTES:
         raise _damaged(file, f"its directory has {size} bytes, at most {MAX_DIRECTORY_BYTES} are read")
     directory = file.read(start, size, "the zip directory")
+    if digest is not None:
+        digest.update(directory)
     records: dict[str, Record] = {}
     for entry in _entries(file, directory, count):
         record = _locate(file, entry, start)

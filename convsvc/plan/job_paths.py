@@ -17,7 +17,7 @@ def job_paths(job: Job) -> dict[str, str]:
     {'source.path': '/a', 'target.path': '/b'}
     """
     dumped = dump_job(job)
-    return {field: path for side in ("source", "target") for field, path in _paths_in(dumped[side], side)}
+    return {field: path for side in ("source", "target") for field, path in paths_in(dumped[side], side)}
 
 
 def check_job_paths(job: Job, roots: Roots) -> None:
@@ -29,10 +29,11 @@ def check_job_paths(job: Job, roots: Roots) -> None:
         roots.check(path, field, inside=field == "target.path")
 
 
-def _paths_in(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+def paths_in(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """Every path in one side of a job's JSON, by its field, which begins with `where`."""
     for name, value in part.items():
         field = f"{where}.{name}"
         if isinstance(value, dict):
-            yield from _paths_in(value, field)
+            yield from paths_in(value, field)
         elif name == "path" or name.endswith(("_path", "_dir")):
             yield field, value

@@ -20,8 +20,8 @@ class Plan:
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
     or filled and why, by kind. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
-    planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. Two plans with the same
-    `fingerprint` write the same bytes to the same places.
+    planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. `source_digests` are of the
+    source files' headers. Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
     job: dict[str, Any]
@@ -38,6 +38,7 @@ class Plan:
     notes: tuple[Note, ...] = ()
     roots: Roots = ANYWHERE
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source_digests: tuple[str, ...] = ()
 
     @property
     def target_path(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import DIALECTS
@@ -167,8 +167,9 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         skeletons=tuple(file.skeleton for file in output.files),
         side_files=output.side_files,
         tasks=tasks,
-        facts=describe_model(model),
+        facts=describe_model(model) | describe_layouts(source.settings, settings),
         roots=roots,
+        source_digests=tuple([file.digest for file in checkpoint.files]),
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
         notes=check_loss((*source.notes, *left_out, *casts, *kept, *_vocab_notes(gathered, wanted), *output.notes), job.options),
     )
@@ -295,6 +296,24 @@ def _kept_notes(entries: Sequence[Entry], dtypes: Sequence[str], model: Model, o
         return []
     text = f"{len(kept)} logical tensor(s), e.g. {kept[0]}, are not cast to {options.dtype}: model code keeps them in a wider dtype"
     return [Note("advice", f"{text} (options.cast_all casts them too)")]
+
+
+def describe_layouts(source: Any, target: Any) -> dict[str, Any]:
+    """How both sides are cut, in JSON: what is not as it is by default of their dialects' settings; nothing where there are none. Pure."""
+    return {name: found for name, each in (("source_layout", source), ("target_layout", target)) if (found := _described(each))}
+
+
+def _described(settings: Any) -> dict[str, Any]:
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return {}
+    described: dict[str, Any] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            described |= _described(value)
+        elif value not in (None, False, ()):
+            described[each.name] = list(value) if isinstance(value, tuple) else value
+    return described
 
 
 def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[Note]:

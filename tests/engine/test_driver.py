@@ -18,7 +18,7 @@ from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, SourceChanged, StorageError, TargetBusy, TargetExists, VerifyError
 from convsvc.execute import worker
 from convsvc.execute.compiling import Budget
-from convsvc.execute.publishing import staging_path
+from convsvc.execute.sites import staging_path
 from convsvc.execute.staging import Staging
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 
@@ -75,7 +75,8 @@ def test_a_run_puts_the_whole_target_in_place_and_says_what_it_did(made: Handmad
     assert result.bytes_written == 2 * made.w.nbytes + 2 * made.norm.nbytes + made.vocab.nbytes
     assert sorted(result.digests)[:2] == ["model.safetensors/norm", "model.safetensors/w_t"]
     assert os.stat(made.target).st_mode & 0o777 == 0o755
-    assert [path.name for path in made.target.parent.iterdir()] == ["target"]
+    assert sorted(path.name for path in made.target.parent.iterdir()) == ["target", "target.conversion-report.json"]
+    assert result.report == f"{made.target}.conversion-report.json"
 
 
 @pytest.mark.parametrize("budget", [Budget(1000), Budget(1000, 4000, short_run_bytes=1 << 20)], ids=["tiles", "wide tiles"])
@@ -234,22 +235,22 @@ def test_two_runs_on_one_target_at_once_are_refused_and_the_first_goes_on(made: 
 
 def test_a_target_that_is_there_is_kept_unless_overwriting_is_asked_for(made: Handmade, engine: Engine) -> None:
     made.target.mkdir(parents=True)
-    (made.target / "old").write_text("old")
+    (made.target / "latest.txt").write_text("old")
     for on_exists in ("error", "resume"):
         with pytest.raises(TargetExists):
             run_plan(made.plan, engine, on_exists=on_exists)
-    assert (made.target / "old").read_text() == "old"
+    assert (made.target / "latest.txt").read_text() == "old"
     run_plan(made.plan, engine, on_exists="overwrite")
     made.check_target()
 
 
 def test_an_overwritten_target_stays_until_the_new_one_is_whole(made: Handmade, engine: Engine) -> None:
     made.target.mkdir(parents=True)
-    (made.target / "old").write_text("old")
+    (made.target / "latest.txt").write_text("old")
     os.truncate(made.source_files[0], 100)
     with pytest.raises(SourceChanged):
         run_plan(made.plan, engine, on_exists="overwrite")
-    assert (made.target / "old").read_text() == "old"
+    assert (made.target / "latest.txt").read_text() == "old"
 
 
 def test_an_empty_directory_may_be_the_target(made: Handmade, engine: Engine) -> None:

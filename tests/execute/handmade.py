@@ -48,7 +48,9 @@ class Handmade:
         np.testing.assert_array_equal(ranks["vocab"].numpy(), np.vstack([self.vocab, np.zeros_like(self.vocab[:2])]))
         assert (self.target / "latest.txt").read_text() == "release"
         assert (self.target / "config.json").read_text() == "{}"
-        assert sorted(path.name for path in self.target.iterdir()) == ["config.json", "latest.txt", "model.safetensors", "rank"]
+        assert sorted(path.name for path in self.target.iterdir()) == [
+            ".convsvc-made.json", "config.json", "conversion-report.json", "latest.txt", "model.safetensors", "rank",
+        ]  # fmt: skip
 
     def check_nothing_left(self) -> None:
         """Neither the target nor anything beside it is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convsvc.errors import SourceChanged, TargetError, TargetExists
-from convsvc.execute.publishing import staging_path
+from convsvc.execute.sites import staging_path
 from convsvc.execute.staging import Staging
 from convsvc.execute.task_files import dump_task, extract_task, load_task
 from convsvc.execute.worker import run_task

@@ -17,7 +17,7 @@ import pytest
 from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
 from convsvc.errors import Canceled, NoSpace, StorageError
-from convsvc.execute.publishing import staging_path
+from convsvc.execute.sites import staging_path
 from convsvc.execute.staging import Staging
 from convsvc.execute.worker import run_task
 from convsvc.formats import safetensors

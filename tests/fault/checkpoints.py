@@ -89,9 +89,13 @@ def _case(folder: Path, name: str, source: dict[str, Any], target: dict[str, Any
     return Case(name, source, target, verify, digests_of(folder / name))
 
 
+# Two runs that make the same have lists and reports of their own.
+OF_THE_RUN = (".convsvc-made.json", "conversion-report.json")
+
+
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, by its path in the folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    """SHA-256 of every file of a checkpoint, by its path in the folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in OF_THE_RUN]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -72,7 +72,8 @@ def index_file(path: RootedPath) -> tuple[Any, SourceFile]:
     if kind is None:
         what, do = describe_file(path)
         raise SourceError(f"{path} is {what}", facts=["it is neither safetensors nor a file of torch.save (zip)"], do=do)
-    return FORMATS[kind].read_index(path), SourceFile(before[0], kind, before[1].st_size, before[1].st_mtime_ns, path.path)
+    index = FORMATS[kind].read_index(path)
+    return index, SourceFile(before[0], kind, before[1].st_size, before[1].st_mtime_ns, path.path, index.digest)
 
 
 __all__ = ["check_directory", "index_file", "index_files", "open", "read_json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 
-from convsvc.dialects.base import SideFile
+from convsvc.dialects.base import MANIFEST, REPORT, SideFile
 from convsvc.errors import JobError
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
@@ -17,8 +17,7 @@ WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|gguf|msgpack|h5|onnx)$|.
 # are quantised (ModelOpt, AutoGPTQ, AutoAWQ, llm-compressor), and new weights are not. Trainer's files are about another run.
 FOREIGN = re.compile(
     r"(adapter_.*|hf_quant_config\.json|quantize_config\.json|quant_config\.json|quantization_config\.json|recipe\.yaml"
-    r"|trainer_state\.json|training_args\..*|optimizer.*|scheduler.*|rng_state.*|(all|train|eval|predict)_results\.json|zero_to_fp32\.py"
-    r"|conversion-report\.json)$"
+    r"|trainer_state\.json|training_args\..*|optimizer.*|scheduler.*|rng_state.*|(all|train|eval|predict)_results\.json|zero_to_fp32\.py)$"
 )
 
 
@@ -28,7 +27,8 @@ def copied_files(root: RootedPath) -> tuple[list[SideFile], list[Note]]:
         raise JobError(f"target.config_dir {root} is not a directory")
     if not (root / "config.json").is_file():
         raise JobError(f"target.config_dir {root} has no config.json")
-    seen = [(name, found) for name in root.names() if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]
+    names = [name for name in root.names() if name not in (MANIFEST, REPORT)]  # an earlier conversion's, about its own files
+    seen = [(name, found) for name in names if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]
     foreign = [name for name, _ in seen if FOREIGN.match(name)]
     files = [SideFile(name, copy_from=found[0]) for name, found in seen if goes_along(name)]
     named = ", ".join(sorted(foreign)[:8])

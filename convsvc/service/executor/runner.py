@@ -12,7 +12,7 @@ from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
 from convsvc.execute.holders import this_process
-from convsvc.execute.publishing import discard_left, staging_path, tidy_published
+from convsvc.execute.publishing import discard_left, is_published, tidy_published
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.succession import after_predecessor
@@ -174,11 +174,6 @@ def roots_of(claim: Claim) -> Roots:
     if not claim.roots and claim.tenant != DEFAULT_TENANT:
         raise PathRefused(f"tenant {claim.tenant} has no roots, so its jobs may read and write nowhere", details={"tenant": claim.tenant})
     return Roots(claim.roots)
-
-
-def is_published(target: Path) -> bool:
-    """Whether a job that was being published is: its staging directory has become the target."""
-    return target.is_dir() and not staging_path(target).exists()
 
 
 def on_exists(claim: Claim) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from convsvc.conversion import convert
 from convsvc.errors import ConvsvcError, FormatError, JobError, PathRefused, SourceError, TargetError, TargetExists
-from convsvc.execute.publishing import staging_path
+from convsvc.execute.sites import staging_path
 from tests.security.paths.world import INDEX, RANK_FILE, SHARDS, TRACKER, World
 
 JobDict = dict[str, Any]
@@ -332,19 +332,24 @@ def test_a_target_may_be_a_link_to_a_directory_in_a_root(world: World, mechanism
     (world.shared / "real").mkdir()
     link(world.tenant / "out", world.shared / "real")
     converted(world, world.to_mcore())
-    assert sorted(os.listdir(world.shared)) == ["real"]
+    assert sorted(os.listdir(world.shared)) == ["real", "real.conversion-report.json"]
 
 
 def test_directories_above_a_target_are_made(world: World, mechanism: str) -> None:
     converted(world, world.to_mcore(target=world.tenant / "new" / "newer" / "out"))
 
 
-def test_overwriting_removes_links_in_the_old_target_and_not_what_they_lead_to(world: World, mechanism: str) -> None:
-    (world.tenant / "out").mkdir()
+def test_links_in_the_old_target_are_in_the_way_and_what_they_lead_to_is_let_be(world: World, mechanism: str) -> None:
+    """Also where a link bears the name of a file that was made, and where it appears while the target is converted anew."""
+    converted(world, world.to_mcore())
     (world.tenant / "out" / "link").symlink_to(world.outside / "folder")
-    (world.tenant / "out" / "file").symlink_to(world.outside / "secret")
-    converted(world, world.to_mcore(on_exists="overwrite"))
-    assert not os.path.lexists(world.tenant / "out" / "link")
+    (world.tenant / "out" / TRACKER).unlink()
+    (world.tenant / "out" / TRACKER).symlink_to(world.outside / "secret")
+    before = world.seen_outside()
+    with pytest.raises(TargetExists, match="link") as refused:
+        convert(world.to_mcore(on_exists="overwrite"), engine="inline", roots=world.roots)
+    assert len(refused.value.details["in_the_way"]) == 2
+    assert world.seen_outside() == before
 
 
 def test_a_link_that_no_job_has_to_do_with_is_let_be(world: World, mechanism: str) -> None:

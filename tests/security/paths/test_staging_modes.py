@@ -17,7 +17,7 @@ from convsvc.engine.listener import Listener
 from convsvc.errors import TargetBusy, TargetError
 from convsvc.execute import folders
 from convsvc.execute.folders import owner_of_new
-from convsvc.execute.publishing import staging_path
+from convsvc.execute.sites import staging_path
 from convsvc.execute.staging import Staging
 from convsvc.plan.planner import make_plan
 from tests.security.paths.world import World
