@@ -27,7 +27,8 @@ def copied_files(root: RootedPath) -> tuple[list[SideFile], list[Note]]:
         raise JobError(f"target.config_dir {root} is not a directory")
     if not (root / "config.json").is_file():
         raise JobError(f"target.config_dir {root} has no config.json")
-    names = [name for name in root.names() if name not in (MANIFEST, REPORT)]  # an earlier conversion's, about its own files
+    # Other names are not even looked at: a link that leads elsewhere is none of the job's business. Nor is what an earlier conversion says.
+    names = [name for name in root.names() if (goes_along(name) or FOREIGN.match(name)) and name not in (MANIFEST, REPORT)]
     seen = [(name, found) for name in names if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]
     foreign = [name for name, _ in seen if FOREIGN.match(name)]
     files = [SideFile(name, copy_from=found[0]) for name, found in seen if goes_along(name)]
