@@ -41,8 +41,8 @@ class Entry(NamedTuple):
 class SourceFile:
     """A file with tensors: its absolute path, its `formats/` name, and its size and time as they were when it was indexed.
 
-    `name` is the path as the checkpoint has it, before links are followed: in a hub cache every file lies in blobs/, under no name. `digest` is of
-    its headers.
+    `name` is the path as the checkpoint has it, before links are followed: in a hub cache every file lies in blobs/, under no name.
+    `digest` is of its headers.
     """
 
     path: str

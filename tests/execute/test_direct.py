@@ -26,6 +26,7 @@ from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile
 from tests.execute.handmade import make_handmade
 from tests.execute.test_worker import large_plan
+from tests.fault.checkpoints import OF_THE_RUN
 
 FILE_BYTES = 2 * BOUNCE_BYTES + 12345
 # (file offset, memory's first byte in a block, size)
@@ -143,7 +144,8 @@ def test_a_directory_for_a_file_is_a_storage_error(tmp_path: Path, mode: str) ->
 
 
 def digest(root: Path) -> dict[str, str]:
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in (".convsvc-made.json", "conversion-report.json"))
+    """Of what is the same in every run."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in OF_THE_RUN)
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
