@@ -7,7 +7,8 @@ X.weight that is adapted, X.lora_A.<adapter>.weight beside it, X.modules_to_save
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple, TypeVar
@@ -95,6 +96,17 @@ def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoin
         raise _not_mentioned(checkpoint, sides)
     adapters = _scaled(sides, lora, checkpoint)
     return replace(checkpoint, notes=(*checkpoint.notes, *_module_notes(lora, sides))), adapters
+
+
+def leave_out(adapters: Adapters, ignores: Callable[[Key], str | None]) -> tuple[Adapters, tuple[Note, ...]]:
+    """The adapters without those whose weight is ignored (a layer that is not converted), and a note for each reason."""
+    reasons = {key: reason for key in adapters.pairs if (reason := ignores(key)) is not None}
+    if not reasons:
+        return adapters, ()
+    kept = {key: pair for key, pair in adapters.pairs.items() if key not in reasons}
+    counts = Counter(reasons.values())
+    notes = tuple(Note("ignored", f"{count} LoRA adapter(s): their weight is {reason}") for reason, count in counts.items())
+    return replace(adapters, pairs=kept), notes
 
 
 def _part(stored: str) -> _Part:

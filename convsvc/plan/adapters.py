@@ -19,7 +19,7 @@ from convsvc.errors import PlanError
 from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Located
-from convsvc.plan.records import Operand, Transfer, Transform, View
+from convsvc.plan.records import Operand, Place, Transfer, Transform, View
 from convsvc.plan.transfers import Gathered, clip_views, distinct_boxes
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 
@@ -34,10 +34,10 @@ class Merging(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Every A and B as a located tensor, and by the number of a located weight what is merged into each of its logical tensors."""
+    """Every A and B as a located tensor, and by the place of a weight's block what is merged into it."""
 
     located: tuple[Located, ...]
-    merging: Mapping[int, Mapping[str, Merging]]
+    merging: Mapping[Place, Merging]
 
 
 class _Form(NamedTuple):
@@ -60,7 +60,7 @@ def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Map
     _check_linear(located, numbers, same_as)
     _check_everywhere(located, numbers)
     sides: list[Located] = []
-    merging: dict[int, dict[str, Merging]] = {}
+    merging: dict[Place, Merging] = {}
     forms: dict[str, list[_Form]] = {}
     for number, pair in numbers.items():
         weight = located[number]
@@ -75,7 +75,8 @@ def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Map
             a, b = (f"{block.tensor.name}.lora_{side}" + (f".{at}" if at else "") for side in "AB")
             laid[0].append(_block_a(block, a, form, columns))
             laid[1].append(_block_b(block, b, form, columns))
-            merging.setdefault(number, {})[block.tensor.name] = Merging(a, b, pair.scale)
+            if block.volume:
+                merging[Place(number, block.offset)] = Merging(a, b, pair.scale)
         for (stored, found), shape, blocks in zip((pair.a, pair.b), ((pair.r, columns), (rows, pair.r)), laid, strict=True):
             if found.tensor.shape != shape:
                 where = f"{stored[0]}: {stored[1]}" if stored[0] else stored[1]
@@ -85,16 +86,21 @@ def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Map
 
 
 def attach(
-    transfers: Sequence[tuple[str, Transfer]], gathered: Mapping[str, Gathered], merging: Mapping[int, Mapping[str, Merging]]
+    transfers: Sequence[tuple[str, Transfer]], gathered: Mapping[str, Gathered], merging: Mapping[Place, Merging]
 ) -> list[tuple[str, Transfer]]:
-    """The transfers, what has adapters with the transform that merges them."""
-    return [(unit, part) for unit, transfer in transfers for part in _parts(transfer, gathered, merging)]
+    """The transfers, what has adapters with the transform that merges them. Raises PlanError if an adapter is left over."""
+    attached = [(unit, part) for unit, transfer in transfers for part in _parts(transfer, gathered, merging)]
+    used = {part.transform.operands[0].name for _, part in attached if part.transform is not None}
+    left = sorted({merged.a for merged in merging.values()} - used)
+    if left:
+        raise PlanError(f"{len(left)} LoRA adapters belong to nothing that is converted", facts=left[:SHOWN])
+    return attached
 
 
-def _parts(transfer: Transfer, gathered: Mapping[str, Gathered], merging: Mapping[int, Mapping[str, Merging]]) -> Iterator[Transfer]:
+def _parts(transfer: Transfer, gathered: Mapping[str, Gathered], merging: Mapping[Place, Merging]) -> Iterator[Transfer]:
     groups: dict[Merging | None, list[View]] = {}
     for view in transfer.reads:
-        groups.setdefault(merging.get(view.places[0].tensor, {}).get(transfer.name), []).append(view)
+        groups.setdefault(merging.get(view.places[0]), []).append(view)
     fills = transfer.fills
     for merged, reads in groups.items():
         transform = None if merged is None else _transform(merged, gathered, transfer.name)

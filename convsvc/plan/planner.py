@@ -17,7 +17,7 @@ from convsvc.families.model import Model, Wanted
 from convsvc.formats.base import Skeleton
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.absent import find_absent
-from convsvc.plan.adapter_names import Adapters, split_adapters
+from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters
 from convsvc.plan.adapters import Placed, attach, locate_adapters
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
@@ -88,6 +88,10 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     entries = reader.layout(model, settings)
     located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     absent, missed = find_absent(entries, located, model)
+    if adapters is not None:
+        claimed = {each.key for each in located}
+        adapters, unused = leave_out(adapters, lambda key: None if key in claimed else reader.ignores(key, model))
+        notes += unused
     if job.source.format == "huggingface":
         model = model.storing(block.tensor.name for each in located for block in each.entry.laid.blocks)
     return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))

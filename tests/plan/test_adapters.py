@@ -129,6 +129,35 @@ def test_some_experts_may_have_adapters_and_others_none(layout: dict[str, Any], 
     assert same(merged(base, tmp_path / "adapter", tmp_path, **layout), want)
 
 
+def test_adapters_of_layers_that_are_left_out_are_left_out_and_said(tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base")
+    products = write_peft(tmp_path / "adapter", base, dict.fromkeys(all_layers(*LINEAR), R))
+    job = peft_job(base, tmp_path / "adapter", tmp_path / "out") | {"options": {"num_layers": 1}}
+    result = convert(job, engine="inline")
+    assert any(note.kind == "ignored" and note.text.startswith("7 LoRA adapter(s)") for note in result.notes)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(weights(tmp_path / "out")[name], weights(base)[name] + 2 * products[name])
+
+
+def fused(tensors: Tensors, layer: int) -> Tensors:
+    """A layer as Phi-3 stores it: q, k and v in one matrix, gate and up in another."""
+    at = f"model.layers.{layer}."
+    qkv = torch.cat([tensors.pop(f"{at}self_attn.{name}_proj.weight") for name in "qkv"])
+    gate_up = torch.cat([tensors.pop(f"{at}mlp.{name}_proj.weight") for name in ("gate", "up")])
+    return tensors | {f"{at}self_attn.qkv_proj.weight": qkv, f"{at}mlp.gate_up_proj.weight": gate_up}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_adapter_on_a_fused_matrix_reaches_all_that_is_in_it(layout: str, tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base")
+    save_file(fused(fused(weights(base), 0), 1), base / "model.safetensors")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}))
+    products = write_peft(tmp_path / "adapter", base, dict.fromkeys(all_layers("self_attn.qkv_proj", "mlp.gate_up_proj"), R))
+    want = {name: tensor + 2 * products.get(name, torch.zeros(1)) for name, tensor in weights(base).items()}
+    assert same(merged(base, tmp_path / "adapter", tmp_path, **LAYOUTS[layout]), want)
+
+
 def test_an_adapter_is_merged_into_a_float8_base(tmp_path: Path) -> None:
     quantised, plain = twins()
     bases = save(tmp_path / "fp8", quantised, QUANTISATION), save(tmp_path / "bf16", plain, None)
