@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from convsvc.families.facts import Facts
-from convsvc.families.model import Model
+from convsvc.families.model import Family, Model
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.notes import Note
 from convsvc.roots import Roots
@@ -152,6 +152,9 @@ class Dialect(Protocol):
 
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
+
+    def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
+        """The checkpoint by the names of its family, where it is stored under others. Pure."""
 
     def read_settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.families import glm45, qwen3
-from convsvc.families.blocks.moe import EXPERTS, ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_FC2
+from convsvc.families.blocks.moe import EXPERTS, PACKED_SPARSE_MOE, ROUTER, ROUTER_BIAS, SHARED_EXPERTS, SHARED_FC1, SHARED_FC2
 from convsvc.families.blocks.mtp import MTP, MTP_FINAL_NORM
 from convsvc.families.model import Mtp
 from convsvc.tensors.declare import row
@@ -26,6 +26,7 @@ FAMILY = replace(
     model_types=("hy_v3",),
     architectures=("HYV3ForCausalLM",),
     experts=HUNYUAN_MOE,
+    packed=(*PACKED_SPARSE_MOE, row("mlp.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32"), *SHARED_EXPERTS),
     flags=(),
     names={"shared": "num_shared_experts", "dense": "first_k_dense_replace"},
     sizes=glm45.GLM45.sizes,

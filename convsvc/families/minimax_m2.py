@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from convsvc.families import llama2
 from convsvc.families.blocks.gqa import GQA, QK_NORM_WIDE, gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, ROUTER_BIAS, sparse_sizes
+from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, ROUTER_BIAS, sparse_sizes
 from convsvc.tensors.declare import row
 
 FAMILY = replace(
@@ -18,6 +18,7 @@ FAMILY = replace(
     attention=GQA + QK_NORM_WIDE,
     mlp=(),
     experts=(*BLOCK_SPARSE_MOE, row("block_sparse_moe.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32")),
+    packed=(*PACKED_SPARSE_MOE, row("mlp.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32")),
     flags=(),
     sizes=(gqa_sizes, sparse_sizes),
     names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from convsvc.families import llama2
 from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, sparse_sizes
+from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, sparse_sizes
 
 FAMILY = replace(
     llama2.FAMILY,
@@ -16,6 +16,7 @@ FAMILY = replace(
     architectures=("MixtralForCausalLM",),
     mlp=(),
     experts=BLOCK_SPARSE_MOE,
+    packed=PACKED_SPARSE_MOE,
     flags=(),
     sizes=(gqa_sizes, sparse_sizes),
     names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},

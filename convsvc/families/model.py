@@ -9,7 +9,7 @@ from convsvc.errors import SourceError
 from convsvc.families.believable import check_layers, check_rows
 from convsvc.families.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
 from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import sparse_layers
+from convsvc.families.blocks.moe import PACKED_EXPERTS, sparse_layers
 from convsvc.families.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.families.facts import Facts
 from convsvc.families.mtp_layers import Mtp, numbered
@@ -139,6 +139,11 @@ class Model:
         """How many MTP layers are among the carried tensors."""
         return len({layer for each in self.carried if (layer := self.mtp_layer_of(each.name)) is not None})
 
+    @property
+    def integers(self) -> frozenset[str]:
+        """The full names of the logical tensors that hold integers."""
+        return frozenset(scope.logical + each.name for scope in self.scopes for row in scope.rows for each in row.logicals if each.integers)
+
     def layers(self) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind == "layer")
 
@@ -179,7 +184,8 @@ class Wanted:
 class Family:
     """A model family as a table.
 
-    `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `flags` adds rows
+    `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `packed` are rows
+    that a checkpoint may have in the place of those that hold the same (transformers 5 stacks experts); they are read. `flags` adds rows
     where a field of the configuration is true (of several names, the first that is there). A family whose layers differ in other ways
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
     config.json's, `distinguish` tests further fields where several families share them; `ignored` are patterns of stored names that
@@ -198,6 +204,7 @@ class Family:
     attention: Rows
     mlp: Rows
     experts: Rows = ()
+    packed: Rows = PACKED_EXPERTS
     flags: tuple[tuple[str | tuple[str, ...], Rows], ...] = ()
     sizes: tuple[Callable[[Facts], Mapping[str, int]], ...] = (gqa_sizes,)
     layer: Callable[[Family, Facts, int], LayerRows] | None = None

@@ -11,8 +11,9 @@ from dataclasses import replace
 from convsvc.families import llama2
 from convsvc.families.blocks.embeddings import FINAL_NORM_BIAS_ROWS, FINAL_NORM_ROWS, OUTPUT_BIAS_ROWS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
 from convsvc.families.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, sparse_sizes
+from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_EXPERTS, ROUTER, sparse_sizes
 from convsvc.families.blocks.norms import NORM_BIASES, NORMS
+from convsvc.tensors.declare import row
 
 OPTIONAL_O_BIAS = tuple(replace(each, optional=True) for each in O_BIAS)
 
@@ -26,6 +27,7 @@ FAMILY = replace(
     attention=GQA + OPTIONAL_O_BIAS,
     mlp=(),
     experts=BLOCK_SPARSE_MOE,
+    packed=(row("mlp.router.weight", ROUTER, "expert hidden"), *PACKED_EXPERTS),
     flags=((("attention_bias", "add_qkv_bias"), QKV_BIASES),),
     sizes=(gqa_sizes, sparse_sizes),
     names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},

@@ -11,8 +11,9 @@ from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
+from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
-from convsvc.plan.match import match_source
+from convsvc.plan.match import check_floats, match_source
 from convsvc.plan.planner import build_model
 from convsvc.plan.quantised import describe_blocks, join_scales
 from convsvc.roots import ANYWHERE, RootedPath
@@ -86,6 +87,7 @@ def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     reader = DIALECTS[job.source.format]
+    checkpoint = reader.by_family_names(checkpoint, find_family(job.model_type, checkpoint.facts))
     model = build_model(job, checkpoint)
     about: dict[str, Any] = {
         "model_type": model.family.name,
@@ -96,9 +98,11 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     }
     settings = reader.read_settings(job.source, checkpoint, model)
     if settings is not None:
-        about["parallel"] = asdict(settings.parallel)
-        about["layout"] = {name: value for name, value in asdict(settings).items() if name != "parallel"}
-    _, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+        described = asdict(settings)
+        about |= {"parallel": described.pop("parallel")} if "parallel" in described else {}
+        about["layout"] = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in described.items()}
+    located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+    check_floats(located, checkpoint, model.integers)
     return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *model.notes, *notes)]}
 
 

@@ -5,15 +5,19 @@ All faults of one kind come in one error, each with what was expected and what w
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from convsvc.dialects.base import Checkpoint, Entry, Found
-from convsvc.errors import PlanError
+from convsvc.errors import PlanError, SourceError
 from convsvc.notes import Note
 from convsvc.tensors.blocks import Block
+from convsvc.tensors.dtypes import FLOATS
 
-SHOWN = 12
+SHOWN, SHOWN_NOTES, SHOWN_KINDS = 12, 4, 3
+READ = FLOATS | {"F8_E4M3", "F8_E5M2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def match_source(
     claimed = {each.key for each in located}
     left, notes = _leftovers(checkpoint, claimed, ignores)
     if missing or misshapen or left:
-        raise _mismatch(checkpoint, family, missing, misshapen, left)
+        raise _mismatch(checkpoint, family, _Faults(missing, misshapen, left))
     return tuple(located), notes
 
 
@@ -77,35 +81,102 @@ def _leftovers(
     return left, notes
 
 
-def _mismatch(
-    checkpoint: Checkpoint,
-    family: str,
-    missing: Sequence[Entry],
-    misshapen: Sequence[tuple[Entry, Found]],
-    left: Sequence[tuple[str, str]],
-) -> PlanError:
-    facts: list[str] = []
-    facts += _shorten([f"missing   {_where(entry.file)}{entry.laid.name} {list(entry.laid.shape)}" for entry in missing])
-    facts += _shorten(
-        [
-            f"shape     {_where(entry.file)}{entry.laid.name}: expected {list(entry.laid.shape)}, found {list(found.tensor.shape)}"
-            for entry, found in misshapen
-        ]
-    )
-    facts += _shorten([f"left over {_where(key[0])}{key[1]} {list(checkpoint.found[key].tensor.shape)}" for key in left])
-    counts = [
-        f"{len(group)} {what}" for group, what in ((missing, "missing"), (misshapen, "of another shape"), (left, "left over")) if group
-    ]
+@dataclass(frozen=True, slots=True)
+class _Faults:
+    missing: Sequence[Entry]
+    misshapen: Sequence[tuple[Entry, Found]]
+    left: Sequence[tuple[str, str]]
+
+    @property
+    def counts(self) -> str:
+        groups = ((self.missing, "missing"), (self.misshapen, "of another shape"), (self.left, "left over"))
+        return ", ".join(f"{len(group)} {what}" for group, what in groups if group)
+
+
+def _mismatch(checkpoint: Checkpoint, family: str, faults: _Faults) -> PlanError:
+    reason, do = _reason(checkpoint, family, faults)
     return PlanError(
-        f"{checkpoint.path} is not a complete {family} checkpoint: {', '.join(counts)}",
-        facts=facts,
-        do=f"check model_type ({family}), the configuration ({checkpoint.facts.origin}), and that every file was fetched",
+        f"{checkpoint.path} {reason}",
+        facts=[*_lines(checkpoint, faults), *(f"note      {note.text}" for note in checkpoint.notes[:SHOWN_NOTES])],
+        do=do,
         details={
-            "missing": [entry.laid.name for entry in missing],
-            "misshapen": [entry.laid.name for entry, _ in misshapen],
-            "left_over": [key[1] for key in left],
+            "missing": [entry.laid.name for entry in faults.missing],
+            "misshapen": [entry.laid.name for entry, _ in faults.misshapen],
+            "left_over": [key[1] for key in faults.left],
         },
     )
+
+
+def _lines(checkpoint: Checkpoint, faults: _Faults) -> list[str]:
+    """Every fault, the first of each kind: what was expected, what was found."""
+    missing = [f"missing   {_where(entry.file)}{entry.laid.name} {list(entry.laid.shape)}" for entry in faults.missing]
+    misshapen = [
+        f"shape     {_where(entry.file)}{entry.laid.name}: expected {list(entry.laid.shape)}, found {list(found.tensor.shape)}"
+        for entry, found in faults.misshapen
+    ]
+    left = [f"left over {_where(key[0])}{key[1]} {list(checkpoint.found[key].tensor.shape)}" for key in faults.left]
+    return _shorten(missing) + _shorten(misshapen) + _shorten(left)
+
+
+def _reason(checkpoint: Checkpoint, family: str, faults: _Faults) -> tuple[str, str]:
+    """Why it does not match, as far as the faults tell, and what to do."""
+    origin, counts = checkpoint.facts.origin, faults.counts
+    check = f"check model_type ({family}) and the configuration ({origin})"
+    if faults.left and not faults.missing and not faults.misshapen:
+        return f"holds more than a {family} checkpoint: {counts} ({_kinds([key[1] for key in faults.left])})", (
+            f"{check}: what is left over has no place in this model, and would be lost"
+        )
+    if faults.misshapen and not faults.missing and not faults.left:
+        turned = any(_is_turned(entry.laid.shape, found.tensor.shape) for entry, found in faults.misshapen)
+        if turned:
+            return f"is no {family} checkpoint as it is read: {counts}, with axes exchanged", (
+                "save it in the usual orientation: a tensor that lies the other way round is another tool's form of the model"
+            )
+        return f"does not fit its configuration: {counts}", f"check the numbers in {origin}: they are not those of these weights"
+    if faults.missing and not faults.misshapen and not faults.left:
+        return f"is not a complete {family} checkpoint: {counts} ({_kinds([entry.laid.name for entry in faults.missing])})", (
+            f"fetch or save it again with these tensors: none of its {len(checkpoint.files)} file(s) holds them; or {check}"
+        )
+    if faults.missing and len(faults.left) >= len(checkpoint.found) // 2:
+        return f"has not the names of a {family} checkpoint: {counts}", check
+    return f"is not a complete {family} checkpoint: {counts}", check
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """The kinds of names, layers and experts apart, the most frequent first.
+
+    >>> _kinds(["layers.0.q.bias", "layers.1.q.bias", "visual.patch"])
+    '2 layers.*.q.bias, 1 visual.patch'
+    """
+    kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names).most_common()
+    return ", ".join(f"{count} {kind}" for kind, count in kinds[:SHOWN_KINDS]) + (" and others" if len(kinds) > SHOWN_KINDS else "")
+
+
+def _is_turned(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
+    """Whether a matrix, or every matrix of a stack, lies the other way round."""
+    return len(expected) == len(found) >= 2 and found == (*expected[:-2], expected[-1], expected[-2])
+
+
+def check_floats(located: Sequence[Located], checkpoint: Checkpoint, integers: frozenset[str]) -> None:
+    """Weights are floats; `integers` are the full names of the logical tensors that are not. What is carried is not judged.
+
+    Raises SourceError naming those that are stored as integers: a way of quantising nobody knows, or not weights at all.
+    """
+    if all(found.tensor.dtype in READ for found in checkpoint.found.values()):
+        return
+    wrong = [
+        each
+        for each in located
+        if each.found.value_dtype not in FLOATS
+        and each.entry.unit != "carried"
+        and not all(block.tensor.name in integers for block in each.entry.laid.blocks)
+    ]
+    if wrong:
+        raise SourceError(
+            f"{checkpoint.path}: {len(wrong)} weights are stored as integers without a scale: quantised in a way that is not known",
+            facts=_shorten([f"{_where(each.entry.file)}{each.key[1]}: {each.found.tensor.dtype}" for each in wrong]),
+            do="give the checkpoint in bf16, fp16, fp32 or float8: without scales the numbers mean nothing",
+        )
 
 
 def _where(file: str) -> str:

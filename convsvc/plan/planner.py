@@ -23,7 +23,7 @@ from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
 from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import AdapterWriter, export_adapters
-from convsvc.plan.match import Located, match_source
+from convsvc.plan.match import Located, check_floats, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import join_scales, plan_sources, product_dtype
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task
@@ -83,10 +83,12 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     reader = DIALECTS[job.source.format]
     checkpoint = join_scales(reader.open(job.source, roots), product_dtype(job.options.dtype))
     checkpoint, adapters = split_adapters(checkpoint, job.source.lora)
+    checkpoint = reader.by_family_names(checkpoint, find_family(job.model_type, checkpoint.facts))
     model = build_model(job, checkpoint, roots)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)
     located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+    check_floats(located, checkpoint, model.integers)
     absent, missed = find_absent(entries, located, model)
     if adapters is not None:
         claimed = {each.key for each in located}

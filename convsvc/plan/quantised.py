@@ -20,6 +20,7 @@ from convsvc.errors import PlanError, SourceError
 from convsvc.families.facts import Facts
 from convsvc.notes import Note
 from convsvc.plan.match import SHOWN, Located
+from convsvc.plan.quantised_kinds import refuse_unread
 from convsvc.plan.records import BlockScale, PlannedTensor
 
 Key = tuple[str, str]
@@ -38,8 +39,10 @@ def join_scales(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
 
     `dtype`: what the products count as, BF16 or F32.
 
-    Raises SourceError for a scale without its weight and float8 without its scale, PlanError for scales that do not fit.
+    Raises SourceError for weights that are quantised otherwise, for a scale without its weight and float8 without its scale; PlanError
+    for scales that do not fit.
     """
+    refuse_unread(checkpoint)
     checkpoint = _without_beside(checkpoint)
     block = _block_size(checkpoint.facts)
     scales = {key: (at, _scale(checkpoint.found[key], at, found, block, dtype)) for key, at, found in _pairs(checkpoint.found)}
@@ -82,7 +85,7 @@ def _is_single(shape: tuple[int, ...]) -> bool:
 
 def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
     """The source's tensors, numbered as they are located; after them their scales."""
-    planned = [_planned(each.key[1], each.found) for each in located]
+    planned = [_planned(each.found.tensor.name, each.found) for each in located]
     scales: list[PlannedTensor] = []
     for number, each in enumerate(located):
         scale = each.found.scale

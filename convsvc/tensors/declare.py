@@ -19,11 +19,12 @@ from convsvc.tensors.notation import NotationError, Order, parse_axes, parse_ord
 class Logical:
     """A weight as the model's mathematics knows it: a name within its scope, and ordered, named axes.
 
-    An axis is as long as the model's size of the same name.
+    An axis is as long as the model's size of the same name. `integers` says that it holds numbers of things, not weights.
     """
 
     name: str
     axes: tuple[str, ...]
+    integers: bool = False
 
     def at(self, **where: str) -> Selection:
         """Part of the tensor: an index or a `start:stop` for some axes, as expressions over sizes."""
@@ -99,13 +100,13 @@ def _placeholders(stored: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\{(\w+)\}", stored))
 
 
-def logical(name: str, axes: str) -> Logical:
+def logical(name: str, axes: str, *, integers: bool = False) -> Logical:
     """A logical tensor.
 
     >>> logical("mlp.linear_fc2.weight", "hidden ffn").axes
     ('hidden', 'ffn')
     """
-    return Logical(name, parse_axes(axes))
+    return Logical(name, parse_axes(axes), integers)
 
 
 def part(what: Logical | Selection, order: str) -> Part:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 
+from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import open, read_settings
 from convsvc.dialects.mindspeed_llm.new_files import output
 from convsvc.dialects.mindspeed_llm.rank_files import layout, write_settings
-from convsvc.families.model import Model
+from convsvc.families.model import Family, Model
 
 name = "mindspeed-llm"
+
+
+def by_family_names(checkpoint: Checkpoint, family: Family) -> Checkpoint:
+    """As it is: Megatron's names are the same for all families."""
+    return checkpoint
 
 
 def ignores(key: tuple[str, str], model: Model) -> str | None:
@@ -21,4 +27,4 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     return None
 
 
-__all__ = ["ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]
+__all__ = ["by_family_names", "ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]

@@ -16,7 +16,7 @@ EXPERT_FC1 = logical("mlp.experts.linear_fc1.weight", "expert hidden glu expert_
 EXPERT_FC2 = logical("mlp.experts.linear_fc2.weight", "expert expert_ffn hidden")
 ROUTER_BIAS = logical("mlp.router.expert_bias", "expert")
 # The experts that each token always goes to, instead of a bias (DeepSeek-V4's first layers). Numbers, not weights.
-TOKEN_EXPERTS = logical("mlp.router.tid2eid", "vocab chosen")
+TOKEN_EXPERTS = logical("mlp.router.tid2eid", "vocab chosen", integers=True)
 # All shared experts are one gated block, as wide as all of them together.
 SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hidden")
 SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn")
@@ -35,6 +35,14 @@ BLOCK_SPARSE_MOE = (
     row("block_sparse_moe.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
     row("block_sparse_moe.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
+# Stacked, as transformers 5 has them in memory and saves them with save_original_format=False (conversion_mapping.py: every expert's
+# [out, in] matrices stacked, up after gate); input before output is another model's, and not read.
+PACKED_EXPERTS = (
+    row("mlp.experts.gate_up_proj", EXPERT_FC1, "expert (glu expert_ffn) hidden"),
+    row("mlp.experts.down_proj", EXPERT_FC2, "expert hidden expert_ffn"),
+)
+# Mixtral's block has the usual names then.
+PACKED_SPARSE_MOE = (row("mlp.gate.weight", ROUTER, "expert hidden"), *PACKED_EXPERTS)
 ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32"),)
 SHARED_EXPERTS = (
     row("mlp.shared_experts.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
