@@ -100,7 +100,7 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     if settings is not None:
         described = asdict(settings)
         about |= {"parallel": described.pop("parallel")} if "parallel" in described else {}
-        about["layout"] = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in described.items()}
+        about["layout"] = described
     located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     check_floats(located, checkpoint, model.integers)
     return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *model.notes, *notes)]}

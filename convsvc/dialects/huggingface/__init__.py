@@ -22,9 +22,9 @@ name = "huggingface"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a checkpoint is stored where a family has several ways: the names of the rows (`Family.packed`) that are there."""
+    """How a checkpoint is stored where a family has several ways: the stored names of the rows (`Family.packed`) that are there."""
 
-    packed: frozenset[str]
+    packed: tuple[str, ...]
 
 
 def open(source: HuggingFaceSource, roots: Roots) -> Checkpoint:
@@ -40,7 +40,7 @@ def read_settings(source: HuggingFaceSource, checkpoint: Checkpoint, model: Mode
 
     Raises SourceError if it cannot be seen which way round packed experts lie.
     """
-    packed = frozenset(
+    packed = tuple(
         scope.prefix + each.stored
         for scope in model.scopes
         for each in model.family.packed
@@ -52,7 +52,7 @@ def read_settings(source: HuggingFaceSource, checkpoint: Checkpoint, model: Mode
     return Settings(packed)
 
 
-def _check_turned(checkpoint: Checkpoint, packed: frozenset[str]) -> None:
+def _check_turned(checkpoint: Checkpoint, packed: tuple[str, ...]) -> None:
     """Output before input is how transformers 5 packs experts; some models' own code packs them the other way round.
 
     The shape tells which it is, of both matrices of a layer together: one of them is no square. Raises SourceError where there is one only.
@@ -77,7 +77,7 @@ def write_settings(target: HuggingFaceTarget, model: Model) -> None:
 
 def layout(model: Model, settings: Settings | None = None) -> tuple[Entry, ...]:
     """Every tensor a Hugging Face checkpoint of this model has, in the model's order."""
-    return tuple(_entries(model, settings.packed if settings else frozenset()))
+    return tuple(_entries(model, frozenset(settings.packed if settings else ())))
 
 
 def ignores(key: tuple[str, str], model: Model) -> str | None:
