@@ -20,7 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer"),
     "hidden": ("hidden_size", "d_model"),
     "heads": ("num_attention_heads",),
-    "vocab": ("vocab_size",),
+    "vocab": ("vocab_size", "padded_vocab_size"),
     "ffn": ("intermediate_size", "ffn_hidden_size"),
     "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts"),
     "expert_ffn": ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"),
@@ -113,9 +113,14 @@ class Facts:
 
     @property
     def num_groups(self) -> int:
-        """Key-value heads. Megatron's number counts only where group_query_attention is on; without any: as many as heads."""
+        """Key-value heads; without any number, as many as heads.
+
+        ChatGLM has a name of its own. Megatron's number counts only where group_query_attention is on.
+        """
         if self.get("num_key_value_heads") is not None:
             return self.number("num_key_value_heads")
+        if self.flag("multi_query_attention"):
+            return self.number("multi_query_group_num")
         if self.flag("group_query_attention"):
             return self.number("num_query_groups")
         return self.number("heads")

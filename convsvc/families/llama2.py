@@ -10,8 +10,8 @@ from convsvc.families.model import Family
 FAMILY = Family(
     name="llama2",
     title="Llama 2, Llama 3",
-    model_types=("llama",),
-    architectures=("LlamaForCausalLM",),
+    model_types=("llama", "code_llama", "iquestcoder"),
+    architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
     norms=NORMS,
     attention=GQA,
     mlp=GLU,

@@ -72,7 +72,7 @@ class Model:
     `beside` are the MTP layers that are kept as they are. `carriable` are the tensors that would be kept so (theirs, and
     `Family.carried`), by their stored names and with the dtype they are kept in; `carried` those of them that are there. `keeps` are the
     dtypes in which logical tensors are kept, whatever the others are cast to (`Row.keep`). `notes` say what the configuration gave
-    reason to say.
+    reason to say, `advice` what training must be told beside the weights.
     """
 
     family: Family
@@ -90,6 +90,7 @@ class Model:
     carried: tuple[LogicalTensor, ...] = ()
     keeps: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -193,7 +194,8 @@ class Family:
     `megatron` are saved args that follow from the family; `names` are its configuration's fields where they are not the usual ones
     (`describe.NAMES`); `zero_centred` says that its norms' weights are what is added to 1; `partial_rotary` is the part of a head that
     transformers rotates where the configuration does not say; `one_schedule` says that its training takes dualpipev or virtual stages of
-    a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures.
+    a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures;
+    `advice` are functions that find what the configuration makes the model compute beyond its weights (families/beyond.py).
     """
 
     name: str
@@ -224,6 +226,7 @@ class Family:
     names: Mapping[str, str] = field(default_factory=dict)
     zero_centred: bool = False
     partial_rotary: float = 1.0
+    advice: tuple[Callable[[Facts], str | None], ...] = ()
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
         """The model that `facts` describe, or the part of it that is wanted.
@@ -261,6 +264,7 @@ class Family:
             carriable=self._carriable(beside, sizes),
             keeps={scope.logical + each.name: row.keep for scope in scopes for row in scope.rows if row.keep for each in row.logicals},
             notes=_mtp_notes(facts, wanted, counted, available),
+            advice=tuple(said for find in self.advice if (said := find(facts))),
         )
         stored = facts.items("mtp_copies", str)
         return model if stored is None else model.storing(stored)

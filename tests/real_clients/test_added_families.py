@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from convsvc.families import Facts, find_family
 from tests.real_clients.test_transformers import there_and_back
-from tests.real_clients.tiny_models import Tiny, load, logits, save_random
+from tests.real_clients.tiny_models import DEEPSEEK, GROUPED, MLA, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
 ROUTING = {"num_local_experts": 4, "num_experts_per_tok": 2}
+# Factors of Granite's that are no power of two, so that one which is lost shows.
+FACTORS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 1.7}
+SHARED = {
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_group": 1,
+    "topk_group": 1,
+}
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+BIASED = {"attention_bias": True, "mlp_bias": True}
 
 MODELS = (
     Tiny("mixtral", "MixtralConfig", ROUTING, {"tensor_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}),
@@ -19,6 +33,32 @@ MODELS = (
     Tiny("mixtral", "MixtralConfig", ROUTING, {"tensor_parallel_size": 2, "moe_tp_extend_ep": True}),
     Tiny("glm4", "Glm4Config", {"head_dim": 12, "attention_bias": True, "pad_token_id": 0}),
     Tiny("glm4", "Glm4Config", {"head_dim": 4, "attention_bias": False, "pad_token_id": 0}, {"transformer_impl": "transformer_engine"}),
+    Tiny("glm", "GlmConfig", {"head_dim": 12, "attention_bias": True, "pad_token_id": 0}),
+    Tiny("llama2", "IQuestCoderConfig", {"head_dim": 12}),
+    Tiny("magistral", "Ministral3Config", {"head_dim": 12}),
+    Tiny("magistral", "MinistralConfig", {"head_dim": 12, "sliding_window": 4}),
+    Tiny("granite", "GraniteConfig", {**FACTORS, **BIASED}),
+    Tiny("granitemoe", "GraniteMoeConfig", {**FACTORS, **ROUTING, "attention_bias": True}, GROUPED),
+    Tiny("granitemoeshared", "GraniteMoeSharedConfig", {**FACTORS, **ROUTING, "shared_intermediate_size": 24}, GROUPED),
+    Tiny("smollm3", "SmolLM3Config", {**ENDS, "no_rope_layer_interval": 2, "attention_bias": True}),
+    Tiny("ernie4.5", "Ernie4_5Config", {"head_dim": 12, "use_bias": True}),
+    Tiny("internlm3", "InternLM3Config", {"head_dim": 12, **BIASED}),
+    Tiny("gemma", "GemmaConfig", {"head_dim": 12}),
+    Tiny("gemma3", "Gemma3TextConfig", {"head_dim": 12, "sliding_window": 4, "sliding_window_pattern": 2}),
+    Tiny("glm4-moe-lite", "Glm4MoeLiteConfig", DEEPSEEK, GROUPED),
+    Tiny(
+        "glm4-moe-lite",
+        "Glm4MoeLiteConfig",
+        {**DEEPSEEK, "mlp_layer_types": ["dense", "sparse", "dense", "sparse"]},
+        {"tensor_parallel_size": 2, "expert_parallel_size": 2},
+    ),
+    Tiny("dots1", "Dots1Config", {**SHARED, "head_dim": 12, "first_k_dense_replace": 1, "attention_bias": True}, GROUPED),
+    Tiny("solar-open", "SolarOpenConfig", {**SHARED, "head_dim": 12}, GROUPED),
+    Tiny("minicpm3", "MiniCPM3Config", {**MLA, "q_lora_rank": 24, "scale_emb": 3, "scale_depth": 1.4}),
+    Tiny("youtu", "YoutuConfig", {**MLA, "q_lora_rank": 24}),
+    Tiny("cwm", "CwmConfig", {"head_dim": 12, "sliding_window": 4}),
+    Tiny("helium", "HeliumConfig", {"head_dim": 4}),
+    Tiny("arcee", "ArceeConfig", {"head_dim": 12, **BIASED}),
 )
 
 
@@ -27,6 +67,7 @@ MODELS = (
 def test_a_round_tripped_model_gives_the_same_logits(tiny: Tiny, tied: bool, tmp_path: Path) -> None:
     source = tmp_path / "hf"
     save_random(tiny, source, dtype=torch.bfloat16, tied=tied)
+    assert find_family(None, Facts(json.loads((source / "config.json").read_text()), "config.json")).name == tiny.family
     model, _ = load(source)
     again, info = load(there_and_back(tiny, source, tmp_path))
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info

@@ -104,7 +104,7 @@ class _Skeletons:
 
 
 def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[Note]:
-    notes = []
+    notes = [Note("advice", said) for said in model.advice]
     if target.moe_grouped_gemm and not model.num_experts:
         notes.append(Note("advice", f"moe_grouped_gemm has no effect: {model.family.name} has no experts"))
     if target.mla_mm_split and not settings.mla_mm_split:

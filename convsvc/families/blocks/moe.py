@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convsvc.families.facts import Facts
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts, shown
 from convsvc.tensors.declare import logical, row
 
 ROUTER = logical("mlp.router.weight", "expert hidden")
@@ -86,8 +87,11 @@ def shared_sizes(facts: Facts) -> dict[str, int]:
 def sparse_layers(facts: Facts) -> Callable[[int], bool]:
     """Which layers have experts, by whatever field says so.
 
-    Hugging Face: mlp_only_layers and decoder_sparse_step (Qwen) or first_k_dense_replace (DeepSeek); Megatron: moe_layer_freq, a
-    number or a list of 0 and 1.
+    Hugging Face: mlp_layer_types ("dense" or "sparse", layer by layer), mlp_only_layers and decoder_sparse_step (Qwen) or
+    first_k_dense_replace (DeepSeek); Megatron: moe_layer_freq, a number or a list of 0 and 1, which is the converted model's own and so
+    comes first.
+
+    Raises SourceError for a kind of layer that nobody knows.
     """
     dense = set(facts.items("mlp_only_layers", int) or ())
     step = facts.number("decoder_sparse_step", default=1)
@@ -97,7 +101,14 @@ def sparse_layers(facts: Facts) -> Callable[[int], bool]:
     frequency = facts.items("moe_layer_freq", int) or () if listed else ()
     every = 1 if listed else facts.number("moe_layer_freq", default=1)
 
+    kinds: tuple[str, ...] | None = facts.items("mlp_layer_types", str)
+    unknown = sorted(set(kinds or ()) - {"dense", "sparse"})
+    if unknown:
+        raise SourceError(f"{facts.origin}: mlp_layer_types has {shown(unknown[0])}; known are 'dense' and 'sparse'")
+
     def is_sparse(layer: int) -> bool:
+        if kinds and not frequency:
+            return kinds[min(layer, len(kinds) - 1)] == "sparse"
         if frequency:
             # An MTP layer, which the list does not count, is built like the last layer; after dense layers only, as the other field says.
             all_dense = not any(frequency) and facts.get("first_k_dense_replace") is not None

@@ -1,0 +1,20 @@
+"""DeepSeek-MoE, the first DeepSeek with experts: Llama's attention, the first layers dense, experts with shared ones in the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import llama2
+from convsvc.families.blocks.glu import glu_sizes
+from convsvc.families.blocks.gqa import gqa_sizes
+from convsvc.families.blocks.moe import MOE, SHARED_EXPERTS, moe_sizes, shared_sizes
+
+FAMILY = replace(
+    llama2.FAMILY,
+    name="deepseek",
+    title="DeepSeek-MoE",
+    model_types=("deepseek",),
+    architectures=("DeepseekForCausalLM",),
+    experts=MOE + SHARED_EXPERTS,
+    sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
+)

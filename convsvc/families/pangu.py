@@ -1,0 +1,17 @@
+"""openPangu Embedded: Llama with biases on all four attention projections (`bias`; vllm, model_executor/models/openpangu.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.families import llama2
+from convsvc.families.blocks.gqa import O_BIAS, QKV_BIASES
+
+FAMILY = replace(
+    llama2.FAMILY,
+    name="pangu-embedded",
+    title="openPangu Embedded",
+    model_types=("PanguEmbedded", "pangu_embedded"),
+    architectures=("PanguEmbeddedForCausalLM",),
+    flags=((("attention_bias", "bias", "add_qkv_bias"), QKV_BIASES + O_BIAS),),
+)

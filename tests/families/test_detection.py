@@ -1,0 +1,119 @@
+"""What a configuration shows: architectures and model_type together, and in an error's first line what an unknown one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convsvc.errors import JobError, SourceError
+from convsvc.families import FAMILIES, Facts, find_family
+from convsvc.families.blocks.moe import sparse_layers
+
+
+def shown(**config: Any) -> str:
+    return find_family(None, Facts(config, "config.json")).name
+
+
+def refused(**config: Any) -> str:
+    with pytest.raises(JobError) as caught:
+        shown(**config)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "family"),
+    [
+        ("LLaMAForCausalLM", "llama", "llama2"),
+        ("Ministral3ForCausalLM", "ministral3", "magistral"),
+        ("Glm4MoeLiteForCausalLM", "glm4_moe_lite", "glm4-moe-lite"),
+        ("MiMoForCausalLM", "mimo", "mimo"),
+        ("GraniteForCausalLM", "granite", "granite"),
+        ("SmolLM3ForCausalLM", "smollm3", "smollm3"),
+        ("Ernie4_5_ForCausalLM", "ernie4_5", "ernie4.5"),
+        ("InternLMForCausalLM", "internlm", "internlm"),
+        ("InternLM2ForCausalLM", "internlm2", "internlm2"),
+        ("InternLM3ForCausalLM", "internlm3", "internlm3"),
+        ("PanguEmbeddedForCausalLM", "PanguEmbedded", "pangu-embedded"),
+        ("GemmaForCausalLM", "gemma", "gemma"),
+        ("Gemma3ForCausalLM", "gemma3_text", "gemma3"),
+        ("DeepseekForCausalLM", "deepseek", "deepseek"),
+        ("QWenLMHeadModel", "qwen", "qwen"),
+        ("BaichuanForCausalLM", "baichuan", "baichuan"),
+        ("MiniCPMForCausalLM", "minicpm", "minicpm"),
+        # transformers runs InternLM3 with Llama's class, and saves that name.
+        ("LlamaForCausalLM", "internlm3", "internlm3"),
+        ("LlamaForCausalLM", "iquestcoder", "llama2"),
+        # A class of somebody's own; what is left over would be named.
+        ("MyLlamaForCausalLM", "llama", "llama2"),
+        # The class says more than the kind.
+        ("Qwen2ForCausalLM", "llama", "qwen25"),
+    ],
+)
+def test_a_family_is_known_by_its_other_names(architecture: str, model_type: str, family: str) -> None:
+    assert shown(architectures=[architecture], model_type=model_type) == family
+
+
+def test_no_name_belongs_to_two_families_that_nothing_tells_apart() -> None:
+    for family in FAMILIES.values():
+        for architecture in family.architectures:
+            for model_type in family.model_types:
+                config = {"architectures": [architecture], "model_type": model_type, "padded_vocab_size": 1}
+                rivals = [
+                    other.name
+                    for other in FAMILIES.values()
+                    if architecture in other.architectures and model_type in other.model_types and other.distinguish is None
+                ]
+                assert len(rivals) < 2, (config, rivals)
+
+
+@pytest.mark.parametrize("part", ["text_config", "llm_config", "language_config"])
+def test_of_a_multimodal_model_the_text_parts_family_is_named(part: str) -> None:
+    text = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    said = refused(architectures=["InternVLChatModel"], model_type="internvl_chat", **{part: text})
+    assert said.startswith("config.json is a multimodal model (architectures ['InternVLChatModel']")
+    assert said.endswith(f"its text part ({part}) is of the family qwen25")
+
+
+def test_a_text_part_that_only_says_model_type_is_named_too() -> None:
+    said = refused(architectures=["Mistral3ForConditionalGeneration"], model_type="mistral3", text_config={"model_type": "mistral"})
+    assert "its text part (text_config) is of the family magistral" in said
+
+
+def test_a_text_part_nobody_knows_is_said_to_be_that() -> None:
+    said = refused(model_type="gemma4", text_config={"model_type": "gemma4_text"})
+    assert "its text part (text_config: architectures None, model_type 'gemma4_text') is of no known family" in said
+
+
+def test_a_model_with_a_vision_tower_and_no_text_part_is_called_multimodal() -> None:
+    said = refused(architectures=["Qwen2VLForConditionalGeneration"], model_type="qwen2_vl", vision_config={"depth": 32})
+    assert said.startswith("config.json is a multimodal model")
+    assert "vision_config" in said
+
+
+@pytest.mark.parametrize(("head", "what"), [("ForSequenceClassification", "a classifier"), ("RewardModel", "a reward model")])
+def test_a_model_with_another_head_is_called_by_it(head: str, what: str) -> None:
+    said = refused(architectures=[f"InternLM{head}"], model_type="internlm")
+    assert said == f"config.json is no language model: InternLM{head} is {what}, its body is internlm"
+
+
+def test_an_unknown_family_is_named_as_the_configuration_names_it() -> None:
+    assert refused(architectures=["FalconForCausalLM"], model_type="falcon") == (
+        "config.json shows no known model family (architectures ['FalconForCausalLM'], model_type 'falcon')"
+    )
+
+
+def test_mlp_layer_types_say_which_layers_have_experts() -> None:
+    kinds = ["dense", "sparse", "dense", "sparse"]
+    facts = Facts({"mlp_layer_types": kinds, "first_k_dense_replace": 3}, "config.json")
+    assert [sparse_layers(facts)(layer) for layer in range(5)] == [False, True, False, True, True]
+
+
+def test_what_a_converted_model_says_of_its_layers_comes_before_the_published_list() -> None:
+    facts = Facts({"mlp_layer_types": ["dense", "sparse"], "moe_layer_freq": [1, 0]}, "args")
+    assert [sparse_layers(facts)(layer) for layer in range(2)] == [True, False]
+
+
+def test_a_kind_of_layer_nobody_knows_is_an_error() -> None:
+    with pytest.raises(SourceError, match="mlp_layer_types has 'hashed'"):
+        sparse_layers(Facts({"mlp_layer_types": ["hashed"]}, "config.json"))
