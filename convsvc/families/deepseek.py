@@ -17,4 +17,5 @@ FAMILY = replace(
     architectures=("DeepseekForCausalLM",),
     experts=MOE + SHARED_EXPERTS,
     sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
+    names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
 )

@@ -20,6 +20,9 @@ Words = dict[str, Any]
 # What a family's configuration calls these where `Family.names` does not say; a family without shared experts has no name for them.
 NAMES: Mapping[str, str] = {
     "layers": "num_hidden_layers",
+    "vocab": "vocab_size",
+    "groups": "num_key_value_heads",
+    "head_dim": "head_dim",
     "ffn": "intermediate_size",
     "experts": "num_experts",
     "expert_ffn": "moe_intermediate_size",
@@ -37,14 +40,14 @@ LAYER_NUMBERS = ("mlp_only_layers", "attn_layer_indices", "full_attn_idxs")
 
 
 def name_of(family: Family, what: str) -> str:
-    """The field of the family's configuration; `what` is a key of NAMES, "shared" or "dense"."""
+    """The field of the family's configuration; `what` is a key of NAMES, "shared", "dense" or "gate_and_up"."""
     return family.names.get(what) or NAMES[what]
 
 
 def describe(model: Model) -> Words:
     """Every field of the configuration that the model's layout follows from."""
     family, sizes = model.family, model.sizes
-    words: Words = {name_of(family, "layers"): model.num_layers, "hidden_size": sizes["hidden"], "vocab_size": sizes["vocab"]}
+    words: Words = {name_of(family, "layers"): model.num_layers, "hidden_size": sizes["hidden"], name_of(family, "vocab"): sizes["vocab"]}
     for axis, of in BY_AXIS.items():
         if axis in sizes:
             words |= of(sizes, family)
@@ -147,7 +150,8 @@ def _by_layer(model: Model) -> Words:
 
 def _grouped(sizes: Mapping[str, int], family: Family) -> Words:
     groups, head_dim = sizes["group"], sizes["head_dim"]
-    return {"num_attention_heads": groups * sizes["query"], "num_key_value_heads": groups, "head_dim": head_dim}
+    heads = {"num_attention_heads": groups * sizes["query"]}
+    return heads | {name_of(family, "groups"): groups, name_of(family, "head_dim"): head_dim}
 
 
 def _latent(sizes: Mapping[str, int], family: Family) -> Words:
@@ -163,6 +167,12 @@ def _latent(sizes: Mapping[str, int], family: Family) -> Words:
     }
 
 
+def _feed_forward(sizes: Mapping[str, int], family: Family) -> Words:
+    """The width; Qwen 1's configuration counts gate and up together."""
+    both = family.names.get("gate_and_up")
+    return {both: 2 * sizes["ffn"]} if both else {name_of(family, "ffn"): sizes["ffn"]}
+
+
 def _experts(sizes: Mapping[str, int], family: Family) -> Words:
     return {name_of(family, "experts"): sizes["expert"], name_of(family, "expert_ffn"): sizes["expert_ffn"]}
 
@@ -172,7 +182,7 @@ def _shared(sizes: Mapping[str, int], family: Family) -> Words:
     name, width = family.names.get("shared"), sizes["shared_ffn"]
     if name is None:
         return {}
-    return {name: width if name == "shared_expert_intermediate_size" else width // sizes["expert_ffn"]}
+    return {name: width if name.endswith("_size") else width // sizes["expert_ffn"]}
 
 
 def _delta_net(sizes: Mapping[str, int], family: Family) -> Words:
@@ -213,7 +223,7 @@ BY_AXIS: Mapping[str, Callable[[Mapping[str, int], Family], Words]] = {
     "group": _grouped,
     "kv_rank": _latent,
     "o_group": _compressed,
-    "ffn": lambda sizes, family: {name_of(family, "ffn"): sizes["ffn"]},
+    "ffn": _feed_forward,
     "expert": _experts,
     "shared_ffn": _shared,
     "route": lambda sizes, family: {"zero_expert_num": sizes["route"] - sizes["expert"]},

@@ -19,6 +19,7 @@ DOTS1 = replace(
     flags=(("attention_bias", QKV_BIASES + O_BIAS),),
     mtp=None,
     distinguish=None,
+    partial_rotary=1.0,
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},
     advice=(windows,),
 )
@@ -32,6 +33,7 @@ SOLAR = replace(
     mlp=(),
     flags=(("attention_bias", QKV_BIASES),),
     sizes=(gqa_sizes, moe_sizes, shared_sizes),
+    names={"experts": "n_routed_experts", "shared": "n_shared_experts"},
     megatron={"moe_router_enable_expert_bias": True},
     advice=(),
 )

@@ -119,7 +119,7 @@ class Facts:
         """
         if self.get("num_key_value_heads") is not None:
             return self.number("num_key_value_heads")
-        if self.flag("multi_query_attention"):
+        if self.get("multi_query_group_num") is not None and self.flag("multi_query_attention", default=True):
             return self.number("multi_query_group_num")
         if self.flag("group_query_attention"):
             return self.number("num_query_groups")

@@ -16,6 +16,7 @@ GEMMA = replace(
     architectures=("GemmaForCausalLM",),
     flags=(),
     tied_by_default=True,
+    zero_centred=True,
     megatron={name: value for name, value in gemma2.FAMILY.megatron.items() if name != "post_norm"},
 )
 GEMMA3 = replace(

@@ -18,8 +18,8 @@ from convsvc.tensors.declare import row
 
 
 def is_of_the_second(facts: Facts) -> bool:
-    """ChatGLM2 and later; the first ChatGLM is another model of the same name."""
-    return facts.get("padded_vocab_size") is not None
+    """ChatGLM2 and later; the first ChatGLM, which has positions in two dimensions, is another model of the same name."""
+    return facts.get("position_encoding_2d", "inner_hidden_size") is None
 
 
 GLM = replace(
@@ -57,5 +57,13 @@ CHATGLM = replace(
     layer_prefix="transformer.encoder.layers.{layer}.",
     ignored=(r"(^|\.)rotary_(emb|pos_emb)\.inv_freq$",),
     distinguish=is_of_the_second,
+    names={
+        "layers": "num_layers",
+        "vocab": "padded_vocab_size",
+        "groups": "multi_query_group_num",
+        "head_dim": "kv_channels",
+        "ffn": "ffn_hidden_size",
+        "epsilon": "layernorm_epsilon",
+    },
 )
 FAMILIES = (GLM, CHATGLM)

@@ -45,6 +45,7 @@ MOE = replace(
     experts=STACKED_EXPERTS,
     flags=(("attention_bias", QKV_BIASES + O_BIAS),),
     sizes=(gqa_sizes, sparse_sizes),
+    names={"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
 )
 MOE_SHARED = replace(
     MOE,
@@ -54,5 +55,6 @@ MOE_SHARED = replace(
     architectures=("GraniteMoeSharedForCausalLM",),
     experts=STACKED_EXPERTS + SHARED_MLP,
     sizes=(gqa_sizes, sparse_sizes, shared_mlp_sizes),
+    names={**MOE.names, "shared": "shared_intermediate_size"},
 )
 FAMILIES = (GRANITE, MOE, MOE_SHARED)

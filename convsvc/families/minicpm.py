@@ -25,6 +25,7 @@ MINICPM3 = replace(
     model_types=("minicpm3",),
     architectures=("MiniCPM3ForCausalLM",),
     experts=(),
+    names={},
     flags=(("mlp_bias", GLU_BIASES),),
     sizes=(mla_sizes, glu_sizes),
     tied_by_default=True,

@@ -46,5 +46,5 @@ FAMILY = replace(
     embedding=(row("transformer.wte.weight", EMBEDDING, "vocab hidden"),),
     final_norm=(row("transformer.ln_f.weight", FINAL_NORM, "hidden"),),
     layer_prefix="transformer.h.{layer}.",
-    ignored=(r"(^|\.)rotary_emb\.inv_freq$",),
+    names={"gate_and_up": "intermediate_size", "head_dim": "kv_channels", "epsilon": "layer_norm_epsilon"},
 )

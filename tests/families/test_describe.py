@@ -28,8 +28,11 @@ def config_of(family: str) -> dict[str, Any]:
         return tiny_configs.config(family)
     if family in OTHERS | WRITTEN_BY_TRANSFORMERS:
         return (OTHERS | WRITTEN_BY_TRANSFORMERS)[family]
-    chosen = {name: value[0] if isinstance(value, tuple) else value for name, value in any_family.CONFIGS[family].items()}
-    return chosen | {"num_hidden_layers": 4, "num_attention_heads": chosen["num_key_value_heads"] * chosen.pop("query")}
+    chosen = {
+        name: value[0] if isinstance(value, tuple) else value for name, value in (any_family.CONFIGS | any_family.SIBLINGS)[family].items()
+    }
+    heads = chosen["num_key_value_heads"] * chosen.pop("query", 1)
+    return chosen | {"num_hidden_layers": 4, "num_attention_heads": heads}
 
 
 def model_of(family: str, **changes: Any) -> Model:

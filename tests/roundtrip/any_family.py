@@ -92,13 +92,45 @@ CONFIGS: dict[str, Choices] = {
     "deepseek4": {**DEEPSEEK4},
     "deepseek4_base": {**DEEPSEEK4},
 }  # fmt: skip
+DENSE: Choices = {**GQA, **TIED}
+SPARSE: Choices = {**GQA, **UNTIED, "num_local_experts": 4, "num_experts_per_tok": 2}
+SHARED: Choices = {**GQA, **UNTIED, **EXPERTS, "n_routed_experts": 4, "n_shared_experts": (1, 2)}
+# Siblings: their logical tensors, and so where these go, are those of a family above.
+SIBLINGS: dict[str, Choices] = {
+    "granite": {**DENSE, "model_type": "granite", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "granitemoe": {**SPARSE, "model_type": "granitemoe", "attention_bias": BOOL},
+    "granitemoeshared": {**SPARSE, "model_type": "granitemoeshared", "shared_intermediate_size": (4, 12)},
+    "smollm3": {**DENSE, "model_type": "smollm3", "attention_bias": BOOL},
+    "ernie4.5": {**DENSE, "model_type": "ernie4_5", "use_bias": BOOL},
+    "internlm": {**DENSE, "model_type": "internlm", "bias": BOOL},
+    "internlm2": {**DENSE, "model_type": "internlm2", "bias": BOOL},
+    "internlm3": {**DENSE, "model_type": "internlm3", "qkv_bias": BOOL, "bias": BOOL},
+    "pangu-embedded": {**DENSE, "model_type": "PanguEmbedded", "bias": BOOL},
+    "gemma": {**DENSE, "model_type": "gemma"},
+    "gemma3": {**DENSE, "model_type": "gemma3_text"},
+    "glm": {**DENSE, "model_type": "glm", "attention_bias": BOOL},
+    "chatglm": {**DENSE, "model_type": "chatglm", "add_qkv_bias": BOOL},
+    "deepseek": {**SHARED, **FIRST_DENSE, "model_type": "deepseek"},
+    "glm4-moe-lite": {**DEEPSEEK, **MTP, "model_type": "glm4_moe_lite"},
+    "mimo": {**DENSE, "model_type": "mimo"},
+    "dots1": {**SHARED, **FIRST_DENSE, "model_type": "dots1", "attention_bias": BOOL},
+    "solar-open": {**SHARED, "model_type": "solar_open"},
+    "qwen": {**DENSE, "model_type": "qwen"},
+    "baichuan": {**DENSE, "model_type": "baichuan"},
+    "minicpm": {**DENSE, "model_type": "minicpm", "attention_bias": BOOL},
+    "minicpm3": {**MLA, **TIED, "model_type": "minicpm3", "mlp_bias": BOOL},
+    "youtu": {**MLA, **TIED, "model_type": "youtu"},
+    "cwm": {**DENSE, "model_type": "cwm"},
+    "helium": {**DENSE, "model_type": "helium", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "arcee": {**DENSE, "model_type": "arcee", "attention_bias": BOOL, "mlp_bias": BOOL},
+}
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @st.composite
 def any_family(draw: st.DrawFn, family: str, layers: int | None = None, fixed: Choices | None = None) -> Drawn:
     """A model of up to five layers, or as many as given; `fixed` are fields of its configuration that are not drawn."""
-    choices = CONFIGS[family] | (fixed or {})
+    choices = (CONFIGS | SIBLINGS)[family] | (fixed or {})
     chosen = {name: draw(st.sampled_from(value)) if isinstance(value, tuple) else value for name, value in choices.items()}
     layers = layers or draw(st.integers(1, 5))
     config = {name: value for name, value in chosen.items() if value is not None and name != "query"}

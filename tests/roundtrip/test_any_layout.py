@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from convsvc.conversion import convert
 from convsvc.families import FAMILIES
 from tests.golden.outputs import load_rank_file
-from tests.roundtrip.any_family import any_family
+from tests.roundtrip.any_family import CONFIGS, SIBLINGS, any_family
 from tests.roundtrip.any_layout import Drawn, layouts, models
 
 # Payloads that a copy through floating-point arithmetic would not survive: quiet and signalling NaN, both infinities, -0.0, a denormal.
@@ -97,10 +97,25 @@ def test_there_through_two_layouts_and_back_is_the_identity(data: st.DataObject)
         assert not different(tensors, have)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 @settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_family_comes_back_from_any_layout_and_through_another(family: str, data: st.DataObject) -> None:
+    check_there_and_back(family, data)
+
+
+@pytest.mark.parametrize("family", sorted(SIBLINGS))
+@settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_sibling_comes_back_from_a_layout(family: str, data: st.DataObject) -> None:
+    check_there_and_back(family, data)
+
+
+def test_every_family_is_drawn() -> None:
+    assert {*CONFIGS, *SIBLINGS} == set(FAMILIES)
+
+
+def check_there_and_back(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family))
     first = data.draw(layouts(model))
     second = data.draw(st.none() | layouts(model, holds_mtp=bool(first.get("mtp_num_layers"))))
