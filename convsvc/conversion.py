@@ -132,7 +132,7 @@ def _open_target(plan: Plan) -> int:
 
 def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Listener) -> int:
     """Bytes read. Raises VerifyError."""
-    from convsvc.execute.check.files import check_frames, check_side_files, check_sizes
+    from convsvc.execute.check.files import check_frames, check_made, check_side_files, check_sizes
     from convsvc.execute.check.tensors import compare_back, compare_tensors
     from convsvc.plan.opened import check_opens
 
@@ -146,6 +146,7 @@ def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Liste
     listener.phase("reopen", 0)
     check_sizes(plan, directory)
     check_side_files(plan, directory)
+    check_made(plan, directory)
     check_opens(plan, plan.target_path, plan.roots)
     listener.phase("compare", len(plan.tasks))
     crcs = compare_tensors(plan, directory, told)

@@ -149,6 +149,8 @@ def _fields(job: JobView) -> dict[str, Any]:
     fields = asdict(job)
     fields.pop("spec")
     progress = fields.pop("progress")
+    for said in ("plan", "result"):  # their notes, and where the report is, are the job's
+        fields[said] = {name: value for name, value in (fields[said] or {}).items() if name not in ("notes", "report")}
     return {**fields, "progress": {name: value for name, value in progress.items() if value}}
 
 

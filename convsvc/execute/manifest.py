@@ -1,9 +1,10 @@
 """The manifest of a target: a small hidden file that lists what was made there, so that nothing else is ever removed.
 
-    {"convsvc": "0.1.0", "run": "5f0c...", "plan": "<fingerprint>", "files": {"model.safetensors": [1234, null], "config.json": [2, 99]}}
+    {"convsvc":"0.1.0","run":"5f0c...","plan":"<fingerprint>","files":{"model.safetensors":[1234,null],"config.json":[2,99]},"crc32":"..."}
 
-A file has its size, and where it is no tensors' (they have digests of their own in the report) its CRC-32. `run` tells this directory from
-any other that the same plan may have made. What a manifest says is never where to go, only what may be removed of what is there.
+A file has its size, and where it is no tensors' (they have digests of their own in the report) its CRC-32; the last field is that of all
+before it. `run` tells this directory from any other that the same plan may have made. What a manifest says is never where to go, only what
+may be removed of what is there.
 """
 
 from __future__ import annotations
@@ -37,15 +38,17 @@ class Manifest:
 
     def dump(self) -> str:
         data = {"convsvc": self.version, "run": self.run, "plan": self.plan, "files": {name: list(f) for name, f in self.files.items()}}
-        return json.dumps(data, separators=(",", ":")) + "\n"
+        text = json.dumps(data, separators=(",", ":"))
+        return f'{text[:-1]},"crc32":"{crc32(text.encode()):08x}"}}\n'
 
 
 def load_manifest(text: bytes) -> Manifest | None:
-    """The manifest that `Manifest.dump` wrote; None for anything else. Pure."""
+    """The manifest that `Manifest.dump` wrote; None for anything else, also if but a bit of it was changed. Pure."""
     try:
         data = json.loads(text)
         files = {str(name): (int(size), None if crc is None else int(crc)) for name, (size, crc) in data["files"].items()}
-        return Manifest(str(data["run"]), str(data["convsvc"]), str(data["plan"]), files)
+        manifest = Manifest(str(data["run"]), str(data["convsvc"]), str(data["plan"]), files)
+        return manifest if manifest.dump().encode() == text else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

@@ -85,6 +85,13 @@ def is_report(head: bytes) -> bool:
     return head.lstrip().removeprefix(b"{").lstrip().startswith(f'"{KEY}"'.encode())
 
 
+def notes_in(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The notes of a report, as `Note.as_dict` gives them; those that are none are left out. Pure."""
+    found = report.get("notes")
+    kinds = found if isinstance(found, dict) else {}
+    return [{"kind": kind, "text": text} for kind in KINDS for text in kinds.get(kind, ()) if isinstance(text, str)]
+
+
 def goes_into_target(plan: Plan) -> bool:
     """Whether the job wants the report in the target too."""
     return bool(plan.job.get("options", {}).get("report", "both") == "both")

@@ -27,7 +27,8 @@ class JobView:
 
     `spec` is the job as it was submitted; `run` counts from 1 and grows with each retry. `plan` is `Plan.summary()`, `result`
     what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`). `tenant` owns it, `submitted_by`
-    names the token it came with, and its wait counts from `queued_at`.
+    names the token it came with, and its wait counts from `queued_at`. `notes` are {"kind", "text"}: the plan's as soon as it is made,
+    those of the run at its end too; `report` is where the conversion's report lies then.
     """
 
     id: str
@@ -51,6 +52,8 @@ class JobView:
     priority: int = 0
     submitted_by: str | None = None
     queued_at: datetime | None = None
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    report: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,14 @@ def test_a_job_is_submitted_watched_and_looked_at(job_file: str, service_url: st
     assert json.loads(capsys.readouterr().out) == []
 
     assert main(["status", job_id, *url]) == 0
-    assert "succeeded" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "succeeded" in shown
+    assert f"{tmp_path}/mcore.conversion-report.json" in shown
+    assert main(["status", job_id, "--json", *url]) == 0
+    job = json.loads(capsys.readouterr().out)
+    report = json.loads(Path(job["report"]).read_text())
+    assert [note["text"] for note in job["notes"]] == [text for texts in report["notes"].values() for text in texts]
+    assert all(f"{note['kind']}: {note['text']}" in shown for note in job["notes"])
     assert main(["inspect-job", job_id, "--json", *url]) == 0
     assert {task["state"] for task in json.loads(capsys.readouterr().out)["tasks"]} == {"done"}
 

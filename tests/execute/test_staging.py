@@ -24,9 +24,13 @@ def made(tmp_path: Path) -> Handmade:
     return make_handmade(tmp_path)
 
 
-def finish(staging: Staging) -> None:
+def write_all(staging: Staging) -> None:
     for task in staging.pending("write"):
         run_task({"staging": str(staging.path), "task": task, "mode": "write", "attempt": "a"})
+
+
+def finish(staging: Staging) -> None:
+    write_all(staging)
     staging.seal()
     staging.publish()
 

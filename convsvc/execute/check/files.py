@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+from convsvc.dialects.base import MANIFEST
 from convsvc.errors import VerifyError
 from convsvc.execute.faults import storage_error
+from convsvc.execute.manifest import find_changed, read_manifest
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
 from convsvc.roots import Roots
@@ -61,6 +64,19 @@ def check_side_files(plan: Plan, directory: int) -> None:
     """Every side file holds what the plan would write now. Raises VerifyError naming them, OSError for a copied one that is gone."""
     faults = [fault for side in plan.side_files if (fault := _side_fault(side, directory, plan.roots))]
     _raise(faults, plan, "side files are not what this job writes")
+
+
+def check_made(plan: Plan, directory: int) -> None:
+    """The target's manifest and report are as they were written. Raises VerifyError. An older version's target has neither."""
+    folder = Path(f"/proc/self/fd/{directory}")
+    if _size(directory, MANIFEST) is None:
+        return
+    manifest = read_manifest(folder)
+    if manifest is None:
+        _raise([f"{MANIFEST}: it is damaged"], plan, "the list of what was made is not what was written")
+        return
+    faults = [f"{path}: is not there" for path in manifest.files if _size(directory, path) is None]
+    _raise([*faults, *find_changed(folder, manifest)], plan, "files are not as they were written")
 
 
 def _side_fault(side: SideFile, directory: int, roots: Roots) -> str | None:

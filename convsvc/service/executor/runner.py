@@ -13,6 +13,8 @@ from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
 from convsvc.execute.holders import this_process
 from convsvc.execute.publishing import discard_left, is_published, tidy_published
+from convsvc.execute.report import notes_in
+from convsvc.execute.report_files import read_report
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.succession import after_predecessor
@@ -125,7 +127,8 @@ class EngineRunner:
         if claim.publishing and is_published(target):
             after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log)
             listener.log("the target had been moved into place when the last executor died: nothing is left to do")
-            return {"target": claim.job.target.path}
+            report, said = read_report(target, roots)
+            return {"target": claim.job.target.path, "report": report, "notes": notes_in(said)}
         if claim.canceling:
             after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log)
             raise Canceled("the job was canceled")

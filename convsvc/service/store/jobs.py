@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -222,7 +223,14 @@ def job_view(row: JobRow) -> JobView:
         priority=row.priority,
         submitted_by=row.submitted_by,
         queued_at=row.queued_at,
+        notes=_notes_of(row.result) or _notes_of(row.plan),
+        report=(row.result or {}).get("report"),
     )
+
+
+def _notes_of(said: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The notes in a plan's summary or a run's result; an older version's, that are no notes with a kind, stay where they are."""
+    return [note for note in (said or {}).get("notes", ()) if isinstance(note, dict)]
 
 
 def _cancel(session: Session, row: JobRow, place: str) -> None:
