@@ -146,6 +146,11 @@ class Options(Strict):
         "and every header, checksum and side file byte for byte.",
     )
     on_exists: Literal["error", "overwrite", "resume"] = "error"
+    check_copies: Literal["all", "small", "none"] = Field(
+        "all",
+        description="Which copies of a tensor, held by other ranks, are compared with the one that is converted: all, those of up to "
+        "16 MiB (norms, routers), none. What lies under another name (a tied head) always is.",
+    )
     on_loss: Literal["error", "note"] = Field(
         "error", description="What happens where values of the source would be lost: the job is refused, or it says so and goes on."
     )

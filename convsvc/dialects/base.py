@@ -127,13 +127,16 @@ class NewFile:
 class SideFile:
     """A file of the target that is not tensors: its relative path, and its text or the file it is copied from.
 
-    `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete.
+    `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete. A file that is
+    copied has its size and time, as planning saw them.
     """
 
     path: str
     text: str | None = None
     copy_from: str | None = None
     last: bool = False
+    size_bytes: int = 0
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ class Phase:
         staging = self._staging
         payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
         payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner}
-        payload |= {"on_overflow": staging.plan.job.get("options", {}).get("on_overflow", "error")}
+        options = staging.plan.job.get("options", {})
+        payload |= {name: options.get(name, "error") for name in ("on_overflow", "on_loss")}
         call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)

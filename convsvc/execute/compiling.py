@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from convsvc.execute.checks import Check, compile_checks
+from convsvc.execute.held import HeldViews
 from convsvc.execute.matching import Box, ViewIndex, bounding_box, cut_box, halve
 from convsvc.execute.merges import MERGE_BYTES_PER_ELEMENT, compile_merge
 from convsvc.execute.reading import lay_reads
 from convsvc.execute.shaping import run_in_tile, tile_shape
 from convsvc.execute.steps import Held, Step, Tensors
-from convsvc.execute.writing import HeldViews, lay_groups, lay_writes
+from convsvc.execute.writing import lay_groups, lay_writes
 from convsvc.plan.records import Transfer, View
 from convsvc.tensors.dtypes import size_of
 
@@ -56,6 +58,7 @@ class _Compiler:
         self._budget = budget
         self._reads = ViewIndex(transfer.reads)
         self._writes = ViewIndex(transfer.writes)
+        self._copies = ViewIndex(transfer.checks)
         # Bytes of an element of the box on each side; more where it is written several times with different neighbours.
         self._read_bytes = max((size_of(tensors.source[view.places[0].tensor].value_dtype) for view in transfer.reads), default=1)
         wanted = sum(view.volume * size_of(tensors.target[view.places[0].tensor].dtype) for view in transfer.writes)
@@ -88,12 +91,20 @@ class _Compiler:
         box, source = bounding_box(wanted), self._tensors.source
         held = list(self._reads.meeting(box))
         reading = lay_reads(held, source)
+        checks = self._checks(box, HeldViews(held, reading))
         merge = None
         if self._transfer.transform is not None:
             merge = compile_merge(box, self._transfer.transform, held, reading, source)
-            held, reading = [merge.view], merge.reading
+            held, reading, checks = [merge.view], merge.reading, (*checks, *merge.checks)
         copies, writes, output = lay_writes(wanted, HeldViews(held, reading), self._tensors.target)
-        return Step(reading.reads, copies, writes, reading.size_bytes, output, merge, reading.decodings)
+        return Step(reading.reads, copies, writes, reading.size_bytes, output, merge, reading.decodings, checks=checks)
+
+    def _checks(self, box: Box, held: HeldViews) -> tuple[Check, ...]:
+        """The copies of what is held, inside the box."""
+        transfer = self._transfer
+        if not transfer.checks:
+            return ()
+        return tuple(compile_checks(transfer.name, self._copies, box, held, self._tensors.source, transfer.remedy))
 
     def _wide_shape(self, box: Box, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The shape of wide tiles, where they are worth it."""
@@ -132,7 +143,7 @@ class _Compiler:
             reading = lay_reads(views, self._tensors.source)
             held = HeldViews(views, reading)
             copies = tuple(copy for group in groups for copy in group.copies(held))
-            return Step(reading.reads, copies, (), reading.size_bytes, output) if views else None
+            return Step(reading.reads, copies, (), reading.size_bytes, output, checks=self._checks(piece, held)) if views else None
 
         volume = max(1, self._budget.step_bytes // 2 // self._read_bytes)
         order = _memory_order(self._transfer.reads)
@@ -159,7 +170,7 @@ class _Compiler:
         volume = max(1, int(self._budget.step_bytes / 2 / self._write_bytes))
         shape = tile_shape(box.shape, self._transfer.order, volume, (), self._transfer.writes)
         steps = self._pieces(box, self._transfer.order, shape, compile_piece, lambda step: step.output_bytes)
-        return [replace(steps[0], reads=reading.reads), *steps[1:]]
+        return [replace(steps[0], reads=reading.reads, checks=self._checks(box, held)), *steps[1:]]
 
     def _pieces(
         self,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convsvc.errors import JobError
+from convsvc.execute.checks import CHECK_BYTES
 from convsvc.execute.room import Room, room_for
 from convsvc.execute.tiles import SLOTS, WIDE_SLOTS
 from convsvc.execute.worker import BUDGET
@@ -15,7 +16,8 @@ from convsvc.plan.records import Task
 # The interpreter, numpy and the worker's own modules: 60 to 80 MiB measured with Python 3.11 and numpy 2.
 PROCESS_BYTES = 96 << 20
 # A slot's two buffers fill up one by one, each to its own largest step: together they are at most twice a step's budget.
-BUFFER_BYTES = SLOTS * 2 * BUDGET.step_bytes + WIDE_SLOTS * BUDGET.wide_bytes
+# A copy's piece is read into a buffer of half as much again, and compared by way of arrays of up to three times its bytes.
+BUFFER_BYTES = SLOTS * 2 * BUDGET.step_bytes + WIDE_SLOTS * BUDGET.wide_bytes + 5 * CHECK_BYTES
 # A view, a place or a tensor of a task: as JSON and as records, both there while the task is loaded.
 RECORD_BYTES = 2 << 10
 
@@ -57,5 +59,5 @@ def check_memory(plan: Plan, limit_bytes: int | None) -> None:
 
 def _records(task: Task) -> int:
     """Views and places of a task; a place stands for its tensor too."""
-    views = [view for transfer in task.transfers for view in (*transfer.reads, *transfer.writes)]
+    views = [view for transfer in task.transfers for view in (*transfer.reads, *transfer.writes, *transfer.checks)]
     return len(views) + sum(len(view.places) for view in views)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import prod
 
 from convsvc.errors import PlanError
+from convsvc.execute.checks import Check, compile_checks
+from convsvc.execute.held import HeldViews
 from convsvc.execute.matching import Box, ViewIndex
 from convsvc.execute.reading import BufferSpot, Reading, lay_reads
 from convsvc.execute.strides import dense_strides, merge_axes
@@ -44,7 +46,8 @@ class DenseOperand:
 class Merge:
     """tile + scale * sum over rank of B * A, for a tile of `shape`.
 
-    `view` is the tile as the only source view of the step, `reading` the step's reads with the operands' added.
+    `view` is the tile as the only source view of the step, `reading` the step's reads with the operands' added; `checks` are of the
+    operands' copies.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +57,7 @@ class Merge:
     b: DenseOperand
     view: View
     reading: Reading
+    checks: tuple[Check, ...] = ()
 
     @property
     def buffer_bytes(self) -> int:
@@ -70,26 +74,28 @@ def compile_merge(tile: Box, transform: Transform, held: Sequence[View], base: R
             f"unknown value transform {transform.kind!r} with {len(transform.operands)} operands", do='known is "lora" with A and B'
         )
     maps = transform.params["axes"]
-    a, reading_a = _operand(tile, transform.operands[0], maps[0], base.size_bytes, source)
-    b, reading_b = _operand(tile, transform.operands[1], maps[1], reading_a.size_bytes, source)
+    a, reading_a, checks_a = _operand(tile, transform.operands[0], maps[0], base.size_bytes, source)
+    b, reading_b, checks_b = _operand(tile, transform.operands[1], maps[1], reading_a.size_bytes, source)
     spot = BufferSpot(0, dense_strides(tile.shape), "F32", held[0].places[0].tensor)
     parts = (base, reading_a, reading_b)
     reads, decodings = ([each for part in parts for each in part.reads], [each for part in parts for each in part.decodings])
     reading = Reading(tuple(reads), (spot,), reading_b.size_bytes, tuple(decodings), computed=True)
     view = View(tile.starts, tile.stops, spot.strides, (Place(0, 0),))
-    return Merge(tile.shape, float(transform.params["scale"]), _gathers(tile, held, base), a, b, view, reading)
+    scale = float(transform.params["scale"])
+    return Merge(tile.shape, scale, _gathers(tile, held, base), a, b, view, reading, (*checks_a, *checks_b))
 
 
 def _operand(
     tile: Box, operand: Operand, axes: Sequence[int | None], start: int, source: Sequence[PlannedTensor]
-) -> tuple[DenseOperand, Reading]:
+) -> tuple[DenseOperand, Reading, list[Check]]:
     box = Box(
         tuple(0 if axis is None else tile.starts[axis] for axis in axes),
         tuple(size if axis is None else tile.stops[axis] for axis, size in zip(axes, operand.sizes, strict=True)),
     )
     views = list(ViewIndex(operand.views).meeting(box))
     reading = lay_reads(views, source, start)
-    return DenseOperand(box.shape, tuple(axes), _gathers(box, views, reading)), reading
+    checks = compile_checks(operand.name, ViewIndex(operand.checks), box, HeldViews(views, reading), source, "") if operand.checks else []
+    return DenseOperand(box.shape, tuple(axes), _gathers(box, views, reading)), reading, checks
 
 
 def _gathers(box: Box, views: Sequence[View], reading: Reading) -> tuple[Gather, ...]:

@@ -42,7 +42,7 @@ def room_for(plan: Plan) -> Room:
 
 def _beside(plan: Plan) -> int:
     """What the staging directory takes beside the target's files."""
-    views = (view for task in plan.tasks for transfer in task.transfers for view in (*transfer.reads, *transfer.writes))
+    views = (view for task in plan.tasks for transfer in task.transfers for view in (*transfer.reads, *transfer.writes, *transfer.checks))
     return RESERVE_BYTES + PLACE_BYTES * sum(1 + len(view.places) for view in views)
 
 

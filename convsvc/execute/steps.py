@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from convsvc.execute.checks import Check
 from convsvc.execute.decoding import Decoding
 from convsvc.execute.merges import Merge
 from convsvc.execute.reading import Read
@@ -105,7 +106,7 @@ class Held:
 class Step:
     """One tile, or a piece of one: needs `input_bytes` and `output_bytes` of buffers, and what a merge computes in between.
 
-    `decodings` are done in the input buffer once it is read.
+    `decodings` are done in the input buffer once it is read; then `checks` compare further copies with it.
     """
 
     reads: tuple[Read, ...]
@@ -116,6 +117,7 @@ class Step:
     merge: Merge | None = None
     decodings: tuple[Decoding, ...] = ()
     held: Held | None = None
+    checks: tuple[Check, ...] = ()
 
     @property
     def buffer_bytes(self) -> int:

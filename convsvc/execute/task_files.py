@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,15 +111,18 @@ class _Picker:
 def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callable[[int], int]) -> Transfer:
     transform = transfer.transform
     if transform is not None:
-        operands = tuple(replace(item, views=_with_tensors(item.views, source)) for item in transform.operands)
+        operands = tuple(
+            replace(item, views=_with_tensors(item.views, source), checks=_with_tensors(item.checks, source)) for item in transform.operands
+        )
         transform = replace(transform, operands=operands)
     return replace(
         transfer,
-        # A source's first place is read; the others hold the same.
-        reads=_with_tensors(tuple(View(v.starts, v.stops, v.strides, v.places[:1]) for v in transfer.reads), source),
+        reads=_with_tensors(transfer.reads, source),
         writes=_with_tensors(transfer.writes, target),
         fills=tuple(replace(fill, tensor=target(fill.tensor)) for fill in transfer.fills),
         transform=transform,
+        checks=_with_tensors(transfer.checks, source),
+        padding=tuple(replace(run, tensor=source(run.tensor)) for run in transfer.padding),
     )
 
 
@@ -163,8 +166,16 @@ def _dump_transfer(t: Transfer) -> dict[str, Any]:
     if t.fills:
         raw["fills"] = [[fill.tensor, fill.offset, fill.count] for fill in t.fills]
     if t.transform:
-        operands = [[item.name, item.sizes, item.views] for item in t.transform.operands]
+        operands = [[item.name, item.sizes, item.views, item.checks] for item in t.transform.operands]
         raw["transform"] = [t.transform.kind, t.transform.params, operands]
+    if t.checks:
+        raw["checks"] = t.checks
+    if t.padding:
+        raw["padding"] = [[run.tensor, run.offset, run.count] for run in t.padding]
+    if t.remedy:
+        raw["remedy"] = t.remedy
+    if t.unchecked:
+        raw["unchecked"] = t.unchecked
     return raw
 
 
@@ -172,17 +183,25 @@ def _load_transfer(raw: dict[str, Any]) -> Transfer:
     transform = None
     if "transform" in raw:
         kind, params, operands = raw["transform"]
-        loaded = tuple(Operand(name, tuple(sizes), tuple(_load_view(v) for v in views)) for name, sizes, views in operands)
+        loaded = tuple(Operand(name, tuple(sizes), _load_views(views), _load_views(checks)) for name, sizes, views, checks in operands)
         transform = Transform(kind, params, loaded)
     return Transfer(
         raw["name"],
         tuple(raw["sizes"]),
         tuple(raw["order"]),
-        tuple(_load_view(view) for view in raw["reads"]),
-        tuple(_load_view(view) for view in raw["writes"]),
+        _load_views(raw["reads"]),
+        _load_views(raw["writes"]),
         tuple(Fill(*item) for item in raw.get("fills", ())),
         transform,
+        _load_views(raw.get("checks", ())),
+        tuple(Fill(*item) for item in raw.get("padding", ())),
+        raw.get("remedy", ""),
+        raw.get("unchecked", ""),
     )
+
+
+def _load_views(raw: Iterable[list[Any]]) -> tuple[View, ...]:
+    return tuple([_load_view(item) for item in raw])
 
 
 def _load_view(raw: list[Any]) -> View:

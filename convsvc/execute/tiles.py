@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.execute.checks import Check
 from convsvc.execute.compiling import Budget
 from convsvc.execute.dequantising import dequantise
 from convsvc.execute.direct import aligned_bytes
@@ -40,6 +41,12 @@ class RangeReader(Protocol):
     """Where ranges of source files are read; `io.Reader` is one."""
 
     def read(self, read: Read, target: memoryview) -> None: ...
+
+
+class CopyChecker(Protocol):
+    """Who compares copies with what is in the input buffer; `checking.Checker` is one."""
+
+    def check(self, check: Check, held: Bytes) -> None: ...
 
 
 @dataclass(slots=True)
@@ -108,8 +115,9 @@ class Tiles:
     `overflows` counts values that became infinite, of all that was produced so far.
     """
 
-    def __init__(self, reader: RangeReader, budget: Budget) -> None:
+    def __init__(self, reader: RangeReader, budget: Budget, checker: CopyChecker | None = None) -> None:
         self._reader = reader
+        self._checker = checker
         self._inputs, self._outputs = Ring(SLOTS, budget.step_bytes), Ring(SLOTS, budget.step_bytes)
         self._wide = Ring(WIDE_SLOTS, budget.wide_bytes)
         self._held: Buffer | None = None
@@ -150,6 +158,9 @@ class Tiles:
             self._reader.read(read, buffer.data[read.start : read.start + read.total_bytes])
         for decoding in step.decodings:
             self.overflows.add(decoding.tensor, dequantise(decoding, buffer))
+        for check in step.checks:
+            assert self._checker is not None, "who has steps with checks has a checker"
+            self._checker.check(check, buffer)
 
     def _written(self, job: Job) -> Iterator[tuple[Write, memoryview]]:
         assert job.copied is not None

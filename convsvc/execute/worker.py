@@ -6,13 +6,14 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from convsvc.errors import Canceled, StorageError, TargetError
+from convsvc.errors import Canceled, ConvsvcError, StorageError, TargetError
+from convsvc.execute.checking import Checker, Difference, source_differs, target_differs
 from convsvc.execute.comparing import Comparison
 from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.digests import Digests, Region
@@ -21,7 +22,8 @@ from convsvc.execute.fences import check_fence
 from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.marks import CANCEL, mark_path, task_path
 from convsvc.execute.overflows import judge_overflows
-from convsvc.execute.steps import Step, Tensors, Write
+from convsvc.execute.padding import check_padding, check_zeros
+from convsvc.execute.steps import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.verifying import verify_regions
@@ -60,6 +62,7 @@ class Workplace:
     fence: int | None = None
     roots: Roots = ANYWHERE
     allow_overflow: bool = False
+    allow_loss: bool = False
 
     def check_wanted(self) -> None:
         """Raises Canceled when somebody asked the job to stop, StorageError when the staging directory is gone, Superseded when a
@@ -85,8 +88,9 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
     while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts
     apart, `payload["fence"]` is the staging directory's when the task was sent, `payload["owner"]` its user; source files must lie in
-    `payload["roots"]`; `payload["on_overflow"]` is the job's option. May run twice, also at once, with the same effect.
-    Returns counters, and notes where there are any. Raises ConvsvcError; Superseded if the fence is older than the directory's.
+    `payload["roots"]`; `payload["on_overflow"]` and `payload["on_loss"]` are the job's options. May run twice, also at once, with the
+    same effect. Returns counters, and notes where there are any. Raises ConvsvcError; Superseded if the fence is older than the
+    directory's.
     """
     began = monotonic()
     mode, number = str(payload["mode"]), int(payload["task"])
@@ -114,11 +118,11 @@ def _summary(mode: str, name: str, done: Done, seconds: float) -> str:
 
 
 def write_task(task_file: TaskFile, place: Workplace) -> Done:
-    """Moves the task's bytes; returns when they are on stable storage."""
+    """Moves the task's bytes; returns when they are on stable storage. Raises SourceError where copies of what is read differ."""
     digests = Digests()
     reader = Reader(task_file.source.files, place.directory, place.roots)
     writer = Writer(task_file.target.files, place.directory, place.roots)
-    tiles = Tiles(reader, BUDGET)
+    tiles = _tiles(task_file, reader, source_differs, place)
     with closing(reader), closing(writer), closing(tiles.produce(_steps(task_file))) as produced:
         for write, data in produced:
             crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
@@ -130,8 +134,9 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
                     region = Region(at.data_offset + n * write.step_bytes, write.size_bytes, crc)
                     digests.add(task_file.target.numbers[at.tensor], region)
         _add_fills(task_file, digests)
+        notes = _look_at_padding(task_file, reader, place)
         reader.check_unchanged()
-        notes = judge_overflows(tiles.overflows, task_file, place.allow_overflow)
+        notes += judge_overflows(tiles.overflows, task_file, place.allow_overflow)
         writer.sync()
         direct = reader.bytes_direct + writer.bytes_direct
         return Done(reader.bytes_read, writer.bytes_written, direct, {"regions": digests.as_json()}, notes)
@@ -146,16 +151,22 @@ def verify_task(task_file: TaskFile, place: Workplace) -> Done:
 
 
 def compare_task(task_file: TaskFile, place: Workplace) -> Done:
-    """Computes what the task would write; raises VerifyError where something else lies there. Writes nothing."""
+    """Computes what the task would write; raises VerifyError where something else lies there. Writes nothing.
+
+    Its source is what was written: all copies of what it reads must be alike, and what belongs to no tensor must be zeros.
+    """
     reader = Reader(task_file.source.files, place.directory, place.roots)
     there = Reader(task_file.target.files, place.directory, place.roots)
-    with closing(reader), closing(there), closing(_produce(task_file, reader)) as produced:
+    tiles = _tiles(task_file, reader, target_differs, place)
+    with closing(reader), closing(there), closing(tiles.produce(_steps(task_file))) as produced:
         comparison = Comparison(task_file.target, there)
         for write, data in produced:
             place.check_wanted()
             for at in write.places:
                 for run, part in write.runs(at, data):
                     comparison.compare(run, part)
+        for transfer in task_file.task.transfers:
+            check_zeros(transfer, task_file.source, reader, place.check_wanted)
         return Done(reader.bytes_read + there.bytes_read, 0, reader.bytes_direct + there.bytes_direct, {})
 
 
@@ -166,15 +177,21 @@ MODES: dict[str, Callable[[TaskFile, Workplace], Done]] = {
 }
 
 
-def _produce(task_file: TaskFile, reader: Reader) -> Generator[tuple[Write, memoryview], None, None]:
-    with closing(Tiles(reader, BUDGET).produce(_steps(task_file))) as produced:
-        yield from produced
+def _tiles(task_file: TaskFile, reader: Reader, differs: Callable[[Difference], ConvsvcError], place: Workplace) -> Tiles:
+    return Tiles(reader, BUDGET, Checker(reader, task_file.source, differs, place.check_wanted))
 
 
 def _steps(task_file: TaskFile) -> Iterator[Step]:
     tensors = Tensors(task_file.source.tensors, task_file.target.tensors)
     for transfer in task_file.task.transfers:
         yield from compile_steps(transfer, tensors, BUDGET)
+
+
+def _look_at_padding(task_file: TaskFile, reader: Reader, place: Workplace) -> tuple[Note, ...]:
+    """What the task's mark says besides digests: values that are lost with the source's padding, and copies that nobody looked at."""
+    transfers = task_file.task.transfers
+    lost = [note for each in transfers for note in check_padding(each, task_file.source, reader, place.allow_loss, place.check_wanted)]
+    return (*lost, *(Note("ignored", text) for text in dict.fromkeys(each.unchecked for each in transfers) if text))
 
 
 def _add_fills(task_file: TaskFile, digests: Digests) -> None:
@@ -200,7 +217,7 @@ def _workplace(payload: dict[str, Any]) -> Iterator[Workplace]:
         owner = os.fstat(directory).st_uid
         if owner != payload.get("owner", owner):
             raise TargetError(f"{staging} is user {owner}'s, it was made by user {payload['owner']}", do="was it replaced?")
-        allow = payload.get("on_overflow") == "note"
-        yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots, allow)
+        allowed = [payload.get(name) == "note" for name in ("on_overflow", "on_loss")]
+        yield Workplace(directory, str(payload.get("attempt", "0")), payload.get("fence"), roots, *allowed)
     finally:
         os.close(directory)

@@ -7,33 +7,16 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from convsvc.execute.direct import BLOCK_BYTES, LEAST_BYTES, agreeing
-from convsvc.execute.matching import Box, ViewIndex
+from convsvc.execute.held import HeldViews
 from convsvc.execute.reading import ALIGNMENT, BufferSpot, Reading
 from convsvc.execute.regions import Part, Range, lay_out
 from convsvc.execute.steps import Copy, Write, WritePlace
 from convsvc.execute.strides import merge_axes, shift
-from convsvc.plan.records import Place, PlannedTensor, View
+from convsvc.plan.records import PlannedTensor, View
 from convsvc.tensors.dtypes import size_of
 
 # A copy this long is written from the input buffer as it lies there, even if it is only a part of a range of the target.
 LONG_RUN_BYTES = 64 << 10
-
-
-class HeldViews:
-    """The source views of a tile, found by box, with where they lie in the input buffer."""
-
-    def __init__(self, views: list[View], reading: Reading) -> None:
-        self._views = views
-        self._index = ViewIndex([View(v.starts, v.stops, v.strides, (Place(n, 0),)) for n, v in enumerate(views)])
-        self.reading = reading
-
-    def overlaps(self, view: View) -> Iterator[tuple[View, BufferSpot]]:
-        """Each overlap with `view`, and its first element's spot."""
-        for overlap in self._index.meeting(Box(view.starts, view.stops)):
-            number = overlap.places[0].tensor
-            spot = self.reading.spots[number]
-            moved = shift(overlap.starts, self._views[number].starts, spot.strides)
-            yield overlap, BufferSpot(spot.start + moved * size_of(spot.dtype), spot.strides, spot.dtype, spot.tensor)
 
 
 @dataclass(frozen=True, slots=True)

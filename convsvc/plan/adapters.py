@@ -20,7 +20,7 @@ from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Located
 from convsvc.plan.records import Operand, Place, Transfer, Transform, View
-from convsvc.plan.transfers import Gathered, clip_views, distinct_boxes
+from convsvc.plan.transfers import Gathered, clip_views, split_copies
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 
 
@@ -101,13 +101,15 @@ def _parts(transfer: Transfer, gathered: Mapping[str, Gathered], merging: Mappin
     groups: dict[Merging | None, list[View]] = {}
     for view in transfer.reads:
         groups.setdefault(merging.get(view.places[0]), []).append(view)
-    fills = transfer.fills
+    fills, padding = transfer.fills, transfer.padding
     for merged, reads in groups.items():
         transform = None if merged is None else _transform(merged, gathered, transfer.name)
         writes = transfer.writes if len(groups) == 1 else tuple(clip_views(transfer.writes, reads))
-        if writes or fills:
-            yield replace(transfer, reads=tuple(reads), writes=writes, fills=fills, transform=transform)
-        fills = ()
+        checks = transfer.checks if len(groups) == 1 else tuple(clip_views(transfer.checks, reads))
+        if writes or fills or padding:
+            part = replace(transfer, reads=tuple(reads), writes=writes, fills=fills, transform=transform, checks=checks, padding=padding)
+            yield part
+        fills, padding = (), ()
     if not groups:
         yield transfer
 
@@ -116,7 +118,11 @@ def _transform(merged: Merging, gathered: Mapping[str, Gathered], name: str) -> 
     axes = gathered[name].tensor.axes
     sides = gathered[merged.a], gathered[merged.b]
     mapping = [[axes.index(axis) if axis in axes else None for axis in side.tensor.axes] for side in sides]
-    operands = tuple(Operand(side.tensor.name, side.tensor.sizes, tuple(distinct_boxes(side.views()))) for side in sides)
+    split = [split_copies(side.views()) for side in sides]
+    operands = tuple(
+        Operand(side.tensor.name, side.tensor.sizes, tuple(reads), tuple(checks))
+        for side, (reads, checks) in zip(sides, split, strict=True)
+    )
     return Transform("lora", {"scale": merged.scale, "axes": mapping}, operands)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -21,19 +19,19 @@ from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters
 from convsvc.plan.adapters import Placed, attach, locate_adapters
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
+from convsvc.plan.copies import choose_checks, left_out_copies
+from convsvc.plan.dtypes import kept_notes, lossy_casts, target_dtypes
+from convsvc.plan.fingerprint import fingerprint
 from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import AdapterWriter, export_adapters
 from convsvc.plan.match import Located, check_floats, match_source
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import join_scales, plan_sources, product_dtype
-from convsvc.plan.records import PlannedFile, PlannedTensor, Task
+from convsvc.plan.records import PlannedFile, PlannedTensor
 from convsvc.plan.tasks import cut_tasks
-from convsvc.plan.transfers import Gathered, check_tiled, gather, make_transfers, stand_in
+from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, make_transfers, stand_in
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import HuggingFaceSource, HuggingFaceTarget, Job, Options, dump_job, parse_job
-from convsvc.tensors.dtypes import FLOATS, is_lossless
-
-DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 
 
 @without_collection()
@@ -89,6 +87,8 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     entries = reader.layout(model, settings)
     located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     check_floats(located, checkpoint, model.integers)
+    check_unique("source", [each.key for each in located])
+    check_tiled(each.entry.laid for each in located)
     absent, missed = find_absent(entries, located, model)
     if adapters is not None:
         claimed = {each.key for each in located}
@@ -139,7 +139,7 @@ def real_vocab(job: Job, checkpoint: Checkpoint, roots: Roots) -> int | None:
 
 
 def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter, roots: Roots) -> Plan:
-    weights, checkpoint = source.located, source.checkpoint
+    weights, checkpoint, options = source.located, source.checkpoint, job.options
     placed = locate_adapters(weights, source.adapters, model.same_as) if source.adapters else Placed((), {})
     located = weights + placed.located
     sources = plan_sources(located)
@@ -147,25 +147,25 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
     model = model.renumbered()
     settings = writer.write_settings(job.target, model)
     entries = writer.layout(model, settings)
-    dtypes = _target_dtypes(entries, _dtypes_of(weights, model.same_as), model.keeps, job.options)
-    kept = _kept_notes(entries, dtypes, model, job.options)
-    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, job.options, roots)
+    dtypes = target_dtypes(entries, gathered, sources, model, options)
+    kept = kept_notes(entries, dtypes, model, options)
+    check_unique("target", [(entry.file, entry.laid.name) for entry in entries])
+    check_tiled(entry.laid for entry in entries)
+    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, options, roots)
     files, targets = _planned_targets(entries, output)
-    # Ranks share what they hold alike, so that there are far fewer of these than entries.
-    for laid in {id(entry.laid): entry.laid for entry in entries}.values():
-        check_tiled(laid)
     wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
-    transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted)
+    left_out = _left_out(weights, wanted, model)
+    transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted, left_out_copies(gathered, wanted, model))
     if placed.merging:
         transfers = attach(transfers, gathered, placed.merging)
-    left_out = _left_out(weights, wanted, model)
-    casts = describe_casts(transfers, sources, targets) if job.options.dtype else ()
+    transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
+    casts = describe_casts(transfers, sources, targets) if options.dtype else ()
     tasks = cut_tasks(transfers, sources, targets)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
         job=dump_job(job),
         model_type=model.family.name,
-        fingerprint=_fingerprint(job, source_files, output.files, tasks),
+        fingerprint=fingerprint(job, model.family.name, (source_files, sources), output, targets, tasks),
         source_files=source_files,
         source_tensors=sources,
         target_files=files,
@@ -177,7 +177,7 @@ def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterW
         roots=roots,
         source_digests=tuple([file.digest for file in checkpoint.files]),
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
-        notes=check_loss((*source.notes, *left_out, *casts, *kept, *_vocab_notes(gathered, wanted), *output.notes), job.options),
+        notes=check_loss((*source.notes, *left_out, *casts, *kept, *unchecked, *_vocab_notes(gathered, wanted), *output.notes), options),
     )
 
 
@@ -191,52 +191,8 @@ def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model:
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
     return [
-        Note("ignored", f"{name} is left out: the target keeps one copy, {model.same_as[name]} (if it has other values, they are lost)")
-        for name in unwanted
+        Note("ignored", f"{name} is left out: the target keeps one copy, {model.same_as[name]}, and it must be equal") for name in unwanted
     ]
-
-
-def _dtypes_of(located: Sequence[Located], same_as: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """logical tensor -> {dtype: a stored tensor that has it}; a copy that is not stored has its original's."""
-    dtypes: dict[str, dict[str, str]] = {}
-    for each in located:
-        for block in each.entry.laid.blocks:
-            dtypes.setdefault(block.tensor.name, {}).setdefault(each.found.value_dtype, each.key[1])
-    return {copy: dtypes[original] for copy, original in same_as.items() if original in dtypes} | dtypes
-
-
-def _target_dtypes(
-    entries: Sequence[Entry], dtypes: dict[str, dict[str, str]], keeps: Mapping[str, str], options: Options
-) -> tuple[str, ...]:
-    """Each target tensor's dtype: the job's, or that of the source tensors it is made of, which must agree.
-
-    What model code keeps in a wider dtype (`keeps`) is not cast to the job's, unless the job insists.
-    """
-    wanted = DTYPES[options.dtype] if options.dtype else None
-    faults: list[str] = []
-    # Ranks share what they hold alike.
-    chosen: dict[int, str] = {}
-    for entry in entries:
-        if id(entry.laid) in chosen:
-            continue
-        have: dict[str, str] = {}
-        for block in entry.laid.blocks:
-            keep = None if options.cast_all else keeps.get(block.tensor.name)
-            for dtype, name in dtypes.get(block.tensor.name, {}).items():
-                have[_cast(dtype, wanted, keep)] = name
-        if len(have) > 1:
-            faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
-        chosen[id(entry.laid)] = next(iter(have), "F32")
-    if faults:
-        raise PlanError(f"{len(faults)} target tensors would mix dtypes", facts=faults[:12], do="state options.dtype to cast them to one")
-    return tuple([chosen[id(entry.laid)] for entry in entries])
-
-
-def _cast(dtype: str, wanted: str | None, keep: str | None) -> str:
-    """The dtype that something stored in `dtype` has in the target. What is kept wider is never made narrower, nor rounded on the way."""
-    if wanted is None or dtype not in FLOATS:
-        return dtype
-    return wanted if keep is None or dtype == wanted else keep
 
 
 def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
@@ -258,28 +214,6 @@ def _skeletons(files: Iterable[NewFile]) -> dict[int, Skeleton]:
     return {id(file.skeleton): file.skeleton for file in files}
 
 
-def _fingerprint(job: Job, files: Sequence[PlannedFile], targets: Sequence[NewFile], tasks: Sequence[Task]) -> str:
-    """A digest of everything that decides what is written where, and by which task: a task that is marked as done is not done again."""
-    dumped = dump_job(job)
-    options = {name: value for name, value in dumped["options"].items() if name not in ("verify", "on_exists", "on_loss")}
-    digest = hashlib.sha256(json.dumps([dumped["source"], dumped["target"], options], sort_keys=True).encode())
-    for file in files:
-        digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
-    digests = {key: _digest_of(skeleton) for key, skeleton in _skeletons(targets).items()}
-    for target in targets:
-        digest.update(f"{target.path}\0{digests[id(target.skeleton)]}\n".encode())
-    for task in tasks:
-        digest.update(f"{task.name}\0{task.bytes_in}\0{task.bytes_out}\n".encode())
-    return digest.hexdigest()
-
-
-def _digest_of(skeleton: Skeleton) -> str:
-    digest = hashlib.sha256(str(skeleton.size_bytes).encode())
-    for tensor in skeleton.tensors:
-        digest.update(f"{tensor.name}\0{tensor.dtype}\0{tensor.shape}\0{tensor.file_offset}\n".encode())
-    return digest.hexdigest()
-
-
 def describe_model(model: Model) -> dict[str, Any]:
     """What a model is, in JSON: a plan's `facts`."""
     return {
@@ -289,19 +223,6 @@ def describe_model(model: Model) -> dict[str, Any]:
         "tied_embeddings": model.tied,
         "sizes": dict(model.sizes),
     }
-
-
-def _kept_notes(entries: Sequence[Entry], dtypes: Sequence[str], model: Model, options: Options) -> list[Note]:
-    """A word about what is not cast, though the job casts."""
-    if options.dtype is None or not model.keeps:
-        return []
-    wanted = DTYPES[options.dtype]
-    pairs = {(id(entry.laid), dtype): entry.laid for entry, dtype in zip(entries, dtypes, strict=True) if dtype != wanted}
-    kept = sorted({block.tensor.name for laid in pairs.values() for block in laid.blocks if block.tensor.name in model.keeps})
-    if not kept:
-        return []
-    text = f"{len(kept)} logical tensor(s), e.g. {kept[0]}, are not cast to {options.dtype}: model code keeps them in a wider dtype"
-    return [Note("advice", f"{text} (options.cast_all casts them too)")]
 
 
 def describe_layouts(source: Any, target: Any) -> dict[str, Any]:
@@ -357,10 +278,10 @@ def check_roundtrip(plan: Plan) -> None:
     verify = plan.job.get("options", {}).get("verify", "roundtrip")
     for task in plan.tasks:
         for transfer in task.transfers:
-            sources = {plan.source_tensors[place.tensor].dtype for view in transfer.reads for place in view.places}
-            targets = {plan.target_tensors[place.tensor].dtype for view in transfer.writes for place in view.places}
-            if transfer.transform or not all(is_lossless(source, target) for source in sources for target in targets):
-                change = f"{', '.join(sorted(sources))} to {', '.join(sorted(targets))}"
+            change = transfer.transform.kind if transfer.transform else None
+            lossy = next(lossy_casts(transfer, plan.source_tensors, plan.target_tensors), None)
+            change = f"{lossy[0]} to {lossy[1]}" if lossy else change
+            if change:
                 raise JobError(
                     f"options.verify is {verify}, but {transfer.name} changes its values on the way ({change})",
                     do="use verify: digest",

@@ -27,8 +27,8 @@ class View(NamedTuple):
     """A box of a logical tensor as it lies in memory order of one or more stored tensors.
 
     `starts`/`stops`: the box, half open, one number an axis. `strides`: elements between neighbours along each axis, the same in
-    all `places`. Several places hold (source) or get (target) the same elements: a source's first place is read, a target's
-    all are written.
+    all `places`. Several places hold (source) or get (target) the same elements: what is read has one place, the further ones are
+    compared with it (`Transfer.checks`); a target's are all written.
     """
 
     starts: tuple[int, ...]
@@ -53,11 +53,12 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A further logical tensor that a transform needs beside the one it changes, e.g. LoRA's A and B."""
+    """A further logical tensor that a transform needs beside the one it changes, e.g. LoRA's A and B; `checks` as a transfer's."""
 
     name: str
     sizes: tuple[int, ...]
     views: tuple[View, ...]
+    checks: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """A run of elements of a target tensor that no source holds and that is declared as zeros (vocabulary padding)."""
+    """A run of elements of a stored tensor that belongs to no logical one (vocabulary padding). In a target it is zeros."""
 
     tensor: int
     offset: int
@@ -87,7 +88,10 @@ class Transfer:
     """One logical tensor on its way from where it is to where it is wanted.
 
     `order` lists the axes from the target's outermost to its innermost: cutting along it leaves every target region contiguous.
-    `reads` are disjoint and cover all of `writes` (proved by the planner).
+    `reads` are disjoint and cover all of `writes` (proved by the planner). `checks` are further copies of what is read: they are compared
+    with it, as far as it is written; `remedy` is what to do where one with another name differs, `unchecked` says which copies nobody
+    looks at. `padding` are the runs of the source's tensors that are
+    dropped because they hold nothing.
     """
 
     name: str
@@ -97,6 +101,10 @@ class Transfer:
     writes: tuple[View, ...]
     fills: tuple[Fill, ...] = ()
     transform: Transform | None = None
+    checks: tuple[View, ...] = ()
+    padding: tuple[Fill, ...] = ()
+    remedy: str = ""
+    unchecked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,10 +72,12 @@ def element_sizes(tensors: Sequence[PlannedTensor]) -> list[int]:
 
 
 def transfer_bytes(transfer: Transfer, source_sizes: Sequence[int], target_sizes: Sequence[int]) -> tuple[int, int]:
-    """(bytes read, bytes written), replicas and padding included; `element_sizes` of either side."""
+    """(bytes read, bytes written), copies and padding included; `element_sizes` of either side."""
+    read = sum([view.volume * source_sizes[view.places[0].tensor] for view in transfer.reads])
     operands = transfer.transform.operands if transfer.transform else ()
-    views = [*transfer.reads, *(view for operand in operands for view in operand.views)]
-    read = sum([view.volume * source_sizes[view.places[0].tensor] for view in views])
+    further = [*transfer.checks, *(view for operand in operands for view in (*operand.views, *operand.checks))]
+    read += sum([view.volume * sum([source_sizes[tensor] for tensor, _ in view.places]) for view in further])
+    read += sum([run.count * source_sizes[run.tensor] for run in transfer.padding])
     written = sum([view.volume * sum([target_sizes[tensor] for tensor, _ in view.places]) for view in transfer.writes])
     filled = sum([fill.count * target_sizes[fill.tensor] for fill in transfer.fills])
     return read, written + filled
@@ -90,12 +92,13 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> lis
     if parts <= 1:
         return [transfer]
     edges = [size * at // parts for at in range(parts + 1)]
-    reads, writes = _split(transfer.reads, axis, edges), _split(transfer.writes, axis, edges)
+    reads, writes, checks = (_split(views, axis, edges) for views in (transfer.reads, transfer.writes, transfer.checks))
     pieces = [
-        replace(transfer, reads=tuple(r), writes=tuple(w), fills=transfer.fills if at == parts - 1 else ())
-        for at, (r, w) in enumerate(zip(reads, writes, strict=True))
+        replace(transfer, reads=tuple(r), writes=tuple(w), checks=tuple(c), fills=(), padding=())
+        for r, w, c in zip(reads, writes, checks, strict=True)
     ]
-    return [piece for piece in pieces if piece.writes or piece.fills]
+    pieces[-1] = replace(pieces[-1], fills=transfer.fills, padding=transfer.padding)
+    return [piece for piece in pieces if piece.writes or piece.fills or piece.padding]
 
 
 def _cut_down(transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[int], target_sizes: Sequence[int]) -> Iterator[_Piece]:

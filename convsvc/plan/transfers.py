@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 from operator import sub
 
@@ -54,20 +55,41 @@ def _slots(gathered: dict[str, Gathered], unit: str, laid: Laid) -> Iterator[tup
             yield each.places.setdefault((block.starts, block.stops, block.strides), []), block.offset
 
 
-def check_tiled(laid: Laid) -> None:
-    """A stored tensor's blocks and padding must make up all of it.
+def check_tiled(layout: Iterable[Laid]) -> None:
+    """Every stored tensor's blocks and padding must make up all of it.
 
     Raises PlanError; that is a mistake in a declaration.
     """
-    held = sum(block.volume for block in laid.blocks) + sum(count for _, count in laid.padding)
-    if held != prod(laid.shape):
-        raise PlanError(f"the declaration of {laid.name} {list(laid.shape)} accounts for {held} of its {prod(laid.shape)} elements")
+    # Ranks share what they hold alike, so that there are far fewer of these than entries.
+    for laid in {id(laid): laid for laid in layout}.values():
+        held = sum([prod(map(sub, block.stops, block.starts)) for block in laid.blocks]) + sum([count for _, count in laid.padding])
+        if held != prod(laid.shape):
+            raise PlanError(f"the declaration of {laid.name} {list(laid.shape)} accounts for {held} of its {prod(laid.shape)} elements")
 
 
-def make_transfers(sources: dict[str, Gathered], targets: dict[str, Gathered]) -> list[tuple[str, Transfer]]:
-    """(unit, transfer) for every logical tensor of the target.
+def check_unique(side: str, keys: Sequence[tuple[str, str]]) -> None:
+    """No file of a layout has two tensors of one name: one of them would be lost. `keys` are (file, name); `side` is for the error.
 
-    Raises PlanError, naming the logical tensors and the missing boxes, if the source does not hold all that is wanted.
+    Raises PlanError; that is a mistake in a declaration.
+    """
+    if len(set(keys)) == len(keys):
+        return
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    raise PlanError(
+        f"{len(twice)} stored tensors of the {side} have the same name as another one in their file",
+        facts=[f"{file}: {name}" if file else name for file, name in twice[:12]],
+        do="this is a fault of the declarations: please report it with the job",
+        details={"names": [name for _, name in twice]},
+    )
+
+
+def make_transfers(
+    sources: dict[str, Gathered], targets: dict[str, Gathered], copies: Mapping[str, Sequence[Gathered]] | None = None
+) -> list[tuple[str, Transfer]]:
+    """(unit, transfer) for every logical tensor of the target, with everything that the source holds again as its checks.
+
+    `copies` are, for a logical tensor, others of the source that are declared to be it and that the target does not hold. Raises
+    PlanError, naming the logical tensors and the missing boxes, if the source does not hold all that is wanted.
     """
     faults: list[str] = []
     made: list[tuple[str, Transfer]] = []
@@ -76,23 +98,20 @@ def make_transfers(sources: dict[str, Gathered], targets: dict[str, Gathered]) -
         if source is None:
             faults.append(f"{target.tensor}: the source does not have it")
             continue
-        reads, writes = distinct_boxes(source.views()), target.views()
+        (reads, checks), writes = split_copies(source.views()), target.views()
         fault = _uncovered(target.tensor, reads, writes)
         if fault:
             faults.append(fault)
-        made.append(
-            (
-                target.unit,
-                Transfer(
-                    name,
-                    target.tensor.sizes,
-                    cutting_order(writes, target.tensor.sizes),
-                    tuple(reads),
-                    tuple(writes),
-                    tuple(target.fills),
-                ),
-            )
-        )
+        sizes = target.tensor.sizes
+        transfer = Transfer(name, sizes, cutting_order(writes, sizes), tuple(reads), tuple(writes), tuple(target.fills))
+        # A tensor that stands in for its copy is looked at once, under its own name.
+        if name == source.tensor.name:
+            further = (copies or {}).get(name, ())
+            views = (*checks, *(view for copy in further for view in copy.views()))
+            padding = (*source.fills, *(run for copy in further for run in copy.fills))
+            if views or padding:
+                transfer = replace(transfer, checks=views, padding=padding)
+        made.append((target.unit, transfer))
     if faults:
         raise PlanError(f"{len(faults)} of {len(targets)} logical tensors are not covered", facts=faults[:12], details={"tensors": faults})
     return made
@@ -104,12 +123,20 @@ def stand_in(sources: dict[str, Gathered], targets: dict[str, Gathered], same_as
     return sources | {copy: sources[original] for copy, original in lacking.items() if original in sources}
 
 
-def distinct_boxes(views: Sequence[View]) -> list[View]:
-    """One view a box: the same box in another order (a tied head, say) is a replica that need not be read."""
+def split_copies(views: Sequence[View]) -> tuple[list[View], list[View]]:
+    """One view a box, with one place, and everything that holds a box again: on other ranks, or in another order."""
     by_box: dict[tuple[tuple[int, ...], tuple[int, ...]], View] = {}
+    copies: list[View] = []
     for view in views:
-        by_box.setdefault((view.starts, view.stops), view)
-    return list(by_box.values())
+        box = view.starts, view.stops
+        if box in by_box:
+            copies.append(view)
+        elif len(view.places) == 1:
+            by_box[box] = view
+        else:
+            by_box[box] = View(*box, view.strides, view.places[:1])
+            copies.append(View(*box, view.strides, view.places[1:]))
+    return list(by_box.values()), copies
 
 
 def clip_views(views: Sequence[View], to: Sequence[View]) -> list[View]:
@@ -153,4 +180,15 @@ def _shown(tensor: LogicalTensor, starts: tuple[int, ...], stops: tuple[int, ...
     return "[" + ", ".join(f"{axis} {a}:{b}" for axis, a, b in zip(tensor.axes, starts, stops, strict=True)) + "]"
 
 
-__all__ = ["Block", "Gathered", "check_tiled", "clip_views", "cutting_order", "distinct_boxes", "gather", "make_transfers", "stand_in"]
+__all__ = [
+    "Block",
+    "Gathered",
+    "check_tiled",
+    "check_unique",
+    "clip_views",
+    "cutting_order",
+    "gather",
+    "make_transfers",
+    "split_copies",
+    "stand_in",
+]

@@ -38,3 +38,12 @@ def size_of(dtype: str) -> int:
 def is_lossless(source: str, target: str) -> bool:
     """Whether a cast from `source` to `target` can be undone bit for bit."""
     return source == target or target in WIDER.get(source, frozenset())
+
+
+def common_dtype(one: str, other: str) -> str | None:
+    """The type in which the values of both can be compared without a loss; None if there is none.
+
+    >>> common_dtype("BF16", "F32"), common_dtype("BF16", "F16"), common_dtype("BF16", "I16")
+    ('F32', 'F32', None)
+    """
+    return next((each for each in (one, other, "F32", "F64") if is_lossless(one, each) and is_lossless(other, each)), None)

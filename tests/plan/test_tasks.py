@@ -28,6 +28,8 @@ def plain(name: str, rows: int, columns: int, pieces: int = 1) -> Transfer:
         reads,
         (View((0, 0), (rows, columns), (columns, 1), (Place(0, 0),)),),
         (Fill(0, rows * columns, columns),),
+        checks=tuple(view._replace(places=(Place(0, 7),)) for view in reads),
+        padding=(Fill(0, rows * columns, columns),),
     )
 
 
@@ -39,7 +41,9 @@ def test_the_pieces_of_a_transfer_are_the_transfer(rows: int, columns: int, piec
     assert len(cut) <= max(1, min(parts, rows))
     assert sum(view.volume for piece in cut for view in piece.writes) == rows * columns
     assert sum(view.volume for piece in cut for view in piece.reads) == rows * columns
+    assert sum(view.volume for piece in cut for view in piece.checks) == rows * columns
     assert [fill for piece in cut for fill in piece.fills] == list(whole.fills)
+    assert [run for piece in cut for run in piece.padding] == list(whole.padding)
     for piece in cut:
         (write,) = piece.writes
         assert write.places[0].offset == write.starts[0] * columns
@@ -57,7 +61,7 @@ def test_a_task_is_about_as_large_as_it_may_be_and_layers_stay_together() -> Non
 
 
 def test_small_layers_share_a_task_and_a_huge_tensor_has_several() -> None:
-    small = cutting.cut_tasks([(f"decoder.layers.{at}.", plain("w", 8, 8)) for at in range(20)], planned((8, 8)), planned((9, 8)))
+    small = cutting.cut_tasks([(f"decoder.layers.{at}.", plain("w", 8, 8)) for at in range(20)], planned((9, 8)), planned((9, 8)))
     assert [task.name for task in small] == ["decoder.layers.0 to decoder.layers.19"]
     huge = cutting.cut_tasks([("embedding", plain("w", 1 << 20, 1 << 12))], planned((1 << 20, 1 << 12)), planned(((1 << 20) + 1, 1 << 12)))
     assert len(huge) >= 16
@@ -79,16 +83,20 @@ def test_a_tensor_whose_outermost_axis_is_short_is_cut_along_the_next() -> None:
     assert sum(view.volume for task in tasks for transfer in task.transfers for view in transfer.writes) == prod(shape)
 
 
-def test_the_way_back_reads_what_was_written_and_compares_no_more_than_that() -> None:
+def test_the_way_back_reads_every_place_that_was_written_and_compares_no_more_than_that() -> None:
     forth = Transfer(
         "w",
         (8, 4),
         (0, 1),
-        (View((0, 0), (8, 4), (4, 1), (Place(0, 0), Place(5, 0))),),
+        (View((0, 0), (8, 4), (4, 1), (Place(0, 0),)),),
         (View((2, 0), (6, 4), (4, 1), (Place(1, 0), Place(2, 0))),),
+        (Fill(2, 16, 4),),
+        checks=(View((0, 0), (8, 4), (4, 1), (Place(5, 0),)),),
     )
-    back = reverse_transfer(forth)
+    back = reverse_transfer(forth, planned(*[(8, 4)] * 6))
     assert back.reads[0].starts == (2, 0)
+    assert [view.places for view in (*back.reads, *back.checks)] == [(Place(1, 0),), (Place(2, 0),)]
+    assert back.padding == (Fill(2, 16, 4),)
     (compared,) = back.writes
     assert (compared.starts, compared.stops) == ((2, 0), (6, 4))
     assert compared.places == (Place(0, 8), Place(5, 8))

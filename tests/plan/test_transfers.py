@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convsvc.errors import PlanError
-from convsvc.plan.transfers import check_tiled, cutting_order, gather, make_transfers, stand_in
+from convsvc.plan.transfers import check_tiled, check_unique, cutting_order, gather, make_transfers, stand_in
 from convsvc.tensors.blocks import Laid, Window, lay
 from convsvc.tensors.declare import Row, logical, row
 
@@ -55,7 +55,7 @@ def test_replicas_are_read_once_and_written_everywhere() -> None:
     source = gathered(*laid(WHOLE), *laid(WHOLE))
     target = gathered(*laid(FLIPPED, ffn=(0, 4)), *laid(FLIPPED, ffn=(4, 8)), *laid(FLIPPED, ffn=(0, 4)))
     ((_, transfer),) = make_transfers(source, target)
-    assert [len(view.places) for view in transfer.reads] == [2]
+    assert [len(view.places) for view in (*transfer.reads, *transfer.checks)] == [1, 1]
     assert sorted(len(view.places) for view in transfer.writes) == [1, 2]
 
 
@@ -81,7 +81,7 @@ def test_padding_is_filled_and_counts_for_the_tiling() -> None:
     vocab = row("v", logical("v", "vocab hidden"), "vocab hidden")
     shards = laid(vocab, vocab=(0, 4)) + laid(vocab, vocab=(4, 8)) + laid(vocab, vocab=(8, 12))
     for shard in shards:
-        check_tiled(shard)
+        check_tiled([shard])
     ((_, transfer),) = make_transfers(gathered(*laid(vocab)), gathered(*shards))
     assert [(fill.tensor, fill.offset, fill.count) for fill in transfer.fills] == [(1, 12, 4), (2, 0, 16)]
 
@@ -89,4 +89,11 @@ def test_padding_is_filled_and_counts_for_the_tiling() -> None:
 def test_a_declaration_that_does_not_fill_its_tensor_is_a_mistake() -> None:
     (whole,) = laid(WHOLE)
     with pytest.raises(PlanError, match="accounts for 32 of its 40 elements"):
-        check_tiled(Laid("w", (10, 4), whole.blocks))
+        check_tiled([Laid("w", (10, 4), whole.blocks)])
+
+
+def test_two_tensors_of_one_name_in_one_file_are_found_when_planning() -> None:
+    check_unique("target", [("a", "w"), ("b", "w"), ("a", "v")])
+    with pytest.raises(PlanError, match="1 stored tensors of the target have the same name") as caught:
+        check_unique("target", [("a", "w"), ("b", "w"), ("a", "w")])
+    assert caught.value.facts == ("a: w",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 
@@ -31,10 +32,14 @@ def copied_files(root: RootedPath) -> tuple[list[SideFile], list[Note]]:
     names = [name for name in root.names() if (goes_along(name) or FOREIGN.match(name)) and name not in (MANIFEST, REPORT)]
     seen = [(name, found) for name in names if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]
     foreign = [name for name, _ in seen if FOREIGN.match(name)]
-    files = [SideFile(name, copy_from=found[0]) for name, found in seen if goes_along(name)]
+    files = [_copied(name, *found) for name, found in seen if goes_along(name)]
     named = ", ".join(sorted(foreign)[:8])
     notes = [Note("ignored", f"not copied from {root}, as it is not about full weights as they are written: {named}")]
     return files, notes if foreign else []
+
+
+def _copied(name: str, path: str, status: os.stat_result) -> SideFile:
+    return SideFile(name, copy_from=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def goes_along(name: str) -> bool:

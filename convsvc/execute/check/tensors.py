@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convsvc.errors import SourceChanged, VerifyError
+from convsvc.execute.checking import Checker, source_differs
 from convsvc.execute.compiling import compile_steps
 from convsvc.execute.digests import Digests, Region
 from convsvc.execute.direct import aligned_bytes
@@ -57,7 +58,8 @@ def _compare_task(task_file: TaskFile, plan: Plan, directory: int, digests: Dige
     tensors = Tensors(source.tensors, target.tensors)
     steps = (step for transfer in task_file.task.transfers for step in compile_steps(transfer, tensors, BUDGET))
     reader, there = Reader(source.files, directory, plan.roots), Reader(target.files, directory, plan.roots)
-    with closing(reader), closing(there), closing(Tiles(reader, BUDGET).produce(steps)) as produced:
+    tiles = Tiles(reader, BUDGET, Checker(reader, source, source_differs, lambda: None))
+    with closing(reader), closing(there), closing(tiles.produce(steps)) as produced:
         comparison = _Comparison(target, there, digests)
         for write, data in produced:
             comparison.compare(write, data)
