@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from convsvc.dialects.base import Checkpoint, Entry, Found
 from convsvc.errors import PlanError, SourceError
@@ -17,6 +18,7 @@ from convsvc.tensors.blocks import Block
 from convsvc.tensors.dtypes import FLOATS
 
 SHOWN, SHOWN_NOTES, SHOWN_KINDS = 12, 4, 3
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 READ = FLOATS | {"F8_E4M3", "F8_E5M2"}
 
 
@@ -134,12 +136,25 @@ def _reason(checkpoint: Checkpoint, family: str, faults: _Faults) -> tuple[str, 
             )
         return f"does not fit its configuration: {counts}", f"check the numbers in {origin}: they are not those of these weights"
     if faults.missing and not faults.misshapen and not faults.left:
-        return f"is not a complete {family} checkpoint: {counts} ({_kinds([entry.laid.name for entry in faults.missing])})", (
+        return f"is not a complete {family} checkpoint: {counts} ({_missing(checkpoint, faults.missing)})", (
             f"fetch or save it again with these tensors: none of its {len(checkpoint.files)} file(s) holds them; or {check}"
         )
     if faults.missing and len(faults.left) >= len(checkpoint.found) // 2:
         return f"has not the names of a {family} checkpoint: {counts}", check
     return f"is not a complete {family} checkpoint: {counts}", check
+
+
+def _missing(checkpoint: Checkpoint, missing: Sequence[Entry]) -> str:
+    """What is missing: the layers of which there is nothing, else the kinds of names."""
+    names = [entry.laid.name for entry in missing if not entry.file]
+    there = {int(found[1]) for _, name in checkpoint.found if (found := LAYER.search(name))}
+    gone = sorted({int(found[1]) for name in names if (found := LAYER.search(name))} - there)
+    if not gone:
+        return _kinds([entry.laid.name for entry in missing])
+    runs = [list(run) for _, run in groupby(gone, key=lambda layer: layer - gone.index(layer))]
+    return "there is nothing of layers " + ", ".join(
+        f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:SHOWN_KINDS]
+    )
 
 
 def _kinds(names: Sequence[str]) -> str:

@@ -79,9 +79,12 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
     """
     reader = DIALECTS[job.source.format]
-    checkpoint = join_scales(reader.open(job.source, roots), product_dtype(job.options.dtype))
+    checkpoint = reader.open(job.source, roots)
+    # Before anything that can be mended: a model that is not known is of no use dequantised.
+    family = find_family(job.model_type, checkpoint.facts)
+    checkpoint = join_scales(checkpoint, product_dtype(job.options.dtype))
     checkpoint, adapters = split_adapters(checkpoint, job.source.lora)
-    checkpoint = reader.by_family_names(checkpoint, find_family(job.model_type, checkpoint.facts))
+    checkpoint = reader.by_family_names(checkpoint, family)
     model = build_model(job, checkpoint, roots)
     settings = reader.read_settings(job.source, checkpoint, model)
     entries = reader.layout(model, settings)

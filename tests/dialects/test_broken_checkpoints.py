@@ -128,6 +128,33 @@ def test_a_missing_tensor_and_one_left_over_are_both_named(checkpoint: Path) -> 
     assert f"left over {new} [16, 32]" in said
 
 
+def test_the_first_line_says_why_a_checkpoint_does_not_match(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+
+    def first_line(**other: Any) -> str:
+        (checkpoint / "config.json").write_text(json.dumps(config | other))
+        return refusal(checkpoint, PlanError).splitlines()[0]
+
+    assert first_line(num_hidden_layers=5) == (
+        f"{checkpoint} is not a complete llama2 checkpoint: 27 missing (there is nothing of layers 2 to 4)"
+    )
+    assert first_line(intermediate_size=48).startswith(f"{checkpoint} does not fit its configuration: 6 of another shape")
+    assert first_line(num_hidden_layers=1).startswith(f"{checkpoint} holds more than a llama2 checkpoint: 9 left over")
+    missing = f"{checkpoint} is not a complete llama2 checkpoint: 1 missing (1 model.layers.*.mlp.up_proj.weight)"
+    change_shard(checkpoint, lambda held: [held.pop("model.layers.1.mlp.up_proj.weight")])
+    assert first_line() == missing
+    assert f"note      1 tensor(s) in no file, though {INDEX} lists them: model.layers.1.mlp.up_proj.weight" in refusal(
+        checkpoint, PlanError
+    )
+
+
+def test_a_model_of_the_other_names_is_said_to_have_other_names(checkpoint: Path) -> None:
+    save_file(
+        {name.replace("model.layers", "transformer.h"): tensor for name, tensor in tensors().items()}, checkpoint / "model.safetensors"
+    )
+    assert f"{checkpoint} has not the names of a llama2 checkpoint: 18 missing, 18 left over" in refusal(checkpoint, PlanError)
+
+
 def test_tensors_of_two_dtypes_in_one_target_are_refused_unless_cast(checkpoint: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     change_shard(checkpoint, lambda held: held.update({name: held[name].float()}))

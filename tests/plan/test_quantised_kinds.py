@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convsvc.errors import SourceError
+from convsvc.errors import JobError, SourceError
 from convsvc.plan.inspect import inspect_checkpoint
 from convsvc.plan.planner import make_plan
 from tests.tiny_checkpoints import write_llama
@@ -96,6 +96,12 @@ def test_the_stacked_experts_of_gpt_oss_are_called_mxfp4(tmp_path: Path) -> None
         held |= {f"{at}{name}_blocks": zeros(BYTE, 4, 8, 1, 16), f"{at}{name}_scales": zeros(BYTE, 4, 8, 1)}
     save_file(held, path / "model.safetensors")
     with pytest.raises(SourceError, match="is quantised: MXFP4 of gpt-oss"):
+        make_plan(job(path))
+
+
+def test_that_a_model_is_not_known_is_said_before_how_it_is_quantised(tmp_path: Path) -> None:
+    path = quantised(tmp_path, KINDS["MLX"], architectures=["UnheardOfForCausalLM"], model_type="unheard_of")
+    with pytest.raises(JobError, match="shows no known model family"):
         make_plan(job(path))
 
 
