@@ -120,6 +120,17 @@ class MegatronSource(ParallelSizes):
 class MegatronTarget(ParallelSizes):
     format: Literal["mindspeed-llm"]
     path: Path
+    adapter_only: Literal[False] = Field(False, description="For Hugging Face targets only: into rank files, adapters are merged.")
+
+    @field_validator("adapter_only", mode="before")
+    @classmethod
+    def _merged_only(cls, value: Any) -> Any:
+        if value:
+            raise ValueError(
+                "adapters are not cut into rank files for themselves: q, k and v have an A each, Megatron's fused layer has one; "
+                "leave it out to merge them into the base"
+            )
+        return value
 
 
 Source = Annotated[HuggingFaceSource | MegatronSource, Field(discriminator="format")]

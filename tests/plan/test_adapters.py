@@ -14,9 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
+from convsvc.dialects.base import Entry, Found
 from convsvc.engine.driver import RunResult
 from convsvc.errors import JobError, PlanError, SourceError
+from convsvc.formats.base import StoredTensor
+from convsvc.plan.adapter_names import Adapters, Pair
+from convsvc.plan.adapters import locate_adapters
+from convsvc.plan.match import Located
 from convsvc.plan.planner import make_plan
+from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 from tests.plan.adapted_ranks import add_adapters
 from tests.plan.test_quantised import LAYOUT, QUANTISATION, rank_tensors, save, shapes, twins
 from tests.tiny_checkpoints import write_llama
@@ -216,6 +222,7 @@ OTHER_KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "new layers": ({"layer_replication": [[0, 2]]}, "layer_replication"),
     "a rank that is no number": ({"r": "four"}, "r is 'four'"),
     "a pattern that takes for ever": ({"rank_pattern": {"(a+)+b": 3}}, "rank_pattern holds"),
+    "a pattern that takes long": ({"alpha_pattern": {".*.*.*.*q_proj": 3}}, "alpha_pattern holds"),
 }
 
 
@@ -424,6 +431,36 @@ def test_a_rank_without_its_adapters_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="only part of the weight has an adapter") as caught:
         make_plan(job)
     assert "mp_rank_01" in caught.value.facts[0]
+
+
+def test_a_peft_adapter_beside_rank_files_is_called_that(tmp_path: Path) -> None:
+    ranks = tuned(tmp_path)
+    write_peft(tmp_path / "adapter", tmp_path / "base", {"model.layers.0.mlp.up_proj": R})
+    with pytest.raises(SourceError, match="is a PEFT adapter"):
+        make_plan(back(ranks, tmp_path / "out", {"path": str(tmp_path / "adapter")}))
+
+
+def test_adapters_are_not_cut_into_rank_files_for_themselves(tmp_path: Path) -> None:
+    job = peft_job(tmp_path / "base", tmp_path / "adapter", tmp_path / "out", tensor_parallel_size=2, adapter_only=True)
+    with pytest.raises(JobError) as caught:
+        make_plan(job)
+    assert "merge them into the base" in str(caught.value)
+
+
+def test_an_adapter_on_one_of_two_copies_is_refused() -> None:
+    """A head that an MTP layer shares, say: merging would make the copies differ."""
+    found = Found(0, StoredTensor("x", "F32", (8, 4), 0))
+    tensors = [LogicalTensor(name, ("out", "in"), (8, 4)) for name in ("output_layer.weight", "mtp.head.weight")]
+    located = [
+        Located(Entry("", Laid(each.name, (8, 4), (Block(each, (0, 0), (8, 4), 0, (4, 1)),)), ""), ("", each.name), found)
+        for each in tensors
+    ]
+    sides = (("", "a"), Found(0, StoredTensor("a", "F32", (2, 4), 0))), (("", "b"), Found(0, StoredTensor("b", "F32", (8, 2), 0)))
+    adapters = Adapters({("", "output_layer.weight"): Pair(*sides, 2, 1.0)}, 2, 2, False, True)
+    assert locate_adapters(located, adapters, {}).located
+    with pytest.raises(PlanError) as caught:
+        locate_adapters(located, adapters, {"mtp.head.weight": "output_layer.weight"})
+    assert "shares its values with mtp.head.weight" in caught.value.facts[0]
 
 
 def test_adapters_alone_say_what_they_are(tmp_path: Path) -> None:

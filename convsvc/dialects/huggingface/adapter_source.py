@@ -52,10 +52,9 @@ def with_adapter(base: Checkpoint, root: RootedPath) -> Checkpoint:
     Raises SourceError for what is no LoRA adapter of this base.
     """
     if not root.is_dir() or not (root / CONFIG).is_file():
-        raise SourceError(
-            f"source.lora.path: {root} has no {CONFIG}" if root.is_dir() else f"source.lora.path: {root} is not a directory",
-            do=f"give the directory that peft saved the adapter to: {CONFIG} and {WEIGHTS}",
-        )
+        what = f"has no {CONFIG}: it is no PEFT adapter" if root.is_dir() else "is not a directory"
+        do = f"give the directory that peft saved the adapter to, with {CONFIG} and {WEIGHTS}"
+        raise SourceError(f"source.lora.path: {root} {what}", do=do)
     facts, path = read_facts(read_json(root / CONFIG), str(root / CONFIG)), _weights(root)
     index, file = index_file(path)
     tensors = {_plain(tensor.name): Found(len(base.files), tensor) for tensor in index.tensors}

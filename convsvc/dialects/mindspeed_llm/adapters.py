@@ -12,6 +12,7 @@ from convsvc.dialects.mindspeed_llm.saved_args import read_parallel
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts, shown
 from convsvc.parallel import place_layers
+from convsvc.roots import RootedPath
 
 # How ranks are numbered and matrices sliced; and what must be the same beside the layout, for matrices to be those of one model.
 GRID = frozenset({"tp", "pp", "ep", "etp", "extend_ep"})
@@ -21,6 +22,15 @@ SIZES = ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size", 
 def saved_lora(facts: Facts) -> AdapterFacts:
     """What training's args say (mindspeed_llm/training/arguments.py: lora_r, lora_alpha); they are there without adapters, too."""
     return AdapterFacts(facts.origin, _number(facts, "lora_r"), _number(facts, "lora_alpha"), facts.get("use_rslora"))
+
+
+def refuse_peft(root: RootedPath) -> None:
+    """Raises SourceError for a PEFT directory, whose names are Hugging Face's."""
+    if root.is_dir() and (root / "adapter_config.json").is_file():
+        raise SourceError(
+            f"source.lora.path: {root} is a PEFT adapter, whose names are Hugging Face's, and the base has Megatron's",
+            do="merge it into the Hugging Face base: source.format huggingface",
+        )
 
 
 def overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:

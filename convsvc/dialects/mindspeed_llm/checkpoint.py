@@ -13,7 +13,7 @@ from typing import Any
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
-from convsvc.dialects.mindspeed_llm.adapters import overlay, saved_lora
+from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
@@ -41,6 +41,7 @@ def open(source: MegatronSource, roots: Roots) -> Checkpoint:
     base = _open_one(RootedPath(source.path, roots), source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
         return replace(base, lora=saved_lora(base.facts))
+    refuse_peft(RootedPath(source.lora.path, roots))
     return overlay(base, _open_one(RootedPath(source.lora.path, roots), None))
 
 
