@@ -13,7 +13,9 @@ from convsvc.families.model import Family
 # Where a multimodal configuration keeps that of its language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")
 # What shows that a model has more parts than a language model.
-OTHER_PARTS = re.compile(r"^(vision|visual|audio|image|mm_vision|vit|projector|sam|speech)(_config|_tower|_encoder)?$|^vision_.*config$")
+OTHER_PARTS = re.compile(
+    r"^(mm_)?(vision|visual|audio|image|vit|projector|speech)(_config|_tower|_encoder|_tower_name)?$|^vision_.*config$"
+)
 # Heads of models that are no language models, by the end of the class's name.
 OTHER_HEADS = {
     "ForSequenceClassification": "a classifier",
@@ -31,7 +33,7 @@ def detect_family(families: Iterable[Family], facts: Facts) -> Family:
     model_type names (a class of somebody's own). Raises JobError if there is none, or more than one.
     """
     families = tuple(families)
-    fitting = _fitting(families, facts)
+    fitting = [] if _other_parts(facts) else _fitting(families, facts)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -65,9 +67,11 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
     if part is not None:
         said = _text_part(families, facts, part)
         return JobError(f"{facts.origin} is a multimodal model ({_named(facts)}): {said}", do="convert its text part as a model of its own")
-    others = sorted(name for name in facts.values if OTHER_PARTS.match(name))
+    others = _other_parts(facts)
     if others:
-        return JobError(f"{facts.origin} is a multimodal model ({_named(facts)}, with {', '.join(others[:3])}) of no known family", do=do)
+        body = _fitting(families, facts)
+        text = f"its text part is of the family {body[0].name}" if len(body) == 1 else "of no known family"
+        return JobError(f"{facts.origin} is a multimodal model ({_named(facts)}, with {', '.join(others[:3])}): {text}", do=do)
     return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=do)
 
 
@@ -85,6 +89,11 @@ def _text_part(families: tuple[Family, ...], facts: Facts, part: str) -> str:
     if len(fitting) == 1:
         return f"its text part ({part}) is of the family {fitting[0].name}"
     return f"its text part ({part}: {_named(inner)}) is of no known family"
+
+
+def _other_parts(facts: Facts) -> list[str]:
+    """The fields that describe or name an encoder of something else than text."""
+    return sorted(name for name, value in facts.values.items() if OTHER_PARTS.match(name) and value and isinstance(value, Mapping | str))
 
 
 def _other_head(architectures: Iterable[str]) -> str | None:

@@ -91,6 +91,13 @@ def test_a_model_with_a_vision_tower_and_no_text_part_is_called_multimodal() -> 
     assert "vision_config" in said
 
 
+def test_a_known_class_with_a_vision_tower_is_multimodal_around_that_family() -> None:
+    said = refused(architectures=["QWenLMHeadModel"], model_type="qwen", visual={"width": 1664})
+    assert said.startswith("config.json is a multimodal model")
+    assert said.endswith("its text part is of the family qwen")
+    assert shown(architectures=["QWenLMHeadModel"], model_type="qwen", visual=None, vision_config={}) == "qwen"
+
+
 @pytest.mark.parametrize(("head", "what"), [("ForSequenceClassification", "a classifier"), ("RewardModel", "a reward model")])
 def test_a_model_with_another_head_is_called_by_it(head: str, what: str) -> None:
     said = refused(architectures=[f"InternLM{head}"], model_type="internlm")

@@ -1,0 +1,267 @@
+"""What becomes of published checkpoints: each is planned to rank files and to Hugging Face, from its headers alone.
+
+    python -m benchmarks.field DIRECTORY                     a table: planned, or the first line of the refusal
+    python -m benchmarks.field DIRECTORY --only NAME,NAME    some of them
+    python -m benchmarks.field DIRECTORY --only NAMES --keep tests/field      their metadata for the tests: names, dtypes, shapes
+
+DIRECTORY holds metadata of published checkpoints: NAME/config.json beside NAME/*.index.json.gz, and configs/NAME.json with
+configs/NAME.hf_quant_config.json.gz where the checkpoint is ModelOpt's. Neither has shapes. They are those of transformers' class for the
+configuration, on the meta device and under the names that it saves; where it has no such class, those of the family's own tables, so
+that names are all that is shown. Quantised weights are made of them as the configuration says that they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib
+import json
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convsvc.dialects import huggingface
+from convsvc.errors import ConvsvcError
+from convsvc.families import find_family
+from convsvc.families.facts import Facts
+from convsvc.formats import safetensors
+from convsvc.formats.base import TensorSpec
+from convsvc.plan.planner import make_plan
+
+TARGETS: tuple[Mapping[str, Any], ...] = ({"format": "mindspeed-llm"}, {"format": "huggingface"})
+DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A checkpoint's metadata: the configuration's text, the index's (file names by tensor names, or a text that is none), its tensors."""
+
+    name: str
+    config: str | None
+    index: Mapping[str, str] | str | None
+    quantised: Mapping[str, Any]
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+
+    def write(self, folder: Path) -> Path:
+        """A directory with the headers; the weights are holes."""
+        root = folder / self.name
+        root.mkdir(parents=True)
+        if self.config is not None:
+            (root / "config.json").write_text(self.config)
+        if isinstance(self.index, str):
+            (root / "model.safetensors.index.json").write_text(self.index)
+        weight_map = self.index if isinstance(self.index, Mapping) else dict.fromkeys(self.tensors, "model.safetensors")
+        files: dict[str, list[TensorSpec]] = {}
+        for name, (dtype, shape) in self.tensors.items():
+            files.setdefault(Path(weight_map.get(name, "model.safetensors")).stem + ".safetensors", []).append(
+                TensorSpec(name, dtype, shape)
+            )
+        for file, specs in files.items():
+            skeleton = safetensors.plan_skeleton(specs)
+            with open(root / file, "wb") as opened:
+                opened.write(skeleton.segments[0][1])
+                opened.truncate(skeleton.size_bytes)
+        if isinstance(self.index, Mapping) and len(files) > 1:
+            listed = {spec.name: file for file, specs in files.items() for spec in specs}
+            (root / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+        return root
+
+
+def read_published(directory: Path, only: set[str]) -> Iterator[Published]:
+    """Every checkpoint of the directory, or those named."""
+    for folder in sorted(directory.iterdir()):
+        indexes = sorted(folder.glob("*.index.json.gz")) if folder.is_dir() else []
+        if indexes and (not only or folder.name in only):
+            config = folder / "config.json"
+            yield _complete(folder.name, config.read_text() if config.exists() else None, _read_index(indexes), {})
+    for path in sorted((directory / "configs").glob("*.json")):
+        if not only or path.stem in only:
+            beside = path.with_name(path.stem + ".hf_quant_config.json.gz")
+            yield _complete(path.stem, path.read_text(), None, json.loads(gzip.decompress(beside.read_bytes())) if beside.exists() else {})
+
+
+def _read_index(paths: list[Path]) -> Mapping[str, str] | str:
+    """The index that transformers would take: of safetensors before that of `.bin`."""
+    text = gzip.decompress(min(paths, key=lambda path: (not path.name.startswith("model."), len(path.name))).read_bytes()).decode()
+    try:
+        found = json.loads(text)
+        return {str(name): str(file) for name, file in found["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text
+
+
+def _complete(name: str, config: str | None, index: Mapping[str, str] | str | None, quantised: Mapping[str, Any]) -> Published:
+    try:
+        values = json.loads(config or "{}")
+    except ValueError:
+        values = {}
+    shapes = _shapes(values, every=index is not None) if values else {}
+    dtype = DTYPES.get(str(values.get("torch_dtype", values.get("dtype"))), "BF16")
+    if isinstance(index, Mapping):
+        kinds = {each: _stored(each, shapes, dtype, index, values) for each in index}
+    elif isinstance(index, str):
+        kinds = {}
+    else:
+        # Something must lie there: a directory without weights is refused for that.
+        shapes = shapes or {"model.embed_tokens.weight": (8, 8)}
+        kinds = dict(_quantise({each: (dtype, shape) for each, shape in shapes.items()}, values, quantised))
+    return Published(name, config, index, quantised, kinds)
+
+
+def _stored(name: str, shapes: Shapes, dtype: str, names: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """An index's tensor: the class's shape, or a small one; its dtype by what quantisers store beside it."""
+    block = (config.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
+    if name.endswith("_scale_inv") and (shape := shapes.get(name.removesuffix("_scale_inv"))):
+        return "F32", (-(-shape[0] // block[0]), -(-shape[1] // block[1]))
+    if name.removesuffix(".weight") + ".scales" in names:
+        return "U32", (8, 8)
+    shape = shapes.get(name, (8,))
+    return "F8_E4M3" if name + "_scale_inv" in names else dtype if name in shapes else _by_name(name, dtype), shape
+
+
+def _by_name(name: str, dtype: str) -> str:
+    """The dtype of what a quantiser calls so."""
+    if name.endswith(("qweight", "qzeros", "g_idx", "weight_packed")):
+        return "I32"
+    if name.endswith((".scales", ".biases", "_scale", "absmax", "SCB", "quant_map")):
+        return "F32"
+    return "U8" if name.endswith("_blocks") or "quant_state" in name else dtype
+
+
+def _shapes(config: Mapping[str, Any], every: bool) -> Shapes:
+    """Names and shapes by transformers' class, else by the family's tables; nothing where neither knows the model.
+
+    `every`: also of what the family reads and does not write.
+    """
+    try:
+        return _of_class(config)
+    except Exception as error:
+        print(f"  no class for {config.get('architectures')}: {type(error).__name__}", file=sys.stderr)
+    try:
+        model = find_family(None, Facts(config, "config.json")).build(Facts(config, "config.json"))
+    except ConvsvcError:
+        return {}
+    return {entry.laid.name: entry.laid.shape for entry in huggingface.layout(model) if entry.laid.written or every}
+
+
+def _of_class(config: Mapping[str, Any]) -> Shapes:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = importlib.import_module("transformers")
+        loading = importlib.import_module("transformers.core_model_loading")
+        values = {name: value for name, value in config.items() if name != "quantization_config"}
+        kind = getattr(library, config["architectures"][0])
+        made = kind.config_class.from_dict(values)
+        with torch.device("meta"):
+            model = kind(made)
+        state = model.state_dict()
+        if made.tie_word_embeddings:
+            state.pop("lm_head.weight", None)
+        stored = loading.revert_weight_conversion(model, state)
+    return {name: tuple(each.shape) for name, each in stored.items()}
+
+
+def _quantise(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], config: Mapping[str, Any], beside: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """The tensors of linear layers as the configuration says that they are quantised."""
+    text = config.get("text_config")
+    stated = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, Mapping) else None) or {}
+    quantisation = beside.get("quantization", {})
+    method = str(quantisation.get("quant_algo") or stated.get("quant_algo") or stated.get("format") or stated.get("quant_method") or "")
+    kept = [*(stated.get("modules_to_not_convert") or []), *(stated.get("ignore") or []), *(quantisation.get("exclude_modules") or [])]
+    for name, (dtype, shape) in tensors.items():
+        is_linear = name.endswith(".weight") and len(shape) == 2 and not re.search(r"embed|lm_head|norm|conv|\.gate\.|router", name)
+        if not method or not is_linear or any(isinstance(each, str) and each.strip("*") in name for each in kept):
+            yield name, (dtype, shape)
+        else:
+            yield from _encoded(name, shape, method.lower(), stated.get("weight_block_size"))
+
+
+def _encoded(name: str, shape: tuple[int, ...], method: str, block: list[int] | None) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    rows, columns = shape
+    if "nvfp4" in method or "mixed" in method:
+        yield name, ("U8", (rows, columns // 2))
+        yield name + "_scale", ("F8_E4M3", (rows, columns // 16))
+        yield name + "_scale_2", ("F32", ())
+    elif method == "mxfp4":
+        yield name.removesuffix(".weight") + "_blocks", ("U8", (rows, columns // 32, 16))
+        yield name.removesuffix(".weight") + "_scales", ("U8", (rows, columns // 32))
+    elif method == "fp8" and block:
+        yield name, ("F8_E4M3", shape)
+        yield name + "_scale_inv", ("F32", (-(-rows // block[0]), -(-columns // block[1])))
+    else:
+        yield name, ("F8_E4M3", shape)
+        yield name + "_scale", ("F32", (rows, 1) if "float-quantized" in method else ())
+
+
+def outcome(root: Path, target: Mapping[str, Any]) -> str:
+    """planned, with the family; or the first line of the refusal, without the path."""
+    place = {**target, "path": str(root.parent / "to")}
+    try:
+        plan = make_plan({"source": {"format": "huggingface", "path": str(root)}, "target": place, "options": {}})
+    except ConvsvcError as error:
+        return "refused: " + str(error).splitlines()[0].replace(f"{root}/", "").replace(str(root), root.name)
+    return f"planned: {plan.model_type}"
+
+
+def keep(published: Published, folder: Path) -> None:
+    """The checkpoint's metadata in one file."""
+    record = {
+        "config": published.config,
+        "index": published.index,
+        "tensors": {name: [dtype, list(shape)] for name, (dtype, shape) in published.tensors.items()},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{published.name}.json.gz").write_bytes(gzip.compress(json.dumps(record, sort_keys=True).encode(), mtime=0))
+
+
+def read_kept(path: Path) -> Published:
+    """What `keep` wrote."""
+    record = json.loads(gzip.decompress(path.read_bytes()))
+    tensors = {name: (dtype, tuple(shape)) for name, (dtype, shape) in record["tensors"].items()}
+    return Published(path.name.removesuffix(".json.gz"), record["config"], record["index"], {}, tensors)
+
+
+def shortened(published: Published, layers: int) -> Published:
+    """The checkpoint with so few layers, so that its metadata is small; its configuration says so."""
+    values = json.loads(published.config or "{}")
+    names = [name for name in ("num_hidden_layers", "num_layers", "n_layer") if isinstance(values.get(name), int)]
+    pattern = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+    tensors = {name: each for name, each in published.tensors.items() if not (at := pattern.search(name)) or int(at[1]) < layers}
+    index = (
+        {name: file for name, file in published.index.items() if name in tensors}
+        if isinstance(published.index, Mapping)
+        else published.index
+    )
+    return replace(published, config=json.dumps(values | dict.fromkeys(names, layers)), index=index, tensors=tensors)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--only", default="", help="names, with commas between")
+    parser.add_argument("--keep", type=Path, help="write their metadata there, for tests")
+    parser.add_argument("--layers", type=int, help="with --keep: of that many layers only")
+    given = parser.parse_args()
+    print("| checkpoint | to rank files | to Hugging Face |\n|---|---|---|")
+    for published in read_published(given.directory, set(filter(None, given.only.split(",")))):
+        chosen = shortened(published, given.layers) if given.layers else published
+        with tempfile.TemporaryDirectory(prefix="field-") as folder:
+            root = chosen.write(Path(folder))
+            first, second = (outcome(root, target) for target in TARGETS)
+        print(f"| {chosen.name} | {first} | {'the same' if second == first else second} |", flush=True)
+        if given.keep:
+            keep(chosen, given.keep)
+
+
+if __name__ == "__main__":
+    main()

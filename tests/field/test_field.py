@@ -1,0 +1,60 @@
+"""Published checkpoints, by their metadata: planned both ways, or refused with the true reason in the first line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.field import TARGETS, outcome, read_kept
+
+HERE = Path(__file__).parent
+EXPECTED = {
+    "1rin-openllama-chinese-english-3b": "planned: llama2",
+    "aic-MiniMaxAI-MiniMax-M2.5": "planned: minimax_m2",
+    "aic-XiaomiMiMo-MiMo-7B-Base": "planned: mimo",
+    "aic-deepseek-ai-DeepSeek-R1": "planned: deepseek3",
+    "aic-zai-org-GLM-4.7-Flash": "planned: glm4-moe-lite",
+    "ananddhanabal-gemma": "planned: gemma",
+    "bebopoy-InterMind-final-model": "planned: internlm2",
+    "emotibot-inc-Zhuzhi-6B": "planned: chatglm",
+    "jeremieconte-granite-3.1-1b-a400m-instruct": "planned: granitemoe",
+    "jrd77-Baichuan2-13B-Chat": "planned: baichuan",
+    "maxma233-timelyMeal": "planned: gemma3",
+    "nishuone028-digital-man-checkpoint": "planned: chatglm",
+    "stvlynn-Qwen-7B-Chat-Cantonese": "planned: qwen",
+    "wangyantong2000-MLLM": "planned: internlm",
+    "19ShengSheng-Flames": "is no language model: InternLMForSequenceClassification is a classifier, its body is internlm",
+    "junqi-jiang-oasstpythia1.5brm": "is no language model: GPTNeoXRewardModel is a reward model",
+    "Alikhan13r-falcon-180B-chat": "shows no known model family (architectures ['FalconForCausalLM'], model_type 'falcon')",
+    "Beniko95J-eval-llm": "its text part (text_config) is of the family phi3.5",
+    "kurokencom-DeepSeekOcrCPUWin-model": "its text part (language_config) is of the family deepseek2-lite",
+    "EchoCog-gpt-oss-20b": "is quantised: MXFP4 of gpt-oss",
+    "IrfanUruchi-Llama-2-13B-Computer-Engineering": "is quantised: NF4 of bitsandbytes",
+    "gaoqinqinshan-qingshanyiliao-Qwen-7B-Chat-Int4": "is quantised: GPTQ",
+    "root-hypercube-qwen3-mlx-Qwen3-14B-MLX-4bit": "is quantised: MLX",
+    "aic-nvidia-Qwen3-30B-A3B-NVFP4": "is quantised: NVFP4 of ModelOpt",
+    "amansingh61-bloom": "holds the marks of a merge conflict",
+    "gmars-CodeFuse-CodeLlama-34B": "is a Git LFS pointer",
+    "waple0820-huawei-rebuild-models": "has no weights",
+    "mfarisadip-Kimi-K2-Mini-k2-mini-fast": "is not a complete deepseek3 checkpoint: 64 missing",
+    "jianzhnie-Kimi2-PCL-models": "config.json does not say kv_lora_rank",
+}
+
+
+def test_the_corpus_is_here_and_small() -> None:
+    files = sorted(HERE.glob("*.json.gz"))
+    assert {path.name.removesuffix(".json.gz") for path in files} == set(EXPECTED)
+    assert sum(path.stat().st_size for path in files) < 300_000
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target["format"] for target in TARGETS])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_published_checkpoint_is_planned_or_refused_for_what_it_is(name: str, target: dict[str, str], tmp_path: Path) -> None:
+    root = read_kept(HERE / f"{name}.json.gz").write(tmp_path)
+    said = outcome(root, target)
+    if EXPECTED[name].startswith("planned"):
+        assert said == EXPECTED[name]
+    else:
+        assert said.startswith("refused: ")
+        assert EXPECTED[name] in said
