@@ -39,6 +39,14 @@ class ParallelSizes(Strict):
     expert_parallel_size: Size | None = Field(None, description="Ranks the experts are spread over (ep).")
     expert_tensor_parallel_size: Size | None = Field(None, description="Ranks one expert's matrices are cut over (etp): 1 or tp.")
     num_layers_per_virtual_pipeline_stage: Size | None = Field(None, description="Layers in one virtual pipeline stage (vpp).")
+    num_virtual_stages_per_pipeline_rank: Size | None = Field(None, description="Virtual pipeline stages in a pipeline stage.")
+    decoder_first_pipeline_num_layers: Size | None = Field(None, description="Layers of the first pipeline stage; the others are even.")
+    decoder_last_pipeline_num_layers: Size | None = Field(None, description="Layers of the last pipeline stage; the others are even.")
+    account_for_embedding_in_pipeline_split: bool | None = Field(None, description="Count the embedding as a layer of the first stage.")
+    account_for_loss_in_pipeline_split: bool | None = Field(None, description="Count the output as a layer of the last stage.")
+    pipeline_model_parallel_layout: Annotated[Text, Field(max_length=10_000)] | None = Field(
+        None, description='What each virtual stage holds, e.g. "Et*3|(tt|)*29,m|L": E embedding, t layer, m MTP layer, L output.'
+    )
     num_layer_list: Counts | None = Field(None, description="Layers of each pipeline stage, e.g. [1, 3, 2, 2].")
     noop_layers: Counts | None = Field(None, description="Layer numbers that hold nothing, counted with them included.")
     schedules_method: Literal["dualpipev"] | None = Field(None, description="Pipeline schedule that changes where layers lie.")

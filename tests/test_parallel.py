@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convsvc.errors import LayoutError
-from convsvc.parallel import Parallel, Slot, check_sizes, place_layers, ranks, slice_evenly
+from convsvc.parallel import Parallel, Slot, check_sizes, parse_pattern, place_layers, ranks, slice_evenly, table_of
 
 
 def where(num_layers: int, parallel: Parallel) -> list[tuple[int, int | None, int]]:
@@ -24,6 +24,51 @@ def test_a_layer_list_gives_each_stage_its_count() -> None:
 
 def test_virtual_stages_interleave_the_stages() -> None:
     assert where(4, Parallel(pp=2, layers_per_virtual_stage=1)) == [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]
+
+
+def test_virtual_stages_by_their_number_are_those_by_their_length() -> None:
+    assert where(8, Parallel(pp=2, virtual_stages=2)) == where(8, Parallel(pp=2, layers_per_virtual_stage=2))
+
+
+def test_one_virtual_stage_is_none() -> None:
+    plain = place_layers(4, Parallel(pp=2))
+    assert place_layers(4, Parallel(pp=2, virtual_stages=1)) == place_layers(4, Parallel(pp=2, layers_per_virtual_stage=2)) == plain
+    assert plain.chunks is None
+
+
+def test_the_first_and_the_last_stage_may_have_other_numbers() -> None:
+    assert table_of(5, Parallel(pp=3, first_layers=1)).counts == ((1, 2, 2),)
+    assert table_of(8, Parallel(pp=4, first_layers=1, last_layers=3)).counts == ((1, 2, 2, 3),)
+    assert table_of(10, Parallel(pp=3, last_layers=2, virtual_stages=2)).counts == ((2, 2, 1), (2, 2, 1))
+
+
+def test_an_embedding_or_an_output_may_count_as_a_layer() -> None:
+    assert table_of(7, Parallel(pp=2, embedding_counts=True)).counts == ((3, 4),)
+    assert table_of(10, Parallel(pp=2, virtual_stages=3, embedding_counts=True, output_counts=True)).counts == ((1, 2), (2, 2), (2, 1))
+
+
+def test_a_pattern_says_where_everything_lies() -> None:
+    parallel = Parallel(pp=2, pattern=parse_pattern("E|tt|tt,m|L"))
+    placement = place_layers(4, parallel)
+    assert where(4, parallel) == [(1, 0, 0), (1, 0, 1), (0, 1, 0), (0, 1, 1)]
+    assert (placement.first, placement.mtp, placement.last) == ((0, 0), (0, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Ett|x|L", "'x'"),
+        ("tt|E|L", "E first"),
+        ("Et*99999999999|L", "over 100000 letters"),
+        ("E" + "t*9999" * 11 + "|L", "over 100000 letters"),
+        ([["embedding"], "tt", ["loss"]], "neither a text nor a list of lists"),
+        ([["embedding", 7], ["loss"]], "'[?]'"),
+        (17, "neither a text nor a list of lists"),
+    ],
+)
+def test_what_is_no_pattern_is_refused_at_a_bounded_price(text: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_pattern(text)  # type: ignore[arg-type]
 
 
 def test_dualpipev_goes_down_the_stages_and_comes_back() -> None:
@@ -64,6 +109,23 @@ def test_every_layer_has_a_slot_of_its_own_and_layers_stay_in_order_in_a_chunk(p
         (6, Parallel(pp=2, layer_list=(4, 4), noop=(6, 7)), ["4,4", "6,7"]),
         (8, Parallel(pp=4, layer_list=(4, 4)), ["2 numbers", "4"]),
         (8, Parallel(pp=2, layer_list=(3, 4)), ["7 layers", "8"]),
+        (8, Parallel(pp=3, first_layers=3), ["first_pipeline_num_layers 3", "5 of 8", "2 other"]),
+        (8, Parallel(pp=2, first_layers=3, last_layers=4), ["num_layers 3 and", "num_layers 4", "1 of 8", "0 other"]),
+        (4, Parallel(pp=3, first_layers=3, last_layers=2), ["-1 of 4"]),
+        (8, Parallel(pp=2, first_layers=3, embedding_counts=True), ["decoder_first", "account_for_embedding"]),
+        (8, Parallel(pp=2, first_layers=2, layers_per_virtual_stage=2), ["decoder_first", "virtual"]),
+        (8, Parallel(pp=2, layer_list=(4, 4), virtual_stages=2), ["4,4", "num_virtual_stages"]),
+        (8, Parallel(pp=2, layer_list=(4, 4), first_layers=4), ["4,4", "decoder_first"]),
+        (8, Parallel(pp=2, virtual_stages=3), ["4", "3 virtual"]),
+        (8, Parallel(virtual_stages=2), ["2 virtual", "is 1"]),
+        (8, Parallel(pp=2, virtual_stages=2, layers_per_virtual_stage=1), ["makes 4", "says 2"]),
+        (8, Parallel(pp=2, embedding_counts=True), ["8 layers", "1 for account_for_embedding"]),
+        (8, Parallel(pp=2, dualpipev=True, first_layers=2), ["decoder_first", "dualpipev"]),
+        (8, Parallel(pp=2, pattern=("Et", "tL")), ["2 layers", "8"]),
+        (3, Parallel(pp=2, pattern=("Et", "t", "tL")), ["3 stages", "size 2"]),
+        (2, Parallel(pp=2, pattern=("Et", "tL"), first_layers=1), ["Et|tL", "decoder_first"]),
+        (2, Parallel(pp=2, pattern=("Et", "tL"), virtual_stages=2), ["makes 1", "says 2"]),
+        (2, Parallel(pp=2, pattern=("Ett", "m", "m", "L")), ["MTP", "2 stages"]),
         (6, Parallel(pp=2, noop=(6, 6)), ["6", "more than once"]),
         (6, Parallel(pp=2, noop=(3, 9)), ["9", "0 to 7"]),
     ],

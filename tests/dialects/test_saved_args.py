@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
-from convsvc.dialects.mindspeed_llm.saved_args import read_parallel, write_args
+from convsvc.dialects.mindspeed_llm.saved_args import write_args
+from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
 from convsvc.families import FAMILIES, Facts
 from convsvc.parallel import Parallel
 

@@ -4,7 +4,7 @@
 
 A program of its own, as Megatron keeps its groups in globals and warns on import. A task is {"name", "checkpoint", "tokens", "saved"};
 what comes of each goes to RESULTS.json: "error", or the names that do not match and, from the last stage, the logits. The loaded models
-are saved at "saved" as training saves them.
+are saved at "saved" as training saves them. A task with "pipelines" asks how each of them is cut.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
 from megatron.core.transformer.enums import AttnBackend  # noqa: E402
 from megatron.core.transformer.moe import grouped_gemm_util, moe_utils  # noqa: E402
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+from megatron_pipelines import table  # noqa: E402
 
 # Training's own names of what a model is; its other args are the fields of TransformerConfig.
 ARCHITECTURE = (
@@ -63,6 +64,9 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
     )
     answers: dict[str, Any] = {}
     for task in json.loads(Path(tasks).read_text()):
+        if "pipelines" in task:
+            answers[task["name"]] = [table(**each) for each in task["pipelines"]]
+            continue
         try:
             answers[task["name"]] = run(Path(task["checkpoint"]), torch.tensor(task["tokens"]), Path(task["saved"]))
         except Exception:

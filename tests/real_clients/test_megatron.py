@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from convsvc.conversion import convert
+from tests.real_clients.pipelines import PIPELINES, ours
 from tests.real_clients.tiny_models import EXPERTS, SIZES, TOKENS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
@@ -121,6 +122,8 @@ def make_world(size: int, folder: Path) -> World:
             tasks.append(
                 {"name": trial.name, "checkpoint": str(target), "tokens": TOKENS.tolist(), "saved": str(folder / f"{trial.name}-saved")}
             )
+    if size == 1:
+        tasks.append({"name": "pipelines", "pipelines": PIPELINES})
     return World(folder, run_world(size, tasks, folder), expected)
 
 
@@ -158,6 +161,26 @@ def test_what_megatron_saves_comes_back_bit_for_bit(trial: Trial, worlds: dict[i
     want, have = read_tensors(folder / f"{trial.name}-hf"), read_tensors(tmp_path / "back")
     assert set(want) == set(have)
     assert not [name for name, tensor in want.items() if not torch.equal(tensor, have[name])]
+
+
+def test_every_layer_lies_where_megatron_builds_it_in_each_way_of_cutting(worlds: dict[int, World]) -> None:
+    """Where the first and the last stage are said to hold more layers than there are, 0.16.1 builds some twice."""
+    tables = list(zip(PIPELINES, worlds[1].answers[0]["pipelines"], strict=True))
+    built = [
+        each for each in tables if isinstance(each[1], list) and sum(len(stage) for row in each[1] for stage in row) == each[0]["layers"]
+    ]
+    differ = [(pipeline, have, want) for pipeline, want in built if (have := ours(pipeline)) != want]
+    assert not differ, differ[:3]
+    assert len(built) > 60
+
+
+def test_a_pipeline_that_megatron_refuses_is_refused(worlds: dict[int, World]) -> None:
+    """But for two stages that are both stated, with virtual stages: there 0.16.1 divides by the number of those between."""
+    tables = list(zip(PIPELINES, worlds[1].answers[0]["pipelines"], strict=True))
+    refused = [each for each in tables if isinstance(each[1], str) and not each[1].startswith("ZeroDivisionError")]
+    accepted = [each for each in refused if isinstance(ours(each[0]), list)]
+    assert not accepted, accepted[:3]
+    assert len(refused) > 60
 
 
 def read_tensors(directory: Path) -> dict[str, torch.Tensor]:

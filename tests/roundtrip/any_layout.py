@@ -127,10 +127,14 @@ def _stages(draw: st.DrawFn, layers: int) -> dict[str, Any]:
     if pp > 1 and layers >= pp and draw(st.booleans()):
         cuts = sorted(draw(st.lists(st.integers(1, layers - 1), min_size=pp - 1, max_size=pp - 1, unique=True)))
         return {"pipeline_parallel_size": pp, "num_layer_list": [b - a for a, b in zip([0, *cuts], [*cuts, layers], strict=True)]}
+    if pp > 1 and layers >= pp and draw(st.booleans()):
+        return {"pipeline_parallel_size": pp, **draw(_trained_stages(layers, pp))}
     kind = draw(st.sampled_from(["plain", "interleaved", "dualpipev"])) if pp > 1 else "plain"
     size = draw(st.integers(1, 2)) if kind == "interleaved" else 1
     step = pp * {"plain": 1, "interleaved": size, "dualpipev": 2}[kind]
     positions = -(-layers // step) * step
+    if kind == "interleaved" and positions == step:  # one virtual stage is none
+        positions += step
     noop = draw(st.lists(st.integers(0, positions - 1), unique=True, min_size=positions - layers, max_size=positions - layers))
     return {
         "pipeline_parallel_size": pp,
@@ -138,6 +142,29 @@ def _stages(draw: st.DrawFn, layers: int) -> dict[str, Any]:
         "num_layers_per_virtual_pipeline_stage": size if kind == "interleaved" else None,
         "schedules_method": "dualpipev" if kind == "dualpipev" else None,
     }
+
+
+@st.composite
+def _trained_stages(draw: st.DrawFn, layers: int, pp: int) -> dict[str, Any]:
+    """As Megatron's training states its stages: by a pattern, or with a first or a last stage of another length or less by one."""
+    chunks = draw(st.integers(1, 2))
+    cuts = sorted(draw(st.lists(st.integers(0, layers), min_size=pp * chunks - 1, max_size=pp * chunks - 1)))
+    ways: list[dict[str, Any]] = [{"pipeline_model_parallel_layout": _pattern(layers, cuts)}]
+    for first, last in ((1, None), (None, 2), (1, 1), (2, 1)):
+        left, others = layers - (first or 0) - (last or 0), pp - (first is not None) - (last is not None)
+        if others and left > 0 and left % others == 0:
+            ways.append({"decoder_first_pipeline_num_layers": first, "decoder_last_pipeline_num_layers": last})
+    for embedding, output in ((True, False), (False, True), (True, True)):
+        per_stage, rest = divmod(layers + embedding + output, pp)
+        if not rest:
+            split = {"account_for_embedding_in_pipeline_split": embedding, "account_for_loss_in_pipeline_split": output}
+            ways.append({**split, "num_virtual_stages_per_pipeline_rank": chunks if per_stage % chunks == 0 else None})
+    return draw(st.sampled_from(ways))
+
+
+def _pattern(layers: int, cuts: list[int]) -> str:
+    stages = ["t" * (stop - start) for start, stop in zip([0, *cuts], [*cuts, layers], strict=True)]
+    return "E" + "|".join(stages) + "L"
 
 
 @st.composite

@@ -15,7 +15,7 @@ from convsvc.dialects.huggingface.checkpoint import check_directory, index_file,
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
-from convsvc.dialects.mindspeed_llm.saved_args import check_stated, read_parallel
+from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_stated, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import SourceError
@@ -69,7 +69,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
         found |= {(carried.carried_file(_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
     args, corrected = see_value_dim(saved or {}, found)
-    facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, which has no saved args,")
+    facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
     return Checkpoint(
         str(root), tuple(files), found, facts, _name(folder, root), (*(Note("ignored", text) for text in sorted(ignored)), *corrected)

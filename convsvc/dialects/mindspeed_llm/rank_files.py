@@ -14,7 +14,7 @@ from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.families.blocks.mtp import MTP_EMBEDDING
 from convsvc.families.model import Model, Scope
-from convsvc.parallel import Parallel, Placement, Rank, check_sizes, place_layers, ranks, slice_evenly
+from convsvc.parallel import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row
@@ -39,7 +39,8 @@ class Settings:
     """How a checkpoint is laid out. `padded_vocab` is the number of embedding rows over all tensor ranks; `folder` the iteration's.
 
     `every_pair`: with expert_tensor_parallel_size 1 there are files, too, for pairs of tensor and expert rank that no process has.
-    MindSpeed-LLM's converter writes them for DeepSeek-V4; training does not read them, and we do not write them.
+    MindSpeed-LLM's converter writes them for DeepSeek-V4; training does not read them, and we do not write them. `vocab_divisor` is what
+    training pads the vocabulary by, times tp (make_vocab_size_divisible_by), where that is stated.
     """
 
     parallel: Parallel
@@ -49,17 +50,24 @@ class Settings:
     mla_mm_split: bool = False
     folder: str = "iter_0000001"
     every_pair: bool = False
+    vocab_divisor: int | None = None
 
 
 def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
+    _check_mtp(model, settings.parallel)
     templates = Templates()
     stages = [_Stage(model, settings, placement, stage, templates) for stage in range(settings.parallel.pp)]
     entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
     return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
+
+
+def _check_mtp(model: Model, parallel: Parallel) -> None:
+    if parallel.pattern is not None and (stated := sum(stage.count("m") for stage in parallel.pattern)) != model.num_mtp:
+        raise LayoutError(f"pipeline_model_parallel_layout has {stated} MTP layers, {model.num_mtp} are converted")
 
 
 def rank_folder(rank: Rank, parallel: Parallel) -> str:
@@ -139,12 +147,14 @@ def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple
             slot = placement.layers[scope.number]
             if slot.stage == stage:
                 yield scope, slot.chunk, f"decoder.layers.{slot.number}."
-        elif scope.kind == "mtp_block" and placement.last[0] == stage:
-            yield scope, placement.last[1], scope.logical
-        elif scope.kind in ("mtp", "output") and placement.last[0] == stage:
+        elif scope.kind == "mtp_block" and placement.mtp[0] == stage:
+            yield scope, placement.mtp[1], scope.logical
+        elif scope.kind == "mtp" and placement.mtp[0] == stage:
+            yield scope, placement.mtp[1], ""
+        elif scope.kind == "output" and placement.last[0] == stage:
             yield scope, placement.last[1], ""
-    if model.num_mtp and placement.stages > 1 and placement.last[0] == stage:
-        yield _last_embedding(model), placement.last[1], ""
+    if model.num_mtp and placement.stages > 1 and placement.mtp[0] == stage:
+        yield _last_embedding(model), placement.mtp[1], ""
 
 
 def _last_embedding(model: Model) -> Scope:
@@ -236,14 +246,43 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         noop=target.noop_layers or (),
         dualpipev=target.schedules_method == "dualpipev",
         extend_ep=bool(target.moe_tp_extend_ep),
+        virtual_stages=target.num_virtual_stages_per_pipeline_rank,
+        first_layers=target.decoder_first_pipeline_num_layers,
+        last_layers=target.decoder_last_pipeline_num_layers,
+        embedding_counts=bool(target.account_for_embedding_in_pipeline_split),
+        output_counts=bool(target.account_for_loss_in_pipeline_split),
+        pattern=_pattern(target),
     )
+    _check_one_chunk(target, parallel, model)
     return Settings(
         parallel,
         padded_vocab=pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, tp),
         grouped_gemm=bool(target.moe_grouped_gemm) and model.num_experts > 0,
         transformer_engine=_transformer_engine(target, model),
         mla_mm_split=_mla_mm_split(target, model),
+        vocab_divisor=target.make_vocab_size_divisible_by,
     )
+
+
+def _pattern(target: ParallelSizes) -> tuple[str, ...] | None:
+    if target.pipeline_model_parallel_layout is None:
+        return None
+    try:
+        return parse_pattern(target.pipeline_model_parallel_layout)
+    except ValueError as error:
+        raise LayoutError(f"pipeline_model_parallel_layout {target.pipeline_model_parallel_layout[:80]!r} {error}") from None
+
+
+def _check_one_chunk(target: ParallelSizes, parallel: Parallel, model: Model) -> None:
+    """A virtual stage as long as its pipeline stage is none: training would look for "model" where the converter writes "model0"."""
+    stated = target.num_layers_per_virtual_pipeline_stage
+    if stated is None or parallel.dualpipev or parallel.pp == 1:
+        return
+    if place_layers(model.num_layers, parallel).chunks is None:
+        raise LayoutError(
+            f"num_layers_per_virtual_pipeline_stage is {stated}, and a pipeline stage has no more layers: that is one virtual stage",
+            do="leave it out, or state a smaller number",
+        )
 
 
 def _check_schedule(target: ParallelSizes, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""The `args` in a rank file: what training and the way back read from it.
+"""The `args` in a new rank file: what training and the way back read from it (`saved_layout.py`).
 
 Written are the configuration's own scalars (Hugging Face's names), Megatron's names for the same, and the layout. No paths: a
 checkpoint does not tell where it was made.
@@ -12,25 +12,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
-from convsvc.errors import JobError, SourceError
 from convsvc.families.blocks.dsa import INDEX_KEY
 from convsvc.families.blocks.glu import FC1_BIAS
 from convsvc.families.blocks.gqa import QKV_BIAS
 from convsvc.families.blocks.moe import TOKEN_EXPERTS
 from convsvc.families.describe import dtype_words, reduce_lists
-from convsvc.families.facts import Facts, parse_numbers, shown
+from convsvc.families.facts import Facts
 from convsvc.families.model import Model
 from convsvc.families.rope import rope_base
 from convsvc.families.words import EPSILON
 from convsvc.parallel import Parallel, place_layers
-from convsvc.spec import ParallelSizes
 
 # Hugging Face's name of the dtype is a string in every configuration; Megatron's params_dtype is an object and is left to training.
 PLAIN = (bool, int, float, str, type(None))
 # Stated only by layouts that have them: a source's own would be taken for the target's.
 SOMETIMES = (
-    "num_layers_per_virtual_pipeline_stage", "virtual_pipeline_model_parallel_size", "vpp_size", "num_layer_list", "noop_layers",
-    "schedules_method",
+    "num_layers_per_virtual_pipeline_stage", "num_virtual_stages_per_pipeline_rank", "virtual_pipeline_model_parallel_size", "vpp_size",
+    "num_layer_list", "noop_layers", "schedules_method", "decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers",
+    "num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage", "account_for_embedding_in_pipeline_split",
+    "account_for_loss_in_pipeline_split", "pipeline_model_parallel_layout", "transformer_pipeline_model_parallel_size",
+    "make_vocab_size_divisible_by",
 )  # fmt: skip
 
 
@@ -173,10 +174,16 @@ def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
         "mtp_copies": None if model.copies is None else list(model.copies),
         "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
     }
+    if settings.vocab_divisor is not None:
+        args["make_vocab_size_divisible_by"] = settings.vocab_divisor
     if placement.chunks is not None:
-        args["num_layers_per_virtual_pipeline_stage"] = placement.positions // parallel.pp // placement.chunks
         args["virtual_pipeline_model_parallel_size"] = placement.chunks
         args["vpp_size"] = placement.chunks
+    if parallel.layers_per_virtual_stage is not None or parallel.dualpipev:
+        args["num_layers_per_virtual_pipeline_stage"] = placement.positions // parallel.pp // (placement.chunks or 1)
+    elif placement.chunks is not None and parallel.pattern is None:
+        args["num_virtual_stages_per_pipeline_rank"] = placement.chunks
+    args |= _uneven_stages(parallel)
     if parallel.layer_list is not None:
         args["num_layer_list"] = ",".join(map(str, parallel.layer_list))
     if parallel.noop:
@@ -186,68 +193,13 @@ def _layout_args(model: Model, settings: Settings) -> dict[str, Any]:
     return args
 
 
-def read_parallel(facts: Facts) -> Parallel:
-    """The parallel sizes that saved args state; Megatron's defaults for what they leave out."""
-
-    def size(*names: str, default: int = 1) -> int:
-        value = facts.get(*names, default=default)
-        if type(value) is not int or value < 1:
-            raise SourceError(f"{facts.origin}: {names[0]} is {shown(value)}; it must be a whole number from 1 on")
-        return value
-
-    tp = size("tensor_model_parallel_size")
-    dualpipev = facts.get("schedules_method") == "dualpipev"
-    stated = facts.get("num_layers_per_virtual_pipeline_stage")
-    extend_ep = facts.flag("moe_tp_extend_ep") and tp > 1
-    experts = facts.get("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts")
-    return Parallel(
-        tp=tp,
-        pp=size("pipeline_model_parallel_size"),
-        ep=size("expert_model_parallel_size"),
-        etp=tp if extend_ep or not experts else size("expert_tensor_parallel_size", default=tp),
-        layers_per_virtual_stage=None if stated is None or dualpipev else size("num_layers_per_virtual_pipeline_stage"),
-        layer_list=parse_numbers(facts.get("num_layer_list"), "num_layer_list", facts.origin),
-        noop=tuple(sorted(parse_numbers(facts.get("noop_layers"), "noop_layers", facts.origin) or ())),
-        dualpipev=dualpipev,
-        extend_ep=extend_ep,
-    )
-
-
-def check_stated(stated: ParallelSizes, settings: Settings, model: Model, where: str) -> None:
-    """What the job states about a source must be what the checkpoint is.
-
-    Raises JobError with a fact for each field that disagrees.
-    """
-    parallel = settings.parallel
-    actual: Mapping[str, Any] = {
-        "tensor_parallel_size": parallel.tp,
-        "pipeline_parallel_size": parallel.pp,
-        "expert_parallel_size": parallel.ep,
-        "expert_tensor_parallel_size": parallel.etp,
-        "num_layers_per_virtual_pipeline_stage": parallel.layers_per_virtual_stage,
-        "num_layer_list": parallel.layer_list,
-        "noop_layers": parallel.noop,
-        "schedules_method": "dualpipev" if parallel.dualpipev else None,
-        "moe_grouped_gemm": settings.grouped_gemm,
-        "moe_tp_extend_ep": parallel.extend_ep,
-        "mla_mm_split": settings.mla_mm_split,
-        "mtp_num_layers": model.num_mtp,
-        "transformer_impl": "transformer_engine" if settings.transformer_engine else "local",
+def _uneven_stages(parallel: Parallel) -> dict[str, Any]:
+    """Training's own names of how its stages differ."""
+    args: dict[str, Any] = {
+        "decoder_first_pipeline_num_layers": parallel.first_layers,
+        "decoder_last_pipeline_num_layers": parallel.last_layers,
+        "account_for_embedding_in_pipeline_split": parallel.embedding_counts or None,
+        "account_for_loss_in_pipeline_split": parallel.output_counts or None,
+        "pipeline_model_parallel_layout": None if parallel.pattern is None else "|".join(parallel.pattern),
     }
-    faults = [
-        f"source.{field}: stated {_shown(given)}, the checkpoint has {_shown(actual[field])}"
-        for field in actual
-        if (given := getattr(stated, field)) is not None and _comparable(given) != _comparable(actual[field])
-    ]
-    if faults:
-        raise JobError(f"the job contradicts {where}", facts=faults, do="leave these out: they are read from the checkpoint")
-
-
-def _comparable(value: Any) -> Any:
-    return tuple(sorted(value)) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == ():
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return {name: value for name, value in args.items() if value is not None}
