@@ -26,7 +26,7 @@ the RFC 9457 problem are made.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ConvsvcError(Exception):
@@ -63,6 +63,10 @@ class ConvsvcError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.as_dict())
+
+    def beginning(self, *facts: str) -> Self:
+        """The same error with these facts before its own: what only the door knows."""
+        return type(self)(self.message, facts=(*facts, *self.facts), do=self.do, details=self.details)
 
     def one_line(self) -> str:
         """The same text on a single line, for tools whose errors are one line."""

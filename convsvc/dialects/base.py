@@ -162,6 +162,9 @@ class Dialect(Protocol):
     def read_settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
 
+    def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """The layout that is taken for a checkpoint's and where each number of it came from: how an error about it begins."""
+
     def write_settings(self, target: Any, model: Model) -> Any:
         """How the target shall be laid out. Raises LayoutError."""
 

@@ -1,12 +1,15 @@
 """Which names a checkpoint's pickle may speak of: built, inert, or hostile.
 
-Nothing named here is ever imported. Names of modules that run code, reach files, or look up attributes stand in no honest
-checkpoint's way, so a file that holds one is refused whole and not merely read around: whoever loads it elsewhere is attacked.
-Everything else (a training framework's enums and configs) becomes an `Inert` record.
+Nothing named here is ever imported. Names of what runs code, reaches files, or looks up attributes stand in no honest checkpoint's
+way, so a file that holds one is refused whole and not merely read around: whoever loads it elsewhere is attacked. Everything else is
+an `Inert` record, whatever it is: a training framework's enums and configs, a stream of bytes, a path, a signal's number. Modules that
+are refused have such classes too; they are listed one by one, as what they hold is a value and to make one is no deed.
 """
 
 # ruff: noqa: SIM905  (a paragraph of words can be read and searched; a hundred quoted strings cannot)
 from __future__ import annotations
+
+import builtins
 
 from convsvc.errors import FormatError, HostileFile
 from convsvc.formats.base import Global
@@ -35,20 +38,32 @@ REFUSED_PREFIXES = (
     "logging.config", "builtins", "copyreg", "_codecs", "codecs",
 )  # fmt: skip
 
-# Exact names which the lists above would refuse, though honest checkpoints hold them and they are never called here.
+# Exact names which the lists above would refuse, though honest checkpoints hold them: Transformer Engine keeps its `_extra_state` in a
+# BytesIO, Megatron's args a signal, and pickles of protocol 2 make all bytes with _codecs.encode.
 ALLOWED = frozenset(
     f"builtins.{name}"
     for name in """
     set frozenset list dict tuple str int float bool bytes bytearray complex range slice object type NoneType Ellipsis
-    NotImplemented getattr
+    NotImplemented getattr memoryview
     """.split()
 ) | frozenset(
     """
-    _codecs.encode copyreg._reconstructor copyreg.__newobj__ functools.partial torch.serialization._get_layout
-    types.SimpleNamespace types.MappingProxyType types.NoneType uuid.UUID
-    pathlib.Path pathlib.PosixPath pathlib.PurePath pathlib.PurePosixPath pathlib._local.PosixPath
+    _codecs.encode copyreg._reconstructor copyreg.__newobj__ copyreg.__newobj_ex__ functools.partial functools.partialmethod
+    io.BytesIO io.StringIO _io.BytesIO _io.StringIO torch.serialization._get_layout
+    types.SimpleNamespace types.MappingProxyType types.NoneType types.GenericAlias types.UnionType uuid.UUID
+    inspect.Parameter inspect.Signature inspect._empty
     """.split()
-)
+) | frozenset(
+    f"pathlib{part}.{name}"
+    for part in ("", "._local")
+    for name in "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath".split()
+)  # fmt: skip
+
+# Enums: their members are named below them, and are as inert as they are.
+ENUMS = frozenset("signal.Signals signal.Handlers signal.Sigmasks uuid.SafeUUID inspect._ParameterKind".split())
+
+# Values too: what went wrong, kept in a training state.
+_EXCEPTIONS = frozenset(name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException))
 
 # Python 2 names, which protocol 2 still writes (lib/python3/_compat_pickle.py).
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins", "cPickle": "pickle"}
@@ -66,7 +81,7 @@ def global_named(module: str, name: str, source: str) -> Global:
     full = f"{module}.{name}"
     if len(full) > 1000 or not module or not name or not full.isprintable() or " " in full:
         raise FormatError(f"{source} names a global that cannot exist", facts=[repr(full[:80])])
-    if full not in ALLOWED and (module.split(".")[0] in REFUSED_MODULES or _is_below_refused(full) or _has_dunder(full)):
+    if not _is_allowed(full) and (module.split(".")[0] in REFUSED_MODULES or _is_below_refused(full) or _has_dunder(full)):
         raise hostile(source, full)
     return Global(module, name)
 
@@ -90,6 +105,13 @@ def hostile(source: str, name: str) -> HostileFile:
         do="do not load this file with anything; get the checkpoint from a source you trust",
         details={"file": source, "global": name},
     )
+
+
+def _is_allowed(full: str) -> bool:
+    if full in ALLOWED or full in ENUMS or (full.startswith("builtins.") and full[9:] in _EXCEPTIONS):
+        return True
+    owner, _, member = full.rpartition(".")
+    return owner in ENUMS and not member.startswith("_")
 
 
 def _is_below_refused(full: str) -> bool:

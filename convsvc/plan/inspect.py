@@ -13,8 +13,8 @@ from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
-from convsvc.plan.match import check_floats, match_source
-from convsvc.plan.planner import build_model
+from convsvc.plan.match import check_floats
+from convsvc.plan.planner import build_model, match_layout
 from convsvc.plan.quantised import describe_blocks, join_scales
 from convsvc.roots import ANYWHERE, RootedPath
 from convsvc.spec import Job, parse_job
@@ -89,6 +89,8 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     reader = DIALECTS[job.source.format]
     checkpoint = reader.by_family_names(checkpoint, find_family(job.model_type, checkpoint.facts))
     model = build_model(job, checkpoint)
+    settings, _, located, notes = match_layout(job, checkpoint, model)
+    check_floats(located, checkpoint, model.integers)
     about: dict[str, Any] = {
         "model_type": model.family.name,
         "layers": model.num_layers,
@@ -96,13 +98,10 @@ def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         "tied_embeddings": model.tied,
         "sizes": dict(model.sizes),
     }
-    settings = reader.read_settings(job.source, checkpoint, model)
     if settings is not None:
         described = asdict(settings)
         about |= {"parallel": described.pop("parallel")} if "parallel" in described else {}
         about["layout"] = described
-    located, notes = match_source(reader.layout(model, settings), checkpoint, lambda key: reader.ignores(key, model), model.family.name)
-    check_floats(located, checkpoint, model.integers)
     return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *model.notes, *notes)]}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from convsvc.dialects import DIALECTS
 from convsvc.dialects.base import Checkpoint, Dialect, Entry, NewFile, Output
 from convsvc.dialects.huggingface.config_files import spoken_vocab
-from convsvc.errors import JobError, PlanError
+from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.families import find_family
 from convsvc.families.model import Model, Wanted
 from convsvc.formats.base import Skeleton
@@ -86,9 +86,7 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     checkpoint, adapters = split_adapters(checkpoint, job.source.lora)
     checkpoint = reader.by_family_names(checkpoint, family)
     model = build_model(job, checkpoint, roots)
-    settings = reader.read_settings(job.source, checkpoint, model)
-    entries = reader.layout(model, settings)
-    located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+    settings, entries, located, notes = match_layout(job, checkpoint, model)
     check_floats(located, checkpoint, model.integers)
     check_unique("source", [each.key for each in located])
     check_tiled(each.entry.laid for each in located)
@@ -102,6 +100,21 @@ def open_source(job: Job, roots: Roots = ANYWHERE) -> Source:
     return Source(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
 
 
+def match_layout(job: Job, checkpoint: Checkpoint, model: Model) -> tuple[Any, tuple[Entry, ...], tuple[Located, ...], tuple[Note, ...]]:
+    """The dialect's settings for the source, its layout's entries, those located in it, and notes.
+
+    Raises JobError, SourceError; LayoutError and PlanError that begin with the layout that was assumed.
+    """
+    reader = DIALECTS[job.source.format]
+    try:
+        settings = reader.read_settings(job.source, checkpoint, model)
+        entries = reader.layout(model, settings)
+        located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+    except (LayoutError, PlanError) as error:
+        raise error.beginning(*reader.assumed(checkpoint)) from None
+    return settings, entries, located, notes
+
+
 def build_model(job: Job, checkpoint: Checkpoint, roots: Roots = ANYWHERE) -> Model:
     """The model that the checkpoint holds, or the part of it that the job wants. Raises JobError, SourceError."""
     names = frozenset(name for _, name in checkpoint.found)
@@ -113,6 +126,7 @@ def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str], roots: Root
     """The part of the model that is converted. A rank file's MTP layers are those its args count; Hugging Face's, those asked for."""
     carry_mtp = True
     if job.source.format != "huggingface":
+        _check_whole(job.options)
         num_mtp: int | None = checkpoint.facts.first_number(("mtp_num_layers",))
     elif job.target.format == "huggingface":
         num_mtp = None
@@ -124,21 +138,42 @@ def _wanted(job: Job, checkpoint: Checkpoint, names: frozenset[str], roots: Root
     return Wanted(options.num_layers, options.first_k_dense_replace, num_mtp, vocab, carry_mtp, len(checkpoint.found), names)
 
 
+def _check_whole(options: Options) -> None:
+    """Rank files are converted whole: their args say how many layers there are, and those of a part would contradict them."""
+    stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
+    if stated:
+        raise JobError(
+            f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
+            do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
+        )
+
+
 def real_vocab(job: Job, checkpoint: Checkpoint, roots: Roots) -> int | None:
     """The vocabulary that the configuration beside the weights does not say, or says too small; None for as it says.
 
     The job's; else, of rank files, what the target's own configuration speaks of, if as many rows are stored: saved args often do not say
     it, or count the tokenizer's tokens where the published model has rows to spare. All stored rows where nobody says it.
     """
-    if job.options.vocab_size is not None or job.source.format == "huggingface":
+    if job.source.format == "huggingface":
         return job.options.vocab_size
     from convsvc.dialects.mindspeed_llm.checkpoint import stored_rows
 
     said, stored = checkpoint.facts.get("vocab_size"), stored_rows(checkpoint)
+    _check_vocab(job.options.vocab_size, said, checkpoint)
+    if job.options.vocab_size is not None:
+        return job.options.vocab_size
     spoken = spoken_vocab(job.target, roots)
     if spoken is not None and stored is not None and (said or 0) < spoken <= stored:
         return spoken
     return stored if said is None else None
+
+
+def _check_vocab(stated: int | None, said: Any, checkpoint: Checkpoint) -> None:
+    if stated is not None and said is not None and stated != said:
+        raise JobError(
+            f"options.vocab_size is {stated}; {checkpoint.facts.origin} say vocab_size {said}",
+            do="leave it out: it is read from the checkpoint",
+        )
 
 
 def _assemble(job: Job, model: Model, source: Source, writer: Dialect | AdapterWriter, roots: Roots) -> Plan:

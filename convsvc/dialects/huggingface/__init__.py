@@ -71,6 +71,11 @@ def _check_turned(checkpoint: Checkpoint, packed: tuple[str, ...]) -> None:
         )
 
 
+def assumed(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Nothing: tensors are found by their names, in whatever file."""
+    return ()
+
+
 def write_settings(target: HuggingFaceTarget, model: Model) -> None:
     """There is nothing to decide: names follow from the model."""
 
@@ -111,4 +116,4 @@ def _rows(scope: Scope, model: Model, packed: frozenset[str]) -> Rows:
     return tuple(kept for each in scope.rows if (kept := each.without(names)) is not None) + stored
 
 
-__all__ = ["by_family_names", "ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]
+__all__ = ["assumed", "by_family_names", "ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]

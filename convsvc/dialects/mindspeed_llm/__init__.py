@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from convsvc.dialects.base import Checkpoint
-from convsvc.dialects.mindspeed_llm.checkpoint import open, read_settings
+from convsvc.dialects.mindspeed_llm.checkpoint import assumed, open, read_settings
 from convsvc.dialects.mindspeed_llm.new_files import output
 from convsvc.dialects.mindspeed_llm.rank_files import layout, write_settings
 from convsvc.families.model import Family, Model
@@ -27,4 +27,4 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     return None
 
 
-__all__ = ["by_family_names", "ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]
+__all__ = ["assumed", "by_family_names", "ignores", "layout", "name", "open", "output", "read_settings", "write_settings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
+from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
-from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_stated, read_parallel
-from convsvc.dialects.mindspeed_llm.seen_sizes import see_layout, see_value_dim
+from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_stated, describe_layout, read_parallel
+from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
-from convsvc.formats.base import FileIndex, StoredTensor
+from convsvc.formats.base import FileIndex, Inert, StoredTensor
 from convsvc.formats.regular_file import open_regular
 from convsvc.notes import Note
 from convsvc.parallel import Parallel, ranks
@@ -31,7 +32,6 @@ from convsvc.spec import MegatronSource, stated_sizes
 TRACKER = "latest_checkpointed_iteration.txt"
 MAX_TRACKER_BYTES = 4096
 TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
-LAYOUT_ARGS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "expert_model_parallel_size", "num_layers")
 # What a model chunk holds, in the name of its tensors.
 MODEL = re.compile(r"model\d*/")
 
@@ -54,14 +54,16 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     saved: Mapping[str, Any] | None = None
     ignored: set[str] = set()
     rank_files = _rank_files(folder)
+    one_run = OneRun(folder.name)
     for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
-        _same_layout(saved, args, rank_file)
+        one_run.check(index.tree, args, str(rank_file))
         relative = os.path.relpath(rank_file.path, root.path)
         for tensor in index.tensors:
             if MODEL.match(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
+        ignored |= set(_objects(index))
         ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
         files.append(file)
     if (folder / carried.FILE).is_file():
@@ -96,8 +98,14 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         every_pair=_every_pair(checkpoint, parallel),
     )
     check_stated(source, settings, model, f"what is saved in {checkpoint.path}")
+    check_padding(checkpoint.facts, model.sizes["vocab"], settings.padded_vocab, parallel.tp)
     _check_ranks(checkpoint, settings)
     return settings
+
+
+def assumed(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The layout that is taken for the checkpoint's and where each number came from, for an error about it."""
+    return describe_layout(checkpoint.facts, read_parallel(checkpoint.facts))
 
 
 def _every_pair(checkpoint: Checkpoint, parallel: Parallel) -> bool:
@@ -178,28 +186,31 @@ def _args_of(index: FileIndex, path: RootedPath, may_lack: bool) -> Mapping[str,
     )
 
 
-def _same_layout(first: Mapping[str, Any], args: Mapping[str, Any], path: RootedPath) -> None:
-    other = [f"{name}: {first.get(name)} and {args.get(name)}" for name in LAYOUT_ARGS if first.get(name) != args.get(name)]
-    if other:
-        raise SourceError(f"the args in {path} are not those of the first rank", facts=other, do="these files are not of one checkpoint")
-
-
 def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
     """Every rank of the grid must be there."""
     have = {Path(file.name).parent.name for file in checkpoint.files}
     need = [rank_folder(rank, settings.parallel) for rank in ranks(settings.parallel)]
     missing = [each for each in need if each not in have]
     if missing:
-        sizes = f"tp {settings.parallel.tp}, pp {settings.parallel.pp}, ep {settings.parallel.ep}"
         shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise SourceError(
-            f"{len(missing)} of {len(need)} rank directories are missing ({sizes}): {shown}",
+            f"{len(missing)} of {len(need)} rank directories are missing: {shown}",
+            facts=assumed(checkpoint),
             do="fetch them; nothing can stand in for a rank",
         )
+
+
+def _objects(index: FileIndex) -> Iterator[str]:
+    """What stands among a model's tensors and is none: Transformer Engine's extra states, as a rule."""
+    chunks = [value for key, value in index.tree.items() if MODEL.match(f"{key}/") and isinstance(value, Mapping)]
+    if sum(map(len, chunks)) <= sum(1 for tensor in index.tensors if MODEL.match(tensor.name)):
+        return
+    for name in (name for chunk in chunks for name, value in chunk.items() if isinstance(value, Inert)):
+        yield f"*.{str(name).rpartition('.')[2]} in the models: objects, not tensors"
 
 
 def _is_known(key: str) -> bool:
     return key in ("args", "checkpoint_version", "iteration") or bool(re.fullmatch(r"model\d*", key))
 
 
-__all__ = ["TRACKER", "StoredTensor", "open", "read_settings", "stored_rows"]
+__all__ = ["TRACKER", "StoredTensor", "assumed", "open", "read_settings", "stored_rows"]

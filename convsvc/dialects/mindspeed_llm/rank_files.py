@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.dialects.mindspeed_llm.carried import carried_entries
+from convsvc.dialects.mindspeed_llm.seen_sizes import pad_vocab
 from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.families.blocks.embeddings import EMBEDDING
@@ -314,15 +315,3 @@ def _mla_mm_split(target: ParallelSizes, model: Model) -> bool:
             do="leave mla_mm_split out",
         )
     return bool(target.mla_mm_split) and Q_UP.name in names
-
-
-def pad_vocab(vocab: int, divisible_by: int | None, tp: int) -> int:
-    """Rows after padding to a multiple of `divisible_by` x tp (megatron/training/tokenizer, _vocab_size_with_padding).
-
-    >>> pad_vocab(130, 64, 2)
-    256
-    """
-    if divisible_by is None:
-        return vocab
-    multiple = divisible_by * tp
-    return -(-vocab // multiple) * multiple

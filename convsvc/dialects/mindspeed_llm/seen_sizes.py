@@ -8,6 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 from convsvc.dialects.base import Found
+from convsvc.errors import SourceError
+from convsvc.families.facts import Facts, is_count
 from convsvc.notes import Note
 
 
@@ -38,3 +40,56 @@ def see_layout(found: Mapping[tuple[str, str], Found]) -> Mapping[str, Any]:
         "pipeline_model_parallel_size": max((each[1] for each in numbers if len(each) > 1), default=0) + 1,
         "tie_word_embeddings": not any(name.endswith("/output_layer.weight") for _, name in found),
     }
+
+
+def check_padding(facts: Facts, vocab: int, stored: int, tp: int) -> None:
+    """Whether the rows that are stored, `stored` over all tensor ranks, are the vocabulary's and what training would pad it by.
+
+    Training pads to a multiple of make_vocab_size_divisible_by x tp (megatron/training/tokenizer, _vocab_size_with_padding). With 1, which
+    is how a padded_vocab_size of one's own is stated, any number may be meant unless the args say the vocabulary too. What the rows
+    hold is looked at when they are read.
+
+    Raises SourceError if the numbers contradict each other.
+    """
+    padded, divisor = facts.get("padded_vocab_size"), facts.get("make_vocab_size_divisible_by")
+    said = facts.get("vocab_size")
+    rows = [f"{stored} rows are stored over {tp} tensor rank(s)", f"the vocabulary is {vocab}"]
+    rows += [f"args.{name} is {value}" for name, value in _stated_sizes(facts).items()]
+    if stored < vocab:
+        raise SourceError("the vocabulary has more rows than are stored", facts=rows, do="state options.vocab_size as it is")
+    if is_count(padded) and padded not in (0, stored):
+        raise SourceError(
+            "the embedding has not as many rows as its args say", facts=rows, do="check that all ranks are of this checkpoint"
+        )
+    if stored == vocab:
+        return
+    divisor = int(divisor) if is_count(divisor) and divisor else 1
+    expected = {pad_vocab(vocab, divisor, ranks) for ranks in _tensor_ranks(tp, strictly=vocab == said)}
+    if stored not in expected and (divisor > 1 or (vocab == said and "make_vocab_size_divisible_by" in facts.values)):
+        raise SourceError(
+            f"{stored - vocab} row(s) beyond the vocabulary cannot be its padding: training would have padded it to {min(expected)}",
+            facts=rows,
+            do="check the vocabulary's size: rows that hold tokens would be lost",
+        )
+
+
+def _tensor_ranks(tp: int, strictly: bool) -> set[int]:
+    """The tensor parallel sizes for which a vocabulary may have been padded: a checkpoint that was cut anew keeps its rows."""
+    return {tp} if strictly else {tp} | {1 << power for power in range(11)}
+
+
+def _stated_sizes(facts: Facts) -> dict[str, Any]:
+    names = ("vocab_size", "padded_vocab_size", "make_vocab_size_divisible_by")
+    return {name: value for name in names if (value := facts.get(name)) is not None}
+
+
+def pad_vocab(vocab: int, divisible_by: int | None, tp: int) -> int:
+    """Rows after padding to a multiple of `divisible_by` x tp (megatron/training/tokenizer, _vocab_size_with_padding).
+
+    >>> pad_vocab(130, 64, 2)
+    256
+    """
+    if divisible_by is None:
+        return vocab
+    multiple = divisible_by * tp
+    return -(-vocab // multiple) * multiple
