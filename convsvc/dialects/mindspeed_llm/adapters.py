@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
-from convsvc.dialects.mindspeed_llm.saved_args import read_parallel
+from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts, shown
 from convsvc.parallel import place_layers
