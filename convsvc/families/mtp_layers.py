@@ -43,7 +43,7 @@ class Mtp:
             return number
         prefixes = {
             each.format(layer=hidden_layers + number, mtp=number)
-            for number in range(first, counted)
+            for number in range(first, min(counted, first + len(names)))  # a count beyond belief is refused later, by its number
             for each in (self.prefix, self.block_prefix or self.prefix)
         }
         return counted if prefixes and any(map(str.startswith, names, repeat(tuple(prefixes)))) else first
