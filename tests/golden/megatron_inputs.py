@@ -44,11 +44,12 @@ def _drawn(parameters: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 def _save(manifest: Mapping[str, Any], ranks: Ranks, directory: Path, given: Mapping[str, Any]) -> None:
     iteration = given.get("iteration") or manifest["latest_checkpointed_iteration"]
     folder = f"iter_{int(iteration):07d}" if iteration.isdigit() else iteration
+    saved = int(iteration) if iteration.isdigit() else manifest["iteration"]
     directory.mkdir()
     (directory / TRACKER).write_text(iteration)
     for rank, models in ranks.items():
         (directory / folder / rank).mkdir(parents=True)
-        content = {"checkpoint_version": manifest["checkpoint_version"], "iteration": manifest["iteration"], **models}
+        content = {"checkpoint_version": manifest["checkpoint_version"], "iteration": saved, **models}
         if "args" in manifest and not given.get("drop_args"):
             content["args"] = _args(manifest["args"], given.get("args_patch", {}))
         if given.get("extra"):

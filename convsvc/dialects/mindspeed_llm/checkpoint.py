@@ -73,9 +73,8 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     args, corrected = see_value_dim(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
-    return Checkpoint(
-        str(root), tuple(files), found, facts, _name(folder, root), (*(Note("ignored", text) for text in sorted(ignored)), *corrected)
-    )
+    notes = (*(Note("ignored", text) for text in sorted(ignored)), *corrected, *one_run.notes())
+    return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), notes)
 
 
 def _name(folder: RootedPath, root: RootedPath) -> str:

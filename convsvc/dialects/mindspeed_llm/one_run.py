@@ -13,6 +13,7 @@ from typing import Any
 
 from convsvc.errors import SourceError
 from convsvc.families.facts import NAMES, shown
+from convsvc.notes import Note
 
 # Of a run and its state: two runs of one model differ in one of these, and so do two times at which one run was saved.
 OF_THE_RUN = (
@@ -31,7 +32,7 @@ NONE_YET = (None, 0, "release")
 
 
 class OneRun:
-    """Compares each rank's file with the first, and its iteration with the name of the folder they lie in."""
+    """Compares each rank's file with the first, and their iteration with the name of the folder they lie in."""
 
     def __init__(self, folder: str) -> None:
         number = re.fullmatch(r"iter_(\d+)", folder)
@@ -44,22 +45,18 @@ class OneRun:
         if any(tree is each for each in self._seen):  # files that are alike have one tree
             return
         said = _identity(tree, args)
-        self._check_folder(said, path)
         if self._first is None:
             self._first = path, said
         elif said != self._first[1]:
             self._refuse(said, path)
         self._seen.append(tree)
 
-    def _check_folder(self, said: Mapping[str, Any], path: str) -> None:
-        iteration = said["iteration"]
+    def notes(self) -> tuple[Note, ...]:
+        """A word where the files are of one iteration, and lie in the directory of another: somebody has put them there."""
+        iteration = self._first[1]["iteration"] if self._first else None
         if self._number is None or iteration in NONE_YET or iteration == self._number:
-            return
-        raise SourceError(
-            f"{path} is of iteration {shown(iteration)}, and lies in {self._folder}",
-            do="put each iteration's files where they belong, or rename the directory and its tracker if all of them are of that iteration",
-            details={"file": path, "iteration": str(iteration), "folder": self._folder},
-        )
+            return ()
+        return (Note("advice", f"the rank files say that they are of iteration {shown(iteration)}, and lie in {self._folder}"),)
 
     def _refuse(self, said: Mapping[str, Any], path: str) -> None:
         assert self._first is not None
