@@ -299,6 +299,9 @@ def test_a_directory_in_a_place_where_nobody_may_write_is_filled_in_place(made: 
         return not os.path.samestat(os.stat(path), parent) and access(path, mode, **more)
 
     monkeypatch.setattr(os, "access", denied)
+    with Staging.open(made.plan, "error") as staging:
+        assert staging.path == made.target / ".convsvc-staging"
+        staging.discard()
     beside_only = replace(made.plan, job={**made.plan.job, "options": {"report": "beside"}})
     with closing(make_engine("inline")) as engine:
         result = run_plan(beside_only, engine)

@@ -34,6 +34,9 @@ CHANGING = (
     "rmdir", "symlink", "truncate", "unlink", "write",
 )  # fmt: skip
 
+# Only one way is looked at from its first call to its last; in the others what comes before publishing is to be quick.
+VERIFY = {"exchange": "roundtrip", "renames": "none", "inside": "none"}
+
 
 def count_calls(fatal: int | None) -> list[int]:
     """Every changing call has a number; the one whose number is fatal does not come to pass. Answers how many there were, kept up."""
@@ -74,7 +77,7 @@ def live(folder: Path, on_exists: str, way: str, fatal: int | None) -> None:
     plan = pickle.loads((folder / "plan.pickle").read_bytes())
     with closing(make_engine("inline")) as engine:
         count = count_calls(fatal)
-        run_plan(plan, engine, verify="roundtrip", reverse_tasks=reverse_of(plan), on_exists=on_exists)
+        run_plan(plan, engine, verify=VERIFY[way], reverse_tasks=reverse_of(plan), on_exists=on_exists)
         calls = count[0]
     (folder / "calls").write_text(json.dumps({"calls": calls, "publishing": began[0]}))
 
