@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple, TypeVar
@@ -24,7 +24,7 @@ Number = TypeVar("Number", float, int | None)
 Sides = Mapping[Key, Mapping[str, tuple[Key, Found]]]
 SHOWN = 12
 
-MARKED = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.|\.token_adapter\.|(?:^|/)base_model\.model\.")
+MARKS = (".lora_", ".base_layer.", ".modules_to_save.", ".original_module.", ".token_adapter.", "base_model.model.")
 PREFIX = re.compile(r"(^|/)base_model\.model\.")
 SIDE = re.compile(r"^(?P<module>.*)\.lora_(?P<side>[AB])\.(?:\w+\.)?weight$")
 BASE = re.compile(r"\.base_layer\.")
@@ -76,7 +76,7 @@ def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoin
     Raises JobError if there are adapters that the job does not mention, or the other way round, and if job and checkpoint contradict each
     other; SourceError for adapters without their base, PlanError for those that are no plain LoRA.
     """
-    parts = {name: _part(name) for name in {name for _, name in checkpoint.found} if MARKED.search(name)}
+    parts = _parts({name for _, name in checkpoint.found})
     _check_kinds(checkpoint, parts)
     plain, sides = _sorted_out(checkpoint, parts)
     if not sides and lora is not None:
@@ -98,6 +98,16 @@ def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoin
     return replace(checkpoint, notes=(*checkpoint.notes, *_module_notes(lora, sides))), adapters
 
 
+def set_aside(checkpoint: Checkpoint) -> tuple[Checkpoint, int]:
+    """The checkpoint with its weights under their plain names and without adapters, and how many adapters those were: to look at it."""
+    parts = _parts({name for _, name in checkpoint.found})
+    if not parts:
+        return checkpoint, 0
+    _check_kinds(checkpoint, parts)
+    plain, sides = _sorted_out(checkpoint, parts)
+    return replace(checkpoint, found=plain), len(sides)
+
+
 def leave_out(adapters: Adapters, ignores: Callable[[Key], str | None]) -> tuple[Adapters, tuple[Note, ...]]:
     """The adapters without those whose weight is ignored (a layer that is not converted), and a note for each reason."""
     reasons = {key: reason for key in adapters.pairs if (reason := ignores(key)) is not None}
@@ -107,6 +117,13 @@ def leave_out(adapters: Adapters, ignores: Callable[[Key], str | None]) -> tuple
     counts = Counter(reasons.values())
     notes = tuple(Note("ignored", f"{count} LoRA adapter(s): their weight is {reason}") for reason, count in counts.items())
     return replace(adapters, pairs=kept), notes
+
+
+def _parts(names: Set[str]) -> dict[str, _Part]:
+    """What the marked ones of the names are; as a rule there are none, and one look at all of them at once says so."""
+    text = "\n".join(names)
+    marks = [mark for mark in MARKS if mark in text]
+    return {name: _part(name) for name in names if any(mark in name for mark in marks)} if marks else {}
 
 
 def _part(stored: str) -> _Part:

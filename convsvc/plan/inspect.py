@@ -13,6 +13,7 @@ from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
+from convsvc.plan.adapter_names import set_aside
 from convsvc.plan.match import check_floats
 from convsvc.plan.planner import build_model, match_layout
 from convsvc.plan.quantised import describe_blocks, join_scales
@@ -37,6 +38,8 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     try:
         checkpoint = join_scales(checkpoint)
         about |= _quantisation(checkpoint)
+        checkpoint, adapters = set_aside(checkpoint)
+        about |= _adapters(checkpoint, adapters)
         about |= _structure(job, checkpoint)
     except PlanError as error:
         about |= {"complete": False, "problem": error.message, **error.details}
@@ -83,6 +86,12 @@ def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
         "quantised": {"tensors": len(scales), "one_scale_for": describe_blocks(scales)},
         "notes": [note.as_dict() for note in checkpoint.notes],
     }
+
+
+def _adapters(checkpoint: Checkpoint, count: int) -> dict[str, Any]:
+    """How many LoRA adapters there are, and the r and alpha that are saved with them; nothing where there are none."""
+    said = checkpoint.lora
+    return {"lora": {"adapters": count, "r": said and said.r, "alpha": said and said.alpha}} if count else {}
 
 
 def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

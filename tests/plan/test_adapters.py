@@ -20,6 +20,7 @@ from convsvc.errors import JobError, PlanError, SourceError
 from convsvc.formats.base import StoredTensor
 from convsvc.plan.adapter_names import Adapters, Pair
 from convsvc.plan.adapters import locate_adapters
+from convsvc.plan.inspect import inspect_checkpoint
 from convsvc.plan.match import Located
 from convsvc.plan.planner import make_plan
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
@@ -353,6 +354,13 @@ def test_r_and_alpha_are_read_from_the_args_that_training_saved(tmp_path: Path) 
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     with pytest.raises(JobError, match=r"neither the job nor .* says the adapters' alpha"):
         make_plan(back(ranks, tmp_path / "c", {"r": R}))
+
+
+def test_inspect_shows_the_adapters_of_a_whole_checkpoint(tmp_path: Path) -> None:
+    about = inspect_checkpoint(str(tuned(tmp_path, lora_r=R, lora_alpha=8)))
+    # 4 modules in each of 8 layers, on 2 tensor ranks.
+    assert about["lora"] == {"adapters": 64, "r": R, "alpha": 8}
+    assert about["complete"] is True
 
 
 @pytest.mark.parametrize(("stated", "says"), [({"alpha": 32}, "alpha: stated 32, it is 8 in"), ({"r": 8}, "r: stated 8, it is 4 in")])
