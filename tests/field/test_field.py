@@ -29,7 +29,7 @@ EXPECTED = {
     "Alikhan13r-falcon-180B-chat": "shows no known model family (architectures ['FalconForCausalLM'], model_type 'falcon')",
     "Beniko95J-eval-llm": "its text part (text_config) is of the family phi3.5",
     "kurokencom-DeepSeekOcrCPUWin-model": "its text part (language_config) is of the family deepseek2-lite",
-    "EchoCog-gpt-oss-20b": "is quantised: MXFP4 of gpt-oss",
+    "EchoCog-gpt-oss-20b": "shows no known model family (architectures ['GptOssForCausalLM'], model_type 'gpt_oss')",
     "IrfanUruchi-Llama-2-13B-Computer-Engineering": "is quantised: NF4 of bitsandbytes",
     "gaoqinqinshan-qingshanyiliao-Qwen-7B-Chat-Int4": "is quantised: GPTQ",
     "root-hypercube-qwen3-mlx-Qwen3-14B-MLX-4bit": "is quantised: MLX",
