@@ -81,8 +81,11 @@ def run(
 
 
 def _check_staged(verify: str, staging: Staging) -> None:
-    """What is staged opens as what was planned; with `full`, all of it that is no tensor is what was written, too. Raises VerifyError."""
+    """What is staged opens as what was planned. With `full`, all of it that is no tensor is what was written, too, and safetensors and
+    torch find in it what was planned. Raises VerifyError.
+    """
     from convsvc.execute.check.files import check_frames, check_side_files
+    from convsvc.execute.check.witness import call_witnesses
     from convsvc.plan.opened import check_opens
 
     check_opens(staging.plan, staging.inside)
@@ -92,6 +95,7 @@ def _check_staged(verify: str, staging: Staging) -> None:
     try:
         check_frames(staging.plan, directory, staging.crcs())
         check_side_files(staging.plan, directory)
+        call_witnesses(staging.plan, directory, staging.crcs())
     finally:
         os.close(directory)
 
@@ -100,8 +104,9 @@ def verify(job: Job | dict[str, Any] | str, *, listener: Listener | None = None,
     """Whether the target of a job that was run is what the job writes: nothing is written, all of it is read.
 
     Its files have their planned sizes; it opens as what was planned, from its own files alone; side files and everything in its files that
-    is no tensor are compared; then every element in every place, padding included, with what is computed again from the source. Where the
-    job's `verify` is roundtrip or full, the source is computed from the target too. All in this process.
+    is no tensor are compared; then every element in every place, padding included, with what is computed again from the source; safetensors
+    and torch open its files, in a process of their own. Where the job's `verify` is roundtrip or full, the source is computed from the
+    target too.
 
     Answers {"target", "files", "tensors", "tasks", "bytes_read"}. Raises VerifyError at the first thing that differs, TargetError if
     there is no target at all, what planning raises for a source that is not as it was.
@@ -134,6 +139,7 @@ def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Liste
     """Bytes read. Raises VerifyError."""
     from convsvc.execute.check.files import check_frames, check_made, check_side_files, check_sizes
     from convsvc.execute.check.tensors import compare_back, compare_tensors
+    from convsvc.execute.check.witness import call_witnesses
     from convsvc.plan.opened import check_opens
 
     read = 0
@@ -151,6 +157,8 @@ def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Liste
     listener.phase("compare", len(plan.tasks))
     crcs = compare_tensors(plan, directory, told)
     check_frames(plan, directory, crcs)
+    listener.phase("witness", 0)
+    call_witnesses(plan, directory, crcs)
     if back:
         listener.phase("compare back", len(back))
         compare_back(plan, back, directory, told)

@@ -13,6 +13,7 @@ import pytest
 
 from convsvc.conversion import convert, verify
 from convsvc.errors import ConvsvcError, JobError, TargetError, VerifyError
+from convsvc.execute.check import witness
 from convsvc.plan.planner import make_plan
 from convsvc.spec import parse_job
 from tests.tiny_checkpoints import write_llama
@@ -46,6 +47,12 @@ def put_right(jobs: dict[str, Job]) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_bytes() != data:
             path.write_bytes(data)
+
+
+@pytest.fixture(autouse=True)
+def without_witnesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have tests of their own, and it takes them seconds to load torch."""
+    monkeypatch.setattr(witness, "call_witnesses", lambda plan, directory, crcs: None)
 
 
 def tensor_bytes(job: Job, file: str, ending: str) -> tuple[int, int]:

@@ -1,0 +1,171 @@
+"""The readers that users have open what was written: safetensors and torch, in a process of their own. Nothing else here knows them.
+
+`call_witnesses` starts this module as a program, which reads what to expect from stdin, opens every file, headers only, and writes what it
+found wrong. Of a few tensors it reads the values, as CRC-32. So what loads a target in the end agrees on names, types, shapes and
+values, and a fault that our reader and our writer share does not pass. No pickle is run that names anything but tensors and a Namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from convsvc.errors import VerifyError
+from convsvc.plan.plan import Plan
+
+# So many tensors, of at most so many bytes, are read by value.
+SAMPLES = 32
+SAMPLE_BYTES = 16 << 20
+SHOWN = 12
+
+
+def call_witnesses(plan: Plan, directory: int, crcs: Mapping[int, int]) -> None:
+    """Every target file in `directory`, which is open, is read by safetensors or torch and holds what the plan says.
+
+    `crcs`: of every target tensor, by its number. Raises VerifyError with what a witness says.
+    """
+    faults = ask({"root": f"/proc/self/fd/{directory}", **_expected(plan, crcs)}, directory)
+    if faults:
+        raise VerifyError(
+            f"{plan.target_path}: safetensors and torch do not find in it what was planned, {len(faults)} times",
+            facts=faults[:SHOWN] + ([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []),
+            do="please report it with the job and its plan",
+            details={"target": plan.target_path, "faults": faults},
+        )
+
+
+def ask(request: dict[str, Any], directory: int) -> list[str]:
+    """The answer of a new process, which has the directory open. Raises VerifyError if it has none."""
+    # Not in the directory that we happen to be in: modules that lie there would be found first.
+    command = [sys.executable, "-m", "convsvc.execute.check.witness"]
+    done = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, pass_fds=(directory,), cwd="/", check=False)
+    if done.returncode:
+        raise VerifyError(
+            "safetensors and torch could not be asked to open the target",
+            facts=done.stderr.decode(errors="replace").strip().splitlines()[-3:],
+            do="check that both are installed beside convsvc, or use another options.verify",
+        )
+    return [str(fault) for fault in json.loads(done.stdout)]
+
+
+def _expected(plan: Plan, crcs: Mapping[int, int]) -> dict[str, Any]:
+    """The files, and what lies in them by the file's kind: a thousand rank files have a few dozen."""
+    kinds: dict[int, int] = {}
+    tables: list[dict[str, Any]] = []
+    files = []
+    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+        if id(skeleton) not in kinds:
+            kinds[id(skeleton)] = len(tables)
+            tables.append({tensor.name: [tensor.dtype, list(tensor.shape)] for tensor in skeleton.tensors})
+        files.append([file.path, file.format, kinds[id(skeleton)]])
+    small = [number for number, tensor in enumerate(plan.target_tensors) if tensor.size_bytes <= SAMPLE_BYTES]
+    chosen = small[:: max(1, len(small) // SAMPLES)][:SAMPLES]
+    samples: dict[str, dict[str, int]] = {}
+    for number in chosen:
+        tensor = plan.target_tensors[number]
+        samples.setdefault(plan.target_files[tensor.file].path, {})[tensor.name] = crcs[number]
+    return {"files": files, "kinds": tables, "samples": samples}
+
+
+def find_faults(request: Mapping[str, Any]) -> list[str]:
+    """What the readers find wrong with each file of a request."""
+    faults: list[str] = []
+    for path, kind, number in request["files"]:
+        try:
+            found = READERS[kind](f"{request['root']}/{path}")
+            faults += [f"{path}: {fault}" for fault in _faults(found, request["kinds"][number], request["samples"].get(path, {}))]
+        except Exception as error:  # whatever a reader raises is what a user would meet
+            faults.append(f"{path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    return faults
+
+
+def _faults(found: Mapping[str, Any], expected: Mapping[str, Any], samples: Mapping[str, int]) -> Iterator[str]:
+    yield from (f"{name} is not there" for name in expected if name not in found)
+    yield from (f"{name} is there, and is not planned" for name in found if name not in expected)
+    for name, (dtype, shape) in expected.items():
+        if name in found and [found[name].dtype, found[name].shape] != [dtype, shape]:
+            yield f"{name}: planned {dtype} {shape}, found {found[name].dtype} {found[name].shape}"
+    for name, crc in samples.items():
+        if name in found and found[name].crc() != crc:
+            yield f"{name} has other values than were written"
+
+
+class _Sliced:
+    """A tensor of an open safetensors file."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file, self._name = file, name
+        part = file.get_slice(name)
+        self.dtype, self.shape = part.get_dtype(), list(part.get_shape())
+
+    def crc(self) -> int:
+        return _crc(self._file.get_tensor(self._name))
+
+
+class _Loaded:
+    """A tensor that torch has mapped."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+        self.dtype, self.shape = DTYPES.get(str(tensor.dtype), str(tensor.dtype)), list(tensor.shape)
+
+    def crc(self) -> int:
+        return _crc(self._tensor)
+
+
+# torch's names of the types, and safetensors'.
+DTYPES = {
+    "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64", "torch.bool": "BOOL",
+    "torch.uint8": "U8", "torch.uint16": "U16", "torch.uint32": "U32", "torch.uint64": "U64", "torch.complex64": "C64",
+    "torch.int8": "I8", "torch.int16": "I16", "torch.int32": "I32", "torch.int64": "I64",
+    "torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2", "torch.float8_e8m0fnu": "F8_E8M0",
+}  # fmt: skip
+
+
+def _crc(tensor: Any) -> int:
+    import zlib
+
+    import torch
+
+    return zlib.crc32(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _open_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    file: Any = safe_open(path, framework="pt")
+    return {name: _Sliced(file, name) for name in file.keys()}  # noqa: SIM118  it is no dict
+
+
+def _open_torch(path: str) -> dict[str, Any]:
+    from argparse import Namespace
+
+    import torch
+
+    # The saved args are a Namespace of plain values.
+    torch.serialization.add_safe_globals([Namespace])
+    return dict(_tensors(torch.load(path, map_location="cpu", mmap=True, weights_only=True)))
+
+
+def _tensors(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Tensors by their path in the tree, joined by "/"."""
+    import torch
+
+    if isinstance(tree, torch.Tensor):
+        yield prefix.removesuffix("/"), _Loaded(tree)
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _tensors(value, f"{prefix}{name}/")
+    elif isinstance(tree, list | tuple):
+        for at, value in enumerate(tree):
+            yield from _tensors(value, f"{prefix}{at}/")
+
+
+READERS = {"safetensors": _open_safetensors, "torch_zip": _open_torch}
+
+
+if __name__ == "__main__":
+    json.dump(find_faults(json.load(sys.stdin)), sys.stdout)
