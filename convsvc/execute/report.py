@@ -21,6 +21,7 @@ MOST_TENSORS = 100_000
 PROVES = {
     "none": "nothing was read again",
     "digest": "every byte of every tensor was read again from the target's storage and has the digest it had when it was written",
+    "full": "as roundtrip; and headers, checksums and side files were compared byte for byte, and safetensors and torch opened every file",
     "roundtrip": "as digest; and from the written files every value of the source was made again and compared with it, bit for bit",
 }
 DIGEST_OF = {

@@ -18,7 +18,7 @@ from convsvc.dialects.huggingface.checkpoint import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.plan.match import Located
 from convsvc.plan.plan import Plan
-from convsvc.plan.planner import Source, describe_model, open_source
+from convsvc.plan.planner import Source, describe_layouts, describe_model, open_source
 from convsvc.plan.records import View
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import parse_job
@@ -116,11 +116,17 @@ def _shown(tensor: Any) -> str:
 
 
 def _check_model(plan: Plan, source: Source) -> None:
-    """Family, layers, sizes: what the layout follows from, compared first, as it says best what is wrong."""
-    planned, read = plan.facts, describe_model(source.model)
+    """Family, layers, sizes, and how it is cut: what the layout follows from, compared first, as it says best what is wrong."""
+    planned = {**plan.facts, "cut": _sizes(plan.facts.get("target_layout", {}))}
+    read = {**describe_model(source.model), "cut": _sizes(describe_layouts(None, source.settings).get("target_layout", {}))}
     faults = [f"{name}: planned {planned[name]}, read {read[name]}" for name in planned if name in read and planned[name] != read[name]]
     if faults:
         raise VerifyError(f"{source.checkpoint.facts.origin} describes another model than was written", facts=faults)
+
+
+def _sizes(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a layout. Its flags are conventions of names, which names show only where there are some: they are matched anyway."""
+    return {name: value for name, value in layout.items() if not isinstance(value, bool)}
 
 
 @dataclass(slots=True)
