@@ -19,18 +19,19 @@ def add_adapters(root: Path, r: int, *, latent: bool = False, targets: tuple[str
     """
     count = 0
     for path in sorted(root.rglob("*.pt")):
-        t = re.search(r"mp_rank_(\d+)", str(path))
-        assert t is not None
+        t, *others = re.findall(r"\d+", path.parent.name)
         content = torch.load(path, weights_only=False)
+        # A rank's name has its stage where there are stages, then its expert rank where there are several.
+        stage = others.pop(0) if content["args"].pipeline_model_parallel_size > 1 else ""
         for key in [key for key in content if key.startswith("model")]:
-            content[key], added = _adapted(content[key], f"{path.parent.name[len('mp_rank_00') :]}:{key}", t[1], r, latent, targets)
+            content[key], added = _adapted(content[key], f"{stage}:{key}", "".join(others), t, r, latent, targets)
             count += added
         torch.save(content, path)
     return count
 
 
 def _adapted(
-    weights: dict[str, torch.Tensor], where: str, t: str, r: int, latent: bool, targets: tuple[str, ...]
+    weights: dict[str, torch.Tensor], stage: str, e: str, t: str, r: int, latent: bool, targets: tuple[str, ...]
 ) -> tuple[dict[str, torch.Tensor], int]:
     made: dict[str, torch.Tensor] = {}
     count = 0
@@ -40,6 +41,7 @@ def _adapted(
         if last != "weight" or kind not in targets or not isinstance(weight, torch.Tensor):
             made[name] = weight
             continue
+        where = stage + (e if ".experts." in name else "")
         cut = "" if latent and kind == "linear_qkv" else t
         a_cut, b_cut = (cut, "") if kind in ROW_PARALLEL else ("", cut)
         made[f"{module}.base_layer.weight"] = weight
