@@ -16,7 +16,7 @@ from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
 from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
-from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_stated, describe_layout, read_parallel
+from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import SourceError
@@ -96,6 +96,7 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         folder=checkpoint.settings,
         every_pair=_every_pair(checkpoint, parallel),
     )
+    check_own_words(checkpoint.facts)
     check_stated(source, settings, model, f"what is saved in {checkpoint.path}")
     check_padding(checkpoint.facts, model.sizes["vocab"], settings.padded_vocab, parallel.tp)
     _check_ranks(checkpoint, settings)

@@ -14,6 +14,7 @@ from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import ConvsvcError, JobError, SourceError
 from convsvc.families.facts import Facts, parse_numbers, shown
 from convsvc.families.model import Model
+from convsvc.families.words import own_contradictions
 from convsvc.formats.base import Inert
 from convsvc.parallel import Parallel, Table, parse_pattern, table_of
 from convsvc.spec import ParallelSizes
@@ -138,6 +139,14 @@ def layers_per_virtual_stage(parallel: Parallel, num_layers: int) -> int | None:
         return parallel.layers_per_virtual_stage
     counts = {count for chunk in table_of(num_layers + len(parallel.noop), parallel).counts for count in chunk}
     return counts.pop() if len(counts) == 1 and parallel.virtual_stages > 1 else None
+
+
+def check_own_words(facts: Facts) -> None:
+    """Raises SourceError if Hugging Face's names in the args and Megatron's say different things about what is computed."""
+    faults = list(own_contradictions(facts))
+    if faults:
+        do = "mend the args: nobody can know with which of the two the weights were trained"
+        raise SourceError(f"{facts.origin} contradict themselves", facts=faults, do=do)
 
 
 def check_stated(stated: ParallelSizes, settings: Settings, model: Model, where: str) -> None:

@@ -1,0 +1,78 @@
+"""transformers' own account of a Hugging Face directory that we wrote: whether every weight was found, and none is left over.
+
+Every target that this process writes is judged (`judge`, called by a fixture of all tests), those with equal names, shapes and
+configuration once. What transformers cannot judge is told apart from what is wrong: it has no class for a few families, and it leaves
+out MTP layers, which it knows by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from convsvc.families import Facts, find_family
+
+KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+_SEEN: set[str] = set()
+
+
+@cache
+def library() -> Any:
+    """transformers; None where it is not installed. Its deprecation warnings are not ours to answer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = importlib.import_module("transformers")
+        except ImportError:
+            return None
+    found.utils.logging.disable_progress_bar()
+    found.utils.logging.set_verbosity_error()
+    return found
+
+
+def judge(directory: Path) -> None:
+    """Raises AssertionError unless transformers loads the directory and finds all weights and no others."""
+    config = json.loads((directory / "config.json").read_text())
+    if library() is None or not has_class(config):
+        return
+    signature = json.dumps([config, _shapes(directory)], sort_keys=True)
+    if signature not in _SEEN:
+        report = loading_report(directory)
+        assert not report, f"transformers about {directory}: {report}"
+        _SEEN.add(signature)
+
+
+def has_class(config: dict[str, Any]) -> bool:
+    return config.get("model_type") in library().CONFIG_MAPPING
+
+
+def loading_report(directory: Path) -> dict[str, list[str]]:
+    """What transformers misses, does not expect, or finds in another shape; MTP layers, which it leaves out, apart."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, info = library().AutoModelForCausalLM.from_pretrained(directory, dtype="auto", output_loading_info=True)
+    extra = mtp_names(directory)
+    found = {kind: sorted(str(each) for each in info.get(kind, ()) if str(each) not in extra) for kind in KINDS}
+    return {kind: names for kind, names in found.items() if names}
+
+
+def mtp_names(directory: Path) -> set[str]:
+    """The tensors in MTP layers, by where the family keeps them."""
+    facts = Facts(json.loads((directory / "config.json").read_text()), "config.json")
+    mtp = find_family(None, facts).mtp
+    names = set(_shapes(directory))
+    return {name for name in names if mtp is not None and mtp.number_of(name, facts.num_layers) is not None}
+
+
+def _shapes(directory: Path) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, framework="np") as opened:
+            shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
+    return shapes
