@@ -49,7 +49,8 @@ def judge(directory: Path) -> None:
 
 
 def has_class(config: dict[str, Any]) -> bool:
-    return config.get("model_type") in library().CONFIG_MAPPING
+    """Whether transformers has a class for it that loads the published form: LongCat's (5.23) counts experts that have no weights."""
+    return config.get("model_type") in library().CONFIG_MAPPING and not config.get("zero_expert_num")
 
 
 def loading_report(directory: Path) -> dict[str, list[str]]:
@@ -57,17 +58,12 @@ def loading_report(directory: Path) -> dict[str, list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, info = library().AutoModelForCausalLM.from_pretrained(directory, dtype="auto", output_loading_info=True)
-    extra = mtp_names(directory)
-    found = {kind: sorted(str(each) for each in info.get(kind, ()) if str(each) not in extra) for kind in KINDS}
-    return {kind: names for kind, names in found.items() if names}
-
-
-def mtp_names(directory: Path) -> set[str]:
-    """The tensors in MTP layers, by where the family keeps them."""
     facts = Facts(json.loads((directory / "config.json").read_text()), "config.json")
     mtp = find_family(None, facts).mtp
-    names = set(_shapes(directory))
-    return {name for name in names if mtp is not None and mtp.number_of(name, facts.num_layers) is not None}
+    found = {kind: sorted(map(str, info.get(kind, ()))) for kind in KINDS}
+    if mtp is not None:
+        found["unexpected_keys"] = [name for name in found["unexpected_keys"] if mtp.number_of(name, facts.num_layers) is None]
+    return {kind: names for kind, names in found.items() if names}
 
 
 def _shapes(directory: Path) -> dict[str, list[int]]:

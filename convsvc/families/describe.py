@@ -28,6 +28,7 @@ NAMES: Mapping[str, str] = {
     "expert_ffn": "moe_intermediate_size",
     "epsilon": "rms_norm_eps",
     "chosen": "num_experts_per_tok",
+    "activation": "hidden_act",
 }
 TORCH_DTYPES: Mapping[str, str] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 # Fields with an entry for each layer; entries beyond the hidden layers are MTP layers'.

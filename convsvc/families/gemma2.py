@@ -17,6 +17,7 @@ FAMILY = replace(
     flags=(),
     tied_by_default=True,
     zero_centred=True,
+    names={"activation": "hidden_activation"},
     # Its activation is a gated tanh-GELU, its norms multiply by 1 + weight, its embedding is scaled.
     megatron={"swiglu": False, "gelu_tanh": True, "post_norm": True, "add_rmsnorm_offset": True, "input_embeds_norm": True},
 )

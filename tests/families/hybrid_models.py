@@ -33,7 +33,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 4, "q_lora_rank": 6, "o_groups": 2,
         "o_lora_rank": 3, "moe_intermediate_size": 4, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
         "index_n_heads": 2, "index_head_dim": 4, "hc_mult": 2, "num_nextn_predict_layers": 1, "num_hash_layers": 1,
-        "compress_ratios": [0, 4, 8, 0, 0], "qk_rope_head_dim": 2, "tie_word_embeddings": False,
+        "compress_ratios": [0, 4, 128, 0, 0], "qk_rope_head_dim": 2, "tie_word_embeddings": False,
     },
 }  # fmt: skip
 STATE_SPACES = {"d_model": 8, "n_layer": 2, "vocab_size": 13, "pad_vocab_size_multiple": 8, "ssm_cfg": {"layer": "Mamba2"}}

@@ -135,7 +135,7 @@ def test_a_size_that_nobody_states_is_asked_for() -> None:
 def test_a_ratio_says_whether_a_layer_has_a_compressor_and_four_that_it_has_an_indexer() -> None:
     stored = names_of(build("deepseek4", Wanted(num_mtp=1)))
     shape_of = {layer: stored.get(f"decoder.layers.{layer}.self_attention.compressor.ape") for layer in range(4)}
-    assert shape_of == {0: None, 1: (4, 8), 2: (8, 4), 3: None}
+    assert shape_of == {0: None, 1: (4, 8), 2: (128, 4), 3: None}
     assert [layer for layer in range(4) if f"decoder.layers.{layer}.self_attention.indexer.wq_b.weight" in stored] == [1]
     assert "mtp.layers.0.transformer_layer.self_attention.compressor.ape" not in stored
 

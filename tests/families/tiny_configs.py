@@ -39,7 +39,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         **WIDE_HEADS,
     },
     "gemma2": {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", **WIDE_HEADS, "tie_word_embeddings": None},
-    "phi3.5": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"},
+    "phi3.5": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0},
     "qwen2-moe": {
         "architectures": ["Qwen2MoeForCausalLM"],
         "model_type": "qwen2_moe",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from convsvc.families.describe import Words, describe, main_dtype, name_of
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
-from convsvc.families.words import CHOSEN, EPSILON, PARTIAL, ROPE_BASE, ROPE_SCALING, WORDS, Word
+from convsvc.families.words import ACTIVATION, CHOSEN, EPSILON, PARTIAL, ROPE_BASE, ROPE_SCALING, WORDS, Word
 
 ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_dim")
 # Beside what decides how weights are computed with: what args that a converter wrote still have of the configuration they came from.
@@ -28,6 +28,9 @@ def derive(model: Model, facts: Facts, dtypes: Mapping[str, int]) -> tuple[Words
     config: Words = {"architectures": list(family.architectures[:1]), "model_type": next(iter(family.model_types), None)} | kept
     for word in WORDS:
         said = word.in_args(facts)
+        if word is PARTIAL and said is not None and said.value == 1.0:
+            # Megatron's default, which stands in the args of models that rotate less, too.
+            continue
         if said is not None and word.in_config(Facts(config, "")) is None:
             config[_field(word, model)] = said.value
     config |= describe(model)
@@ -36,9 +39,8 @@ def derive(model: Model, facts: Facts, dtypes: Mapping[str, int]) -> tuple[Words
 
 
 def _field(word: Word, model: Model) -> str:
-    if word is EPSILON:
-        return name_of(model.family, "epsilon")
-    return name_of(model.family, "chosen") if word is CHOSEN else word.fields[0]
+    own = {EPSILON: "epsilon", CHOSEN: "chosen", ACTIVATION: "activation"}.get(word)
+    return word.fields[0] if own is None else name_of(model.family, own)
 
 
 def _unknown(config: Words, model: Model, facts: Facts) -> list[str]:
