@@ -177,6 +177,14 @@ def contradictions(ours: Facts, theirs: Facts, family: Family) -> Iterator[str]:
             yield f"{ours.origin}: {one}; {theirs.origin}: {other}"
 
 
+def silences(ours: Facts, theirs: Facts) -> Iterator[str]:
+    """A line for each word that training would have had to be told, and was not, though a configuration says it."""
+    for word in (ROPE_SCALING, WINDOW):
+        other = word.said(theirs)
+        if other is not None and word.said(ours) is None and not is_converted(ours):
+            yield f"{theirs.origin} says {other}; {ours.origin} say nothing of it"
+
+
 def _agree(word: Word, one: Said, other: Said) -> bool:
     if word is PARTIAL and one.field == "rotary_percent" and alike(one.value, 1.0):
         # Megatron's default, which stands in the args of models that say the same by another name.

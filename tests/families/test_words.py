@@ -8,7 +8,7 @@ import pytest
 
 from convsvc.families import FAMILIES, Facts
 from convsvc.families.rope import read_rope, rope_base
-from convsvc.families.words import EPSILON, contradictions, foreign_computations, own_contradictions
+from convsvc.families.words import EPSILON, contradictions, foreign_computations, own_contradictions, silences
 
 TRAINED: dict[str, Any] = {
     "num_layers": 2, "hidden_size": 32, "rotary_base": 10000, "norm_epsilon": 1e-5, "rotary_percent": 1.0, "swiglu": True,
@@ -94,6 +94,13 @@ def test_a_window_counts_the_token_itself_or_not(window: Any) -> None:
 def test_what_a_familys_model_computes_otherwise_is_told(family: str, args: dict[str, Any], said: str | None) -> None:
     lines = list(foreign_computations(Facts(TRAINED | args, "args"), FAMILIES[family]))
     assert [line.split()[0] for line in lines] == ([said] if said else [])
+
+
+def test_a_scaling_or_window_that_training_was_not_told_of_is_worth_a_word() -> None:
+    config = Facts(CONFIG | {"rope_scaling": {"type": "yarn", "factor": 4.0}, "sliding_window": 64}, "config.json")
+    lines = list(silences(Facts(TRAINED, "args"), config))
+    assert [line.split()[2] for line in lines] == ["rope_scaling", "sliding_window"]
+    assert list(silences(Facts({"num_hidden_layers": 2}, "converted"), config)) == []
 
 
 def test_args_that_say_one_thing_twice_must_say_the_same() -> None:

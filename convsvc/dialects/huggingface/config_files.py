@@ -16,6 +16,7 @@ from convsvc.errors import PlanError
 from convsvc.families.describe import dtype_words
 from convsvc.families.facts import Facts, is_count, shown
 from convsvc.families.model import Model
+from convsvc.families.words import silences
 from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
@@ -39,6 +40,7 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
     given = dict(read_json(folder / CONFIG))
     config, left_out = without_quantisation(given)
     check_words(Facts(config, origin), facts, model)
+    notes += [Note("advice", f"{line}: see that the weights were trained so") for line in silences(facts, Facts(config, origin))]
     changes = follow(config, model, facts, origin) | dtype_words(config, sizes) | silent_words(Facts(config, origin), facts)
     prove({**config, **changes}, model, written, origin)
     if not changes and not left_out:
