@@ -127,7 +127,6 @@ def is_dropped_bias(name: str) -> bool:
     return name.endswith(("o_proj.bias", "layernorm.bias", "norm.bias", "lm_head.bias"))
 
 
-@pytest.mark.not_for_transformers
 def test_a_phi_checkpoint_that_has_lost_its_biases_converts_and_the_plan_says_so(tmp_path: Path) -> None:
     tensors = write_model("phi3.5-moe", tmp_path / "hf", is_dropped_bias)
     plan = to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mcore", FIRST)
