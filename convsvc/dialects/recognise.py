@@ -18,6 +18,8 @@ from convsvc.roots import RootedPath
 
 MAX_JSON_BYTES = 1 << 20
 SHOWN = 3
+# Files that look like weights, by their names.
+WEIGHTS = re.compile(r".*\.(safetensors|bin|pth?|ckpt|gguf|onnx|onnx_data|h5|msgpack|npz|pdparams|nemo|distcp|pkl)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from convsvc.dialects import DIALECTS, huggingface
 from convsvc.dialects.base import Checkpoint
@@ -288,3 +288,32 @@ def test_rank_files_that_are_links_into_blobs_are_whole(tmp_path: Path) -> None:
     about = inspect_checkpoint(str(repo / "snapshots/abc"))
     assert about["complete"] is True
     assert about["parallel"]["pp"] == 2
+
+
+def test_what_lies_beside_rank_files_and_is_not_read_is_noted(tmp_path: Path) -> None:
+    from convsvc.conversion import convert
+
+    hf, mcore = write_llama(tmp_path / "hf"), tmp_path / "mcore"
+    target = {"format": "mindspeed-llm", "path": str(mcore)}
+    convert({"source": {"format": "huggingface", "path": str(hf)}, "target": target}, engine="inline")
+    for name in ("mp_rank_00/distrib_optim.pt", "extra.safetensors", "notes.txt"):
+        (mcore / "iter_0000001" / name).write_bytes(b"x")
+    notes = DIALECTS["mindspeed-llm"].open(MegatronSource(format="mindspeed-llm", path=str(mcore)), ANYWHERE).notes
+    assert "beside the rank files, and not read: mp_rank_00/distrib_optim.pt, extra.safetensors" in [note.text for note in notes]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "not tied"])
+def test_a_head_that_only_the_index_knows_is_missed_where_the_model_has_one(tied: bool, tmp_path: Path) -> None:
+    path = write_llama(tmp_path / "hf")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": tied}))
+    held = {name: each.clone() for name, each in load_file(path / "model.safetensors").items() if name != "lm_head.weight"}
+    (path / "model.safetensors").unlink()
+    file = "model-00001-of-00001.safetensors"
+    save_file(held, path / file)
+    (path / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys([*held, "lm_head.weight"], file)}))
+    about = inspect_checkpoint(str(path))
+    assert about["complete"] is tied
+    assert any("in no file, though" in note["text"] and "lm_head.weight" in note["text"] for note in about["notes"])
+    if not tied:
+        assert about["missing"] == ["lm_head.weight"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convsvc.dialects.huggingface.json_files import read_json
-from convsvc.dialects.recognise import describe_adapter, refuse
+from convsvc.dialects.recognise import WEIGHTS, describe_adapter, refuse
 from convsvc.errors import ConvsvcError, SourceError
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
@@ -20,7 +20,6 @@ from convsvc.roots import RootedPath
 # In the order in which transformers looks for them.
 STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 INDEX = ".index.json"
-WEIGHTS = re.compile(r".*\.(safetensors|bin|pth?|ckpt|gguf|onnx|onnx_data|h5|msgpack|npz|pdparams|nemo|distcp|pkl)")
 # What a trainer saves beside the weights.
 TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state|rng_state.*|random_states.*)(_\d+)?\.(bin|pth?|pkl)")
 SHARD = re.compile(r".*-(\d+)-of-(\d+)\.\w+")

@@ -18,7 +18,7 @@ from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
 from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim
-from convsvc.dialects.recognise import refuse
+from convsvc.dialects.recognise import WEIGHTS, refuse
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
 from convsvc.families.model import Model
@@ -73,7 +73,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     args, corrected = see_value_dim(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
-    notes = (*(Note("ignored", text) for text in sorted(ignored)), *corrected, *one_run.notes())
+    notes = (*(Note("ignored", text) for text in sorted(ignored)), *_beside(folder, rank_files[0]), *corrected, *one_run.notes())
     return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), notes)
 
 
@@ -171,6 +171,15 @@ def _rank_files(folder: RootedPath) -> list[RootedPath]:
             do=f"fetch them; every rank's directory holds its {FILE}",
         )
     return [path / FILE for path in folders]
+
+
+def _beside(folder: RootedPath, first: RootedPath) -> list[Note]:
+    """A note for what looks like weights in the iteration's directory or the first rank's (all ranks' are alike) and is not read."""
+    rank = RootedPath(os.path.dirname(first.path), first.roots)
+    names = [f"{rank.name}/{name}" for name in rank.names() if name != FILE] + [name for name in folder.names() if name != carried.FILE]
+    unread = [name for name in names if WEIGHTS.fullmatch(name)]
+    shown = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
+    return [Note("ignored", f"beside the rank files, and not read: {shown}")] if unread else []
 
 
 def _args_of(index: FileIndex, path: RootedPath, may_lack: bool) -> Mapping[str, Any]:
