@@ -44,7 +44,7 @@ ALLOWED = frozenset(
     f"builtins.{name}"
     for name in """
     set frozenset list dict tuple str int float bool bytes bytearray complex range slice object type NoneType Ellipsis
-    NotImplemented getattr memoryview
+    NotImplemented getattr memoryview xrange long unicode
     """.split()
 ) | frozenset(
     """
