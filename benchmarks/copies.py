@@ -40,7 +40,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="convsvc-bench-", dir=given.work_dir) as work:
             _, back = make_cases(model, layers, Path(work), None)
             rows += compare_levels(back, given.rounds, Path(work) / "target")
-    save("copies", f"Comparing copies, {WORKERS} workers, median of {given.rounds}", rows, began, given.results)
+    title = f"Comparing copies, {given.layers or 'all'} layers, {WORKERS} workers, median of {given.rounds}"
+    save("copies", title, rows, began, given.results)
 
 
 def compare_levels(case: Case, rounds: int, target: Path) -> list[dict[str, Any]]:

@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def job_of(argv: Sequence[str]) -> dict[str, Any]:
     """The job that the flags describe. Pure: looks at no disk.
 
-    >>> job_of(["--load-model-type", "mg", "--save-model-type", "hf", "--load-dir", "/in", "--save-dir", "/out"])
-    {'source': {'format': 'mindspeed-llm', 'path': '/in'}, 'target': {'format': 'huggingface', 'path': '/out'}}
+    >>> job = job_of(["--load-model-type", "mg", "--save-model-type", "hf", "--load-dir", "/in", "--save-dir", "/out"])
+    >>> job["source"], job["target"]
+    ({'format': 'mindspeed-llm', 'path': '/in'}, {'format': 'huggingface', 'path': '/out'})
 
     Raises JobError for an unknown flag, a wrong value, or flags that contradict each other.
     """
@@ -84,8 +85,7 @@ def job_from(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.model_type_hf:
         job = {"model_type": args.model_type_hf, **job}
-    options = _options(args)
-    return {**job, "options": options} if options else job
+    return {**job, "options": _options(args)}
 
 
 def run_here(job: dict[str, Any]) -> int:
@@ -161,9 +161,9 @@ def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    if args.load_model_type == "mg":
-        return {}
-    return _given({"num_layers": args.num_layers, "first_k_dense_replace": args.first_k_dense_replace})
+    """What the source tool accepts is accepted: what is lost is said, as padding rows that training has drawn at random are."""
+    reduced = {} if args.load_model_type == "mg" else {"num_layers": args.num_layers, "first_k_dense_replace": args.first_k_dense_replace}
+    return _given({**reduced, "on_loss": "note"})
 
 
 def _lora(args: argparse.Namespace) -> dict[str, Any] | None:

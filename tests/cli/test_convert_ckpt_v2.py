@@ -73,7 +73,7 @@ def test_every_layout_flag_reaches_the_target() -> None:
             "mtp_num_layers": 1,
             "transformer_impl": "transformer_engine",
         },
-        "options": {"num_layers": 6, "first_k_dense_replace": 0},
+        "options": {"num_layers": 6, "first_k_dense_replace": 0, "on_loss": "note"},
     }
     assert parse_job(job).target.format == "mindspeed-llm"
 
@@ -127,7 +127,7 @@ def test_mamba2_states_the_sizes_its_checkpoints_do_not_hold() -> None:
     job = job_of(back)
     assert (job["source"]["tensor_parallel_size"], job["source"]["pipeline_parallel_size"]) == (2, 1)
     assert job["source"]["architecture"] == {"hidden_size": 64, "num_hidden_layers": 12}
-    assert "options" not in job
+    assert job["options"] == {"on_loss": "note"}
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
