@@ -117,16 +117,19 @@ def _shown(tensor: Any) -> str:
 
 def _check_model(plan: Plan, source: Source) -> None:
     """Family, layers, sizes, and how it is cut: what the layout follows from, compared first, as it says best what is wrong."""
-    planned = {**plan.facts, "cut": _sizes(plan.facts.get("target_layout", {}))}
-    read = {**describe_model(source.model), "cut": _sizes(describe_layouts(None, source.settings).get("target_layout", {}))}
+    planned = {**plan.facts, **_sizes(plan.facts.get("target_layout", {}))}
+    read = {**describe_model(source.model), **_sizes(describe_layouts(None, source.settings).get("target_layout", {}))}
     faults = [f"{name}: planned {planned[name]}, read {read[name]}" for name in planned if name in read and planned[name] != read[name]]
     if faults:
         raise VerifyError(f"{source.checkpoint.facts.origin} describes another model than was written", facts=faults)
 
 
 def _sizes(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a layout. Its flags are conventions of names, which names show only where there are some: they are matched anyway."""
-    return {name: value for name, value in layout.items() if not isinstance(value, bool)}
+    """The numbers of a layout. What only one side says is another way to write the same (virtual stages by their number or their length).
+
+    Its flags are conventions of names, which names show only where there are some. All of it is matched anyway, block by block.
+    """
+    return {f"cut: {name}": value for name, value in layout.items() if not isinstance(value, bool)}
 
 
 @dataclass(slots=True)

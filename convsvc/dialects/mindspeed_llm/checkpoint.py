@@ -95,6 +95,7 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         mla_mm_split=_seen(names, r"\.self_attention\.linear_qk_nope\.", r"\.self_attention\.linear_kv_up_proj\.", source.mla_mm_split),
         folder=checkpoint.settings,
         every_pair=_every_pair(checkpoint, parallel),
+        vocab_divisor=checkpoint.facts.first_number(("make_vocab_size_divisible_by",)) or None,
     )
     check_own_words(checkpoint.facts)
     check_stated(source, settings, model, f"what is saved in {checkpoint.path}")
