@@ -16,6 +16,7 @@ from typing import Any
 from convsvc.dialects.base import Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
+from convsvc.plan.allocation import without_collection
 from convsvc.plan.match import Located
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import Source, describe_layouts, describe_model, open_source
@@ -30,6 +31,7 @@ CONFIG = "config.json"
 Where = tuple[str, str]
 
 
+@without_collection()
 def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
     """The plan's target, which lies at `root` (where it is staged, or published), is read as a source and compared with the plan.
 

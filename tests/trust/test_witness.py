@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from convsvc.conversion import convert
 from convsvc.errors import VerifyError
 from convsvc.execute.check import witness
 from convsvc.execute.check.tensors import compare_tensors
-from convsvc.formats.base import StoredTensor
+from convsvc.formats import FORMATS, safetensors, torch_zip
+from convsvc.formats.base import StoredTensor, TensorSpec
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan
 from tests.tiny_checkpoints import write_llama
@@ -98,3 +100,22 @@ print(asked, [name for name in ("torch", "safetensors") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[[], []] []\n"
+
+
+def test_a_file_that_is_larger_than_memory_is_asked_for_its_headers_alone(tmp_path: Path) -> None:
+    """torch maps files privately, which the kernel refuses for more than there is; that is no fault of the target."""
+    huge = TensorSpec("model/w", "BF16", (1 << 20, 1 << 20))
+    tree = {"args": Namespace(hidden_size=8), "model": {"w": huge}}
+    is_refused = Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "1"
+    for kind, skeleton in (
+        ("torch_zip", torch_zip.plan_skeleton(tree, archive="model")),
+        ("safetensors", safetensors.plan_skeleton([huge])),
+    ):
+        path = tmp_path / kind
+        with path.open("wb", buffering=0) as file:
+            os.ftruncate(file.fileno(), skeleton.size_bytes)
+            for start, data in (*skeleton.segments, *FORMATS[kind].seal(skeleton, {"model/w": 0})):
+                os.pwrite(file.fileno(), data, start)
+        request = {"root": str(tmp_path), "files": [[kind, kind, 0]], "samples": {kind: {"model/w": 1}} if is_refused else {}}
+        assert witness.find_faults({**request, "kinds": [{"model/w": ["BF16", [1 << 20, 1 << 20]]}]}) == []
+        assert "planned F32" in witness.find_faults({**request, "kinds": [{"model/w": ["F32", [1 << 20, 1 << 20]]}]})[0]
