@@ -67,7 +67,7 @@ def dense_words(dense: Sequence[bool], said: Mapping[str, Any]) -> Words:
     {'first_k_dense_replace': 1, 'decoder_sparse_step': 1, 'mlp_only_layers': [0]}
     """
     words: Words = {}
-    if isinstance(said.get("mlp_layer_types"), list):
+    if "mlp_layer_types" in said:
         words["mlp_layer_types"] = ["dense" if each else "sparse" for each in dense]
     if isinstance(said.get("moe_layer_freq"), list):
         words["moe_layer_freq"] = [0 if each else 1 for each in dense]

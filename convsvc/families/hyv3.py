@@ -28,7 +28,8 @@ FAMILY = replace(
     experts=HUNYUAN_MOE,
     packed=(*PACKED_SPARSE_MOE, row("mlp.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32"), *SHARED_EXPERTS),
     flags=(),
-    names={"shared": "num_shared_experts", "dense": "first_k_dense_replace"},
+    # Published with first_k_dense_replace, which transformers (5.23, HYV3Config) does not read: it takes the first layer for dense.
+    names={"shared": "num_shared_experts", "dense": "mlp_layer_types"},
     sizes=glm45.GLM45.sizes,
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},

@@ -73,6 +73,12 @@ def test_dense_layers_are_said_in_the_fields_that_a_configuration_has() -> None:
     assert dense_words([True, False], {"first_k_dense_replace": 3, "moe_layer_freq": 1}) == {"first_k_dense_replace": 1}
 
 
+def test_a_field_that_transformers_reads_is_written_though_another_is_there() -> None:
+    assert dense_words([True, False], {"first_k_dense_replace": 3, "mlp_layer_types": None}) == {
+        "first_k_dense_replace": 1, "mlp_layer_types": ["dense", "sparse"],
+    }  # fmt: skip
+
+
 def test_lists_of_layers_keep_the_entries_of_the_layers_that_stay_and_of_mtp_layers() -> None:
     values = {
         "layer_types": ["a", "b", "c", "d"],

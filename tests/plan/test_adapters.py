@@ -159,7 +159,8 @@ def test_one_adapter_on_a_fused_matrix_reaches_all_that_is_in_it(layout: str, tm
     base = base_model(tmp_path / "base")
     save_file(fused(fused(weights(base), 0), 1), base / "model.safetensors")
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}))
+    phi = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0}
+    (base / "config.json").write_text(json.dumps(config | phi))
     products = write_peft(tmp_path / "adapter", base, dict.fromkeys(all_layers("self_attn.qkv_proj", "mlp.gate_up_proj"), R))
     want = {name: tensor + 2 * products.get(name, torch.zeros(1)) for name, tensor in weights(base).items()}
     assert same(merged(base, tmp_path / "adapter", tmp_path, **LAYOUTS[layout]), want)
