@@ -59,11 +59,12 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
         one_run.check(index.tree, args, str(rank_file))
+        before = len(found)
         relative = os.path.relpath(rank_file.path, root.path)
         for tensor in index.tensors:
             if MODEL.match(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
-        ignored |= set(_objects(index))
+        ignored |= set(_objects(index, len(found) - before))
         ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
         files.append(file)
     if (folder / carried.FILE).is_file():
@@ -210,10 +211,10 @@ def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
         )
 
 
-def _objects(index: FileIndex) -> Iterator[str]:
-    """What stands among a model's tensors and is none: Transformer Engine's extra states, as a rule."""
+def _objects(index: FileIndex, tensors: int) -> Iterator[str]:
+    """What stands among a model's tensors, of which there are so many, and is none: Transformer Engine's extra states, as a rule."""
     chunks = [value for key, value in index.tree.items() if MODEL.match(f"{key}/") and isinstance(value, Mapping)]
-    if sum(map(len, chunks)) <= sum(1 for tensor in index.tensors if MODEL.match(tensor.name)):
+    if sum(map(len, chunks)) <= tensors:
         return
     for name in (name for chunk in chunks for name, value in chunk.items() if isinstance(value, Inert)):
         yield f"*.{str(name).rpartition('.')[2]} in the models: objects, not tensors"

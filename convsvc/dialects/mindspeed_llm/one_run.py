@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from convsvc.errors import SourceError
@@ -72,10 +73,11 @@ class OneRun:
 
 def _identity(tree: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same in the files of all ranks."""
-    said = {f"args.{name}": _plain(value) for name, value in sorted(args.items()) if _is_of_all(name)}
+    said = {f"args.{name}": _plain(value) for name, value in args.items() if _is_of_all(name)}
     return {name: _plain(tree.get(name)) for name in ("iteration", "checkpoint_version")} | said
 
 
+@lru_cache(maxsize=4096)
 def _is_of_all(name: str) -> bool:
     if name.endswith("_parallel_rank"):
         return False
