@@ -17,7 +17,7 @@ from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_
 from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
-from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim
+from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
 from convsvc.dialects.recognise import WEIGHTS, refuse
 from convsvc.errors import SourceError
 from convsvc.families.facts import Facts
@@ -96,7 +96,7 @@ def read_settings(source: MegatronSource, checkpoint: Checkpoint, model: Model) 
         mla_mm_split=_seen(names, r"\.self_attention\.linear_qk_nope\.", r"\.self_attention\.linear_kv_up_proj\.", source.mla_mm_split),
         folder=checkpoint.settings,
         every_pair=_every_pair(checkpoint, parallel),
-        vocab_divisor=checkpoint.facts.first_number(("make_vocab_size_divisible_by",)) or None,
+        vocab_divisor=vocab_divisor(checkpoint.facts),
     )
     check_own_words(checkpoint.facts)
     check_stated(source, settings, model, f"what is saved in {checkpoint.path}")

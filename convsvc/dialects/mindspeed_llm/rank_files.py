@@ -254,7 +254,7 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         output_counts=bool(target.account_for_loss_in_pipeline_split),
         pattern=_pattern(target),
     )
-    _check_one_chunk(target, parallel, model)
+    parallel = _settled(target, parallel, model)
     return Settings(
         parallel,
         padded_vocab=pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, tp),
@@ -274,16 +274,20 @@ def _pattern(target: ParallelSizes) -> tuple[str, ...] | None:
         raise LayoutError(f"pipeline_model_parallel_layout {target.pipeline_model_parallel_layout[:80]!r} {error}") from None
 
 
-def _check_one_chunk(target: ParallelSizes, parallel: Parallel, model: Model) -> None:
-    """A virtual stage as long as its pipeline stage is none: training would look for "model" where the converter writes "model0"."""
-    stated = target.num_layers_per_virtual_pipeline_stage
-    if stated is None or parallel.dualpipev or parallel.pp == 1:
-        return
-    if place_layers(model.num_layers, parallel).chunks is None:
+def _settled(target: ParallelSizes, parallel: Parallel, model: Model) -> Parallel:
+    """The sizes with the number of virtual stages, which args state however the job did; none where there is one.
+
+    Raises LayoutError for a virtual stage as long as its pipeline stage: training looks for "model" where the converter writes "model0".
+    """
+    if parallel.dualpipev:
+        return parallel
+    chunks, stated = place_layers(model.num_layers, parallel).chunks, target.num_layers_per_virtual_pipeline_stage
+    if stated is not None and chunks is None:
         raise LayoutError(
             f"num_layers_per_virtual_pipeline_stage is {stated}, and a pipeline stage has no more layers: that is one virtual stage",
             do="leave it out, or state a smaller number",
         )
+    return replace(parallel, virtual_stages=chunks)
 
 
 def _check_schedule(target: ParallelSizes, model: Model) -> None:

@@ -51,8 +51,7 @@ def check_padding(facts: Facts, vocab: int, stored: int, tp: int) -> None:
 
     Raises SourceError if the numbers contradict each other.
     """
-    padded, divisor = facts.get("padded_vocab_size"), facts.get("make_vocab_size_divisible_by")
-    said = facts.get("vocab_size")
+    padded, said, divisor = facts.get("padded_vocab_size"), facts.get("vocab_size"), vocab_divisor(facts) or 1
     rows = [f"{stored} rows are stored over {tp} tensor rank(s)", f"the vocabulary is {vocab}"]
     rows += [f"args.{name} is {value}" for name, value in _stated_sizes(facts).items()]
     if stored < vocab:
@@ -63,14 +62,19 @@ def check_padding(facts: Facts, vocab: int, stored: int, tp: int) -> None:
         )
     if stored == vocab:
         return
-    divisor = int(divisor) if is_count(divisor) and divisor else 1
     expected = {pad_vocab(vocab, divisor, ranks) for ranks in _tensor_ranks(tp, strictly=vocab == said)}
-    if stored not in expected and (divisor > 1 or (vocab == said and "make_vocab_size_divisible_by" in facts.values)):
+    if stored not in expected and (divisor > 1 or (vocab == said and vocab_divisor(facts))):
         raise SourceError(
             f"{stored - vocab} row(s) beyond the vocabulary cannot be its padding: training would have padded it to {min(expected)}",
             facts=rows,
             do="check the vocabulary's size: rows that hold tokens would be lost",
         )
+
+
+def vocab_divisor(facts: Facts) -> int | None:
+    """What training pads the vocabulary by, times tp."""
+    value = facts.get("make_vocab_size_divisible_by")
+    return int(value) if is_count(value) and value else None
 
 
 def _tensor_ranks(tp: int, strictly: bool) -> set[int]:
