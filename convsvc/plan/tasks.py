@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
+from operator import sub
 
 from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View
 from convsvc.tensors.dtypes import size_of
@@ -73,12 +75,17 @@ def element_sizes(tensors: Sequence[PlannedTensor]) -> list[int]:
 
 def transfer_bytes(transfer: Transfer, source_sizes: Sequence[int], target_sizes: Sequence[int]) -> tuple[int, int]:
     """(bytes read, bytes written), copies and padding included; `element_sizes` of either side."""
-    read = sum([view.volume * source_sizes[view.places[0].tensor] for view in transfer.reads])
+    read = sum([prod(map(sub, stops, starts)) * source_sizes[places[0].tensor] for starts, stops, _, places in transfer.reads])
     operands = transfer.transform.operands if transfer.transform else ()
     further = [*transfer.checks, *(view for operand in operands for view in (*operand.views, *operand.checks))]
     read += sum([view.volume * sum([source_sizes[tensor] for tensor, _ in view.places]) for view in further])
     read += sum([run.count * source_sizes[run.tensor] for run in transfer.padding])
-    written = sum([view.volume * sum([target_sizes[tensor] for tensor, _ in view.places]) for view in transfer.writes])
+    written = sum(
+        [
+            prod(map(sub, stops, starts)) * sum([target_sizes[tensor] for tensor, _ in places])
+            for starts, stops, _, places in transfer.writes
+        ]
+    )
     filled = sum([fill.count * target_sizes[fill.tensor] for fill in transfer.fills])
     return read, written + filled
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, prod
-from operator import sub
+from operator import lt, sub
 
 from convsvc.errors import PlanError
 from convsvc.plan.records import Fill, Place, Transfer, View
@@ -51,7 +51,7 @@ def _slots(gathered: dict[str, Gathered], unit: str, laid: Laid) -> Iterator[tup
         each = gathered.get(block.tensor.name)
         if each is None:
             each = gathered[block.tensor.name] = Gathered(block.tensor, unit, {}, [])
-        if block.volume:
+        if all(map(lt, block.starts, block.stops)):
             yield each.places.setdefault((block.starts, block.stops, block.strides), []), block.offset
 
 
