@@ -19,7 +19,7 @@ from tests.roundtrip.any_family import CONFIGS, any_family
 from tests.roundtrip.any_layout import layouts
 from tests.roundtrip.test_any_layout import different, to_huggingface, to_megatron, write_model
 
-CHANGES = 3
+CHANGES = 5
 # Sizes are drawn: transformers' classes refuse most of them.
 pytestmark = pytest.mark.not_for_transformers
 
@@ -47,7 +47,9 @@ def flip(path: Path, tensor: StoredTensor, drawn: random.Random) -> str:
 @given(data=st.data())
 def test_a_changed_bit_on_any_rank_is_found_or_comes_out(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family, layers=2))
-    layout, drawn = data.draw(layouts(model)), random.Random(data.draw(st.integers(0, 2**32)))
+    # A single example is the simplest: what is drawn otherwise is drawn by the family's name, and the layout has as many ranks as it can.
+    layout = data.draw(layouts(model).filter(lambda each: each["tensor_parallel_size"] == max(model.tps)))
+    drawn = random.Random(family)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tensors = write_model(model, root / "hf")
