@@ -20,7 +20,7 @@ from convsvc.plan.allocation import without_collection
 from convsvc.plan.match import Located
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import Source, describe_layouts, describe_model, open_source
-from convsvc.plan.records import View
+from convsvc.plan.records import Transfer, View
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import parse_job
 from convsvc.tensors.blocks import Block, Laid
@@ -70,13 +70,18 @@ def _is_whole_model(plan: Plan) -> bool:
 def _job(plan: Plan, root: RootedPath) -> Any:
     """A job whose source is the target. What the plan's job had to say of its source's model because no file does is said again.
 
-    MTP layers are asked for where the plan has written some: a configuration may count some that were never stored, and those that are
-    only carried along have no other names than their own.
+    MTP layers that are only carried along have no other names than their own: they are not asked for as such.
     """
     source = {"format": plan.job["target"]["format"], "path": root.path, "architecture": plan.job["source"].get("architecture")}
-    has_mtp = any(transfer.name.startswith("mtp.") for task in plan.tasks for transfer in task.transfers)
-    target = {"format": "huggingface" if has_mtp else "mindspeed-llm", "path": "/"}
+    transfers = [transfer for task in plan.tasks for transfer in task.transfers]
+    carries = any(_is_carried(plan, each) for each in transfers) and not any(each.name.startswith("mtp.") for each in transfers)
+    target = {"format": "mindspeed-llm" if carries else "huggingface", "path": "/"}
     return parse_job({"model_type": plan.job.get("model_type"), "source": source, "target": target})
+
+
+def _is_carried(plan: Plan, transfer: Transfer) -> bool:
+    """Whether a tensor is kept under its stored name (`Model.carried`)."""
+    return bool(transfer.writes) and plan.target_tensors[transfer.writes[0].places[0].tensor].name == transfer.name
 
 
 def _headers(plan: Plan, root: RootedPath) -> dict[Where, Found]:
