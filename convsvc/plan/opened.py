@@ -8,13 +8,16 @@ key-value groups has the same names and shapes and is another model.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.huggingface.adapter_source import read_facts
 from convsvc.dialects.huggingface.checkpoint import index_files
+from convsvc.dialects.huggingface.json_files import read_json
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.match import Located
@@ -26,7 +29,7 @@ from convsvc.spec import parse_job
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
-CONFIG = "config.json"
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 Where = tuple[str, str]
 
@@ -51,12 +54,23 @@ def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
 def _check(plan: Plan, root: RootedPath, real: str) -> None:
     if not _is_whole_model(plan):
         _check_tensors(plan, _headers(plan, root))
+        _check_adapter(plan, root)
         return
     source = open_source(_job(plan, root), root.roots)
     checkpoint = source.checkpoint
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
     _check_blocks(plan, [(number[_where(each.found, checkpoint.files, real)], each) for each in source.located])
+
+
+def _check_adapter(plan: Plan, root: RootedPath) -> None:
+    """An adapter's configuration is read back as PEFT's, and says of rank and scale what was planned."""
+    for side in plan.side_files:
+        if side.path == ADAPTER_CONFIG and side.text is not None:
+            origin = str(root / side.path)
+            planned, read = (read_facts(config, origin) for config in (json.loads(side.text), read_json(root / side.path)))
+            if planned != read:
+                raise VerifyError(f"{origin} says something else than was written", facts=[f"planned {planned}", f"read {read}"])
 
 
 def _is_whole_model(plan: Plan) -> bool:

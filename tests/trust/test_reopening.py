@@ -17,6 +17,7 @@ from convsvc.execute.sites import staging_path
 from convsvc.plan.opened import check_opens
 from convsvc.plan.planner import make_plan
 from convsvc.plan.records import Task
+from tests.plan.adapted_ranks import add_adapters
 from tests.tiny_checkpoints import write_llama
 
 RANK = "iter_0000001/mp_rank_00/model_optim_rng.pt"
@@ -106,6 +107,34 @@ def test_a_hugging_face_target_that_does_not_open_as_planned_is_not_published(
         convert(job, engine="inline", listener=Meddling(staging_path(tmp_path / "back"), change))
     assert says in str(caught.value)
     assert not (tmp_path / "back").exists()
+
+
+def alpha_changed(target: Path) -> None:
+    config = json.loads((target / "adapter_config.json").read_text())
+    (target / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda staging: overwrite(staging / "adapter_model.safetensors", 0, bytes(16)), "adapter_model.safetensors"),
+        (lambda staging: replace_text(staging / "adapter_model.safetensors", b"q_proj.lora_A", b"q_proj.lora_C"), "q_proj.lora_A"),
+        (alpha_changed, "99"),
+        (lambda staging: (staging / "adapter_config.json").unlink(), "adapter_config.json"),
+    ],
+    ids=["header", "tensor's name", "alpha", "configuration gone"],
+)
+def test_an_adapter_alone_is_opened_as_far_as_it_can_be(change: Callable[[Path], None], says: str, tmp_path: Path) -> None:
+    convert(to_mcore(tmp_path, tensor_parallel_size=2), engine="inline")
+    assert add_adapters(tmp_path / "mcore", 2)
+    source = {"format": "mindspeed-llm", "path": str(tmp_path / "mcore"), "lora": {"r": 2, "alpha": 4}}
+    job = {"source": source, "target": {"format": "huggingface", "path": str(tmp_path / "adapter"), "adapter_only": True}}
+    convert(job, engine="inline")
+    check_opens(make_plan(job), str(tmp_path / "adapter"))
+    change(tmp_path / "adapter")
+    with pytest.raises(VerifyError) as caught:
+        check_opens(make_plan(job), str(tmp_path / "adapter"))
+    assert says in str(caught.value)
 
 
 def exchanged(task: Task, one: str, other: str) -> Task:
