@@ -111,7 +111,9 @@ class HuggingFaceSource(Strict):
 class HuggingFaceTarget(Strict):
     format: Literal["huggingface"]
     path: Path
-    config_dir: Path | None = Field(None, description="A directory whose config, tokenizer and code files are copied to the target.")
+    config_dir: Path | None = Field(
+        None, description="Its config, tokenizer and code go with the weights; without it, a Hugging Face source's own."
+    )
     adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
 
 
