@@ -224,3 +224,9 @@ def test_a_pattern_with_mtp_layers_needs_as_many_in_the_model(tmp_path: Path) ->
 def test_mtp_layers_may_lie_before_the_output() -> None:
     placement = place_layers(4, Parallel(pp=2, pattern=("Et", "t", "tt", "m", "", "L")))
     assert (placement.mtp, placement.last) == ((1, 1), (1, 2))
+
+
+@pytest.mark.parametrize("layout", [{"tensor_parallel_size": 2, "expert_tensor_parallel_size": 1}, {"moe_tp_extend_ep": True}])
+def test_what_says_nothing_of_a_model_is_no_hindrance(tmp_path: Path, layout: dict[str, Any]) -> None:
+    """How experts are cut, where there are none or one rank."""
+    assert_comes_back(write_ranks(tmp_path, 2, **layout))

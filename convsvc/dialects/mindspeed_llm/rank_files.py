@@ -241,12 +241,12 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         tp=tp,
         pp=target.pipeline_parallel_size or 1,
         ep=target.expert_parallel_size or 1,
-        etp=target.expert_tensor_parallel_size or tp,
+        etp=_expert_tp(target, model, tp),
         layers_per_virtual_stage=target.num_layers_per_virtual_pipeline_stage,
         layer_list=target.num_layer_list,
         noop=target.noop_layers or (),
         dualpipev=target.schedules_method == "dualpipev",
-        extend_ep=bool(target.moe_tp_extend_ep),
+        extend_ep=bool(target.moe_tp_extend_ep) and tp > 1,
         virtual_stages=target.num_virtual_stages_per_pipeline_rank,
         first_layers=target.decoder_first_pipeline_num_layers,
         last_layers=target.decoder_last_pipeline_num_layers,
@@ -263,6 +263,12 @@ def write_settings(target: ParallelSizes, model: Model) -> Settings:
         mla_mm_split=_mla_mm_split(target, model),
         vocab_divisor=target.make_vocab_size_divisible_by,
     )
+
+
+def _expert_tp(target: ParallelSizes, model: Model, tp: int) -> int:
+    """Over how many ranks one expert's matrices are cut; where there are no experts, 1 says nothing, and is not kept."""
+    stated = target.expert_tensor_parallel_size or tp
+    return tp if stated == 1 and not model.num_experts else stated
 
 
 def _pattern(target: ParallelSizes) -> tuple[str, ...] | None:
