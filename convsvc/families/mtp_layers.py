@@ -50,7 +50,8 @@ class Mtp:
 
     def number_of(self, stored: str, hidden_layers: int) -> int | None:
         """The MTP layer that a name would belong to if there were so many; None for the main model's."""
-        for prefix in dict.fromkeys((self.prefix, self.block_prefix or self.prefix)):
+        # The longer prefix first: Qwen3-Next's "mtp." would take every number for its own layer's.
+        for prefix in dict.fromkeys((self.block_prefix or self.prefix, self.prefix)):
             number = _mtp_number(prefix, stored, hidden_layers)
             if number is not None:
                 return number

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from convsvc.dialects.base import Checkpoint, Entry, Found
 from convsvc.errors import PlanError, SourceError
 from convsvc.notes import Note
-from convsvc.tensors.blocks import Block
+from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.dtypes import FLOATS
 
 SHOWN, SHOWN_NOTES, SHOWN_KINDS = 12, 4, 3
@@ -41,22 +41,35 @@ def match_source(
 
     Raises PlanError if tensors are missing, have another shape, or are left over.
     """
-    located, missing, misshapen = [], [], []
+    located: list[Located] = []
+    missing: list[Entry] = []
+    without: list[Entry] = []
+    misshapen: list[tuple[Entry, Found]] = []
     for entry in entries:
         match = _find(entry, checkpoint.found)
         if match is None:
-            if not entry.laid.optional:
-                missing.append(entry)
+            (without if entry.laid.optional else missing).append(entry)
             continue
         key, found = match
         if found.tensor.shape != entry.laid.shape:
             misshapen.append((entry, found))
         located.append(Located(entry, key, found))
+    missing += _lacking_here(without, located)
     claimed = {each.key for each in located}
     left, notes = _leftovers(checkpoint, claimed, ignores)
     if missing or misshapen or left:
         raise _mismatch(checkpoint, family, _Faults(missing, misshapen, left))
     return tuple(located), notes
+
+
+def _lacking_here(without: Iterable[Entry], located: Iterable[Located]) -> list[Entry]:
+    """Entries of what a checkpoint may do without, where it does not: other files have the same part of the same tensor."""
+
+    def parts(laid: Laid) -> Iterator[tuple[str, str]]:
+        return ((laid.name, block.tensor.name) for block in laid.blocks)
+
+    held = {part for each in located if each.entry.laid.optional for part in parts(each.entry.laid)}
+    return [entry for entry in without if any(part in held for part in parts(entry.laid))]
 
 
 def _find(entry: Entry, found: Mapping[tuple[str, str], Found]) -> tuple[tuple[str, str], Found] | None:

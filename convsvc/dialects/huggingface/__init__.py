@@ -94,7 +94,7 @@ def ignores(key: tuple[str, str], model: Model) -> str | None:
     if layer is not None and layer < model.hidden_layers and layer not in model.kept:
         return f"in a layer that is left out: {model.num_layers} of {model.hidden_layers} are converted"
     mtp = model.mtp_layer_of(stored)
-    if mtp is not None and mtp >= model.num_mtp:
+    if mtp is not None and mtp >= model.num_mtp and not model.carried_mtp:  # one that is carried is carried whole, by its rows
         return f"in an MTP layer that is not asked for: mtp_num_layers is {model.num_mtp}"
     return None
 

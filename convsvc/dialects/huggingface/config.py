@@ -58,10 +58,11 @@ def without_quantisation(config: Mapping[str, Any]) -> tuple[dict[str, Any], lis
 def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[int, ...]], origin: str) -> None:
     """Raises PlanError unless the model that the configuration describes has these stored tensors (name: shape) and sizes."""
     rebuilt = _rebuild(config, model, origin)
+    # MTP layers that are carried are no part of what is built: their number is compared with what the configuration says.
     counts = model.family.mtp.counts if model.family.mtp else ()
-    is_silent = all(config.get(name) is None for name in counts)  # Qwen3-Next's is: its MTP layer is there or not
-    need = {name: value for name, value in describe(model).items() if not (is_silent and name in counts)}
-    faults = _differing_words(need, describe(rebuilt)) + _shorten(_differing_tensors(rebuilt, model, written))
+    need, have = ({name: value for name, value in describe(each).items() if name not in counts} for each in (model, rebuilt))
+    faults = _differing_words(need, have) + _miscounted(config, model, counts)
+    faults += _shorten(_differing_tensors(rebuilt, model, written))
     if faults:
         raise PlanError(
             f"{origin} does not describe the weights that are written",
@@ -69,6 +70,12 @@ def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[i
             do="give the config_dir of this very model (or mend its config.json)",
             details={"config": origin},
         )
+
+
+def _miscounted(config: Mapping[str, Any], model: Model, counts: tuple[str, ...]) -> list[str]:
+    """Where a configuration counts MTP layers. Qwen3-Next's is silent: its layer is there or not."""
+    said, there = next((config[name] for name in counts if config.get(name) is not None), None), model.num_mtp + model.carried_mtp
+    return [] if said is None or said == there else [f"{counts[0]}: config.json says {shown(said)}, the weights have {there}"]
 
 
 def check_words(config: Facts, facts: Facts, model: Model) -> None:

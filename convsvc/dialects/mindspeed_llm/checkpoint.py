@@ -14,6 +14,7 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
+from convsvc.dialects.mindspeed_llm.args_digest import check_digest
 from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
@@ -58,6 +59,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
+        check_digest(args, str(rank_file))
         one_run.check(index.tree, args, str(rank_file))
         before = len(found)
         relative = os.path.relpath(rank_file.path, root.path)

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from convsvc.dialects.mindspeed_llm import args_digest
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.families.blocks.dsa import INDEX_KEY
 from convsvc.families.blocks.glu import FC1_BIAS
@@ -31,7 +32,7 @@ SOMETIMES = (
     "num_layer_list", "noop_layers", "schedules_method", "decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers",
     "num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage", "account_for_embedding_in_pipeline_split",
     "account_for_loss_in_pipeline_split", "pipeline_model_parallel_layout", "transformer_pipeline_model_parallel_size",
-    "make_vocab_size_divisible_by",
+    "make_vocab_size_divisible_by", args_digest.NAME,
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def write_args(model: Model, settings: Settings, facts: Facts, dtypes: Mapping[s
     args |= reduce_lists(args, model.kept, model.hidden_layers)
     args |= _architecture(model, facts) | dict(model.family.megatron) | _biases(model) | _layout_args(model, settings)
     args |= dtype_words(args, dtypes or {})
-    return Namespace(**dict(sorted(args.items())))
+    return Namespace(**dict(sorted({**args, args_digest.NAME: args_digest.digest_of(args)}.items())))
 
 
 def _biases(model: Model) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from convsvc.execute.compiling import compile_steps
 from convsvc.execute.digests import Digests, Region
 from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.io import Reader
+from convsvc.execute.padding import check_padding
 from convsvc.execute.reading import Read
 from convsvc.execute.steps import Tensors, Write, WritePlace
 from convsvc.execute.task_files import Side, TaskFile, extract_task
@@ -66,6 +67,8 @@ def _compare_task(task_file: TaskFile, plan: Plan, directory: int, digests: Dige
         for transfer in task_file.task.transfers:
             for fill in transfer.fills:
                 comparison.compare_fill(fill)
+            # What was dropped as padding must still be that; a job that took more for padding has said so when it ran.
+            check_padding(transfer, source, reader, plan.job.get("options", {}).get("on_loss") == "note", lambda: None)
         reader.check_unchanged()
         return reader.bytes_read + there.bytes_read
 
