@@ -14,6 +14,7 @@
         TargetBusy        another job writes to the same target
         NoSpace           the target's file system is too small or full
       StorageError        reading or writing failed; trying again may help
+        PlaceUnfit        this machine cannot do its part of the work; another one may
       Superseded          a later run has taken over; what this one does no longer counts
       VerifyError         what was written is not what should have been written
       Canceled            somebody asked the job to stop
@@ -137,6 +138,10 @@ class NoSpace(TargetError):
 
 class StorageError(ConvsvcError):
     title, slug, exit_code, http_status, retryable = "storage error", "storage-error", 5, 503, True
+
+
+class PlaceUnfit(StorageError):
+    title, slug = "machine cannot do the work", "place-unfit"
 
 
 class Superseded(ConvsvcError):

@@ -109,7 +109,7 @@ class ShownRun(Listener):
         self.bytes += int(result.get("bytes_written") or result.get("bytes_read") or 0)
         self.display.advance(self.done, self.total, self.bytes)
 
-    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         self.display.line(f"task {task}: {error.get('message')}" + ("; trying again" if will_retry else ""))
 
     def log(self, message: str) -> None:

@@ -17,31 +17,41 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """`avoid` are places (`Outcome.place`) that shall not run it; where no other is left, it is not run."""
+
     id: str
     function: str
     payload: dict[str, Any]
     timeout_s: float
+    avoid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended: a value, an error, or lost (with `error` saying how). `said` is what it logged (see `said.py`)."""
+    """How a call ended: a value, an error, or lost (with `error` saying how). `said` is what it logged (see `said.py`).
+
+    `worker` names machine and process for people; `place` is the machine, as `Engine.places` knows it: empty where nobody knows.
+    """
 
     id: str
     value: Any = None
     error: dict[str, Any] | None = None
     lost: bool = False
     worker: str = ""
+    place: str = ""
     said: tuple[dict[str, Any], ...] = ()
 
 
 class Engine(Protocol):
-    """Runs calls. `slots` is how many run at once; not thread-safe."""
+    """Runs calls. `slots` is how many run at once, `places` where they may run; not thread-safe."""
 
     name: str
 
     @property
     def slots(self) -> int: ...
+
+    @property
+    def places(self) -> frozenset[str]: ...
 
     def submit(self, call: Call) -> None: ...
 

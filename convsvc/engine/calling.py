@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +13,16 @@ from convsvc.engine.said import hearing
 from convsvc.errors import ConvsvcError
 
 
-def run_call(call: Call, worker: str) -> Outcome:
+def run_call(call: Call, worker: str, place: str) -> Outcome:
     """The call's outcome; never raises an Exception. One that is not a ConvsvcError becomes one, with its traceback in `details`."""
     with hearing() as said:
         try:
             value = _function(call.function)(call.payload)
         except ConvsvcError as error:
-            return Outcome(call.id, error=error.as_dict(), worker=worker, said=said.lines)
+            return Outcome(call.id, error=error.as_dict(), worker=worker, place=place, said=said.lines)
         except Exception as error:
-            return Outcome(call.id, error=unexpected(error).as_dict(), worker=worker, said=said.lines)
-        return Outcome(call.id, value=value, worker=worker, said=said.lines)
+            return Outcome(call.id, error=unexpected(error).as_dict(), worker=worker, place=place, said=said.lines)
+        return Outcome(call.id, value=value, worker=worker, place=place, said=said.lines)
 
 
 def unexpected(error: BaseException) -> ConvsvcError:
@@ -33,9 +34,15 @@ def unexpected(error: BaseException) -> ConvsvcError:
     )
 
 
-def lost(call_id: str, how: str, worker: str = "") -> Outcome:
+def lost(call_id: str, how: str, worker: str = "", place: str = "") -> Outcome:
     """The outcome of a call whose worker died or whose deadline passed."""
-    return Outcome(call_id, error=ConvsvcError(how, details={"call": call_id, "worker": worker}).as_dict(), lost=True, worker=worker)
+    error = ConvsvcError(how, details={"call": call_id, "worker": worker}).as_dict()
+    return Outcome(call_id, error=error, lost=True, worker=worker, place=place)
+
+
+def this_machine() -> str:
+    """The place where engines without a cluster run their calls."""
+    return os.uname().nodename
 
 
 def _function(name: str) -> Callable[[dict[str, Any]], Any]:

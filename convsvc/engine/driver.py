@@ -13,6 +13,7 @@ from typing import Any
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.engine.phase import Limits, Phase, Tally
+from convsvc.engine.places import Places
 from convsvc.errors import Canceled
 from convsvc.execute.holders import Holder
 from convsvc.execute.report import Ran
@@ -108,6 +109,7 @@ class _Run:
         self._tally = Tally()
         self._verified: dict[str, Any] = {}
         self._notes: list[Note] = []
+        self._places = Places()
 
     def to_end(self, verify: str, reverse_tasks: tuple[Task, ...], opening: Callable[[Staging], None] | None) -> RunResult:
         self._staging.forget("verify", "compare")  # what was verified before a crash is verified again
@@ -141,7 +143,7 @@ class _Run:
 
     def _tasks(self, mode: str) -> None:
         began, read = monotonic(), self._tally.bytes_read
-        Phase(mode, self._staging, self._engine, self._listener, self._limits).run(self._tally)
+        Phase(mode, self._staging, self._engine, self._listener, self._limits, self._places).run(self._tally)
         self._phase_seconds[mode] = monotonic() - began
         if mode != "write":
             self._verified[mode] = {"tasks": len(self._staging.task_names(mode)), "bytes_read": self._tally.bytes_read - read}

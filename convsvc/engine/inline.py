@@ -7,7 +7,7 @@ import queue
 import threading
 
 from convsvc.engine.base import Call, Outcome
-from convsvc.engine.calling import run_call
+from convsvc.engine.calling import run_call, this_machine
 
 
 class InlineEngine:
@@ -28,6 +28,10 @@ class InlineEngine:
     @property
     def slots(self) -> int:
         return 1
+
+    @property
+    def places(self) -> frozenset[str]:
+        return frozenset({this_machine()})
 
     def submit(self, call: Call) -> None:
         if self._thread is None:
@@ -65,5 +69,5 @@ class InlineEngine:
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             self._idle.clear()
-            self._outcomes.put(run_call(call, f"inline-{os.getpid()}"))
+            self._outcomes.put(run_call(call, f"inline-{os.getpid()}", this_machine()))
             self._idle.set()

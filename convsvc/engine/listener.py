@@ -24,8 +24,8 @@ class Listener:
     def task_done(self, task: int, result: dict[str, Any]) -> None:
         """A task ended well: {"task", "mode", "bytes_read", "bytes_written", "seconds", "worker"}."""
 
-    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
-        """A task failed; `error` is a ConvsvcError's `as_dict`."""
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
+        """A task failed; `error` is a ConvsvcError's `as_dict`, `worker` says where, or is empty where nobody knows."""
 
     def log(self, message: str) -> None:
         """Something worth a line in the job's log."""

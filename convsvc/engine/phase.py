@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from convsvc import __version__
 from convsvc.engine.base import Call, Engine, Outcome
 from convsvc.engine.listener import Listener
-from convsvc.errors import Canceled, ConvsvcError, StorageError, error_from_dict
+from convsvc.engine.places import Places
+from convsvc.errors import Canceled, ConvsvcError, EngineAway, PlaceUnfit, StorageError, error_from_dict
 from convsvc.execute.staging import Staging
 from convsvc.notes import Note, note_from_dict
 
 FUNCTION = "convsvc.execute.worker:run_task"
+PROBE, PROBE_TIMEOUT_S = "convsvc.engine.probe:answer", 20.0
 # Calls handed to the engine for each of its slots, so that a worker never waits for its next one.
 WINDOW_PER_SLOT = 2
 POLL_S = 0.2
@@ -64,14 +67,17 @@ def backoff_s(attempt: int) -> float:
 class Phase:
     """Runs the pending tasks of one mode ("write", "verify", "compare") to their end."""
 
-    def __init__(self, mode: str, staging: Staging, engine: Engine, listener: Listener, limits: Limits) -> None:
+    def __init__(self, mode: str, staging: Staging, engine: Engine, listener: Listener, limits: Limits, places: Places) -> None:
         self._mode = mode
         self._staging = staging
         self._engine = engine
         self._listener = listener
         self._limits = limits
+        self._places = places
         self._names = staging.task_names(mode)
         self._attempts: dict[int, int] = {}
+        # Attempts that were the task's own: not those that ended on a machine which cannot work at all.
+        self._tries: dict[int, int] = {}
         self._in_flight: dict[str, int] = {}
         self._waiting: list[tuple[float, int]] = []  # a heap: (not before, task)
 
@@ -105,10 +111,11 @@ class Phase:
         name = uuid.uuid4().hex[:12]
         staging = self._staging
         payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
-        payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner}
+        payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner, "version": __version__}
         options = staging.plan.job.get("options", {})
         payload |= {name: options.get(name, "error") for name in ("on_overflow", "on_loss")}
-        call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s)
+        avoid = self._places.avoid(task, self._engine.places)
+        call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s, avoid)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)
         self._engine.submit(call)
@@ -120,6 +127,7 @@ class Phase:
         if outcome.said:
             self._listener.task_said(task, outcome.said)
         if outcome.error is None:
+            self._places.succeeded(outcome.place)
             self._count(outcome.value, tally)
             self._listener.task_done(task, {**outcome.value, "worker": outcome.worker})
         else:
@@ -132,19 +140,47 @@ class Phase:
         tally.notes += map(note_from_dict, value.get("notes", ()))
 
     def _fail(self, task: int, outcome: Outcome, error: dict[str, Any], tally: Tally) -> None:
-        attempt = self._attempts[task]
-        again = (outcome.lost or bool(error.get("retryable"))) and attempt < self._limits.max_attempts
-        self._listener.task_failed(task, error, again)
+        unfit = error.get("type") == PlaceUnfit.__name__ and not outcome.lost
+        if unfit:
+            self._places.unfit(outcome.place, str(error.get("message")))
+            again, pause_s = not self._places.nowhere(self._engine.places), 0.0
+        else:
+            self._places.failed(task, outcome.place)
+            tries = self._tries[task] = self._tries.get(task, 0) + 1
+            again = (outcome.lost or bool(error.get("retryable"))) and tries < self._limits.max_attempts
+            pause_s = backoff_s(tries)
+        self._listener.task_failed(task, error, again, outcome.worker)
         if not again:
             raise self._final(task, outcome, error)
         tally.retried += 1
-        heapq.heappush(self._waiting, (monotonic() + backoff_s(attempt), task))
+        heapq.heappush(self._waiting, (monotonic() + pause_s, task))
 
     def _final(self, task: int, outcome: Outcome, error: dict[str, Any]) -> ConvsvcError:
+        nowhere = self._places.nowhere(self._engine.places)
+        if nowhere:
+            reasons = sorted(set(nowhere.values()))
+            return StorageError(f"no machine can do the work, of {len(nowhere)}", facts=reasons[:12], do=error.get("do"))
         if not outcome.lost:
             return error_from_dict(error)
+        if not self._places.succeeded_ever and not self._engine_answers():
+            return EngineAway(
+                f"no task comes back from the engine: {error['message']}", do="look at its cluster; the job goes on once it answers"
+            )
         return StorageError(
-            f"task {task} ({self._names[task]}) was lost {self._attempts[task]} times: {error['message']}",
+            f"task {task} ({self._names[task]}) was lost {self._tries[task]} times: {error['message']}",
             do='look at the workers\' memory and storage, then run the job again with on_exists "resume"',
-            details={"task": task, "attempts": self._attempts[task], "last": error},
+            details={"task": task, "attempts": self._tries[task], "last": error},
         )
+
+    def _engine_answers(self) -> bool:
+        """Whether the engine brings a call to its end that does nothing: then it is the job's tasks that end their workers."""
+        probe = Call(f"probe-{uuid.uuid4().hex[:12]}", PROBE, {}, PROBE_TIMEOUT_S)
+        self._engine.cancel_all(0)
+        self._engine.submit(probe)
+        until = monotonic() + 2 * PROBE_TIMEOUT_S
+        while monotonic() < until:
+            for outcome in self._engine.wait(POLL_S):
+                if outcome.id == probe.id:
+                    return not outcome.lost
+            self._limits.check_stop()
+        return False

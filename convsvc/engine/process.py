@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from convsvc.engine.base import Call, Outcome
-from convsvc.engine.calling import lost
+from convsvc.engine.calling import lost, this_machine
 
 CHILD = "from convsvc.engine.process_worker import serve; serve({descriptor})"
 # numpy's BLAS would start a thread a core in every worker.
@@ -59,6 +59,10 @@ class ProcessEngine:
     @property
     def slots(self) -> int:
         return self._slots
+
+    @property
+    def places(self) -> frozenset[str]:
+        return frozenset({this_machine()})
 
     def submit(self, call: Call) -> None:
         self._waiting.append(call)
@@ -130,15 +134,15 @@ class ProcessEngine:
         except (EOFError, OSError):
             how = _how_it_ended(worker.process)
             self._end(worker)
-            return lost(call.id, f"worker {worker.name} died ({how})", worker.name)
+            return lost(call.id, f"worker {worker.name} died ({how})", worker.name, this_machine())
         worker.call = None
-        return Outcome(call.id, value, error, worker=worker.name, said=said)
+        return Outcome(call.id, value, error, worker=worker.name, place=this_machine(), said=said)
 
     def _overdue(self, worker: Worker) -> Outcome:
         call = worker.call
         assert call is not None
         self._end(worker)
-        return lost(call.id, f"not done after {call.timeout_s:g} s; worker {worker.name} was ended", worker.name)
+        return lost(call.id, f"not done after {call.timeout_s:g} s; worker {worker.name} was ended", worker.name, this_machine())
 
     def _end(self, worker: Worker) -> None:
         self._workers.remove(worker)

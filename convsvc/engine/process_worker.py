@@ -18,7 +18,7 @@ def serve(descriptor: int) -> None:
     while True:
         try:
             call_id, function, payload = connection.recv()
-            outcome = run_call(Call(call_id, function, payload, 0.0), name)
+            outcome = run_call(Call(call_id, function, payload, 0.0), name, "")
             connection.send((outcome.value, outcome.error, outcome.said))
         except (EOFError, OSError):
             return

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
@@ -39,6 +43,12 @@ ENVIRONMENT = {
 # The least that Ray accepts is 75 MiB.
 OBJECT_STORE_BYTES = 80 << 20
 GET_TIMEOUT_S = 30.0
+# How long a cluster has to let this process in. Ray itself would try for minutes.
+CONNECT_S, JOIN_S = 3.0, 25.0
+JOINING = "ray-init"
+# The label that every node has (ray/util/placement_group.py, NODE_ID_LABEL_KEY); selectors are of Ray 2.49.
+NODE_ID = "ray.io/node-id"
+_NOTES, _NAMESPACE = b"convsvc-call|", b"convsvc"
 
 
 class RayEngine:
@@ -58,8 +68,14 @@ class RayEngine:
         self._owns_ray = not self._ray.is_initialized()
         if self._owns_ray:
             self._start(address, slots)
+        self._nodes: frozenset[str] = frozenset()
         self._slots = Slots(self._cpus, slots)
         self._remote = self._ray.remote(num_cpus=1, max_retries=0)(_run_on_ray)
+        # Of our own side, not of a worker: the raylet beside this process, the head, or what it keeps for us. Nothing runs here any more.
+        self._gone = (
+            self._ray.exceptions.LocalRayletDiedError, self._ray.exceptions.RaySystemError, self._ray.exceptions.RpcError,
+            self._ray.exceptions.OwnerDiedError,
+        )  # fmt: skip
         self._waiting: deque[Call] = deque()
         self._running: dict[Any, tuple[Call, float]] = {}
 
@@ -67,8 +83,15 @@ class RayEngine:
     def slots(self) -> int:
         return self._slots.count
 
+    @property
+    def places(self) -> frozenset[str]:
+        """The nodes that have CPUs, by their ids; as they were some seconds ago."""
+        return self._nodes
+
     def _cpus(self) -> float:
-        return float(self._ray.cluster_resources().get("CPU", 1))
+        cpus = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]}
+        self._nodes = frozenset(node for node, count in cpus.items() if count)
+        return float(sum(cpus.values()) or 1)
 
     def submit(self, call: Call) -> None:
         self._waiting.append(call)
@@ -107,18 +130,18 @@ class RayEngine:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if address is not None:
-                self._ray.init(address=address, **quiet)
+                _check_reachable(address)
+                _within(JOIN_S, lambda: self._ray.init(address=address, **quiet))
                 return
             # Ray puts sockets there, whose paths may be 107 bytes long at most.
             self._temporary = tempfile.mkdtemp(prefix="cvs-", dir="/tmp")
-            self._ray.init(
-                address="local",
-                num_cpus=slots or len(os.sched_getaffinity(0)),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                _temp_dir=self._temporary,
-                **quiet,
-            )
+            local: dict[str, Any] = {
+                "num_cpus": slots or len(os.sched_getaffinity(0)),
+                "_temp_dir": self._temporary,
+                "include_dashboard": False,
+            }
+            # Not in a thread of its own: Ray's processes end with the thread that started them.
+            self._ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
         except Exception as error:
             self._owns_ray = False
             where = f"at {address}" if address else "on this machine"
@@ -131,8 +154,15 @@ class RayEngine:
         # Not more than the slots: a call's deadline begins when it is handed to Ray.
         while self._waiting and len(self._running) < self._slots.count:
             call = self._waiting.popleft()
-            reference = self._remote.remote(call)
+            reference = self._task_for(call).remote(call)
             self._running[reference] = (call, monotonic() + call.timeout_s)
+
+    def _task_for(self, call: Call) -> Any:
+        if not call.avoid:
+            return self._remote
+        # Anywhere all the same if those are all that is left by then: it fails there quickly, and the driver hears of it.
+        elsewhere = {NODE_ID: f"!in({','.join(sorted(call.avoid))})"}
+        return self._remote.options(label_selector=elsewhere, fallback_strategy=[{"label_selector": {}}])
 
     def _collect(self, until: float) -> list[Outcome]:
         """What ended until then; returns at once when something has."""
@@ -144,7 +174,7 @@ class RayEngine:
         try:
             ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=remaining)
         except self._ray.exceptions.RayError as error:
-            raise EngineAway(f"Ray does not answer any more: {type(error).__name__}", do="look at the cluster's head") from error
+            raise _away(error) from error
         ended = [self._receive(reference) for reference in ready]
         late = [reference for reference, (_, late) in self._running.items() if late <= monotonic()]
         return ended + [self._overdue(reference) for reference in late]
@@ -156,13 +186,28 @@ class RayEngine:
             return outcome
         except self._ray.exceptions.RayTaskError as error:  # convsvc is not there, or is another version
             return Outcome(call.id, error=unexpected(error).as_dict())
+        except self._gone as error:
+            raise _away(error) from error
         except self._ray.exceptions.RayError as error:
-            return lost(call.id, f"its Ray worker was lost: {type(error).__name__}")
+            worker, place = self._whereabouts(call)
+            return lost(call.id, f"its Ray worker was lost: {type(error).__name__}", worker, place)
+
+    def _whereabouts(self, call: Call) -> tuple[str, str]:
+        """(worker, node) of a call that did not come back, as its worker had noted; empty where it had not, or the head is away."""
+        try:
+            for key in _kv()._internal_kv_list(_NOTES, namespace=_NAMESPACE):
+                if _kv()._internal_kv_get(key, namespace=_NAMESPACE) == call.id.encode():
+                    _, worker, place = key.decode().split("|")
+                    return worker, place
+        except Exception:  # whatever Ray raises while its head is away
+            logging.getLogger(__name__).debug("where a call was is not known", exc_info=True)
+        return "", ""
 
     def _overdue(self, reference: Any) -> Outcome:
         call, _ = self._running[reference]
+        worker, place = self._whereabouts(call)
         self._kill(reference)
-        return lost(call.id, f"not done after {call.timeout_s:g} s; its Ray worker was ended")
+        return lost(call.id, f"not done after {call.timeout_s:g} s; its Ray worker was ended", worker, place)
 
     def _kill(self, reference: Any) -> None:
         del self._running[reference]
@@ -170,6 +215,36 @@ class RayEngine:
             self._ray.cancel(reference, force=True)
         except Exception:  # it ended meanwhile, or Ray did
             logging.getLogger(__name__).debug("canceling a Ray task failed", exc_info=True)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError at once where nobody listens: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+
+
+def _within(seconds: float, act: Callable[[], object]) -> None:
+    """Does it in a thread, so that whoever waits can give up. Raises what `act` raises, TimeoutError if it takes too long."""
+    if any(thread.name == JOINING for thread in threading.enumerate()):
+        raise TimeoutError("an earlier attempt has not ended yet")  # Ray would mix up the two
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, name=JOINING, daemon=True).start()
+    try:
+        error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
 
 
 def _import_ray(*, local: bool) -> Any:
@@ -185,6 +260,25 @@ def _import_ray(*, local: bool) -> Any:
     return ray
 
 
+def _away(error: Exception) -> EngineAway:
+    return EngineAway(
+        f"Ray does not answer any more: {type(error).__name__}", do="look at the cluster's head, and at the raylet beside this process"
+    )
+
+
+def _kv() -> Any:
+    """The head's store of small values. Its functions are Ray's own, and as old as Ray."""
+    import ray.experimental.internal_kv
+
+    return ray.experimental.internal_kv
+
+
 def _run_on_ray(call: Call) -> Outcome:
     speak_up()
-    return run_call(call, f"ray-{os.uname().nodename}-{os.getpid()}")
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    worker = f"ray-{os.uname().nodename}-{os.getpid()}"
+    # One note a worker, written over by its next call: who never comes back can be looked for.
+    _kv()._internal_kv_put(f"{_NOTES.decode()}{worker}|{node}".encode(), call.id.encode(), overwrite=True, namespace=_NAMESPACE)
+    return run_call(call, worker, node)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from convsvc.errors import Canceled, ConvsvcError, StorageError, TargetError
+from convsvc import __version__
+from convsvc.errors import Canceled, ConvsvcError, PlaceUnfit, StorageError, TargetError
 from convsvc.execute.checking import Checker, Difference, source_differs, target_differs
 from convsvc.execute.comparing import Comparison
 from convsvc.execute.compiling import Budget, compile_steps
 from convsvc.execute.digests import Digests, Region
-from convsvc.execute.faults import storage_error
 from convsvc.execute.fences import check_fence
 from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.marks import CANCEL, mark_path, task_path
@@ -93,6 +93,7 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     directory's.
     """
     began = monotonic()
+    _check_version(payload)
     mode, number = str(payload["mode"]), int(payload["task"])
     with _workplace(payload) as place:
         place.check_wanted()
@@ -105,6 +106,16 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
         write_atomically(place.directory, mark_path(mode, number), mark, place.attempt)
         _log.info("%s", _summary(mode, task_file.task.name, done, monotonic() - began))
     return {"task": number, "mode": mode, **counters}
+
+
+def _check_version(payload: dict[str, Any]) -> None:
+    """Raises PlaceUnfit where this program is not the one that planned: what a task's numbers mean may have changed in between."""
+    wanted = payload.get("version", __version__)
+    if wanted != __version__:
+        raise PlaceUnfit(
+            f"{os.uname().nodename} runs convsvc {__version__}, the job was planned by {wanted}",
+            do="bring all machines to one version; until then tasks go to those that have it",
+        )
 
 
 def _summary(mode: str, name: str, done: Done, seconds: float) -> str:
@@ -212,7 +223,10 @@ def _workplace(payload: dict[str, Any]) -> Iterator[Workplace]:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise TargetError(f"{staging} has become a link or a file", do="was it replaced?") from error
-        raise storage_error(error, staging, "opening") from error
+        raise PlaceUnfit(
+            f"{staging} cannot be opened on {os.uname().nodename}: {error.strerror}",
+            do="look whether the shared storage is mounted there, at the same path; or was the job canceled or run again?",
+        ) from error
     try:
         owner = os.fstat(directory).st_uid
         if owner != payload.get("owner", owner):

@@ -46,21 +46,21 @@ class Recorder(Listener):
     def task_done(self, task: int, result: dict[str, Any]) -> None:
         self.done.append(task)
 
-    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         self.failed.append((task, will_retry))
 
 
 class Flaky(InlineEngine):
-    """Loses the first `times` calls, as a cluster does, after they were done."""
+    """Loses the first `times` tasks, as a cluster does, after they were done; with `probes` also the call that asks if it lives."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, *, probes: bool = False) -> None:
         super().__init__()
-        self.times = times
+        self.times, self.probes = times, probes
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = super().wait(timeout_s)
         for number, outcome in enumerate(outcomes):
-            if self.times > 0:
+            if self.times > 0 and (self.probes or not outcome.id.startswith("probe")):
                 self.times -= 1
                 outcomes[number] = Outcome(outcome.id, error=StorageError("worker died").as_dict(), lost=True)
         return outcomes

@@ -38,7 +38,7 @@ class Teller(Listener):
         self.done.append((time.monotonic(), result["worker"]))
         print(f"{result['mode']} {task} done", flush=True)
 
-    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         self.failed.append(error["message"])
 
 

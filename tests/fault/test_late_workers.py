@@ -37,7 +37,7 @@ def late(*given):
     return check(*given)
 
 worker.check_fence = late
-outcome = run_call(Call("late", "convsvc.execute.worker:run_task", payload, 60), "late")
+outcome = run_call(Call("late", "convsvc.execute.worker:run_task", payload, 60), "late", "")
 print(json.dumps({"error": outcome.error, "writes": next(writes)}))
 """
 

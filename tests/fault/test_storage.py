@@ -177,7 +177,7 @@ def test_a_source_that_is_truncated_in_mid_run_is_named_and_no_worker_dies_of_it
     failed: list[dict[str, Any]] = []
 
     class Truncating(At):
-        def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
+        def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
             failed.append(error)
 
     plan = plan_of(mine, tmp_path / "mcore")

@@ -13,6 +13,7 @@ from convsvc.service.errors import IllegalTransition, KeyReused, LeaseLost, NoSu
 from convsvc.service.store.claims import MAX_CLAIMS, Claims, PlannedTask
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import JobRow
 from convsvc.spec import Job, parse_job
 
 TASKS = [PlannedTask(0, "embedding", 10), PlannedTask(1, "layer 0", 20)]
@@ -136,10 +137,28 @@ def test_whatever_a_late_executor_says_is_refused_and_changes_nothing(store: Sto
     assert (store.job(job.id), store.events(job.id), store.logs(job.id), store.tasks(job.id)) == before
 
 
+def test_who_waits_for_an_engine_and_dies_has_not_died_of_the_job(store: Store, dead: Claims) -> None:
+    job, _ = store.submit(a_job())
+    for _ in range(2 * MAX_CLAIMS):
+        assert dead.claim() is not None
+    claim = dead.claim()
+    assert claim is not None
+    dead.begin(claim)
+    dead.begin(claim)
+    dead.release(claim)
+    assert store.job(job.id).state == "queued"
+    with store.database.reading() as session:
+        row = session.get(JobRow, job.id)
+        assert row is not None
+        assert row.claims == 0
+
+
 def test_a_job_that_kills_its_executors_fails_instead_of_going_on_for_ever(store: Store, dead: Claims) -> None:
     job, _ = store.submit(a_job())
     for _ in range(MAX_CLAIMS):
-        assert dead.claim() is not None
+        claim = dead.claim()
+        assert claim is not None
+        dead.begin(claim)
     assert dead.claim() is None
     view = store.job(job.id)
     assert view.state == "failed"

@@ -39,6 +39,10 @@ class StoreListener(Listener):
         self._attempts: dict[int, int] = {}
         self._said: Sequence[dict[str, Any]] = ()
 
+    def begins(self) -> None:
+        """The engine is there, the job is looked at."""
+        self._claims.begin(self._claim)
+
     def planned(self, plan: Plan) -> None:
         """The plan is made; not the driver's to tell."""
         tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
@@ -73,15 +77,18 @@ class StoreListener(Listener):
         self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
         self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task)
 
-    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool) -> None:
-        report = self._report("retried" if will_retry else "failed", task, {})
+    def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
+        report = self._report("retried" if will_retry else "failed", task, {}, worker)
         self._spans.task_ended(task, {"will_retry": will_retry}, error=str(error.get("message")))
         again = "; it is tried again" if will_retry else ""
-        _log.warning("%s task %d: %s%s", self._phase, task, error.get("message"), again, extra={"task": task, "attempt": report.attempt})
+        where = f" on {worker}" if worker else ""
+        extra = {"task": task, "attempt": report.attempt, "worker": worker}
+        _log.warning("%s task %d%s: %s%s", self._phase, task, where, error.get("message"), again, extra=extra)
         if self._phase == WRITE:
-            self._claims.task_failed(self._claim, task, error, will_retry, report)
+            self._claims.task_failed(self._claim, task, error, will_retry, report, worker=worker or None)
         else:
-            self._claims.log(self._claim, f"{self._phase}: {error.get('message')}{again}", level="warning", task=task, report=report)
+            message = f"{self._phase}{where}: {error.get('message')}{again}"
+            self._claims.log(self._claim, message, level="warning", task=task, report=report)
 
     def log(self, message: str) -> None:
         _log.info("%s", message)
@@ -133,6 +140,7 @@ class EngineRunner:
             after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log)
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
+        listener.begins()
         plan = make_plan(claim.job, roots)
         check_memory(plan, self._memory_limit_bytes)
         listener.planned(plan)

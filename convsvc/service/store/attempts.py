@@ -33,8 +33,8 @@ def finish_attempt(session: Session, row: JobRow, task: TaskRow, worker: str | N
         session.add(_attempt(row, task.number, max(1, task.attempt), now, worker=worker, ended_at=now, outcome=DONE))
 
 
-def fail_attempt(session: Session, row: JobRow, task: int, error: dict[str, Any]) -> None:
-    _end(session, row, task, FAILED, error=error)
+def fail_attempt(session: Session, row: JobRow, task: int, error: dict[str, Any], worker: str | None) -> None:
+    _end(session, row, task, FAILED, error=error, worker=worker)
 
 
 def extend_attempts(session: Session, row: JobRow) -> None:

@@ -18,6 +18,7 @@ from convsvc.service.store.states import ENDED, Instruction, JobEvent, job_step
 from convsvc.service.store.tallies import add_tallies, job_tallies
 from convsvc.service.webhooks.announcing import announce_end
 
+PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
 HISTORY = 10  # state changes that a refused one is told with
 
 
@@ -97,12 +98,13 @@ def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease
     if instruction == "take_lease" and lease:
         lose_attempts(session, row)
         row.executor, row.lease_until = lease.executor, now_of(session) + timedelta(seconds=lease.seconds)
-        row.fence, row.claims, row.started_at = row.fence + 1, row.claims + 1, row.started_at or now_of(session)
+        row.fence, row.started_at = row.fence + 1, row.started_at or now_of(session)
+        row.phase = row.phase if row.phase == PUBLISH else ""
     elif instruction == "drop_lease":
         lose_attempts(session, row)
         # The fence moves on, so that an executor which still works on the job finds out at its next word.
         row.executor, row.lease_until, row.fence = None, None, row.fence + 1
-        if row.state not in ENDED:
+        if row.state not in ENDED and row.phase:
             row.claims -= 1  # released in good order: not an executor that died of it
     elif instruction == "hold_target":
         row.active_target = place or same_place(row.target_path)

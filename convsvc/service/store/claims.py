@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from convsvc.errors import JobError, ServiceError
 from convsvc.service.errors import LeaseLost
 from convsvc.service.store.attempts import extend_attempts, fail_attempt, finish_attempt, start_attempt
-from convsvc.service.store.changes import Lease, add_event, add_log, advance, locked_job
+from convsvc.service.store.changes import PUBLISH, Lease, add_event, add_log, advance, locked_job
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
 from convsvc.service.store.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
@@ -29,7 +29,7 @@ from convsvc.service.store.task_logs import NOTHING, Report, keep_report
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
-PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
+PLAN = "plan"  # before the driver: the job is looked at
 WRITE = "write"  # the driver's phase whose tasks are the plan's tasks
 
 
@@ -127,6 +127,13 @@ class Claims:
             return row.cancel_requested
 
     @retried
+    def begin(self, claim: Claim) -> None:
+        """Work on the job begins: from here on, an executor that dies may have died of it. Waiting for an engine is no work."""
+        with self._held(claim) as (_, row):
+            if not row.phase:  # said again, as the answer got lost
+                row.claims, row.phase = row.claims + 1, PLAN
+
+    @retried
     def planned(self, claim: Claim, model_type: str, summary: dict[str, Any], tasks: Sequence[PlannedTask]) -> None:
         """The plan is made: store its tasks, and go on to running."""
         with self._held(claim) as (session, row):
@@ -186,14 +193,25 @@ class Claims:
             keep_report(session, row, number, report)
 
     @retried
-    def task_failed(self, claim: Claim, number: int, error: dict[str, Any], will_retry: bool, report: Report = NOTHING) -> None:
+    def task_failed(
+        self,
+        claim: Claim,
+        number: int,
+        error: dict[str, Any],
+        will_retry: bool,
+        report: Report = NOTHING,
+        *,
+        worker: str | None = None,
+    ) -> None:
         with self._task(claim, number) as (session, row, task):
             task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_of(session)
-            fail_attempt(session, row, number, error)
+            task.worker = worker or task.worker
+            fail_attempt(session, row, number, error, worker)
             add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
             again = "; it is tried again" if will_retry else ""
             level = "warning" if will_retry else "error"
-            add_log(session, row, f"task {task.name}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
+            where = f" on {worker}" if worker else ""
+            add_log(session, row, f"task {task.name}{where}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
             keep_report(session, row, number, report)
 
     @retried
@@ -228,10 +246,10 @@ class Claims:
 
     def _end(self, claim: Claim, event: JobEvent, message: str, *, resumable: bool | None = None) -> None:
         with self._held(claim) as (session, row):
-            row.phase = ""
             row.resumable = row.resumable if resumable is None else resumable
             add_log(session, row, message, level="warning")
             advance(session, row, event)
+            row.phase = ""
 
     @contextmanager
     def _held(self, claim: Claim) -> Iterator[tuple[Session, JobRow]]:
