@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convsvc.cli.options import Service, in_bytes, json_option, plain, print_fields, print_json, print_table, service_options
+from convsvc.cli.terminal import say
 
 if TYPE_CHECKING:
     from convsvc.client import Client
@@ -52,7 +53,7 @@ def status(job_id: str, service: Service, as_json: bool) -> None:
         return
     print_fields(_fields(job))
     if tasks:
-        click.echo()
+        say()
         print_table(
             ("TASK", "STATE", "ATTEMPT", "BYTES", "NAME"),
             [(t.number, t.state, t.attempt, in_bytes(t.bytes), t.name) for t in tasks],
@@ -137,7 +138,7 @@ def _answer(job: JobView, as_json: bool) -> None:
     if as_json:
         print_json(job)
     else:
-        click.echo(f"{job.id}  {job.state}")
+        say(f"{job.id}  {job.state}")
 
 
 def _row(job: JobView) -> tuple[object, ...]:
@@ -156,7 +157,7 @@ def _fields(job: JobView) -> dict[str, Any]:
 
 def _print_line(line: LogLine, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(line), default=plain))
+        say(json.dumps(asdict(line), default=plain))
         return
     task = "" if line.task is None else f"[task {line.task}] "
-    click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level:<7} {task}{line.message}")
+    say(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level:<7} {task}{line.message}")

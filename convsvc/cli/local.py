@@ -9,6 +9,7 @@ import click
 
 from convsvc.cli.job_file import job_from, job_options
 from convsvc.cli.options import Service, in_bytes, json_option, memory_option, print_fields, print_json, service_options
+from convsvc.cli.terminal import say
 from convsvc.errors import JobError
 
 
@@ -33,11 +34,11 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
     finally:
         display.close()
     for note in result.notes:
-        click.echo(str(note), err=True)
+        say(str(note), err=True)
     if as_json:
         print_json(result.as_dict())
     else:
-        click.echo(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
+        say(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
 
 
 @click.command(epilog="Example: convsvc plan job.json")
@@ -79,7 +80,7 @@ def _print_moves(wanted: dict[str, Any], pattern: str, as_json: bool) -> None:
         return
     texts = list(map(str, moves))
     for text in texts:
-        click.echo(text)
+        say(text)
     if not texts:
         raise JobError(f"no tensor is called {pattern} on either side", do="use * for any part of a name, e.g. --tensors '*q_proj*'")
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from convsvc.cli.terminal import say, shown
+
 DEFAULT_URL = "http://127.0.0.1:8765"
 MEMORY_LIMIT = "CONVSVC_MEMORY_LIMIT"
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -96,15 +98,15 @@ def print_json(value: Any) -> None:
         value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
     elif is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    click.echo(json.dumps(value, indent=2, default=plain))
+    say(json.dumps(value, indent=2, default=plain))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print left-aligned columns; plain text, so that it can be cut and grepped."""
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    cells = [[shown(str(cell), lines=False) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_fields(fields: dict[str, Any], indent: str = "") -> None:
@@ -112,18 +114,18 @@ def print_fields(fields: dict[str, Any], indent: str = "") -> None:
     width = max((len(str(name)) for name in fields), default=0)
     for name, value in fields.items():
         if isinstance(value, dict) and value:
-            click.echo(f"{indent}{name}")
+            say(f"{indent}{name}")
             print_fields({key: in_bytes(item) if _counts_bytes(str(name), item) else item for key, item in value.items()}, indent + "  ")
         elif isinstance(value, list | tuple) and any(isinstance(item, str) and " " in item for item in value):
-            click.echo(f"{indent}{name}")
+            say(f"{indent}{name}")
             for item in value:
-                click.echo(f"{indent}  {item}")
+                say(f"{indent}  {item}")
         elif isinstance(value, list) and value and all(isinstance(item, dict) and item.keys() == {"kind", "text"} for item in value):
-            click.echo(f"{indent}{name}")
+            say(f"{indent}{name}")
             for item in value:
-                click.echo(f"{indent}  {item['kind']}: {item['text']}")
+                say(f"{indent}  {item['kind']}: {item['text']}")
         elif value is not None and value not in ({}, [], ()):
-            click.echo(f"{indent}{str(name).ljust(width)}  {_shown(str(name), value)}")
+            say(f"{indent}{str(name).ljust(width)}  {_shown(str(name), value)}")
 
 
 def in_bytes(count: int) -> str:

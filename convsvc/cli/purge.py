@@ -8,6 +8,7 @@ import click
 
 from convsvc.cli.administrator import job_store, operator
 from convsvc.cli.options import database_option, json_option, print_fields, print_json
+from convsvc.cli.terminal import say
 
 if TYPE_CHECKING:
     from convsvc.service.store.database import Database
@@ -55,5 +56,5 @@ def _write_down(database: Database, purged: Purged, days: float) -> None:
 def _print(purged: Purged, dry_run: bool) -> None:
     from dataclasses import asdict
 
-    click.echo("would be removed" if dry_run else "removed")
+    say("would be removed" if dry_run else "removed")
     print_fields(asdict(purged), indent="  ")

@@ -8,6 +8,7 @@ import click
 
 from convsvc.cli.job_file import job_from, job_options, put
 from convsvc.cli.options import Service, json_option, print_json, service_options
+from convsvc.cli.terminal import say
 
 
 @click.command(epilog="Example: convsvc submit job.json --watch --priority 10")
@@ -35,7 +36,7 @@ def submit(
     with connect(service) as client:
         view = client.submit(wanted, idempotency_key=idempotency_key)
         if not as_json:
-            click.echo(view.id)
+            say(view.id)
         if watch:
             from convsvc.cli.watch import follow_job
 

@@ -9,6 +9,7 @@ import click
 
 from convsvc.cli.administrator import job_store, operator
 from convsvc.cli.options import database_option, in_bytes, json_option, parse_size, print_fields, print_json, print_table
+from convsvc.cli.terminal import say
 
 if TYPE_CHECKING:
     from convsvc.service.access.tenants import TenantView
@@ -117,7 +118,7 @@ def remove(name: str, database_url: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"removed": name, "tokens": tokens})
     else:
-        click.echo(f"{name}  removed, with {tokens} token{'' if tokens == 1 else 's'}")
+        say(f"{name}  removed, with {tokens} token{'' if tokens == 1 else 's'}")
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _answer(view: TenantView, as_json: bool) -> None:
         return
     print_fields(as_fields(view))
     if not view.roots:
-        click.echo(f"it has no root, so its jobs are refused; give it one: convsvc tenant set {view.name} --root DIR", err=True)
+        say(f"it has no root, so its jobs are refused; give it one: convsvc tenant set {view.name} --root DIR", err=True)
 
 
 def _row(view: TenantView) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import click
 
 from convsvc.cli.administrator import day, job_store, operator
 from convsvc.cli.options import database_option, json_option, print_json, print_table
+from convsvc.cli.terminal import say
 from convsvc.service.access.identity import SCOPES
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def create(name: str, tenant: str, scopes: tuple[str, ...], expires_in_days: flo
     if as_json:
         print_json({**asdict(view), "token": text})
         return
-    click.echo(text)
+    say(text)
     lasts = f"until {day(expires_at)} UTC" if expires_at else "until it is revoked"
-    click.echo(f"token {view.id} of tenant {tenant}, {', '.join(view.scopes)}, {lasts}; it is not shown again", err=True)
+    say(f"token {view.id} of tenant {tenant}, {', '.join(view.scopes)}, {lasts}; it is not shown again", err=True)
 
 
 @token.command("list", epilog="Example: convsvc token list --tenant team-a")
@@ -88,7 +89,7 @@ def revoke(token_id: str, database_url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(view)
     else:
-        click.echo(f"{view.id}  revoked")
+        say(f"{view.id}  revoked")
 
 
 def _row(view: TokenView, state: str) -> tuple[Any, ...]:

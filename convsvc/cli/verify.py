@@ -11,6 +11,7 @@ import click
 
 from convsvc.cli.job_file import job_from, job_options
 from convsvc.cli.options import in_bytes, json_option, print_json
+from convsvc.cli.terminal import say
 from convsvc.errors import JobError, SourceError, VerifyError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _verify_job(wanted: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo(f"{result['target']} holds what {wanted['source']['path']} holds, {in_bytes(result['bytes_read'])} compared")
+        say(f"{result['target']} holds what {wanted['source']['path']} holds, {in_bytes(result['bytes_read'])} compared")
 
 
 def _compare(first: str, other: str, model_type: str | None, iteration: str | None, as_json: bool) -> None:
@@ -69,7 +70,7 @@ def _compare(first: str, other: str, model_type: str | None, iteration: str | No
         print_json(result)
     else:
         for line in _lines(result):
-            click.echo(line)
+            say(line)
     if not result["same"]:
         raise click.exceptions.Exit(VerifyError.exit_code)
 

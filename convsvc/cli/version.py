@@ -8,6 +8,7 @@ from importlib import metadata
 import click
 
 from convsvc.cli.options import json_option, print_json
+from convsvc.cli.terminal import say
 
 
 @click.command(epilog="Example: convsvc version --json")
@@ -17,4 +18,4 @@ def version(as_json: bool) -> None:
     if as_json:
         print_json({"convsvc": metadata.version("convsvc"), "python": platform.python_version()})
     else:
-        click.echo(f"convsvc {metadata.version('convsvc')}")
+        say(f"convsvc {metadata.version('convsvc')}")

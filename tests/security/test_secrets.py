@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from convsvc.service.access.tenants import Tenants
 from convsvc.service.access.tokens import Tokens
@@ -203,3 +204,17 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(command: l
     assert done.returncode != 0
     assert done.stderr
     assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_the_stores_file_is_its_owners_alone_whatever_its_directory_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    old = tmp_path / "old.db"
+    old.touch(0o644)
+    for path in (old, tmp_path / "new.db"):
+        database = Database(f"sqlite:///{path}")
+        database.migrate()
+        with database.writing() as session:
+            session.execute(text("SELECT 1"))
+            modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.glob(f"{path.name}*")}
+        database.close()
+        assert set(modes.values()) == {"0o600"}, modes

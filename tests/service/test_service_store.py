@@ -137,6 +137,14 @@ def test_whatever_a_late_executor_says_is_refused_and_changes_nothing(store: Sto
     assert (store.job(job.id), store.events(job.id), store.logs(job.id), store.tasks(job.id)) == before
 
 
+def test_a_job_that_is_put_back_is_the_next_one_again(store: Store, claims: Claims) -> None:
+    first, second = (store.submit(a_job(f"/shared/{number}"))[0].id for number in range(2))
+    claim = claims.claim()
+    assert claim is not None
+    claims.release(claim)
+    assert [claims.claim().job_id for _ in range(2)] == [first, second]  # type: ignore[union-attr]  # both are there
+
+
 def test_who_waits_for_an_engine_and_dies_has_not_died_of_the_job(store: Store, dead: Claims) -> None:
     job, _ = store.submit(a_job())
     for _ in range(2 * MAX_CLAIMS):

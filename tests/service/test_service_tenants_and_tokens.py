@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from convsvc.service.access.audit import Act, Audit
 from convsvc.service.access.identity import Caller
@@ -16,6 +17,7 @@ from convsvc.service.access.tokens import Tokens
 from convsvc.service.errors import NoSuchTenant, NoSuchToken, TenantInUse, WrongValue
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
+from convsvc.service.store.models import JobRow
 from convsvc.spec import parse_job
 
 WHO = "the test"
@@ -85,6 +87,28 @@ def test_a_tenants_tokens_go_with_it_and_its_jobs_stay(tenants: Tenants, tokens:
     assert tenants.remove("team-a", actor=WHO) == 1
     assert (tokens.list(), tenants.list()) == ([], [])
     assert store.job(job.id).tenant == "team-a"
+
+
+def test_a_removed_tenants_name_is_not_given_to_another_while_its_jobs_are_kept(
+    tenants: Tenants, tokens: Tokens, database: Database, a_job: Callable[..., dict[str, Any]]
+) -> None:
+    tenants.create("team-x", roots=["/shared"], actor=WHO)
+    store = Store(database)
+    job = store.submit(parse_job(a_job()), caller=Caller("t", "team-x", frozenset()))[0]
+    store.cancel(job.id)
+    tenants.remove("team-x", actor=WHO)
+    with pytest.raises(TenantInUse, match="a new one would see what is its"):
+        tenants.create("team-x", roots=["/other"], actor=WHO)
+    with database.writing() as session:
+        session.execute(delete(JobRow))
+    assert tenants.create("team-x", roots=["/other"], actor=WHO).roots == ("/other",)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_tokens_name_fits_its_column(tokens: Tokens, tenants: Tenants, name: str) -> None:
+    tenants.create("team-y", actor=WHO)
+    with pytest.raises(WrongValue, match="1 to 200 characters"):
+        tokens.create(name, "team-y", ["jobs:read"], expires_at=None, actor=WHO)
 
 
 def test_a_tenant_is_made_once(tenants: Tenants) -> None:

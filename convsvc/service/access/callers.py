@@ -10,6 +10,7 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 from anyio import Lock
 from fastapi import Depends, Request, Security
@@ -23,7 +24,7 @@ from convsvc.service.access.identity import LOOPBACK, Caller, Scope
 from convsvc.service.access.limits import Buckets, neighbourhood, refuse_after
 from convsvc.service.access.local import check_local, is_local
 from convsvc.service.access.tokens import USED_EVERY, KnownToken, Tokens, id_of
-from convsvc.service.errors import Forbidden, Unauthorized
+from convsvc.service.errors import Forbidden, StoreAway, Unauthorized
 from convsvc.service.settings import Settings
 from convsvc.service.store.changes import now_utc
 from convsvc.service.store.database import Database
@@ -31,6 +32,7 @@ from convsvc.service.store.database import Database
 _log = logging.getLogger("convsvc.access")
 
 MOST_KNOWN = 10_000
+BELIEVED_S = 60.0  # how long what is known of a token holds while the store does not answer
 REFUSAL_BURST = 10
 AUDITED_REFUSALS_PER_MINUTE = 60  # of all addresses together: strangers must not fill the database
 
@@ -57,7 +59,8 @@ class Access:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.tokens, self.audit, self.settings = Tokens(database), Audit(database), settings
         self._seen: dict[str, _Seen] = {}
-        self._asking = Lock()
+        # A lock a token: whoever asks for a second time waits for the first answer; others do not wait for it.
+        self._asking: WeakValueDictionary[str, Lock] = WeakValueDictionary()
         self._tokens_exist, self._asked_at = False, float("-inf")
         self._requests, self._refusals, self._audited = Buckets(), Buckets(), Buckets()
 
@@ -116,11 +119,18 @@ class Access:
         return token
 
     async def _known(self, token_id: str) -> KnownToken | None:
-        async with self._asking:
+        lock = self._asking.setdefault(token_id, Lock())
+        async with lock:
             seen = self._seen.get(token_id)
-            if seen is not None and time.monotonic() - seen.at <= self.settings.token_cache_s:
+            age_s = time.monotonic() - seen.at if seen is not None else float("inf")
+            if seen is not None and age_s <= self.settings.token_cache_s:
                 return seen.token
-            found = await run_in_threadpool(self.tokens.find, token_id)
+            try:
+                found = await run_in_threadpool(self.tokens.find, token_id)
+            except StoreAway:
+                if seen is not None and age_s <= BELIEVED_S:
+                    return seen.token  # what the store said last: while it is away nobody can have revoked it
+                raise
             self._remember(token_id, found, seen)
             return found
 

@@ -15,7 +15,7 @@ from convsvc.service.access.audit import add_entry
 from convsvc.service.errors import NoSuchTenant, TenantInUse, WrongValue
 from convsvc.service.store.changes import now_utc
 from convsvc.service.store.database import Database
-from convsvc.service.store.models import JobRow, TenantRow, TokenRow
+from convsvc.service.store.models import DEFAULT_TENANT, JobRow, TenantRow, TokenRow
 from convsvc.service.store.states import ENDED
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -53,6 +53,7 @@ class Tenants:
         with self.database.writing() as session:
             if session.get(TenantRow, name) is not None:
                 raise TenantInUse(f"there is a tenant {name}", do=f"change it: convsvc tenant set {name}", details={"tenant": name})
+            _check_unused(session, name)
             row = TenantRow(name=name, created_at=now_utc(), **{"roots": [], "weight": 1.0, **checked(values)})
             session.add(row)
             session.flush()
@@ -93,6 +94,17 @@ class Tenants:
             session.delete(row)
             add_entry(session, actor=actor, tenant=name, action="tenant.remove", detail={"tokens": tokens})
             return tokens
+
+
+def _check_unused(session: Session, name: str) -> None:
+    """A removed tenant's jobs stay for a while; whoever gets its name would see them. Raises TenantInUse."""
+    left = _count(session, select(func.count()).where(JobRow.tenant == name))
+    if left and name != DEFAULT_TENANT:
+        raise TenantInUse(
+            f"there was a tenant {name} before, of which {left} job{'s are' if left > 1 else ' is'} kept: a new one would see what is its",
+            do="choose another name; this one is free again once its jobs are forgotten (convsvc purge)",
+            details={"tenant": name, "jobs": left},
+        )
 
 
 def existing_tenant(session: Session, name: str) -> TenantRow:

@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from convsvc.service.access.audit import add_entry
 from convsvc.service.access.identity import SCOPES, Caller
@@ -24,11 +26,12 @@ from convsvc.service.errors import NoSuchToken, WrongValue
 from convsvc.service.store.changes import now_utc
 from convsvc.service.store.database import Database
 from convsvc.service.store.models import TenantRow, TokenRow
-from convsvc.service.store.retrying import retried
+from convsvc.service.store.retrying import retried, store_away
 
 State = Literal["usable", "expired", "revoked"]
 
 USED_EVERY = timedelta(minutes=1)  # `last_used_at` is written at most this often: a busy token is not a write a request
+LONGEST_NAME = 200
 _FORM = re.compile(r"cvs_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
@@ -103,6 +106,8 @@ class Tokens:
         wanted = _checked_scopes(scopes)
         if expires_at is not None and expires_at <= now_utc():
             raise WrongValue(f"a token that expires at {expires_at.isoformat()} has expired already", do="give it a day or more")
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise WrongValue(f"a token's name has 1 to {LONGEST_NAME} characters; this one has {len(name)}")
         token_id, text = new_token()
         row = TokenRow(id=token_id, name=name, tenant=tenant, scopes=wanted, digest=digest_of(text), created_at=now_utc())
         row.expires_at = expires_at
@@ -130,13 +135,18 @@ class Tokens:
                 add_entry(session, actor=actor, tenant=row.tenant, action="token.revoke", detail=_said(row))
             return _view(row)
 
-    @retried
     def find(self, token_id: str) -> KnownToken | None:
-        """The token of that id, usable or not."""
+        """The token of that id, usable or not. Asked once: every request waits for the answer, and whoever asks can ask again.
+
+        Raises StoreAway.
+        """
         query = select(TokenRow, TenantRow).join(TenantRow, TenantRow.name == TokenRow.tenant).where(TokenRow.id == token_id)
-        with self.database.reading() as session:
-            found = session.execute(query).first()
-            return None if found is None else _known(found[0], found[1])
+        try:
+            with self.database.reading() as session:
+                found = session.execute(query).first()
+                return None if found is None else _known(found[0], found[1])
+        except (DBAPIError, PoolTimeout) as error:
+            raise store_away(error) from error
 
     @retried
     def any(self) -> bool:

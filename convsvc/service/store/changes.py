@@ -65,13 +65,14 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
     except IllegalTransition as refused:
         raise _with_history(session, row, refused) from None
     row.state = step.state
-    if row.state == "queued":
+    if row.state == "queued" and event != "release":  # a job that was put back keeps its place: it waits longest
         row.queued_at = now_of(session)
+    first = row.started_at is None
     for instruction in step.instructions:
         _apply(session, row, instruction, lease, place)
     if before != row.state or step.instructions:
         add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
-    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended="stamp_end" in step.instructions))
+    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended="stamp_end" in step.instructions, first=first))
 
 
 def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ minute; nothing here waits for ever.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +67,24 @@ def _open_postgres(url: URL) -> Engine:
 
 def _open_sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
-        # The file tells of every tenant's jobs: other users of this machine do not pass the directory.
+        # The file tells of every tenant's jobs: other users of this machine neither pass the directory nor open the file.
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(url.database)
     engine = create_engine(url, connect_args={"timeout": BUSY_S})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(path: str) -> None:
+    """The database's file is its owner's alone, wherever it lies; SQLite gives the files beside it the same mode."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

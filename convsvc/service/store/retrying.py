@@ -46,7 +46,7 @@ def retried(transaction: Callable[P, R]) -> Callable[P, R]:
             return _retrying(transaction, *args, **kwargs)
         except (DBAPIError, PoolTimeout) as error:
             if isinstance(error, PoolTimeout) or passes(error):
-                raise _away(error) from error
+                raise store_away(error) from error
             raise
 
     return tried
@@ -84,7 +84,8 @@ _retrying = Retrying(
 )
 
 
-def _away(error: Exception) -> StoreAway:
+def store_away(error: Exception) -> StoreAway:
+    """What a database's error means to whoever asked."""
     first = str(getattr(error, "orig", None) or error).splitlines()[0]
     return StoreAway(
         "the job store's database does not answer", facts=[f"{type(error).__name__}: {first}"], do="try again", details={"retry_after_s": 5}

@@ -55,10 +55,10 @@ def observed(name: Name, seconds: float) -> list[Tally]:
     return [Tally(name, 1, bucket), Tally(name, max(0.0, seconds), SUM)]
 
 
-def job_tallies(row: JobRow, event: str, now: datetime, *, ended: bool) -> list[Tally]:
-    """What an event that has just happened to the job adds. Pure."""
+def job_tallies(row: JobRow, event: str, now: datetime, *, ended: bool, first: bool) -> list[Tally]:
+    """What an event that has just happened to the job adds; `first` says that its run had not been claimed before. Pure."""
     found: list[Tally] = []
-    if event == "claim" and row.queued_at:
+    if event == "claim" and first and row.queued_at:
         found += observed("queue_wait", (now - row.queued_at).total_seconds())
     if event == "reclaim":
         found.append(Tally("leases_expired"))
