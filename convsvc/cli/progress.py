@@ -110,7 +110,8 @@ class ShownRun(Listener):
         self.display.advance(self.done, self.total, self.bytes)
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
-        self.display.line(f"task {task}: {error.get('message')}" + ("; trying again" if will_retry else ""))
+        where = f" on {worker}" if worker else ""
+        self.display.line(f"task {task}{where}: {error.get('message')}" + ("; trying again" if will_retry else ""))
 
     def log(self, message: str) -> None:
         self.display.line(message)

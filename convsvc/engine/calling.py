@@ -13,7 +13,7 @@ from convsvc.engine.said import hearing
 from convsvc.errors import ConvsvcError
 
 
-def run_call(call: Call, worker: str, place: str) -> Outcome:
+def run_call(call: Call, worker: str, place: str = "") -> Outcome:
     """The call's outcome; never raises an Exception. One that is not a ConvsvcError becomes one, with its traceback in `details`."""
     with hearing() as said:
         try:

@@ -38,9 +38,9 @@ def test_a_run_here_is_told_in_phases() -> None:
     run = ShownRun(shown)
     run.phase("write", 2)
     run.task_done(0, {"bytes_written": 1024})
-    run.task_failed(1, {"message": "disk gone"}, will_retry=True)
+    run.task_failed(1, {"message": "disk gone"}, will_retry=True, worker="process-7")
     run.task_done(1, {"bytes_written": 1024})
-    assert shown.lines == ["write, 2 tasks", "task 1: disk gone; trying again", "write 2/2 tasks, 2.0 KiB"]
+    assert shown.lines == ["write, 2 tasks", "task 1 on process-7: disk gone; trying again", "write 2/2 tasks, 2.0 KiB"]
 
 
 def test_a_job_on_the_service_is_told_from_its_events() -> None:

@@ -30,7 +30,7 @@ SAVED_IN_ARGS = {
     "moe-grouped-gemm", "noop-layers", "mtp-num-layers", "mla-mm-split", "schedules-method", "transformer-impl", "moe-tp-extend-ep",
     "expert-tensor-parallel-size",
 }  # fmt: skip
-# Families that the source tool does not have.
+# Those that the source tool has.
 OF_THE_TOOL = {
     "HYV3", "bailing_mini", "deepseek2", "deepseek2-lite", "deepseek3", "deepseek32", "deepseek4", "deepseek4_base", "gemma2", "glm45",
     "glm45-air", "glm5", "llama2", "longcat", "magistral", "mamba2", "minimax_m2", "phi3.5", "phi3.5-moe", "plm", "qwen2-moe", "qwen25",

@@ -117,6 +117,8 @@ def layouts(draw: st.DrawFn, model: Drawn, holds_mtp: bool = False) -> dict[str,
     # How Transformer Engine names an MTP layer is not known.
     with_mtp = holds_mtp or bool(layout["mtp_num_layers"])
     layout["transformer_impl"] = draw(st.sampled_from(["local"] if with_mtp else ["local", "transformer_engine"]))
+    if with_mtp and "pipeline_model_parallel_layout" in layout:
+        layout["pipeline_model_parallel_layout"] = layout["pipeline_model_parallel_layout"][:-1] + "m" * model.num_mtp + "L"
     return {name: value for name, value in layout.items() if value is not None}
 
 

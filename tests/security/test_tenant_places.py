@@ -15,7 +15,7 @@ from convsvc.spec import job_schema, parse_job
 
 # Fields that hold text but no path. A new field belongs here, or is named so that `job_paths` knows it.
 NO_PATHS = {"format", "name", "model_type", "iteration", "url", "max_shard_size", "schedules_method", "transformer_impl", "dtype"}
-NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_modules"}
+NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_modules", "check_copies", "pipeline_model_parallel_layout"}
 
 
 def holds_text(field: dict[str, Any]) -> bool:

@@ -252,7 +252,7 @@ def attempt(listener: StoreListener, task: int, number: int, *lines: dict[str, A
     listener.task_started(task, f"layer {task}", number)
     listener.task_said(task, lines)
     if error:
-        listener.task_failed(task, NoSpace(error, facts=["3 GiB free"]).as_dict(), True)
+        listener.task_failed(task, NoSpace(error, facts=["3 GiB free"]).as_dict(), True, "")
     else:
         listener.task_done(task, {"bytes_read": 100, "bytes_written": 100, "seconds": 0.1, "worker": "w"})
 

@@ -115,7 +115,7 @@ def test_tasks_that_are_tried_again_are_counted_and_so_is_what_runs_now(
             listener.planned(self.plan(claim))
             listener.phase("write", 2)
             listener.task_started(0, "layer 0", 1)
-            listener.task_failed(0, NoSpace("a hiccup").as_dict(), True)
+            listener.task_failed(0, NoSpace("a hiccup").as_dict(), True, "ray-node-7")
             listener.task_started(0, "layer 0", 2)
             listener.task_done(0, {"bytes_written": 6000, "bytes_read": 6000, "seconds": 0.1, "worker": "w"})
             listener.task_started(1, "layer 1", 1)

@@ -123,7 +123,7 @@ def _check_known(facts: Facts) -> None:
     if moving:
         raise SourceError(
             f"{facts.origin} state a way of cutting the pipeline that is not known",
-            facts=[f"{name} is {shown(facts.values[name])}" for name in moving],
+            facts=[f"{name} is {shown(facts.get(name))}" for name in moving],
             do="save the checkpoint from training with one of the layouts of the documentation",
         )
 

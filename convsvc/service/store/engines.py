@@ -66,11 +66,12 @@ def _open_postgres(url: URL) -> Engine:
 
 
 def _open_sqlite(url: URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        # The file tells of every tenant's jobs: other users of this machine neither pass the directory nor open the file.
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_private(url.database)
     engine = create_engine(url, connect_args={"timeout": BUSY_S})
+    path = url.database
+    if path and path != ":memory:":
+        # The file tells of every tenant's jobs: other users of this machine neither pass the directory nor open the file.
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        event.listen(engine, "do_connect", lambda *_: _make_private(path))
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
