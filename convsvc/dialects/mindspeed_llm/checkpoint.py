@@ -14,7 +14,7 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.huggingface.checkpoint import check_directory, index_file, index_files
 from convsvc.dialects.mindspeed_llm import carried
 from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
-from convsvc.dialects.mindspeed_llm.args_digest import check_digest
+from convsvc.dialects.mindspeed_llm.args_digest import changed_since
 from convsvc.dialects.mindspeed_llm.one_run import OneRun
 from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
 from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
@@ -53,13 +53,14 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
     saved: Mapping[str, Any] | None = None
+    changed: tuple[Note, ...] = ()
     ignored: set[str] = set()
     rank_files = _rank_files(folder)
     one_run = OneRun(folder.name)
     for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
         saved = args if saved is None else saved
-        check_digest(args, str(rank_file))
+        changed = changed or changed_since(args, str(rank_file))
         one_run.check(index.tree, args, str(rank_file))
         before = len(found)
         relative = os.path.relpath(rank_file.path, root.path)
@@ -76,7 +77,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
     args, corrected = see_value_dim(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
-    notes = (*(Note("ignored", text) for text in sorted(ignored)), *_beside(folder, rank_files[0]), *corrected, *one_run.notes())
+    notes = (*(Note("ignored", text) for text in sorted(ignored)), *_beside(folder, rank_files[0]), *corrected, *changed, *one_run.notes())
     return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), notes)
 
 

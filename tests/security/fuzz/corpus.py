@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 
 from convsvc.dialects import huggingface
-from convsvc.dialects.mindspeed_llm import args_digest
 from convsvc.families import FAMILIES, Facts
 from convsvc.families.model import Wanted
 from convsvc.formats import safetensors as our_safetensors
@@ -123,6 +122,5 @@ def write_ranks(source: Path, family: str, folder: Path) -> tuple[Path, dict[str
     (folder / "latest_checkpointed_iteration.txt").write_text("release")
     tree = dict(torch_zip.read_index(path).tree)
     args = vars(tree.pop("args"))
-    args.pop(args_digest.NAME)  # with it every change would be noticed before anything of it is looked at
     specs = {name: TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in tree.pop("model").items()}
     return path, args, {**tree, "model": specs}
