@@ -137,7 +137,7 @@ def any_family(draw: st.DrawFn, family: str, layers: int | None = None, fixed: C
     config["num_layers" if family == "longcat" else "num_hidden_layers"] = layers
     if "query" in chosen:
         config["num_attention_heads"] = config["num_key_value_heads"] * chosen["query"]
-    if "compress_ratios" in chosen:
+    if chosen.get("compress_ratios") == "one a layer":
         count = layers + config["num_nextn_predict_layers"]
         config["compress_ratios"] = draw(st.lists(st.sampled_from([0, 4, 8]), min_size=count, max_size=count))
     num_mtp = 1 if family == "qwen3-next" else config.get("num_nextn_predict_layers", 0)

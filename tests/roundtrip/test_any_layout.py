@@ -145,6 +145,19 @@ def test_an_mtp_layer_has_its_experts_though_all_layers_before_are_dense(family:
         assert not different(tensors, to_huggingface(root / "mcore", root / "back"))
 
 
+@settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_carried_mtp_layer_has_its_entry_in_the_lists_of_a_derived_configuration(data: st.DataObject) -> None:
+    model = data.draw(any_family("deepseek4", layers=2, fixed={"num_nextn_predict_layers": 1, "compress_ratios": [8, 0, 4]}))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tensors = write_model(model, root / "hf")
+        assert any(name.startswith("mtp.0.attn.compressor.") for name in tensors)
+        to_megatron(root / "hf", "huggingface", root / "mcore", {})
+        assert not different(tensors, to_huggingface(root / "mcore", root / "back"))
+        assert json.loads((root / "back" / "config.json").read_text())["compress_ratios"] == [8, 0, 4]
+
+
 FIXED = Drawn(
     "llama2",
     {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from convsvc.families.describe import Words, describe, main_dtype, name_of
 from convsvc.families.facts import Facts
@@ -33,7 +34,8 @@ def derive(model: Model, facts: Facts, dtypes: Mapping[str, int]) -> tuple[Words
             continue
         if said is not None and word.in_config(Facts(config, "")) is None:
             config[_field(word, model)] = said.value
-    config |= describe(model)
+    # MTP layers that are carried lie beside: lists with an entry a layer speak of them, too.
+    config |= describe(replace(model, scopes=(*model.scopes, *model.beside), beside=()))
     config["torch_dtype"] = main_dtype(dtypes)
     return {name: value for name, value in config.items() if value is not None or name == "q_lora_rank"}, _unknown(config, model, facts)
 
