@@ -78,14 +78,17 @@ def _open_sqlite(url: URL) -> Engine:
 
 
 def _make_private(path: str) -> None:
-    """The database's file is its owner's alone, wherever it lies; SQLite gives the files beside it the same mode."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """The database's file is its owner's alone, wherever it lies; SQLite gives the files beside it the same mode.
+
+    A file that is there is not opened: closing it would drop the locks that other connections of this process have on it
+    (https://www.sqlite.org/howtocorrupt.html, "POSIX advisory locks canceled").
+    """
     try:
-        found = os.fstat(descriptor)
-        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        there = os.stat(path)
+        if stat.S_IMODE(there.st_mode) & 0o077 and there.st_uid == os.geteuid():
+            os.chmod(path, 0o600)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
