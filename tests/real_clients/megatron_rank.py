@@ -28,7 +28,7 @@ from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
 from megatron.core.transformer.enums import AttnBackend  # noqa: E402
 from megatron.core.transformer.moe import grouped_gemm_util, moe_utils  # noqa: E402
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
-from megatron_pipelines import table  # noqa: E402
+from megatron_pipelines import table  # noqa: E402  its folder is on the path only from here on
 
 # Training's own names of what a model is; its other args are the fields of TransformerConfig.
 ARCHITECTURE = (

@@ -119,13 +119,13 @@ class _Refusing:
 def test_what_the_store_refuses_is_not_told_again() -> None:
     refusing = _Refusing(DataError("INSERT", None, ValueError("text fields cannot contain NUL")))
     with pytest.raises(ServiceError, match="does not take what it was told"):
-        patient(refusing, lambda: None).log(None, "x")  # type: ignore[arg-type]
+        patient(refusing, lambda: None).log(None, "x")  # type: ignore[arg-type]  # a stand-in
     assert refusing.told == 1
 
 
 def test_a_store_that_is_away_is_told_again() -> None:
     away = _Refusing(OperationalError("INSERT", None, Exception("server closed the connection")))
-    patient(away, lambda: None).log(None, "x")  # type: ignore[arg-type]
+    patient(away, lambda: None).log(None, "x")  # type: ignore[arg-type]  # a stand-in
     assert away.told == 2
 
 
