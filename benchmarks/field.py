@@ -28,9 +28,9 @@ from typing import Any
 from convsvc.dialects import huggingface
 from convsvc.errors import ConvsvcError
 from convsvc.families import find_family
-from convsvc.families.facts import Facts
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
 
 TARGETS: tuple[Mapping[str, Any], ...] = ({"format": "mindspeed-llm"}, {"format": "huggingface"})

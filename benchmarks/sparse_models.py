@@ -11,11 +11,11 @@ from typing import Any
 from benchmarks.models import cut_shards
 from convsvc.dialects import huggingface
 from convsvc.families import find_family
-from convsvc.families.facts import Facts
-from convsvc.families.model import Wanted
 from convsvc.formats import FORMATS, safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.formats.crc import crc32_zeros
+from convsvc.models.facts import Facts
+from convsvc.models.model import Wanted
 from convsvc.plan.plan import Plan
 
 SHARD_BYTES = 5 * 10**9

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, Model
 from convsvc.formats.base import Skeleton, StoredTensor
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, Model
 from convsvc.notes import Note
 from convsvc.roots import Roots
 from convsvc.spec import Options

@@ -16,7 +16,7 @@ import convsvc.families
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, rows_of, write_settings
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
-from convsvc.families.model import Scope, Wanted
+from convsvc.models.model import Scope, Wanted
 from convsvc.spec import MegatronTarget
 from convsvc.tensors.declare import Logical, Part, Row
 from convsvc.tensors.notation import Order

@@ -11,16 +11,16 @@ from importlib import import_module
 from types import MappingProxyType
 
 from convsvc.errors import JobError
-from convsvc.families.detect import detect_family
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, Model, Wanted
+from convsvc.models.detect import detect_family
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, Model, Wanted
 
 
 def _load() -> Mapping[str, Family]:
     families: dict[str, Family] = {}
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
         module = import_module(f"{__name__}.{info.name}")
-        for family in getattr(module, "FAMILIES", None) or ([module.FAMILY] if hasattr(module, "FAMILY") else []):
+        for family in getattr(module, "FAMILIES", None) or [module.FAMILY]:
             if family.name in families:
                 raise ImportError(f"two families are called {family.name}")
             families[family.name] = family

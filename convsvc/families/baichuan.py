@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import PACKED_QKV, PROJ
 from convsvc.families import llama2
-from convsvc.families.blocks.gqa import PACKED_QKV, PROJ
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import row
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import EMBEDDING
+from convsvc.blocks.gqa import K_NORM, PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, Q_NORM
+from convsvc.blocks.moe import MOE, ROUTER_BIAS, SHARED_EXPERTS
+from convsvc.blocks.mtp import MTP, MTP_FINAL_NORM
 from convsvc.families import glm45
-from convsvc.families.blocks.embeddings import EMBEDDING
-from convsvc.families.blocks.gqa import K_NORM, PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, Q_NORM
-from convsvc.families.blocks.moe import MOE, ROUTER_BIAS, SHARED_EXPERTS
-from convsvc.families.blocks.mtp import MTP, MTP_FINAL_NORM
-from convsvc.families.model import Mtp
+from convsvc.models.model import Mtp
 from convsvc.tensors.declare import row
 
 ATTENTION = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import FC1_BIAS, FC2_BIAS, GLU_BIASES, UNGATED, ungated_sizes
+from convsvc.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
 from convsvc.families import llama2
-from convsvc.families.beyond import windows
-from convsvc.families.blocks.glu import FC1_BIAS, FC2_BIAS, GLU_BIASES, UNGATED, ungated_sizes
-from convsvc.families.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.models.beyond import windows
 from convsvc.tensors.declare import row
 
 UNGATED_BIASES = (

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.families.blocks.glu import GLU, glu_sizes
-from convsvc.families.blocks.mla import MLA, MLA_WHOLE_QUERIES, has_query_rank, mla_sizes
-from convsvc.families.blocks.moe import MOE, SHARED_EXPERTS, moe_sizes, shared_sizes
-from convsvc.families.blocks.norms import NORMS
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows, standard_layer
+from convsvc.blocks.glu import GLU, glu_sizes
+from convsvc.blocks.mla import MLA, MLA_WHOLE_QUERIES, has_query_rank, mla_sizes
+from convsvc.blocks.moe import MOE, SHARED_EXPERTS, moe_sizes, shared_sizes
+from convsvc.blocks.norms import NORMS
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows, standard_layer
 
 
 def latent_layer(family: Family, facts: Facts, layer: int) -> LayerRows:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.moe import ROUTER_BIASES
+from convsvc.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
 from convsvc.families import deepseek2
-from convsvc.families.blocks.moe import ROUTER_BIASES
-from convsvc.families.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
-from convsvc.families.model import Family, Mtp
+from convsvc.models.model import Family, Mtp
 
 FAMILY: Family = replace(
     deepseek2.FAMILY,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.dsa import INDEXER, dsa_sizes
 from convsvc.families import deepseek3
-from convsvc.families.blocks.dsa import INDEXER, dsa_sizes
-from convsvc.families.model import Family
+from convsvc.models.model import Family
 
 FAMILY: Family = replace(
     deepseek3.FAMILY,

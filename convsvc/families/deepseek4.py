@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.families.blocks.compressed_attention import ATTENTION, compressed_attention_sizes, compressor_of
-from convsvc.families.blocks.embeddings import EMBEDDING, OUTPUT
-from convsvc.families.blocks.hyper_connections import HYPER_CONNECTIONS, JOINED_NORM, JOINED_STREAMS, stream_sizes
-from convsvc.families.blocks.moe import (
+from convsvc.blocks.compressed_attention import ATTENTION, compressed_attention_sizes, compressor_of
+from convsvc.blocks.embeddings import EMBEDDING, OUTPUT
+from convsvc.blocks.hyper_connections import HYPER_CONNECTIONS, JOINED_NORM, JOINED_STREAMS, stream_sizes
+from convsvc.blocks.moe import (
     EXPERT_FC1,
     EXPERT_FC2,
     ROUTER,
@@ -21,10 +21,10 @@ from convsvc.families.blocks.moe import (
     moe_sizes,
     shared_sizes,
 )
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM, MTP_OUTPUT
-from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows, Mtp
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM, MTP_OUTPUT
+from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows, Mtp
 from convsvc.tensors.declare import row
 
 NORMS = (

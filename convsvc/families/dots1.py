@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import GQA, O_BIAS, QK_NORM, QKV_BIASES, gqa_sizes
+from convsvc.blocks.moe import moe_sizes, shared_sizes
 from convsvc.families import glm45
-from convsvc.families.beyond import windows
-from convsvc.families.blocks.gqa import GQA, O_BIAS, QK_NORM, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.moe import moe_sizes, shared_sizes
+from convsvc.models.beyond import windows
 
 DOTS1 = replace(
     glm45.GLM45,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import GQA, QK_NORM
 from convsvc.families import gemma2, llama2
-from convsvc.families.beyond import local_positions, windows
-from convsvc.families.blocks.gqa import GQA, QK_NORM
+from convsvc.models.beyond import local_positions, windows
 
 GEMMA = replace(
     llama2.FAMILY,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.norms import NORMS_AROUND
 from convsvc.families import llama2
-from convsvc.families.blocks.norms import NORMS_AROUND
 
 FAMILY = replace(
     llama2.FAMILY,

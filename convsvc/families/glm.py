@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
+from convsvc.blocks.glu import FC1, FC2
+from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ
+from convsvc.blocks.norms import NORMS
 from convsvc.families import glm4
-from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
-from convsvc.families.blocks.glu import FC1, FC2
-from convsvc.families.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ
-from convsvc.families.blocks.norms import NORMS
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import row
 
 

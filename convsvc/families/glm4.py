@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import GLU_PACKED
+from convsvc.blocks.gqa import QKV_BIASES
+from convsvc.blocks.norms import NORMS, POST_ATTENTION_NORM, POST_MLP_NORM
 from convsvc.families import llama2
-from convsvc.families.blocks.glu import GLU_PACKED
-from convsvc.families.blocks.gqa import QKV_BIASES
-from convsvc.families.blocks.norms import NORMS, POST_ATTENTION_NORM, POST_MLP_NORM
 from convsvc.tensors.declare import row
 
 FAMILY = replace(

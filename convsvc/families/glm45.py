@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import glu_sizes
+from convsvc.blocks.gqa import QK_NORM, QKV_BIASES, gqa_sizes
+from convsvc.blocks.moe import MOE, ROUTER_BIASES, SHARED_EXPERTS, moe_sizes, shared_sizes
+from convsvc.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
 from convsvc.families import llama2
-from convsvc.families.blocks.glu import glu_sizes
-from convsvc.families.blocks.gqa import QK_NORM, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.moe import MOE, ROUTER_BIASES, SHARED_EXPERTS, moe_sizes, shared_sizes
-from convsvc.families.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
-from convsvc.families.facts import Facts
-from convsvc.families.model import Mtp
+from convsvc.models.facts import Facts
+from convsvc.models.model import Mtp
 
 NORM_FLAGS = ("use_qk_norm", "qk_layernorm")
 

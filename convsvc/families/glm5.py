@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.dsa import INDEXER, indexed_layers
+from convsvc.blocks.mtp import MTP, MTP_SHARED_HEAD_NORM
 from convsvc.families import deepseek32
-from convsvc.families.blocks.dsa import INDEXER, indexed_layers
-from convsvc.families.blocks.mtp import MTP, MTP_SHARED_HEAD_NORM
 from convsvc.families.deepseek2 import latent_layer
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows, Mtp
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows, Mtp
 
 
 def glm5_layer(family: Family, facts: Facts, layer: int) -> LayerRows:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, SHARED_FC1, SHARED_FC2, sparse_sizes
 from convsvc.families import llama2
-from convsvc.families.beyond import multipliers
-from convsvc.families.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, SHARED_FC1, SHARED_FC2, sparse_sizes
-from convsvc.families.facts import Facts
+from convsvc.models.beyond import multipliers
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import row
 
 STACKED_EXPERTS = (

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import EMBEDDING, OUTPUT
+from convsvc.blocks.glu import FC1, FC2, GLU_BIASES
+from convsvc.blocks.gqa import O_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS, QKV_BIASES
+from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.families import llama2
-from convsvc.families.blocks.embeddings import EMBEDDING, OUTPUT
-from convsvc.families.blocks.glu import FC1, FC2, GLU_BIASES
-from convsvc.families.blocks.gqa import O_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS, QKV_BIASES
-from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.tensors.declare import row
 
 INTERNLM = replace(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.glu import GLU, GLU_BIASES, glu_sizes
-from convsvc.families.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.norms import NORMS
-from convsvc.families.model import Family
+from convsvc.blocks.glu import GLU, GLU_BIASES, glu_sizes
+from convsvc.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.blocks.norms import NORMS
+from convsvc.models.model import Family
 
 FAMILY = Family(
     name="llama2",

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.families.blocks.glu import GLU, glu_sizes
-from convsvc.families.blocks.mla import MLA, mla_sizes
-from convsvc.families.blocks.moe import MOE, ROUTER, moe_sizes
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
-from convsvc.families.blocks.norms import NORMS
-from convsvc.families.blocks.sublayers import in_sublayers
-from convsvc.families.blocks.zero_experts import ROUTER_WITH_ZERO_EXPERTS, route_sizes
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows
+from convsvc.blocks.glu import GLU, glu_sizes
+from convsvc.blocks.mla import MLA, mla_sizes
+from convsvc.blocks.moe import MOE, ROUTER, moe_sizes
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
+from convsvc.blocks.norms import NORMS
+from convsvc.blocks.sublayers import in_sublayers
+from convsvc.blocks.zero_experts import ROUTER_WITH_ZERO_EXPERTS, route_sizes
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows
 from convsvc.tensors.declare import row
 
 NAMES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.families import llama2
-from convsvc.families.beyond import growing_queries, windows
+from convsvc.models.beyond import growing_queries, windows
 
 FAMILY = replace(
     llama2.FAMILY,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.embeddings import EMBEDDING
-from convsvc.families.blocks.mamba import MAMBA_FINAL_NORM, MIXER, MIXER_BIASES, MIXER_CONV_BIAS, MIXER_NORM, mamba_sizes
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows
+from convsvc.blocks.embeddings import EMBEDDING
+from convsvc.blocks.mamba import MAMBA_FINAL_NORM, MIXER, MIXER_BIASES, MIXER_CONV_BIAS, MIXER_NORM, mamba_sizes
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows
 from convsvc.tensors.declare import row
 
 

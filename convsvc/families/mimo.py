@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.families import qwen25
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.tensors.declare import row
 
 _MTP = "model.mtp_layers.0."

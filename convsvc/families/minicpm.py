@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import GLU_BIASES, glu_sizes
+from convsvc.blocks.mla import mla_sizes
 from convsvc.families import deepseek2, llama2
-from convsvc.families.beyond import multipliers
-from convsvc.families.blocks.glu import GLU_BIASES, glu_sizes
-from convsvc.families.blocks.mla import mla_sizes
+from convsvc.models.beyond import multipliers
 
 MINICPM = replace(
     llama2.FAMILY,

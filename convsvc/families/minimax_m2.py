@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import GQA, QK_NORM_WIDE, gqa_sizes
+from convsvc.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, ROUTER_BIAS, sparse_sizes
 from convsvc.families import llama2
-from convsvc.families.blocks.gqa import GQA, QK_NORM_WIDE, gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, ROUTER_BIAS, sparse_sizes
 from convsvc.tensors.declare import row
 
 FAMILY = replace(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import gqa_sizes
+from convsvc.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, sparse_sizes
 from convsvc.families import llama2
-from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_SPARSE_MOE, sparse_sizes
 
 FAMILY = replace(
     llama2.FAMILY,

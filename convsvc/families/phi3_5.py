@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import GLU_PACKED
+from convsvc.blocks.gqa import GQA_PACKED
 from convsvc.families import llama2
-from convsvc.families.blocks.glu import GLU_PACKED
-from convsvc.families.blocks.gqa import GQA_PACKED
 
 FAMILY = replace(
     llama2.FAMILY,

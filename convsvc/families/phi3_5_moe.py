@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import FINAL_NORM_BIAS_ROWS, FINAL_NORM_ROWS, OUTPUT_BIAS_ROWS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
+from convsvc.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.blocks.moe import BLOCK_SPARSE_MOE, PACKED_EXPERTS, ROUTER, sparse_sizes
+from convsvc.blocks.norms import NORM_BIASES, NORMS
 from convsvc.families import llama2
-from convsvc.families.blocks.embeddings import FINAL_NORM_BIAS_ROWS, FINAL_NORM_ROWS, OUTPUT_BIAS_ROWS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
-from convsvc.families.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
-from convsvc.families.blocks.moe import BLOCK_SPARSE_MOE, PACKED_EXPERTS, ROUTER, sparse_sizes
-from convsvc.families.blocks.norms import NORM_BIASES, NORMS
 from convsvc.tensors.declare import row
 
 OPTIONAL_O_BIAS = tuple(replace(each, optional=True) for each in O_BIAS)

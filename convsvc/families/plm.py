@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.glu import UNGATED, ungated_sizes
-from convsvc.families.blocks.mla import MLA_WHOLE_QUERIES, mla_sizes
-from convsvc.families.blocks.norms import NORMS
-from convsvc.families.model import Family
+from convsvc.blocks.glu import UNGATED, ungated_sizes
+from convsvc.blocks.mla import MLA_WHOLE_QUERIES, mla_sizes
+from convsvc.blocks.norms import NORMS
+from convsvc.models.model import Family
 
 FAMILY = Family(
     name="plm",

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM
+from convsvc.blocks.glu import FC1, FC2
+from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, gqa_sizes
+from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.families import qwen25
-from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM
-from convsvc.families.blocks.glu import FC1, FC2
-from convsvc.families.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, gqa_sizes
-from convsvc.families.blocks.norms import INPUT_NORM, PRE_MLP_NORM
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import row
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.gqa import GQA, QKV_BIASES
 from convsvc.families import llama2
-from convsvc.families.blocks.gqa import GQA, QKV_BIASES
 
 FAMILY = replace(
     llama2.FAMILY,

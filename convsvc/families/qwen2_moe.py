@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import glu_sizes
+from convsvc.blocks.gqa import gqa_sizes
+from convsvc.blocks.moe import MOE, SHARED_EXPERT, moe_sizes, shared_sizes
 from convsvc.families import qwen25
-from convsvc.families.blocks.glu import glu_sizes
-from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import MOE, SHARED_EXPERT, moe_sizes, shared_sizes
 
 FAMILY = replace(
     qwen25.FAMILY,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import glu_sizes
+from convsvc.blocks.gqa import gqa_sizes
+from convsvc.blocks.moe import MOE, moe_sizes
 from convsvc.families import qwen3
-from convsvc.families.blocks.glu import glu_sizes
-from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import MOE, moe_sizes
-from convsvc.families.model import Family
+from convsvc.models.model import Family
 
 FAMILY: Family = replace(
     qwen3.FAMILY,

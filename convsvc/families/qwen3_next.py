@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import glu_sizes
+from convsvc.blocks.gqa import gqa_sizes
+from convsvc.blocks.linear_attention import GATED_ATTENTION, LINEAR_ATTENTION, full_attention_layers, linear_attention_sizes
+from convsvc.blocks.moe import moe_sizes, shared_sizes
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.families import qwen2_moe
-from convsvc.families.blocks.glu import glu_sizes
-from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.linear_attention import GATED_ATTENTION, LINEAR_ATTENTION, full_attention_layers, linear_attention_sizes
-from convsvc.families.blocks.moe import moe_sizes, shared_sizes
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
-from convsvc.families.facts import Facts
-from convsvc.families.model import Family, LayerRows, Mtp, standard_layer
+from convsvc.models.facts import Facts
+from convsvc.models.model import Family, LayerRows, Mtp, standard_layer
 from convsvc.tensors.declare import row
 
 MTP_ROWS = (

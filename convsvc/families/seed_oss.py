@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.glu import GLU_BIASES
+from convsvc.blocks.gqa import O_BIAS, QKV_BIASES
 from convsvc.families import llama2
-from convsvc.families.blocks.glu import GLU_BIASES
-from convsvc.families.blocks.gqa import O_BIAS, QKV_BIASES
 
 FAMILY = replace(
     llama2.FAMILY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.families import llama2
-from convsvc.families.beyond import layers_without_positions, windows
+from convsvc.models.beyond import layers_without_positions, windows
 
 FAMILY = replace(
     llama2.FAMILY,

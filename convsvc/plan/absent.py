@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
-from convsvc.families.model import Model
+from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.match import Located
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
-from convsvc.families.blocks.embeddings import EMBEDDING
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Located
 from convsvc.plan.records import Operand, Place, Transfer, Transform, View

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.errors import SourceError
-from convsvc.families.blocks.embeddings import EMBEDDING
-from convsvc.families.model import Model
+from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.records import PlannedTensor, Transfer, View
 from convsvc.plan.transfers import Gathered

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
-from convsvc.families.model import Model
+from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.records import PlannedTensor, Transfer, View
 from convsvc.plan.transfers import Gathered

@@ -13,8 +13,8 @@ from typing import Any
 from convsvc.dialects.base import Dialect, Entry, Output
 from convsvc.dialects.huggingface.adapter_files import Adapter, adapter_output
 from convsvc.errors import JobError, PlanError
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.plan.adapter_names import Adapters
 from convsvc.plan.adapters import locate_adapters
 from convsvc.plan.match import Located

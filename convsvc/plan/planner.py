@@ -11,8 +11,8 @@ from convsvc.dialects.base import Checkpoint, Dialect, Entry, NewFile, Output
 from convsvc.dialects.huggingface.config_files import spoken_vocab
 from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.families import find_family
-from convsvc.families.model import Model, Wanted
 from convsvc.formats.base import Skeleton
+from convsvc.models.model import Model, Wanted
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters

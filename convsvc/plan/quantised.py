@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Found, Scale
 from convsvc.errors import PlanError, SourceError
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.notes import Note
 from convsvc.plan.match import SHOWN, Located
 from convsvc.plan.quantised_kinds import refuse_unread

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from convsvc.dialects.base import Checkpoint, Found
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts, shown
+from convsvc.models.facts import Facts, shown
 
 Key = tuple[str, str]
 CONFIG = "quantization_config"

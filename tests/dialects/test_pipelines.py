@@ -14,8 +14,8 @@ import torch
 from convsvc.conversion import convert
 from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
 from convsvc.errors import ConvsvcError, JobError, LayoutError, PlanError, SourceError
-from convsvc.families.facts import Facts
-from convsvc.parallel import Parallel, place_layers
+from convsvc.models.facts import Facts
+from convsvc.models.placement import Parallel, place_layers
 from convsvc.plan.planner import make_plan
 from tests.dialects.rank_files import assert_comes_back, back, say, write_ranks
 from tests.tiny_checkpoints import write_llama

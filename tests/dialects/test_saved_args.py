@@ -6,7 +6,7 @@ from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
 from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
 from convsvc.families import FAMILIES, Facts
-from convsvc.parallel import Parallel
+from convsvc.models.placement import Parallel
 
 CONFIG = {
     "num_hidden_layers": 6,

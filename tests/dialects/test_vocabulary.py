@@ -9,7 +9,7 @@ import pytest
 
 from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding
 from convsvc.errors import JobError, SourceError
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
 from tests.dialects.rank_files import assert_comes_back, back, say, write_ranks
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from convsvc.dialects import huggingface
 from convsvc.families import FAMILIES, Facts
-from convsvc.families.model import Wanted
+from convsvc.models.model import Wanted
 
 Tensors = dict[str, torch.Tensor]
 

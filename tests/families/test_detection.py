@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from convsvc.blocks.moe import sparse_layers
 from convsvc.errors import JobError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
-from convsvc.families.blocks.moe import sparse_layers
 
 
 def shown(**config: Any) -> str:

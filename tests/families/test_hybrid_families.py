@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from convsvc.blocks.linear_attention import full_attention_layers
 from convsvc.dialects import huggingface, mindspeed_llm
 from convsvc.errors import JobError, LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
-from convsvc.families.blocks.linear_attention import full_attention_layers
-from convsvc.families.model import Model, Wanted
+from convsvc.models.model import Model, Wanted
 from convsvc.spec import MegatronTarget
 from tests.families.hybrid_models import CONFIGS, STATE_SPACES
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from convsvc.errors import SourceError
-from convsvc.families.model import Model
+from convsvc.models.model import Model
 from convsvc.plan.copies import SMALL_BYTES, choose_checks, left_out_copies
 from convsvc.plan.records import Operand, Place, PlannedTensor, Transfer, Transform, View
 from convsvc.plan.transfers import gather, make_transfers

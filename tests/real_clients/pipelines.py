@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from convsvc.errors import LayoutError
-from convsvc.parallel import Parallel, parse_pattern, place_layers
+from convsvc.models.placement import Parallel, parse_pattern, place_layers
 
 Table = list[list[list[int]]]
 EVEN = [

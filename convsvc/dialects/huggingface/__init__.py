@@ -13,7 +13,7 @@ from convsvc.dialects.huggingface.names import by_family_names
 from convsvc.dialects.huggingface.new_files import output
 from convsvc.dialects.templates import WHOLE, Templates
 from convsvc.errors import SourceError
-from convsvc.families.model import Model, Rows, Scope, numbered
+from convsvc.models.model import Model, Rows, Scope, numbered
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceSource, HuggingFaceTarget
 

@@ -11,7 +11,7 @@ from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.huggingface.adapter_files import CONFIG, WEIGHTS
 from convsvc.dialects.huggingface.checkpoint import index_file, read_json
 from convsvc.errors import SourceError
-from convsvc.families.facts import shown
+from convsvc.models.facts import shown
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
 

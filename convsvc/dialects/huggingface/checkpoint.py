@@ -11,8 +11,8 @@ from convsvc.dialects.huggingface.json_files import read_json
 from convsvc.dialects.huggingface.weight_files import EXPECTED, choose_files, notes_beside, notes_of_index
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts
 from convsvc.formats import FORMATS, describe_file, format_of
+from convsvc.models.facts import Facts
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceSource, stated_sizes
 

@@ -12,10 +12,10 @@ from typing import Any
 from convsvc.dialects.huggingface.stored_names import stored_names
 from convsvc.errors import ConvsvcError, JobError, PlanError
 from convsvc.families import find_family
-from convsvc.families.describe import PER_LAYER, Words, dense_words, describe, reduce_lists
-from convsvc.families.facts import Facts, shown
-from convsvc.families.model import Family, Model, Wanted
-from convsvc.families.words import ROPE_BASE, contradictions, foreign_computations, is_converted
+from convsvc.models.describe import PER_LAYER, Words, dense_words, describe, reduce_lists
+from convsvc.models.facts import Facts, shown
+from convsvc.models.model import Family, Model, Wanted
+from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations, is_converted
 
 SHOWN = 12
 # What says how stored bytes are values; new weights are plain.

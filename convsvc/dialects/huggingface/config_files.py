@@ -13,11 +13,11 @@ from convsvc.dialects.huggingface.config import check_words, follow, prove, sile
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.errors import PlanError
-from convsvc.families.describe import dtype_words
-from convsvc.families.facts import Facts, is_count, shown
-from convsvc.families.model import Model
-from convsvc.families.words import silences
 from convsvc.formats.base import TensorSpec
+from convsvc.models.describe import dtype_words
+from convsvc.models.facts import Facts, is_count, shown
+from convsvc.models.model import Model
+from convsvc.models.words import silences
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 

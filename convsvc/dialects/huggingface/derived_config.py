@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from convsvc.families.describe import Words, describe, main_dtype, name_of
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
-from convsvc.families.words import ACTIVATION, CHOSEN, EPSILON, PARTIAL, ROPE_BASE, ROPE_SCALING, WORDS, Word
+from convsvc.models.describe import Words, describe, main_dtype, name_of
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.models.words import ACTIVATION, CHOSEN, EPSILON, PARTIAL, ROPE_BASE, ROPE_SCALING, WORDS, Word
 
 ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_dim")
 # Beside what decides how weights are computed with: what args that a converter wrote still have of the configuration they came from.

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.errors import JobError
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import HuggingFaceTarget, Options
 

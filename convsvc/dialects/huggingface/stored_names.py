@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from convsvc.families.model import Model
+from convsvc.models.model import Model
 from convsvc.tensors.blocks import lay
 from convsvc.tensors.declare import Row
 

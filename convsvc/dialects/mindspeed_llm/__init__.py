@@ -8,7 +8,7 @@ from convsvc.dialects.base import Checkpoint
 from convsvc.dialects.mindspeed_llm.checkpoint import assumed, open, read_settings
 from convsvc.dialects.mindspeed_llm.new_files import output
 from convsvc.dialects.mindspeed_llm.rank_files import layout, write_settings
-from convsvc.families.model import Family, Model
+from convsvc.models.model import Family, Model
 
 name = "mindspeed-llm"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convsvc.dialects.base import Entry
-from convsvc.families.model import Model, Scope
+from convsvc.models.model import Model, Scope
 from convsvc.tensors.blocks import lay
 from convsvc.tensors.declare import Logical, row
 

@@ -21,12 +21,12 @@ from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_
 from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
 from convsvc.dialects.recognise import WEIGHTS, refuse
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
 from convsvc.formats.base import FileIndex, Inert, StoredTensor
 from convsvc.formats.regular_file import open_regular
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.models.placement import Parallel, ranks
 from convsvc.notes import Note
-from convsvc.parallel import Parallel, ranks
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import MegatronSource, stated_sizes
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from convsvc.blocks.linear_attention import DELTA_OUT
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank_file
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
-from convsvc.families.blocks.linear_attention import DELTA_OUT
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.models.placement import place_layers, ranks
 from convsvc.notes import Note
-from convsvc.parallel import place_layers, ranks
 from convsvc.roots import Roots
 from convsvc.spec import Options, ParallelSizes
 from convsvc.tensors.blocks import Laid

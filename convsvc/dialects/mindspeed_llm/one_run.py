@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import NAMES, shown
+from convsvc.models.facts import NAMES, shown
 from convsvc.notes import Note
 
 # Of a run and its state: two runs of one model differ in one of these, and so do two times at which one run was saved.

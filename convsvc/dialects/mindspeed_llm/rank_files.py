@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from convsvc.blocks.embeddings import EMBEDDING
+from convsvc.blocks.mla import Q_UP, Q_WHOLE
+from convsvc.blocks.mtp import MTP_EMBEDDING
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.dialects.mindspeed_llm.carried import carried_entries
 from convsvc.dialects.mindspeed_llm.seen_sizes import pad_vocab
 from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
-from convsvc.families.blocks.embeddings import EMBEDDING
-from convsvc.families.blocks.mla import Q_UP, Q_WHOLE
-from convsvc.families.blocks.mtp import MTP_EMBEDDING
-from convsvc.families.model import Model, Scope
-from convsvc.parallel import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
+from convsvc.models.model import Model, Scope
+from convsvc.models.placement import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
 from convsvc.spec import ParallelSizes
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row

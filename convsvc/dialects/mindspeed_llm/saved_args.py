@@ -11,18 +11,18 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from convsvc.blocks.dsa import INDEX_KEY
+from convsvc.blocks.glu import FC1_BIAS
+from convsvc.blocks.gqa import QKV_BIAS
+from convsvc.blocks.moe import TOKEN_EXPERTS
 from convsvc.dialects.mindspeed_llm import args_digest
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
-from convsvc.families.blocks.dsa import INDEX_KEY
-from convsvc.families.blocks.glu import FC1_BIAS
-from convsvc.families.blocks.gqa import QKV_BIAS
-from convsvc.families.blocks.moe import TOKEN_EXPERTS
-from convsvc.families.describe import dtype_words, reduce_lists
-from convsvc.families.facts import Facts
-from convsvc.families.model import Model
-from convsvc.families.rope import rope_base
-from convsvc.families.words import EPSILON
-from convsvc.parallel import Parallel, place_layers
+from convsvc.models.describe import dtype_words, reduce_lists
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.models.placement import Parallel, place_layers
+from convsvc.models.rope import rope_base
+from convsvc.models.words import EPSILON
 
 # Hugging Face's name of the dtype is a string in every configuration; Megatron's params_dtype is an object and is left to training.
 PLAIN = (bool, int, float, str, type(None))

@@ -12,11 +12,11 @@ from typing import Any
 
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import ConvsvcError, JobError, SourceError
-from convsvc.families.facts import Facts, parse_numbers, shown
-from convsvc.families.model import Model
-from convsvc.families.words import own_contradictions
 from convsvc.formats.base import Inert
-from convsvc.parallel import Parallel, Table, parse_pattern, table_of
+from convsvc.models.facts import Facts, parse_numbers, shown
+from convsvc.models.model import Model
+from convsvc.models.placement import Parallel, Table, parse_pattern, table_of
+from convsvc.models.words import own_contradictions
 from convsvc.spec import ParallelSizes
 
 # An argument's names: training's, then TransformerConfig's or the converter's.

@@ -9,7 +9,7 @@ from typing import Any
 
 from convsvc.dialects.base import Found
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts, is_count
+from convsvc.models.facts import Facts, is_count
 from convsvc.notes import Note
 
 

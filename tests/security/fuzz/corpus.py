@@ -16,10 +16,10 @@ import torch
 
 from convsvc.dialects import huggingface
 from convsvc.families import FAMILIES, Facts
-from convsvc.families.model import Wanted
 from convsvc.formats import safetensors as our_safetensors
 from convsvc.formats import torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
+from convsvc.models.model import Wanted
 from convsvc.plan.planner import make_plan
 from tests.roundtrip.any_family import CONFIGS
 

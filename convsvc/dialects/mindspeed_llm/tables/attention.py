@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.gqa import K_NORM, K_NORM_WIDE, PROJ, PROJ_BIAS, Q_NORM, Q_NORM_WIDE, QKV, QKV_BIAS
-from convsvc.families.blocks.norms import (
+from convsvc.blocks.gqa import K_NORM, K_NORM_WIDE, PROJ, PROJ_BIAS, Q_NORM, Q_NORM_WIDE, QKV, QKV_BIAS
+from convsvc.blocks.norms import (
     INPUT_NORM,
     INPUT_NORM_BIAS,
     POST_ATTENTION_NORM,

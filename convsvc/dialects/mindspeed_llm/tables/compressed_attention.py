@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.compressed_attention import (
+from convsvc.blocks.compressed_attention import (
     CHOICE_GATE,
     CHOICE_KEY,
     CHOICE_NORM,

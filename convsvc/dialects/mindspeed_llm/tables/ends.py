@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
+from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
 from convsvc.tensors.declare import row
 
 FIRST = (row("embedding.word_embeddings.weight", EMBEDDING, "vocab hidden", tp="vocab"),)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
-from convsvc.families.blocks.moe import (
+from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
+from convsvc.blocks.moe import (
     EXPERT_FC1,
     EXPERT_FC2,
     ROUTER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.hyper_connections import (
+from convsvc.blocks.hyper_connections import (
     ATTENTION_MIX,
     ATTENTION_MIX_BASE,
     ATTENTION_MIX_SCALE,

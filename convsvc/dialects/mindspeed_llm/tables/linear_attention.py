@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.linear_attention import (
+from convsvc.blocks.linear_attention import (
     DELTA_A_LOG,
     DELTA_BA,
     DELTA_CONV,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.blocks.mamba import (
+from convsvc.blocks.mamba import (
     A_LOG,
     CONV,
     CONV_BIAS,

@@ -6,8 +6,8 @@ the queries' projection stands in the place of theirs. Up projections are cut by
 
 from __future__ import annotations
 
-from convsvc.families.blocks.dsa import INDEX_KEY, INDEX_KEY_NORM, INDEX_KEY_NORM_BIAS, INDEX_QUERY, INDEX_WEIGHTS
-from convsvc.families.blocks.mla import KV_DOWN, KV_DOWN_NORM, KV_UP, LATENT_PROJ, Q_DOWN, Q_DOWN_NORM, Q_UP, Q_WHOLE
+from convsvc.blocks.dsa import INDEX_KEY, INDEX_KEY_NORM, INDEX_KEY_NORM_BIAS, INDEX_QUERY, INDEX_WEIGHTS
+from convsvc.blocks.mla import KV_DOWN, KV_DOWN_NORM, KV_UP, LATENT_PROJ, Q_DOWN, Q_DOWN_NORM, Q_UP, Q_WHOLE
 from convsvc.tensors.declare import part, row
 
 DOWN = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from convsvc.blocks.sublayers import in_sublayers
+from convsvc.blocks.zero_experts import ROUTES, ROUTES_BIAS
 from convsvc.dialects.mindspeed_llm.tables.attention import NORMS
 from convsvc.dialects.mindspeed_llm.tables.feed_forward import DENSE
 from convsvc.dialects.mindspeed_llm.tables.mla import MLA, MLA_UP
-from convsvc.families.blocks.sublayers import in_sublayers
-from convsvc.families.blocks.zero_experts import ROUTES, ROUTES_BIAS
 from convsvc.tensors.declare import row
 
 NAMES = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import NAMES, Facts
+from convsvc.models.facts import NAMES, Facts
 from convsvc.tensors.declare import logical, part, row
 
 MIXER_NORM = logical("norm.weight", "hidden")

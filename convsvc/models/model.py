@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from convsvc.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
+from convsvc.blocks.gqa import gqa_sizes
+from convsvc.blocks.moe import PACKED_EXPERTS, sparse_layers
+from convsvc.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.errors import SourceError
-from convsvc.families.believable import check_layers, check_rows
-from convsvc.families.blocks.embeddings import EMBEDDING, EMBEDDING_ROWS, FINAL_NORM_ROWS, OUTPUT, OUTPUT_ROWS, TIED_OUTPUT_ROWS
-from convsvc.families.blocks.gqa import gqa_sizes
-from convsvc.families.blocks.moe import PACKED_EXPERTS, sparse_layers
-from convsvc.families.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
-from convsvc.families.facts import Facts
-from convsvc.families.mtp_layers import Mtp, numbered
+from convsvc.models.believable import check_layers, check_rows
+from convsvc.models.facts import Facts
+from convsvc.models.mtp_layers import Mtp, numbered
 from convsvc.notes import Note
 from convsvc.tensors.blocks import Laid, LogicalTensor, lay
 from convsvc.tensors.declare import Logical, Row, row

@@ -8,7 +8,7 @@ megatron/core/transformer/multi_latent_attention.py), and nothing is permuted on
 
 from __future__ import annotations
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, row
 
 Q_DOWN = logical("self_attention.linear_q_down_proj.weight", "q_rank hidden")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, row
 
 ROUTES = logical("mlp.router.routes.weight", "route hidden")

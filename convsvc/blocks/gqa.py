@@ -7,7 +7,7 @@ all three projections group by group (megatron/core/transformer/attention.py, Se
 from __future__ import annotations
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, part, row
 
 QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden")

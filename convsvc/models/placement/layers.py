@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convsvc.errors import LayoutError
-from convsvc.parallel.grid import Parallel
-from convsvc.parallel.table import Table, table_of
+from convsvc.models.placement.grid import Parallel
+from convsvc.models.placement.table import Table, table_of
 
 
 @dataclass(frozen=True, slots=True)

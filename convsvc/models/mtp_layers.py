@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
 
-from convsvc.families.blocks.mtp import E_NORM, EH_PROJ, H_NORM
-from convsvc.families.facts import Facts
+from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import Row
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts, shown
+from convsvc.models.facts import Facts, shown
 from convsvc.tensors.declare import logical, row
 
 ROUTER = logical("mlp.router.weight", "expert hidden")

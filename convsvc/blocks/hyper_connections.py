@@ -6,7 +6,7 @@ for each of these three; joined = stream; single (1). All of it is small: no ran
 
 from __future__ import annotations
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, row
 
 ATTENTION_MIX_BASE = logical("attn_mhc.hc_base", "mix")

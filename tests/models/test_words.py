@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from convsvc.families import FAMILIES, Facts
-from convsvc.families.rope import read_rope, rope_base
-from convsvc.families.words import EPSILON, contradictions, foreign_computations, own_contradictions, silences
+from convsvc.models.rope import read_rope, rope_base
+from convsvc.models.words import EPSILON, contradictions, foreign_computations, own_contradictions, silences
 
 TRAINED: dict[str, Any] = {
     "num_layers": 2, "hidden_size": 32, "rotary_base": 10000, "norm_epsilon": 1e-5, "rotary_percent": 1.0, "swiglu": True,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convsvc.families import FAMILIES, Facts
-from convsvc.families.beyond import growing_queries, layers_without_positions, local_positions, multipliers, windows
+from convsvc.models.beyond import growing_queries, layers_without_positions, local_positions, multipliers, windows
 from tests.roundtrip.any_family import SIBLINGS
 
 

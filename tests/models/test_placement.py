@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convsvc.errors import LayoutError
-from convsvc.parallel import Parallel, Slot, check_sizes, parse_pattern, place_layers, ranks, slice_evenly, table_of
+from convsvc.models.placement import Parallel, Slot, check_sizes, parse_pattern, place_layers, ranks, slice_evenly, table_of
 
 
 def where(num_layers: int, parallel: Parallel) -> list[tuple[int, int | None, int]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from convsvc.families.blocks.dsa import INDEX_KEY
-from convsvc.families.blocks.embeddings import OUTPUT_BIAS_ROWS
-from convsvc.families.blocks.linear_attention import DELTA_OUT
-from convsvc.families.blocks.mamba import MIXER_BIASES, MIXER_CONV_BIAS
-from convsvc.families.blocks.moe import TOKEN_EXPERTS
-from convsvc.families.model import Family, Model
+from convsvc.blocks.dsa import INDEX_KEY
+from convsvc.blocks.embeddings import OUTPUT_BIAS_ROWS
+from convsvc.blocks.linear_attention import DELTA_OUT
+from convsvc.blocks.mamba import MIXER_BIASES, MIXER_CONV_BIAS
+from convsvc.blocks.moe import TOKEN_EXPERTS
+from convsvc.models.model import Family, Model
 
 Words = dict[str, Any]
 # What a family's configuration calls these where `Family.names` does not say; a family without shared experts has no name for them.

@@ -7,10 +7,10 @@ as its converter writes them.
 
 from __future__ import annotations
 
-from convsvc.parallel.grid import MOST_RANKS, Parallel, Rank, check_sizes, ranks, slice_evenly
-from convsvc.parallel.pattern import parse_pattern
-from convsvc.parallel.placement import Placement, Slot, place_layers
-from convsvc.parallel.table import Table, table_of
+from convsvc.models.placement.grid import MOST_RANKS, Parallel, Rank, check_sizes, ranks, slice_evenly
+from convsvc.models.placement.layers import Placement, Slot, place_layers
+from convsvc.models.placement.pattern import parse_pattern
+from convsvc.models.placement.table import Table, table_of
 
 __all__ = [
     "MOST_RANKS",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, row
 
 INDEX_QUERY = logical("self_attention.dsa_indexer.wq_b.weight", "index_head index_dim q_rank")

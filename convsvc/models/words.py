@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from convsvc.families.facts import Facts, shown
-from convsvc.families.model import Family
-from convsvc.families.rope import SCALING, read_rope
+from convsvc.models.facts import Facts, shown
+from convsvc.models.model import Family
+from convsvc.models.rope import SCALING, read_rope
 
 # Only a configuration, or args that a converter made of one, have these.
 HUGGING_FACE = ("num_hidden_layers", "model_type_hf", "architectures", "model_type")

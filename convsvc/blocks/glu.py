@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, row
 
 FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden")

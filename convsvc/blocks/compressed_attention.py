@@ -9,7 +9,7 @@ Heads and their groups are cut over tensor ranks; the rest every rank holds whol
 from __future__ import annotations
 
 from convsvc.errors import SourceError
-from convsvc.families.facts import Facts, shown
+from convsvc.models.facts import Facts, shown
 from convsvc.tensors.declare import Row, logical, row
 
 OVERLAPPING = 4

@@ -5,7 +5,7 @@ Weights convert without it: it lies in config.json alone. Each function gives a 
 
 from __future__ import annotations
 
-from convsvc.families.facts import Facts, shown
+from convsvc.models.facts import Facts, shown
 
 # Factors, and the value that changes nothing. attention_multiplier stands for 1 / sqrt(head_dim), so that no value of it is neutral.
 MULTIPLIERS = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from convsvc.blocks.gqa import PROJ, QK_NORM
 from convsvc.errors import SourceError
-from convsvc.families.blocks.gqa import PROJ, QK_NORM
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, part, row
 
 DELTA_QKVZ = logical("self_attention.in_proj_qkvz.weight", "key_head qkvz hidden")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convsvc.families.facts import Facts
+from convsvc.models.facts import Facts
 
 # What makes a scaling another one; a field that only one side has takes the other's default, and is not compared.
 SCALING = (

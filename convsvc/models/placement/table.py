@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convsvc.errors import LayoutError
-from convsvc.parallel.grid import Parallel
+from convsvc.models.placement.grid import Parallel
 
 UNEVEN = "decoder_first_pipeline_num_layers or decoder_last_pipeline_num_layers"
 COUNTING = "account_for_embedding_in_pipeline_split or account_for_loss_in_pipeline_split"
