@@ -25,7 +25,7 @@ from benchmarks.planning import LAYOUTS, job, peak_bytes, shown
 from benchmarks.results import FOLDER, MIB, save
 from benchmarks.sparse_models import MODELS, write_sparse_model, write_sparse_target
 from convsvc.execute.check.witness import call_witnesses
-from convsvc.formats.crc import crc32_zeros
+from convsvc.formats.zip.crc import crc32_zeros
 from convsvc.plan.opened import check_opens
 from convsvc.plan.planner import make_plan
 

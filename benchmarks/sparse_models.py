@@ -13,7 +13,7 @@ from convsvc.dialects import huggingface
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, safetensors
 from convsvc.formats.base import TensorSpec
-from convsvc.formats.crc import crc32_zeros
+from convsvc.formats.zip.crc import crc32_zeros
 from convsvc.models.facts import Facts
 from convsvc.models.model import Wanted
 from convsvc.plan.plan import Plan

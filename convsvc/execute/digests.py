@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from convsvc.errors import VerifyError
 from convsvc.formats.base import Skeleton
-from convsvc.formats.crc import combine, crc32, crc32_zeros
+from convsvc.formats.zip.crc import combine, crc32, crc32_zeros
 
 # Regions of one tensor, after so many new ones they are joined where they can be, so that memory stays small.
 JOIN_EVERY = 1 << 16

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from convsvc.dialects.base import MANIFEST
 from convsvc.execute.folders import OPEN, OpenFolder, is_directory
-from convsvc.formats.crc import crc32
+from convsvc.formats.zip.crc import crc32
 
 # A thousand files take some 100 KB.
 MOST_BYTES = 64 << 20

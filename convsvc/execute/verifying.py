@@ -8,7 +8,7 @@ from convsvc.errors import VerifyError
 from convsvc.execute.direct import aligned_bytes
 from convsvc.execute.io import Reader
 from convsvc.execute.task_files import Side
-from convsvc.formats.crc import crc32
+from convsvc.formats.zip.crc import crc32
 from convsvc.plan.records import PlannedTensor
 
 CHUNK_BYTES = 8 << 20

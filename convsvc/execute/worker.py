@@ -27,7 +27,7 @@ from convsvc.execute.steps import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.verifying import verify_regions
-from convsvc.formats.crc import crc32, crc32_zeros
+from convsvc.formats.zip.crc import crc32, crc32_zeros
 from convsvc.notes import Note
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.tensors.dtypes import size_of

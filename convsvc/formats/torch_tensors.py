@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convsvc.formats.base import Global, Inert
-from convsvc.formats.pickle_machine import Builder
-from convsvc.formats.pickle_reader import read_pickle
+from convsvc.formats.pickle.machine import Builder
+from convsvc.formats.pickle.reader import read_pickle
 from convsvc.tensors.dtypes import SIZES
 
 # safetensors tag -> (storage class, torch dtype). Dtypes without a storage class of their own lie in an UntypedStorage and are

@@ -19,12 +19,12 @@ from convsvc.errors import FormatError
 from convsvc.formats.alike import Alike, Content
 from convsvc.formats.base import FileIndex, Skeleton
 from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_zip
-from convsvc.formats.pickle_machine import LIMITS
+from convsvc.formats.pickle.machine import LIMITS
 from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
 from convsvc.formats.torch_tree import Namer
 from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
-from convsvc.formats.zip_reader import Record, check_stored, read_directory
+from convsvc.formats.zip.reader import Record, check_stored, read_directory
 from convsvc.tensors.dtypes import SIZES
 
 needs_crc = True

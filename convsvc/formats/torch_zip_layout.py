@@ -9,9 +9,9 @@ from typing import Any
 
 from convsvc.errors import TargetError
 from convsvc.formats.base import Skeleton, StoredTensor
-from convsvc.formats.crc import crc32
-from convsvc.formats.pickle_writer import write_torch_pickle
-from convsvc.formats.zip_writer import MAX_ALIGN, Slot, directory, directory_bytes, lay_out, local_header
+from convsvc.formats.zip.crc import crc32
+from convsvc.formats.pickle.writer import write_torch_pickle
+from convsvc.formats.zip.writer import MAX_ALIGN, Slot, directory, directory_bytes, lay_out, local_header
 
 _SMALL_ALIGN = 64  # torch's own alignment of every record
 

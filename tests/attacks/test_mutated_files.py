@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from convsvc.errors import FormatError
 from convsvc.formats import FORMATS, format_of, torch_zip
-from convsvc.formats.pickle_reader import read_pickle
+from convsvc.formats.pickle.reader import read_pickle
 
 mutations = st.lists(
     st.tuples(

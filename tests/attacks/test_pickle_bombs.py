@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from convsvc.errors import FormatError
-from convsvc.formats.pickle_machine import Limits
-from convsvc.formats.pickle_reader import read_pickle
+from convsvc.formats.pickle.machine import Limits
+from convsvc.formats.pickle.reader import read_pickle
 from convsvc.formats.torch_zip import read_index
 
 

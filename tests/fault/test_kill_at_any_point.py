@@ -22,7 +22,7 @@ from convsvc.execute.manifest import Manifest
 from convsvc.execute.publishing import is_published, tidy_published
 from convsvc.execute.sites import staging_path
 from convsvc.execute.staging import Staging
-from convsvc.formats.crc import crc32
+from convsvc.formats.zip.crc import crc32
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 from tests.fault.checkpoints import digests_of, left_beside
 from tests.fault.dying import VERIFY, go

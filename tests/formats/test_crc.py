@@ -7,7 +7,7 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convsvc.formats.crc import combine, crc32, crc32_zeros
+from convsvc.formats.zip.crc import combine, crc32, crc32_zeros
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))

@@ -24,7 +24,7 @@ from convsvc.execute.steps import Tensors, Write, WritePlace
 from convsvc.execute.task_files import Side, TaskFile, extract_task
 from convsvc.execute.tiles import Tiles
 from convsvc.execute.worker import BUDGET, Workplace, compare_task
-from convsvc.formats.crc import crc32, crc32_zeros
+from convsvc.formats.zip.crc import crc32, crc32_zeros
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Fill, Task
 from convsvc.tensors.dtypes import size_of

@@ -1,4 +1,4 @@
-"""Megatron-mcore's names for the logical tensors, and the axis each parallelism slices: one module a mechanism, as in `families/blocks`.
+"""Megatron-mcore's names for the logical tensors, and the axis each parallelism slices: one module a mechanism, as in `blocks`.
 
 Facts: MindSpeed-LLM commit c77308a1, what `convert_ckpt_v2.py` writes; Megatron-LM core 0.16 for what training loads.
 """

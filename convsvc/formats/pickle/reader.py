@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.errors import FormatError
-from convsvc.formats.pickle_machine import LIMITS, Builder, Limits, Machine
+from convsvc.formats.pickle.machine import LIMITS, Builder, Limits, Machine
 
 
 def read_pickle(

@@ -10,7 +10,7 @@ from typing import Any
 
 from convsvc.errors import FormatError
 from convsvc.formats.base import Global, Inert
-from convsvc.formats.pickle_globals import global_named, hostile, member_of
+from convsvc.formats.pickle.globals import global_named, hostile, member_of
 
 Builder = Callable[[tuple[Any, ...]], Any]
 
