@@ -23,9 +23,9 @@ from typing import Any
 from benchmarks.measuring import ROOT, machine, tree_bytes
 from benchmarks.results import FOLDER, MIB, save
 from benchmarks.sparse_models import MODELS, write_sparse_model, write_sparse_target
-from convsvc.execute import sealing
 from convsvc.execute.forecast import projected_bytes
-from convsvc.execute.marks import MARKS, TASKS, task_path
+from convsvc.execute.staging import sealing
+from convsvc.execute.staging.marks import MARKS, TASKS, task_path
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.measuring import machine
 from benchmarks.results import FOLDER, save
-from convsvc.execute.kernels import Bits, strided_copy
+from convsvc.execute.kernels.copying import Bits, strided_copy
 
 # Axes as stored, and the stored axis which each of the target's is.
 CASES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from convsvc.engine.base import Engine
     from convsvc.engine.driver import RunResult
     from convsvc.engine.listener import Listener
-    from convsvc.execute.holders import Holder
-    from convsvc.execute.staging import Staging
+    from convsvc.execute.staging.holders import Holder
+    from convsvc.execute.staging.workspace import Staging
     from convsvc.plan.plan import Plan
     from convsvc.plan.records import Task
 

@@ -15,9 +15,9 @@ from convsvc.engine.listener import Listener
 from convsvc.engine.phase import Limits, Phase, Tally
 from convsvc.engine.places import Places
 from convsvc.errors import Canceled
-from convsvc.execute.holders import Holder
-from convsvc.execute.report import Ran
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.holders import Holder
+from convsvc.execute.staging.report import Ran
+from convsvc.execute.staging.workspace import Staging
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task

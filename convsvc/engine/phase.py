@@ -15,7 +15,7 @@ from convsvc.engine.base import Call, Engine, Outcome
 from convsvc.engine.listener import Listener
 from convsvc.engine.places import Places
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, PlaceUnfit, StorageError, error_from_dict
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.workspace import Staging
 from convsvc.notes import Note, note_from_dict
 
 FUNCTION = "convsvc.execute.worker:run_task"

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convsvc.errors import JobError
-from convsvc.execute.checks import CHECK_BYTES
-from convsvc.execute.room import Room, room_for
-from convsvc.execute.tiles import SLOTS, WIDE_SLOTS
+from convsvc.execute.pipeline import SLOTS, WIDE_SLOTS
+from convsvc.execute.staging.room import Room, room_for
+from convsvc.execute.steps.checks import CHECK_BYTES
 from convsvc.execute.worker import BUDGET
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task

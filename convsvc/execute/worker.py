@@ -14,19 +14,19 @@ from typing import Any
 
 from convsvc import __version__
 from convsvc.errors import Canceled, ConvsvcError, PlaceUnfit, StorageError, TargetError
-from convsvc.execute.checking import Checker, Difference, source_differs, target_differs
-from convsvc.execute.comparing import Comparison
-from convsvc.execute.compiling import Budget, compile_steps
-from convsvc.execute.digests import Digests, Region
-from convsvc.execute.fences import check_fence
-from convsvc.execute.io import Reader, Writer, read_whole, write_atomically
-from convsvc.execute.marks import CANCEL, mark_path, task_path
-from convsvc.execute.overflows import judge_overflows
-from convsvc.execute.padding import check_padding, check_zeros
-from convsvc.execute.steps import Step, Tensors
+from convsvc.execute.check.comparing import Comparison
+from convsvc.execute.check.copies import Checker, Difference, source_differs, target_differs
+from convsvc.execute.check.digests import Digests, Region
+from convsvc.execute.check.overflows import judge_overflows
+from convsvc.execute.check.padding import check_padding, check_zeros
+from convsvc.execute.check.verifying import verify_regions
+from convsvc.execute.disk.io import Reader, Writer, read_whole, write_atomically
+from convsvc.execute.pipeline import Tiles
+from convsvc.execute.staging.fences import check_fence
+from convsvc.execute.staging.marks import CANCEL, mark_path, task_path
+from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.records import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
-from convsvc.execute.tiles import Tiles
-from convsvc.execute.verifying import verify_regions
 from convsvc.formats.zip.crc import crc32, crc32_zeros
 from convsvc.notes import Note
 from convsvc.roots import ANYWHERE, Roots

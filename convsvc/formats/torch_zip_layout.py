@@ -9,9 +9,9 @@ from typing import Any
 
 from convsvc.errors import TargetError
 from convsvc.formats.base import Skeleton, StoredTensor
-from convsvc.formats.zip.crc import crc32
 from convsvc.formats.pickle.writer import write_torch_pickle
-from convsvc.formats.zip.writer import MAX_ALIGN, Slot, directory, directory_bytes, lay_out, local_header
+from convsvc.formats.zip.crc import crc32
+from convsvc.formats.zip.writer import MAX_ALIGN, RecordPlace, directory, directory_bytes, lay_out, local_header
 
 _SMALL_ALIGN = 64  # torch's own alignment of every record
 
@@ -20,7 +20,7 @@ _SMALL_ALIGN = 64  # torch's own alignment of every record
 class TorchZipSeal:
     """What `seal` needs: all records in their order, and for each the name of its tensor (None for a record written already)."""
 
-    slots: tuple[Slot, ...]
+    slots: tuple[RecordPlace, ...]
     tensor_names: tuple[str | None, ...]
 
 
@@ -54,7 +54,7 @@ def seal_torch_zip(state: TorchZipSeal, crcs: Mapping[str, int]) -> tuple[tuple[
     return (*headers, (slots[-1].stop, directory(slots)))
 
 
-def _tensor_slots(state: TorchZipSeal) -> list[tuple[str, Slot]]:
+def _tensor_slots(state: TorchZipSeal) -> list[tuple[str, RecordPlace]]:
     return [(name, slot) for name, slot in zip(state.tensor_names, state.slots, strict=True) if name is not None]
 
 

@@ -14,7 +14,7 @@ def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = Non
     Raises what planning raises, and JobError where a worker may need more memory than it may have: the executor would not start it.
     """
     # Here, since the planner and its families are half of what the API takes to start.
-    from convsvc.execute.faults import storage_error
+    from convsvc.execute.disk.faults import storage_error
     from convsvc.execute.forecast import check_memory, forecast
     from convsvc.plan.planner import make_plan
 

@@ -1,6 +1,6 @@
 """A small pickle that costs a large amount of memory or time.
 
-What stops it: every value is paid for by bytes of the file, integers, keys and copies have limits (`pickle_machine.Limits`), each
+What stops it: every value is paid for by bytes of the file, integers, keys and copies have limits (`pickle.machine.Limits`), each
 container is walked once (`torch_tree.Namer`), and nesting ends at a hundred.
 """
 

@@ -1,6 +1,6 @@
 """A torch file whose zip structure lies: compressed, overlapping, outside the file, ambiguous, or split.
 
-What stops it: `zip_reader.read_directory` checks every record's local header and place before anything of it is used.
+What stops it: `zip.reader.read_directory` checks every record's local header and place before anything of it is used.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from convsvc.engine.inline import InlineEngine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, SourceChanged, StorageError, TargetBusy, TargetExists, VerifyError
 from convsvc.execute import worker
-from convsvc.execute.compiling import Budget
-from convsvc.execute.sites import staging_path
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.workspace import Staging
+from convsvc.execute.steps.compiling import Budget
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 
 

@@ -10,7 +10,7 @@ from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
 from convsvc.engine.listener import Listener
 from convsvc.execute.forecast import forecast
-from convsvc.execute.sites import staging_path
+from convsvc.execute.staging.sites import staging_path
 from tests.execute.handmade import make_handmade
 
 

@@ -17,8 +17,8 @@ import pytest
 from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
 from convsvc.errors import Canceled, NoSpace, StorageError
-from convsvc.execute.sites import staging_path
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.worker import run_task
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
@@ -73,7 +73,7 @@ def test_a_run_killed_in_the_middle_is_resumed(made: Handmade, tmp_path: Path) -
     script = (
         "import sys, time\n"
         "from convsvc.execute import worker\n"
-        "from convsvc.execute.io import Writer\n"
+        "from convsvc.execute.disk.io import Writer\n"
         "payload = {'staging': sys.argv[1], 'mode': 'write', 'attempt': 'killed'}\n"
         "worker.run_task({**payload, 'task': 1})\n"
         "worker.DEFAULT_BUDGET = 100_000\n"

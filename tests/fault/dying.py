@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
-from convsvc.execute import renaming, sites
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging import renaming, sites
+from convsvc.execute.staging.workspace import Staging
 from tests.execute.handmade import reverse_of
 
 CHANGING = (

@@ -17,11 +17,11 @@ import pytest
 from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
 from convsvc.errors import TargetExists
-from convsvc.execute import renaming, sites
-from convsvc.execute.manifest import Manifest
-from convsvc.execute.publishing import is_published, tidy_published
-from convsvc.execute.sites import staging_path
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging import renaming, sites
+from convsvc.execute.staging.manifest import Manifest
+from convsvc.execute.staging.publishing import is_published, tidy_published
+from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.workspace import Staging
 from convsvc.formats.zip.crc import crc32
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 from tests.fault.checkpoints import digests_of, left_beside

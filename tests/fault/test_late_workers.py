@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from convsvc.errors import StorageError, Superseded, TargetBusy
-from convsvc.execute.holders import Holder, holder_from_dict, this_process
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.holders import Holder, holder_from_dict, this_process
+from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.worker import run_task
 from tests.execute.handmade import Handmade, make_handmade
 
@@ -182,7 +182,7 @@ def hung(made: Handmade) -> Iterator[subprocess.Popen[str]]:
     made.target.parent.mkdir()
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from convsvc.execute.holders import this_process; from convsvc.execute.locks import take_lock\n"
+        "from convsvc.execute.staging.holders import this_process; from convsvc.execute.staging.locks import take_lock\n"
         "lock = take_lock(Path(sys.argv[1]), Path('target'), this_process('j', 3))\n"
         "os.kill(os.getpid(), signal.SIGSTOP)\n"
     )

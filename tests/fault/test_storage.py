@@ -22,7 +22,7 @@ from convsvc.engine import make_engine
 from convsvc.engine.driver import run_plan
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, FormatError, NoSpace, SourceChanged, StorageError, TargetError
-from convsvc.execute.sites import staging_path
+from convsvc.execute.staging.sites import staging_path
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan
 from convsvc.plan.tasks import FEW_BYTES

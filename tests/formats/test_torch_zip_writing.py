@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from convsvc.errors import TargetError
 from convsvc.formats import torch_zip
 from convsvc.formats.base import Global, Inert, TensorSpec
-from convsvc.formats.zip.crc import crc32_zeros
 from convsvc.formats.regular_file import open_regular
+from convsvc.formats.zip.crc import crc32_zeros
 from convsvc.formats.zip.reader import read_directory
 from convsvc.formats.zip.writer import directory, directory_bytes, lay_out, local_header
 

@@ -6,8 +6,11 @@ from zlib import crc32
 
 import pytest
 
-from convsvc.execute import direct, io, worker, writing
-from convsvc.execute.compiling import Budget
+from convsvc.execute import worker
+from convsvc.execute.disk import direct, io
+from convsvc.execute.steps import alignment
+from convsvc.execute.steps import outputs as writing
+from convsvc.execute.steps.compiling import Budget
 
 # Of one process, by the name of the way.
 WAYS = ("as a user has it", "direct", "buffered", "tiny steps", "wide tiles")
@@ -21,8 +24,8 @@ def way_of(case_id: str) -> str:
 def use_way(way: str, patch: pytest.MonkeyPatch) -> None:
     """Move bytes this way in this process, from now on."""
     if way == "direct":
-        for module in (direct, io, writing):
-            patch.setattr(module, "LEAST_BYTES", direct.BLOCK_BYTES)
+        for module in (direct, io, writing, alignment):
+            patch.setattr(module, "LEAST_BYTES", alignment.BLOCK_BYTES)
     elif way == "buffered":
         patch.setenv(direct.SWITCH, "0")
     elif way == "tiny steps":

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convsvc.errors import LayoutError
-from convsvc.models.placement import Parallel, Slot, check_sizes, parse_pattern, place_layers, ranks, slice_evenly, table_of
+from convsvc.models.placement import LayerPlace, Parallel, check_sizes, parse_pattern, place_layers, ranks, slice_evenly, table_of
 
 
 def where(num_layers: int, parallel: Parallel) -> list[tuple[int, int | None, int]]:
@@ -92,7 +92,7 @@ def test_every_layer_has_a_slot_of_its_own_and_layers_stay_in_order_in_a_chunk(p
     slots = place_layers(pp * size * (2 if dual else chunks), parallel).layers
     assert len(set(slots)) == len(slots)
     for slot in slots:
-        assert slot.number == 0 or Slot(slot.stage, slot.chunk, slot.number - 1) in slots
+        assert slot.number == 0 or LayerPlace(slot.stage, slot.chunk, slot.number - 1) in slots
 
 
 @pytest.mark.parametrize(

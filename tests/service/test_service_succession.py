@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convsvc.errors import EngineAway, TargetBusy
-from convsvc.execute.holders import this_process
+from convsvc.execute.staging.holders import this_process
 from convsvc.service.errors import LeaseLost, StoreAway
 from convsvc.service.executor.executor import Executor
 from convsvc.service.executor.patience import patient

@@ -10,7 +10,7 @@ import pytest
 from convsvc.conversion import convert, verify
 from convsvc.engine.listener import Listener
 from convsvc.errors import VerifyError
-from convsvc.execute.sites import staging_path
+from convsvc.execute.staging.sites import staging_path
 from tests.tiny_checkpoints import write_llama
 from tests.trust.stored import poke
 

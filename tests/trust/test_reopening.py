@@ -13,7 +13,7 @@ import pytest
 from convsvc.conversion import convert
 from convsvc.engine.listener import Listener
 from convsvc.errors import VerifyError
-from convsvc.execute.sites import staging_path
+from convsvc.execute.staging.sites import staging_path
 from convsvc.plan.opened import check_opens
 from convsvc.plan.planner import make_plan
 from convsvc.plan.records import Task

@@ -1,1 +1,1 @@
-"""Whether a target that lies somewhere is what its plan writes."""
+"""Proofs about bytes: digests, copies that must agree, padding, regions read back, and what lies at a place that was written."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from convsvc.dialects.base import MANIFEST
 from convsvc.errors import VerifyError
-from convsvc.execute.faults import storage_error
-from convsvc.execute.manifest import find_changed, read_manifest
+from convsvc.execute.disk.faults import storage_error
+from convsvc.execute.staging.manifest import find_changed, read_manifest
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
 from convsvc.roots import Roots

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from convsvc.execute.compiling import Budget, compile_steps
-from convsvc.execute.direct import aligned_bytes
-from convsvc.execute.io import Reader
-from convsvc.execute.kernels import UNSIGNED
-from convsvc.execute.steps import Tensors
-from convsvc.execute.tiles import Tiles
-from convsvc.execute.transforms import cast
+from convsvc.execute.disk.io import Reader
+from convsvc.execute.kernels.copying import UNSIGNED
+from convsvc.execute.kernels.transforms import cast
+from convsvc.execute.pipeline import Tiles
+from convsvc.execute.steps.alignment import aligned_bytes
+from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.records import Tensors
 from convsvc.plan.pairs import Pair, Side
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
 from convsvc.roots import ANYWHERE, Roots

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from convsvc.errors import SourceChanged, VerifyError
-from convsvc.execute.checking import Checker, source_differs
-from convsvc.execute.compiling import compile_steps
-from convsvc.execute.digests import Digests, Region
-from convsvc.execute.direct import aligned_bytes
-from convsvc.execute.io import Reader
-from convsvc.execute.padding import check_padding
-from convsvc.execute.reading import Read
-from convsvc.execute.steps import Tensors, Write, WritePlace
+from convsvc.execute.check.copies import Checker, source_differs
+from convsvc.execute.check.digests import Digests, Region
+from convsvc.execute.check.padding import check_padding
+from convsvc.execute.disk.io import Reader
+from convsvc.execute.pipeline import Tiles
+from convsvc.execute.steps.alignment import aligned_bytes
+from convsvc.execute.steps.compiling import compile_steps
+from convsvc.execute.steps.inputs import Read
+from convsvc.execute.steps.records import Tensors, Write, WritePlace
 from convsvc.execute.task_files import Side, TaskFile, extract_task
-from convsvc.execute.tiles import Tiles
 from convsvc.execute.worker import BUDGET, Workplace, compare_task
 from convsvc.formats.zip.crc import crc32, crc32_zeros
 from convsvc.plan.plan import Plan

@@ -23,7 +23,7 @@ _REGULAR_FILE = 0o100644 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class RecordPlace:
     """A record's place: its header begins at `header_offset`, its `size_bytes` bytes at `data_offset`. `crc` may come later."""
 
     name: str
@@ -36,27 +36,27 @@ class Slot:
     def stop(self) -> int:
         return self.data_offset + self.size_bytes
 
-    def with_crc(self, crc: int) -> Slot:
-        return Slot(self.name, self.size_bytes, self.header_offset, self.data_offset, crc)
+    def with_crc(self, crc: int) -> RecordPlace:
+        return RecordPlace(self.name, self.size_bytes, self.header_offset, self.data_offset, crc)
 
 
-def lay_out(records: Iterable[tuple[str, int, int]]) -> tuple[Slot, ...]:
+def lay_out(records: Iterable[tuple[str, int, int]]) -> tuple[RecordPlace, ...]:
     """Places for records given as (name, size in bytes, alignment), one after the other from byte 0. Pure.
 
     >>> [(slot.header_offset, slot.data_offset) for slot in lay_out([("a", 5, 64), ("b", 5, 64)])]
     [(0, 64), (69, 128)]
     """
-    slots: list[Slot] = []
+    slots: list[RecordPlace] = []
     at = 0
     for name, size_bytes, align in records:
         # Four bytes is the least that a padding field takes, even with nothing in it.
         least = at + _LOCAL_BYTES + len(name.encode()) + len(_wide_sizes(size_bytes)) + 4
-        slots.append(Slot(name, size_bytes, at, -(-least // align) * align))
+        slots.append(RecordPlace(name, size_bytes, at, -(-least // align) * align))
         at = slots[-1].stop
     return tuple(slots)
 
 
-def local_header(slot: Slot) -> bytes:
+def local_header(slot: RecordPlace) -> bytes:
     """The bytes from a record's `header_offset` up to its data. Pure."""
     name, wide = slot.name.encode(), _wide_sizes(slot.size_bytes)
     padding = slot.data_offset - slot.header_offset - _LOCAL_BYTES - len(name) - len(wide) - 4
@@ -67,7 +67,7 @@ def local_header(slot: Slot) -> bytes:
     return struct.pack("<4s5H3L2H", *fields) + name + extra
 
 
-def directory(slots: Sequence[Slot]) -> bytes:
+def directory(slots: Sequence[RecordPlace]) -> bytes:
     """The central directory and the end records, which follow the last record. Pure."""
     central = b"".join(_central(slot) for slot in slots)
     start, count = _end_of(slots), len(slots)
@@ -81,14 +81,14 @@ def directory(slots: Sequence[Slot]) -> bytes:
     return central + end64 + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, shown, shown, *sizes, 0)
 
 
-def directory_bytes(slots: Sequence[Slot]) -> int:
+def directory_bytes(slots: Sequence[RecordPlace]) -> int:
     """The size of `directory(slots)`, which does not depend on checksums. Pure."""
     central = sum(_CENTRAL_BYTES + len(slot.name.encode()) + len(_wide_central(slot)) for slot in slots)
     wide = _END64_BYTES + _LOCATOR_BYTES if _is_wide(_end_of(slots), central, len(slots)) else 0
     return central + wide + _END_BYTES
 
 
-def _end_of(slots: Sequence[Slot]) -> int:
+def _end_of(slots: Sequence[RecordPlace]) -> int:
     return slots[-1].stop if slots else 0
 
 
@@ -101,14 +101,14 @@ def _wide_sizes(size_bytes: int) -> bytes:
     return struct.pack("<2H2Q", 1, 16, size_bytes, size_bytes) if size_bytes >= _NO_FIELD else b""
 
 
-def _wide_central(slot: Slot) -> bytes:
+def _wide_central(slot: RecordPlace) -> bytes:
     """The zip64 extra field of a directory entry: only those numbers which do not fit 32 bits."""
     numbers = [slot.size_bytes] * 2 if slot.size_bytes >= _NO_FIELD else []
     numbers += [slot.header_offset] if slot.header_offset >= _NO_FIELD else []
     return struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
 
 
-def _central(slot: Slot) -> bytes:
+def _central(slot: RecordPlace) -> bytes:
     name, wide = slot.name.encode(), _wide_central(slot)
     version = _VERSION64 if wide else _VERSION
     size, header_offset = min(slot.size_bytes, _NO_FIELD), min(slot.header_offset, _NO_FIELD)

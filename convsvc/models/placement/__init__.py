@@ -8,7 +8,7 @@ as its converter writes them.
 from __future__ import annotations
 
 from convsvc.models.placement.grid import MOST_RANKS, Parallel, Rank, check_sizes, ranks, slice_evenly
-from convsvc.models.placement.layers import Placement, Slot, place_layers
+from convsvc.models.placement.layers import LayerPlace, Placement, place_layers
 from convsvc.models.placement.pattern import parse_pattern
 from convsvc.models.placement.table import Table, table_of
 
@@ -17,7 +17,7 @@ __all__ = [
     "Parallel",
     "Placement",
     "Rank",
-    "Slot",
+    "LayerPlace",
     "Table",
     "check_sizes",
     "parse_pattern",

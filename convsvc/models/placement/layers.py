@@ -10,7 +10,7 @@ from convsvc.models.placement.table import Table, table_of
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class LayerPlace:
     """Where a layer lies: pipeline stage, model chunk (None without virtual stages), number within the chunk."""
 
     stage: int
@@ -28,7 +28,7 @@ class Placement:
     `positions` counts noop layers; `chunks` is None where a stage is one chunk.
     """
 
-    layers: tuple[Slot, ...]
+    layers: tuple[LayerPlace, ...]
     first: Cell
     last: Cell
     mtp: Cell
@@ -41,7 +41,7 @@ def place_layers(num_layers: int, parallel: Parallel) -> Placement:
     """Spread `num_layers` layers (noop ones not counted) over stages and chunks.
 
     >>> place_layers(3, Parallel(pp=2, noop=(0,))).layers
-    (Slot(stage=0, chunk=None, number=1), Slot(stage=1, chunk=None, number=0), Slot(stage=1, chunk=None, number=1))
+    (LayerPlace(stage=0, chunk=None, number=1), LayerPlace(stage=1, chunk=None, number=0), LayerPlace(stage=1, chunk=None, number=1))
 
     Raises LayoutError, naming the numbers, for anything that does not come out even.
     """
@@ -58,7 +58,7 @@ def _placement(table: Table, parallel: Parallel, positions: int) -> Placement:
         return stage, None if chunks is None else chunk
 
     cells = list(table.cells())
-    slots = [Slot(*cell(stage, chunk), number) for stage, chunk, count in cells for number in range(count)]
+    slots = [LayerPlace(*cell(stage, chunk), number) for stage, chunk, count in cells for number in range(count)]
     noop = frozenset(parallel.noop)
     layers = tuple([slot for at, slot in enumerate(slots) if at not in noop])
     first, last = cell(*cells[0][:2]), cell(*cells[-1][:2])

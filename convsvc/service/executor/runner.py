@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from convsvc.engine.base import Engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, PathRefused
-from convsvc.execute.holders import this_process
-from convsvc.execute.publishing import discard_left, is_published, tidy_published
-from convsvc.execute.report import notes_in
-from convsvc.execute.report_files import read_report
+from convsvc.execute.staging.holders import this_process
+from convsvc.execute.staging.publishing import discard_left, is_published, tidy_published
+from convsvc.execute.staging.report import notes_in
+from convsvc.execute.staging.report_files import read_report
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.succession import after_predecessor

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from convsvc.errors import TargetBusy
-from convsvc.execute.holders import Holder, holder_from_dict
+from convsvc.execute.staging.holders import Holder, holder_from_dict
 from convsvc.service.errors import LeaseLost
 from convsvc.service.store.claims import Claim
 

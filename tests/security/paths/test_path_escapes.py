@@ -18,7 +18,7 @@ import pytest
 
 from convsvc.conversion import convert
 from convsvc.errors import ConvsvcError, FormatError, JobError, PathRefused, SourceError, TargetError, TargetExists
-from convsvc.execute.sites import staging_path
+from convsvc.execute.staging.sites import staging_path
 from tests.security.paths.world import INDEX, RANK_FILE, SHARDS, TRACKER, World
 
 JobDict = dict[str, Any]

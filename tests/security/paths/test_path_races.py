@@ -18,8 +18,8 @@ from convsvc.conversion import run
 from convsvc.engine import make_engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import ConvsvcError, PathRefused, SourceChanged, SourceError, StorageError, TargetError
-from convsvc.execute.sites import staging_path
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.worker import run_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convsvc.errors import PathRefused, TargetError
-from convsvc.execute.publishing import discard_left, tidy_published
+from convsvc.execute.staging.publishing import discard_left, tidy_published
 from convsvc.roots import Roots
 from convsvc.service.access.identity import LOOPBACK, Caller
 from convsvc.service.access.tenants import Tenants

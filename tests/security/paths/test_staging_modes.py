@@ -15,10 +15,10 @@ from convsvc.conversion import convert, run
 from convsvc.engine import make_engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import TargetBusy, TargetError
-from convsvc.execute import folders
-from convsvc.execute.folders import owner_of_new
-from convsvc.execute.sites import staging_path
-from convsvc.execute.staging import Staging
+from convsvc.execute.staging import folders
+from convsvc.execute.staging.folders import owner_of_new
+from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.workspace import Staging
 from convsvc.plan.planner import make_plan
 from tests.security.paths.world import World
 

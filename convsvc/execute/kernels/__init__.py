@@ -1,0 +1,1 @@
+"""What is done to bits in memory: copies, casts, dequantising, merges. No file is known here."""

@@ -1,0 +1,139 @@
+"""What a staged target gets besides its tensors' bytes: skeletons before, checksums and side files after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from convsvc.errors import SourceChanged
+from convsvc.execute.check.digests import whole_file
+from convsvc.execute.staging.folders import DIRECTORY_MODE
+from convsvc.formats import FORMATS
+from convsvc.plan.plan import Plan, SideFile
+from convsvc.roots import Roots
+from convsvc.roots.beneath import parent_beneath
+
+FILE_MODE = 0o644
+
+
+def make_files(plan: Plan, root: Path) -> None:
+    """Makes every target file in its final size, with what is known of it now; tensors that are there stay. Raises OSError."""
+    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+        with open(_made(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
+            os.ftruncate(opened.fileno(), file.size_bytes)
+            _write_segments(opened.fileno(), skeleton.segments)
+
+
+def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> list[int]:
+    """Adds what depends on the tensors' content, and syncs. `crcs`: by the plan's tensor number. Answers each file's. Raises OSError."""
+    by_file: dict[int, dict[str, int]] = {}
+    file_crcs = []
+    for number, tensor in enumerate(plan.target_tensors):
+        by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
+    for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+        tensors = by_file.get(number, {})
+        with open(_opened(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
+            segments = FORMATS[file.format].seal(skeleton, tensors)
+            _write_segments(opened.fileno(), segments)
+            os.fsync(opened.fileno())
+        file_crcs.append(whole_file(skeleton, segments, tensors))
+    return file_crcs
+
+
+def write_text(root: Path, name: str, data: bytes) -> None:
+    """A small file of the staged target, at its top, or again. Raises OSError."""
+    with open(_made(root, name, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0) as opened:
+        _write_segments(opened.fileno(), [(0, data)])
+        os.fsync(opened.fileno())
+
+
+def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
+    """Writes the side files that come last, or all others. Raises OSError, SourceChanged where a file to copy is gone."""
+    for side in plan.side_files:
+        if side.last == last:
+            _write_side_file(side, root, plan.roots)
+
+
+def open_up(root: Path, like: os.stat_result | None) -> None:
+    """Gives the staged directory, private until now, the mode and owners of the one whose place it takes, or those of any new one."""
+    os.chmod(root, DIRECTORY_MODE & ~_umask() if like is None else stat.S_IMODE(like.st_mode))
+    if like is not None:
+        with suppress(OSError):  # only root gives away what is his
+            os.chown(root, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
+            os.chmod(root, stat.S_IMODE(like.st_mode))  # chown takes the set-group-id bit away
+
+
+def sync_directories(root: Path) -> None:
+    """Puts the names of all files on stable storage."""
+    for directory, _, _ in os.walk(root):
+        sync_directory(Path(directory))
+
+
+def sync_directory(path: Path) -> None:
+    """Puts the names in one directory on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_segments(descriptor: int, segments: Iterable[tuple[int, bytes]]) -> None:
+    for file_offset, data in segments:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(descriptor, memoryview(data)[done:], file_offset + done)
+
+
+def _write_side_file(side: SideFile, root: Path, roots: Roots) -> None:
+    with open(_made(root, side.path, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0) as opened:
+        if side.copy_from is None:
+            opened.write((side.text or "").encode())
+        else:
+            _copy_content(side.copy_from, opened, roots)
+        os.fsync(opened.fileno())
+
+
+def _made(root: Path, name: str, flags: int) -> int:
+    """A file of the staged target, made with the directories above it if it is not there. Never what a link leads to."""
+    for above in reversed(Path(name).parents[:-1]):
+        with suppress(FileExistsError), _parent(root, str(above)) as (parent, part):
+            os.mkdir(part, DIRECTORY_MODE, dir_fd=parent)
+    return _opened(root, name, flags | os.O_CREAT)
+
+
+def _opened(root: Path, name: str, flags: int) -> int:
+    with _parent(root, name) as (parent, file):
+        return os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=parent)
+
+
+@contextmanager
+def _parent(root: Path, name: str) -> Iterator[tuple[int, str]]:
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with parent_beneath(directory, name) as found:
+            yield found
+    finally:
+        os.close(directory)
+
+
+def _copy_content(source: str, target: FileIO, roots: Roots) -> None:
+    try:
+        with open(roots.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as taken:
+            if not stat.S_ISREG(os.fstat(taken.fileno()).st_mode):
+                raise SourceChanged(f"{source} is no file any more", details={"path": source})
+            shutil.copyfileobj(taken, target)
+    except FileNotFoundError:
+        raise SourceChanged(f"{source} is gone since it was planned", details={"path": source}) from None
+
+
+def _umask() -> int:
+    # There is no way to ask for it without setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
