@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convsvc.dialects import huggingface
+from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.errors import ConvsvcError
 from convsvc.families import find_family
 from convsvc.formats import safetensors
@@ -147,7 +147,7 @@ def _shapes(config: Mapping[str, Any], every: bool) -> Shapes:
         model = find_family(None, Facts(config, "config.json")).build(Facts(config, "config.json"))
     except ConvsvcError:
         return {}
-    return {entry.laid.name: entry.laid.shape for entry in huggingface.layout(model) if entry.laid.written or every}
+    return {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written or every}
 
 
 def _of_class(config: Mapping[str, Any]) -> Shapes:

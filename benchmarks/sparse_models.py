@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import cut_shards
-from convsvc.dialects import huggingface
+from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, safetensors
 from convsvc.formats.base import TensorSpec
@@ -63,7 +63,7 @@ def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
     (root / "config.json").write_text(json.dumps(config))
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
-    specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in huggingface.layout(model)]
+    specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in lay_model(model)]
     shards = list(cut_shards(specs, SHARD_BYTES))
     weight_map: dict[str, str] = {}
     total = 0

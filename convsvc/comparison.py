@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from convsvc.engine.listener import Listener
     from convsvc.execute.check.pairs import Counted, Difference
     from convsvc.plan.pairs import Pairs, Side
-    from convsvc.plan.planner import Source
-    from convsvc.spec import Job
+    from convsvc.plan.source import Asked, OpenSource
 
 
 def compare(
@@ -42,47 +42,42 @@ def compare(
     """
     from convsvc.engine.listener import Listener
     from convsvc.execute.check.pairs import compare_pairs, cut_batches
+    from convsvc.plan.inspect import ask_for
     from convsvc.plan.pairs import lay_side, pair_sides
 
     told = listener or Listener()
     told.phase("open", 0)
-    jobs = tuple(job_of(path, model_type, iteration, roots) for path in (a, b))
-    sides = tuple(lay_side(source) for source in _alike(jobs, roots))
+    asked = tuple(ask_for(RootedPath(path, roots), model_type, iteration=iteration) for path in (a, b))
+    sides = tuple(lay_side(source) for source in _alike(asked, roots))
     pairs = pair_sides(sides[0], sides[1])
     batches = cut_batches(pairs.pairs)
     told.phase("compare", len(batches))
     counted = compare_pairs(
         (sides[0], sides[1]), pairs.pairs, batches, lambda number, read: told.task_done(number, {"bytes_read": read}), roots
     )
-    return _answer((sides[0], sides[1]), jobs, pairs, counted)
+    return _answer((sides[0], sides[1]), asked, pairs, counted)
 
 
-def job_of(path: str, model_type: str | None, iteration: str | None, roots: Roots) -> Job:
-    """A job whose source lies at the path."""
-    from convsvc.plan.inspect import job_for
-
-    return job_for(RootedPath(path, roots), model_type, iteration)
-
-
-def _alike(jobs: tuple[Job, ...], roots: Roots) -> tuple[Source, Source]:
+def _alike(asked: Sequence[Asked], roots: Roots) -> tuple[OpenSource, OpenSource]:
     """Both, opened so that what one of them does not say is taken from the other: the vocabulary without padding, MTP layers."""
-    from convsvc.plan.planner import open_source
-    from convsvc.spec import dump_job, parse_job
+    from convsvc.dialects.base import Wants
+    from convsvc.plan.source import open_source
+    from convsvc.spec import Options
 
-    sources = [open_source(job, roots) for job in jobs]
+    sources = [open_source(each, roots) for each in asked]
     for mine, other in ((0, 1), (1, 0)):
-        model, its, job = sources[mine].model, sources[other].model, jobs[mine]
+        model, its, again = sources[mine].model, sources[other].model, asked[mine]
         if sources[mine].checkpoint.facts.get("vocab_size") is None and its.sizes["vocab"] < model.sizes["vocab"]:
-            job = parse_job({**dump_job(job), "options": {"vocab_size": its.sizes["vocab"]}})
+            again = replace(again, options=Options(vocab_size=its.sizes["vocab"]))
         if model.num_mtp and not its.num_mtp:
             # The other side has them as tensors that are carried along, if at all: they are not asked for here either.
-            job = parse_job({**dump_job(job), "target": {"format": "mindspeed-llm", "path": "/"}})
-        if job is not jobs[mine]:
-            sources[mine] = open_source(job, roots)
+            again = replace(again, wants=Wants(0))
+        if again is not asked[mine]:
+            sources[mine] = open_source(again, roots)
     return sources[0], sources[1]
 
 
-def _answer(sides: tuple[Side, Side], jobs: tuple[Job, ...], pairs: Pairs, counted: Counted) -> dict[str, Any]:
+def _answer(sides: tuple[Side, Side], asked: Sequence[Asked], pairs: Pairs, counted: Counted) -> dict[str, Any]:
     different = [_difference(sides, pairs, number, found) for number, found in sorted(counted.between.items())]
     copies = [f"{pairs.pairs[number].tensor.name} in {side}: {_told(found)}" for (side, number), found in sorted(counted.copies.items())]
     dtypes: dict[str, int] = {}
@@ -93,8 +88,8 @@ def _answer(sides: tuple[Side, Side], jobs: tuple[Job, ...], pairs: Pairs, count
     faults = (different, pairs.only_a, pairs.only_b, pairs.other_shape, pairs.other_model, copies)
     return {
         "same": not any(faults),
-        "a": _about(sides[0], jobs[0]),
-        "b": _about(sides[1], jobs[1]),
+        "a": _about(sides[0], asked[0]),
+        "b": _about(sides[1], asked[1]),
         "compared": len(pairs.pairs),
         "bytes_read": counted.bytes_read,
         "different": different,
@@ -126,10 +121,10 @@ def _told(found: Difference) -> str:
     return f"{found.elements} elements differ between its copies, first at {list(found.first)}: {' and '.join(found.values)}"
 
 
-def _about(side: Side, job: Job) -> dict[str, Any]:
+def _about(side: Side, asked: Asked) -> dict[str, Any]:
     source = side.source
-    about = {"path": job.source.path, "format": job.source.format, "model_type": source.model.family.name, "files": len(side.files)}
-    if source.settings is not None:
+    about = {"path": asked.source.path, "format": asked.source.format, "model_type": source.model.family.name, "files": len(side.files)}
+    if hasattr(source.settings, "parallel"):
         parallel = asdict(source.settings.parallel)
         about["parallel"] = {name: list(size) if isinstance(size, tuple) else size for name, size in parallel.items()}
     return about | {"notes": [note.as_dict() for note in source.notes]}

@@ -30,6 +30,9 @@ NEIGHBOURS = {
 HTTP_AND_SQL = {"fastapi", "starlette", "uvicorn", "httpx", "sse_starlette", "sqlalchemy", "alembic"}
 FILES_AND_NETWORK = {"os", "io", "pathlib", "mmap", "socket", "shutil", "tempfile", "subprocess", "torch", "safetensors", "ray"}
 
+# A kernel's memory may be the kernel's own (mmap without a file): `steps.alignment`.
+PURE = ("tensors", "blocks", "models", "families", "execute/steps", "execute/kernels")
+
 Import = tuple[Path, int, str]
 
 
@@ -82,12 +85,19 @@ def test_every_arrow_points_the_right_way() -> None:
 
 @pytest.mark.parametrize(
     ("packages", "highest"),
-    [(HTTP_AND_SQL, SERVICE - 1), ({"ray"}, RANKS["engine"] - 1), (FILES_AND_NETWORK, RANKS["tensors"])],
-    ids=["HTTP and SQL only in the service", "Ray only from the engine up", "tensors know no file"],
+    [(HTTP_AND_SQL, SERVICE - 1), ({"ray"}, RANKS["engine"] - 1)],
+    ids=["HTTP and SQL only in the service", "Ray only from the engine up"],
 )
 def test_what_a_part_may_not_know(packages: set[str], highest: int) -> None:
     wrong = [where(found) for found in IMPORTS if RANKS[part_of(found[0])] <= highest and found[2].partition(".")[0] in packages]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_pure_rooms_know_no_file(room: str) -> None:
+    inside = [found for found in IMPORTS if str(found[0].relative_to(PACKAGE)).startswith(f"{room}/")]
+    assert inside, "the room has moved"
+    assert not [where(found) for found in inside if found[2].partition(".")[0] in FILES_AND_NETWORK - {"mmap"}]
 
 
 def test_ray_is_imported_by_its_engine_alone() -> None:

@@ -1,12 +1,31 @@
-"""How frameworks name and lay out the logical tensors: one module (or package) each, found by the job's `format`."""
+"""How frameworks name and lay out the logical tensors: one folder each, found by the job's `format`.
+
+A folder has a `job` module (what a job may say of the format), `source` (SOURCE: how it is read) and `target` (TARGET: how it is written);
+one of the two may be missing. Nothing is imported before it is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import cast
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
-from convsvc.dialects import huggingface, mindspeed_llm
-from convsvc.dialects.base import Dialect
+from convsvc.spec.formats import formats, sides
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({module.name: cast(Dialect, module) for module in (huggingface, mindspeed_llm)})
+if TYPE_CHECKING:
+    from convsvc.dialects.base import Source, Target
+
+
+def source_of(name: str) -> Source:
+    """How the format of this name is read."""
+    return cast("Source", import_module(formats()[name] + ".source").SOURCE)
+
+
+def target_of(name: str) -> Target:
+    """How the format of this name is written."""
+    return cast("Target", import_module(formats()[name] + ".target").TARGET)
+
+
+def sources() -> Iterator[Source]:
+    """Every format that is read."""
+    return map(source_of, sides("SOURCE"))

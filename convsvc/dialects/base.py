@@ -1,22 +1,23 @@
-"""What a dialect is: how one framework names and lays out the logical tensors, and its directories.
+"""What a dialect is: how one framework names and lays out the logical tensors, and its directories. Two protocols: Source and Target.
 
-A dialect answers twice with the same declarations: which stored tensors a checkpoint of this model must hold (to read it), and
-which one it shall write. Reading opens headers only.
+Both answer with the same declarations: which stored tensors a checkpoint of this model must hold (to read it), and which one shall be
+written. Reading opens headers only. Whatever general code wants to know of a format is a question here, never a test of its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.models.facts import Facts
 from convsvc.models.model import Family, Model
 from convsvc.notes import Note
-from convsvc.roots import Roots
-from convsvc.spec import Options
-from convsvc.tensors.blocks import Laid
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import Lora, Options
+from convsvc.spec.places import SourceSpec, TargetSpec
+from convsvc.tensors.blocks import Laid, LogicalTensor
 
 # What every target has beside its framework's own files: the list of what was made, and the report of how.
 MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
@@ -148,31 +149,119 @@ class Output:
     notes: tuple[Note, ...] = ()
 
 
-class Dialect(Protocol):
-    """The two questions, and what a new checkpoint's files are."""
+class Wants(NamedTuple):
+    """Which MTP layers a target asks for: how many (None for all that there are), and whether others are carried along as they are."""
+
+    num_mtp: int | None = None
+    carry_mtp: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What a target of adapters alone is made of: the logical A and B that the source has, by the weight's name and `.lora_A` or `.lora_B`,
+    their rank, and what their product is scaled by."""
+
+    sides: Mapping[str, LogicalTensor]
+    r: int
+    alpha: float
+    use_rslora: bool
+
+
+class Source(Protocol):
+    """How a format is read. What a method does here is what a format without anything to say of it does.
+
+    `adapters` is the format that LoRA adapters in it have already. Of several formats that recognise a directory the one with the greatest
+    `certainty` is meant: that whose names are its own.
+    """
 
     name: str
+    adapters: str | None = None
+    certainty: int = 1
+
+    def recognises(self, root: RootedPath) -> bool:
+        """Whether a directory looks like a checkpoint of this format, by the names in it."""
+        raise NotImplementedError
+
+    def lora(self, source: Any) -> Lora | None:
+        """What the job says of adapters in the source."""
+        return getattr(source, "lora", None)
+
+    def settled(self, source: Any, roots: Roots) -> SourceSpec:
+        """The job's source, with the paths that follow from what lies there: all that is read is named in the job then."""
+        return cast(SourceSpec, source)
+
+    def words_dir(self, source: Any) -> str | None:
+        """The directory whose configuration and tokenizer belong to the weights, where the format has such."""
+        return None
 
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
+        raise NotImplementedError
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """The checkpoint by the names of its family, where it is stored under others. Pure."""
+        return checkpoint
 
-    def read_settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
+    def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
+        """Which MTP layers are converted, of those that the target wants. Raises JobError for options that this format has no part for."""
+        return wants
+
+    def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:
+        """The vocabulary that the configuration does not say, or says too small; None for as it says.
+
+        `spoken` is what the target's own configuration says. Raises JobError where the job contradicts the checkpoint.
+        """
+        return options.vocab_size
+
+    def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
+        return None
 
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """The layout that is taken for a checkpoint's and where each number of it came from: how an error about it begins."""
-
-    def write_settings(self, target: Any, model: Model) -> Any:
-        """How the target shall be laid out. Raises LayoutError."""
+        return ()
 
     def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
         """The stored tensors of this model. Pure. Raises LayoutError."""
+        raise NotImplementedError
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
         """Why a stored tensor that no entry claims may be left out; None if it may not."""
+        return None
+
+    def storing(self, model: Model, names: Iterable[str]) -> Model:
+        """The model, told which copies of a tensor (`Model.same_as`) the checkpoint stores, of the logical tensors with these names."""
+        return model
+
+
+class Target(Protocol):
+    """How a format is written. What a method does here is what a format without anything to say of it does.
+
+    `adapters`: it holds LoRA adapters, and no weights.
+    """
+
+    name: str
+    adapters: bool = False
+
+    def settled(self, target: Any, words_dir: str | None) -> TargetSpec:
+        """The job's target, with what follows from its source: `words_dir` is where configuration and tokenizer of it lie."""
+        return cast(TargetSpec, target)
+
+    def wants(self, target: Any) -> Wants:
+        """Which MTP layers it asks for."""
+        return Wants()
+
+    def spoken_vocab(self, target: Any, roots: Roots) -> int | None:
+        """The vocabulary that the target's own configuration speaks of, where one is given."""
+        return None
+
+    def settings(self, target: Any, model: Model, adapted: Adapted | None = None) -> Any:
+        """How the target shall be laid out. Raises LayoutError."""
+        return adapted
+
+    def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
+        """The stored tensors of this model. Pure. Raises LayoutError."""
+        raise NotImplementedError
 
     def output(
         self,
@@ -186,3 +275,15 @@ class Dialect(Protocol):
         roots: Roots,
     ) -> tuple[tuple[Entry, ...], Output]:
         """The target's files. `dtypes` are the entries'; the entries come back with their file filled in. `roots` hold what is copied."""
+        raise NotImplementedError
+
+    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        """What a job would say to read the target at this path as a source; None where it is no whole model for itself.
+
+        `architecture` are the sizes that the job had to state for its own source.
+        """
+        raise NotImplementedError
+
+    def check_words(self, root: RootedPath, side_files: Iterable[SideFile]) -> None:
+        """Compares the words of a target that is no whole model with what was planned. Raises VerifyError."""
+        return

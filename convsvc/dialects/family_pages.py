@@ -13,11 +13,11 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import convsvc.families
+from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, rows_of, write_settings
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
 from convsvc.models.model import Scope, Wanted
-from convsvc.spec import MegatronTarget
 from convsvc.tensors.declare import Logical, Part, Row
 from convsvc.tensors.notation import Order
 
@@ -119,7 +119,7 @@ def example_model(family: Family, num_mtp: int | None = None) -> Model:
 
 
 def _settings(model: Model, **target: object) -> Settings:
-    return write_settings(MegatronTarget.model_validate({"format": "mindspeed-llm", "path": "/", **target}), model)
+    return write_settings(MindSpeedTarget.model_validate({"format": "mindspeed-llm", "path": "/", **target}), model)
 
 
 def _about(family: Family) -> Iterator[str]:

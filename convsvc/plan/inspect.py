@@ -6,19 +6,19 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from convsvc.dialects import DIALECTS
+from convsvc.dialects import source_of, sources
 from convsvc.dialects.base import Checkpoint
-from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
 from convsvc.plan.adapter_names import set_aside
 from convsvc.plan.match import check_floats
-from convsvc.plan.planner import build_model, match_layout
 from convsvc.plan.quantised import describe_blocks, join_scales
+from convsvc.plan.source import Asked, build_model, match_layout
 from convsvc.roots import ANYWHERE, RootedPath
-from convsvc.spec import Job, parse_job
+from convsvc.spec import parse_source
+from convsvc.spec.formats import sides
 
 
 def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, Any]:
@@ -32,15 +32,15 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     root = RootedPath(path)
     if root.is_file():
         return _describe_file(root)
-    job = job_for(root, model_type)
-    checkpoint = DIALECTS[job.source.format].open(job.source, ANYWHERE)
-    about = _contents(job.source.format, checkpoint)
+    asked = ask_for(root, model_type)
+    checkpoint = source_of(asked.source.format).open(asked.source, ANYWHERE)
+    about = _contents(asked.source.format, checkpoint)
     try:
         checkpoint = join_scales(checkpoint)
         about |= _quantisation(checkpoint)
         checkpoint, adapters = set_aside(checkpoint)
         about |= _adapters(checkpoint, adapters)
-        about |= _structure(job, checkpoint)
+        about |= _structure(asked, checkpoint)
     except PlanError as error:
         about |= {"complete": False, "problem": error.message, **error.details}
     except ConvsvcError as error:
@@ -48,17 +48,19 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     return about
 
 
-def job_for(root: RootedPath, model_type: str | None = None, iteration: str | None = None, **options: Any) -> Job:
-    """A job whose source is what lies at `root`; an iteration is that of rank files. Raises SourceError for what is no checkpoint."""
+def ask_for(root: RootedPath, model_type: str | None = None, **stated: Any) -> Asked:
+    """The source that lies at `root`, in whatever format. `stated` (an iteration) is said where the format knows such a field.
+
+    Raises SourceError for what is no checkpoint, JobError for a statement that is wrong.
+    """
     if not root.is_dir():
         raise SourceError(f"{root} does not exist")
-    is_megatron = (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
-    if not is_megatron and not (root / "config.json").is_file():
+    found = [source for source in sources() if source.recognises(root)]
+    if not found:
         refuse(root, "a checkpoint that is read")
-        raise SourceError(f"{root} is no checkpoint: it has neither config.json nor {TRACKER} nor mp_rank_* directories")
-    source = {"format": "mindspeed-llm", "iteration": iteration} if is_megatron else {"format": "huggingface"}
-    target = {"format": "huggingface", "path": "/"}
-    return parse_job({"model_type": model_type, "source": {**source, "path": str(root)}, "target": target, "options": options})
+        raise SourceError(f"{root} is no checkpoint of a format that is read: {', '.join(sides('SOURCE'))}")
+    name = max(found, key=lambda source: source.certainty).name
+    return Asked(parse_source({"format": name, "path": str(root), **stated}), model_type)
 
 
 def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -94,11 +96,11 @@ def _adapters(checkpoint: Checkpoint, count: int) -> dict[str, Any]:
     return {"lora": {"adapters": count, "r": said and said.r, "alpha": said and said.alpha}} if count else {}
 
 
-def _structure(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
-    reader = DIALECTS[job.source.format]
-    checkpoint = reader.by_family_names(checkpoint, find_family(job.model_type, checkpoint.facts))
-    model = build_model(job, checkpoint)
-    settings, _, located, notes = match_layout(job, checkpoint, model)
+def _structure(asked: Asked, checkpoint: Checkpoint) -> dict[str, Any]:
+    reader = source_of(asked.source.format)
+    checkpoint = reader.by_family_names(checkpoint, find_family(asked.model_type, checkpoint.facts))
+    model = build_model(asked, checkpoint)
+    settings, _, located, notes = match_layout(asked.source, checkpoint, model)
     check_floats(located, checkpoint, model.integers)
     about: dict[str, Any] = {
         "model_type": model.family.name,

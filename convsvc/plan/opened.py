@@ -8,28 +8,25 @@ key-value groups has the same names and shapes and is another model.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsvc.dialects.base import Found, SourceFile
-from convsvc.dialects.huggingface.adapter_source import read_facts
-from convsvc.dialects.huggingface.checkpoint import index_files
-from convsvc.dialects.huggingface.json_files import read_json
+from convsvc.dialects import target_of
+from convsvc.dialects.base import Found, SourceFile, Wants
+from convsvc.dialects.files import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.match import Located
 from convsvc.plan.plan import Plan
-from convsvc.plan.planner import Source, describe_layouts, describe_model, open_source
+from convsvc.plan.planner import describe_layouts, describe_model
 from convsvc.plan.records import Transfer, View
+from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
-from convsvc.spec import parse_job
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
-CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 Where = tuple[str, str]
 
@@ -52,45 +49,24 @@ def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
 
 
 def _check(plan: Plan, root: RootedPath, real: str) -> None:
-    if not _is_whole_model(plan):
+    target = target_of(plan.job["target"]["format"])
+    written = target.reopened(root.path, plan.side_files, plan.job["source"].get("architecture"))
+    if written is None:
         _check_tensors(plan, _headers(plan, root))
-        _check_adapter(plan, root)
+        target.check_words(root, plan.side_files)
         return
-    source = open_source(_job(plan, root), root.roots)
+    source = open_source(Asked(written, plan.job.get("model_type"), wants=_wants(plan)), root.roots)
     checkpoint = source.checkpoint
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
     _check_blocks(plan, [(number[_where(each.found, checkpoint.files, real)], each) for each in source.located])
 
 
-def _check_adapter(plan: Plan, root: RootedPath) -> None:
-    """An adapter's configuration is read back as PEFT's, and says of rank and scale what was planned."""
-    for side in plan.side_files:
-        if side.path == ADAPTER_CONFIG and side.text is not None:
-            origin = str(root / side.path)
-            planned, read = (read_facts(config, origin) for config in (json.loads(side.text), read_json(root / side.path)))
-            if planned != read:
-                raise VerifyError(f"{origin} says something else than was written", facts=[f"planned {planned}", f"read {read}"])
-
-
-def _is_whole_model(plan: Plan) -> bool:
-    """Whether the target can be read for itself: not an adapter, which is loaded beside its base, nor weights without a configuration."""
-    target = plan.job["target"]
-    if target.get("adapter_only"):
-        return False
-    return target["format"] != "huggingface" or any(side.path == CONFIG for side in plan.side_files)
-
-
-def _job(plan: Plan, root: RootedPath) -> Any:
-    """A job whose source is the target. What the plan's job had to say of its source's model because no file does is said again.
-
-    MTP layers that are only carried along have no other names than their own: they are not asked for as such.
-    """
-    source = {"format": plan.job["target"]["format"], "path": root.path, "architecture": plan.job["source"].get("architecture")}
+def _wants(plan: Plan) -> Wants:
+    """MTP layers that are only carried along have no other names than their own: they are not asked for as such."""
     transfers = [transfer for task in plan.tasks for transfer in task.transfers]
     carries = any(_is_carried(plan, each) for each in transfers) and not any(each.name.startswith("mtp.") for each in transfers)
-    target = {"format": "mindspeed-llm" if carries else "huggingface", "path": "/"}
-    return parse_job({"model_type": plan.job.get("model_type"), "source": source, "target": target})
+    return Wants(0) if carries else Wants()
 
 
 def _is_carried(plan: Plan, transfer: Transfer) -> bool:
@@ -136,7 +112,7 @@ def _shown(tensor: Any) -> str:
     return f"{tensor.dtype} {list(tensor.shape)} from byte {tensor.file_offset} on"
 
 
-def _check_model(plan: Plan, source: Source) -> None:
+def _check_model(plan: Plan, source: OpenSource) -> None:
     """Family, layers, sizes, and how it is cut: what the layout follows from, compared first, as it says best what is wrong."""
     planned = {**plan.facts, **_sizes(plan.facts.get("target_layout", {}))}
     read = {**describe_model(source.model), **_sizes(describe_layouts(None, source.settings).get("target_layout", {}))}

@@ -11,9 +11,10 @@ from itertools import chain
 from math import prod
 
 from convsvc.errors import PlanError
-from convsvc.plan.planner import Source, describe_model
+from convsvc.plan.planner import describe_model
 from convsvc.plan.quantised import plan_sources
 from convsvc.plan.records import PlannedFile, PlannedTensor, View
+from convsvc.plan.source import OpenSource
 from convsvc.plan.transfers import Gathered, gather, stand_in
 from convsvc.tensors.blocks import LogicalTensor
 from convsvc.tensors.cover import first_overlap
@@ -26,7 +27,7 @@ Box = tuple[tuple[int, ...], tuple[int, ...]]
 class Side:
     """One of the two: its files and stored tensors, and where its logical tensors lie."""
 
-    source: Source
+    source: OpenSource
     files: tuple[PlannedFile, ...]
     tensors: tuple[PlannedTensor, ...]
     gathered: Mapping[str, Gathered]
@@ -63,7 +64,7 @@ class Pairs:
     advice: tuple[str, ...]
 
 
-def lay_side(source: Source) -> Side:
+def lay_side(source: OpenSource) -> Side:
     """A source that was opened, as one of the two."""
     files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in source.checkpoint.files)
     gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(source.located))

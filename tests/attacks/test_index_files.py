@@ -14,10 +14,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from convsvc.dialects import huggingface
+from convsvc.dialects import source_of
+from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.errors import ConvsvcError, SourceError
 from convsvc.roots import ANYWHERE
-from convsvc.spec import HuggingFaceSource
 
 FILE = "model-1.safetensors"
 
@@ -34,7 +34,7 @@ def opened(checkpoint: Path, index: Any) -> Any:
     (checkpoint / "model.safetensors.index.json").write_text(text, "utf-8", "surrogatepass")
     began = time.process_time()
     try:
-        return huggingface.open(HuggingFaceSource(format="huggingface", path=str(checkpoint)), ANYWHERE)
+        return source_of("huggingface").open(HuggingFaceSource(format="huggingface", path=str(checkpoint)), ANYWHERE)
     finally:
         assert time.process_time() - began < 10
 

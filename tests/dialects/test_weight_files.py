@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convsvc.dialects import DIALECTS, huggingface
+from convsvc.dialects import source_of
 from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.huggingface.job import HuggingFaceSource
+from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.errors import ConvsvcError, PathRefused, SourceError
 from convsvc.plan.inspect import inspect_checkpoint
 from convsvc.roots import ANYWHERE, Roots
-from convsvc.spec import HuggingFaceSource, MegatronSource
 from tests.tiny_checkpoints import write_llama
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123456789\n"
@@ -25,13 +26,13 @@ INDEX = "model.safetensors.index.json"
 
 
 def opened(path: Path, roots: Roots = ANYWHERE) -> Checkpoint:
-    return huggingface.open(HuggingFaceSource(format="huggingface", path=str(path)), roots)
+    return source_of("huggingface").open(HuggingFaceSource(format="huggingface", path=str(path)), roots)
 
 
 def refused(path: Path, reader: str = "huggingface") -> SourceError:
-    kind = HuggingFaceSource if reader == "huggingface" else MegatronSource
+    kind = HuggingFaceSource if reader == "huggingface" else MindSpeedSource
     with pytest.raises(SourceError) as caught:
-        DIALECTS[reader].open(kind(format=reader, path=str(path)), ANYWHERE)
+        source_of(reader).open(kind(format=reader, path=str(path)), ANYWHERE)
     return caught.value
 
 
@@ -298,7 +299,7 @@ def test_what_lies_beside_rank_files_and_is_not_read_is_noted(tmp_path: Path) ->
     convert({"source": {"format": "huggingface", "path": str(hf)}, "target": target}, engine="inline")
     for name in ("mp_rank_00/distrib_optim.pt", "extra.safetensors", "notes.txt"):
         (mcore / "iter_0000001" / name).write_bytes(b"x")
-    notes = DIALECTS["mindspeed-llm"].open(MegatronSource(format="mindspeed-llm", path=str(mcore)), ANYWHERE).notes
+    notes = source_of("mindspeed-llm").open(MindSpeedSource(format="mindspeed-llm", path=str(mcore)), ANYWHERE).notes
     assert "beside the rank files, and not read: mp_rank_00/distrib_optim.pt, extra.safetensors" in [note.text for note in notes]
 
 

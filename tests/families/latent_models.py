@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
-from convsvc.dialects import huggingface
+from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import FAMILIES, Facts
 
 SIZES: dict[str, Any] = {
@@ -55,7 +55,7 @@ Tensors = dict[str, torch.Tensor]
 def shapes_of(family: str, config: dict[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
     """Names and shapes, tied and optional tensors included only where a published checkpoint has them."""
     model = FAMILIES[family].build(Facts(config or CONFIGS[family], "config.json"))
-    rows = {entry.laid.name: entry.laid.shape for entry in huggingface.layout(model)}
+    rows = {entry.laid.name: entry.laid.shape for entry in lay_model(model)}
     return {name: shape for name, shape in rows.items() if not (model.tied and name == "lm_head.weight")} | BESIDE.get(family, {})
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
-from convsvc.dialects.huggingface import layout
+from convsvc.dialects.huggingface.layout import lay_model as layout
 from convsvc.errors import PlanError
 from convsvc.families import FAMILIES, Facts
 from convsvc.plan.plan import Plan

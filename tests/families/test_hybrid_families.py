@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from convsvc.blocks.linear_attention import full_attention_layers
-from convsvc.dialects import huggingface, mindspeed_llm
+from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.mindspeed_llm import rank_files
+from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.errors import JobError, LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.models.model import Model, Wanted
-from convsvc.spec import MegatronTarget
 from tests.families.hybrid_models import CONFIGS, STATE_SPACES
 
 
@@ -19,13 +20,13 @@ def build(family: str, wanted: Wanted | None = None, **changes: Any) -> Model:
     return FAMILIES[family].build(Facts({**CONFIGS[family], **changes}, "config.json"), wanted)
 
 
-def target(**layout: Any) -> MegatronTarget:
-    return MegatronTarget(format="mindspeed-llm", path="/out", **layout)
+def target(**layout: Any) -> MindSpeedTarget:
+    return MindSpeedTarget(format="mindspeed-llm", path="/out", **layout)
 
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    entries = mindspeed_llm.layout(model, mindspeed_llm.write_settings(target(**layout), model))
+    entries = rank_files.layout(model, rank_files.write_settings(target(**layout), model))
     return {entry.laid.name.partition("/")[2]: entry.laid.shape for entry in reversed(entries)}
 
 
@@ -84,7 +85,7 @@ def test_qwen3_next_has_names_for_one_mtp_layer() -> None:
 
 def test_every_part_of_a_mixers_projection_is_cut_for_itself() -> None:
     model = build("mamba2")
-    entries = mindspeed_llm.layout(model, mindspeed_llm.write_settings(target(tensor_parallel_size=2), model))
+    entries = rank_files.layout(model, rank_files.write_settings(target(tensor_parallel_size=2), model))
     second = [entry.laid for entry in entries if "mp_rank_01" in entry.file and entry.laid.name.endswith("layers.0.mixer.in_proj.weight")]
     assert second[0].shape == (8 + 8 + 3 + 3 + 2, 8)
     assert [(block.tensor.name.rpartition(".")[2], block.starts[0], block.stops[0]) for block in second[0].blocks] == [
@@ -162,5 +163,5 @@ def test_dualpipev_beside_virtual_stages_is_refused_for_deepseek4_only() -> None
 def test_a_base_model_s_copies_are_expected_of_deepseek4_base_only() -> None:
     for family, has in (("deepseek4", False), ("deepseek4_base", True)):
         model = FAMILIES[family].build(Facts(CONFIGS["deepseek4"], "config.json"))
-        written = {entry.laid.name for entry in huggingface.layout(model) if entry.laid.written}
+        written = {entry.laid.name for entry in lay_model(model) if entry.laid.written}
         assert ({"mtp.0.emb.tok_emb.weight", "mtp.0.head.weight"} <= written) is has

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from convsvc.blocks.dsa import INDEX_KEY, indexed_layers
-from convsvc.dialects import huggingface, mindspeed_llm
+from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.mindspeed_llm import rank_files
+from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.models.model import Model, Wanted
-from convsvc.spec import MegatronTarget
 from tests.families.latent_models import CONFIGS
 
 
@@ -19,14 +20,14 @@ def build(family: str, wanted: Wanted | None = None, **changes: Any) -> Model:
     return FAMILIES[family].build(Facts({**CONFIGS[family], **changes}, "config.json"), wanted)
 
 
-def target(**layout: Any) -> MegatronTarget:
-    return MegatronTarget(format="mindspeed-llm", path="/out", **layout)
+def target(**layout: Any) -> MindSpeedTarget:
+    return MindSpeedTarget(format="mindspeed-llm", path="/out", **layout)
 
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    settings = mindspeed_llm.write_settings(target(**layout), model)
-    entries = mindspeed_llm.layout(model, settings)
+    settings = rank_files.write_settings(target(**layout), model)
+    entries = rank_files.layout(model, settings)
     return {entry.laid.name.partition("/")[2]: entry.laid.shape for entry in reversed(entries)}
 
 
@@ -43,7 +44,7 @@ def test_a_missing_rank_is_named(family: str) -> None:
 
 def test_kimi_k2_is_a_deepseek3_and_moonlight_one_without_a_query_rank() -> None:
     assert find_family(None, Facts({**CONFIGS["deepseek3"], "model_type": "kimi_k2"}, "config.json")).name == "deepseek3"
-    names = [entry.laid.name for entry in huggingface.layout(build("deepseek3", q_lora_rank=None))]
+    names = [entry.laid.name for entry in lay_model(build("deepseek3", q_lora_rank=None))]
     assert "model.layers.0.self_attn.q_proj.weight" in names
     assert not [name for name in names if "q_a_" in name or "q_b_" in name]
 
@@ -69,16 +70,16 @@ def test_heads_that_tensor_ranks_cannot_share_are_refused_by_name() -> None:
 @pytest.mark.parametrize("family", ["plm", "deepseek2-lite"])
 def test_mla_mm_split_without_a_query_rank_is_refused(family: str) -> None:
     with pytest.raises(LayoutError, match="q_lora_rank is not set"):
-        mindspeed_llm.write_settings(target(mla_mm_split=True), build(family))
+        rank_files.write_settings(target(mla_mm_split=True), build(family))
 
 
 def test_mla_mm_split_has_no_effect_where_training_never_splits() -> None:
-    assert not mindspeed_llm.write_settings(target(mla_mm_split=True), build("longcat")).mla_mm_split
+    assert not rank_files.write_settings(target(mla_mm_split=True), build("longcat")).mla_mm_split
 
 
 def test_transformer_engine_with_mtp_layers_is_refused() -> None:
     with pytest.raises(LayoutError, match="mtp_num_layers 2"):
-        mindspeed_llm.write_settings(target(transformer_impl="transformer_engine"), build("deepseek3"))
+        rank_files.write_settings(target(transformer_impl="transformer_engine"), build("deepseek3"))
 
 
 def test_plm_has_no_gate() -> None:
@@ -139,7 +140,7 @@ def test_reduced_models_keep_the_kinds_of_the_layers_they_keep() -> None:
     model = build("glm5", Wanted(num_layers=3, first_dense=1, num_mtp=1), first_k_dense_replace=2)
     assert model.kept == (0, 2, 3)
     assert indexed(model) == [True, False, True, True]
-    settings = mindspeed_llm.write_settings(target(), model)
+    settings = rank_files.write_settings(target(), model)
     from convsvc.dialects.mindspeed_llm.saved_args import write_args
 
     args = vars(write_args(model, settings, Facts({**CONFIGS["glm5"], "first_k_dense_replace": 2}, "config.json")))
@@ -157,4 +158,4 @@ def test_what_training_saves_under_megatrons_names_alone_is_enough() -> None:
     }  # fmt: skip
     have = FAMILIES["deepseek3"].build(Facts(trained, "args"), Wanted(num_mtp=2))
     want = build("deepseek3")
-    assert {entry.laid for entry in huggingface.layout(have)} == {entry.laid for entry in huggingface.layout(want)}
+    assert {entry.laid for entry in lay_model(have)} == {entry.laid for entry in lay_model(want)}

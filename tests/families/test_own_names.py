@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convsvc.dialects.huggingface import layout
+from convsvc.dialects.huggingface.layout import lay_model as layout
 from convsvc.families import FAMILIES, Facts
 from convsvc.plan.planner import make_plan
 from tests.families.latent_models import differences, to_huggingface, to_megatron

@@ -9,9 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
-from convsvc.dialects import DIALECTS
+from convsvc.dialects.huggingface import source, target
 from convsvc.errors import PlanError
-from convsvc.plan import planner
 from convsvc.plan.planner import make_plan
 from tests.tiny_checkpoints import write_llama
 
@@ -48,6 +47,7 @@ def test_a_mistaken_declaration_is_found_before_anything_is_written(
     if change == "name":  # else v_proj is left over, which is noticed too
         weights = load_file(tmp_path / "huggingface" / "model.safetensors")
         save_file({name: value for name, value in weights.items() if V not in name}, tmp_path / "huggingface" / "model.safetensors")
-    monkeypatch.setattr(planner, "DIALECTS", {**DIALECTS, "huggingface": Renaming(DIALECTS["huggingface"], change)})
+    monkeypatch.setattr(source, "SOURCE", Renaming(source.SOURCE, change))
+    monkeypatch.setattr(target, "TARGET", Renaming(target.TARGET, change))
     with pytest.raises(PlanError, match=says):
         make_plan({**there, "target": {**mcore, "path": str(tmp_path / "other")}} if side == "source" else back)

@@ -195,7 +195,7 @@ def test_openapi_shows_the_job_and_the_problem_and_every_reference_resolves(http
     schemas = document["components"]["schemas"]
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/Job"}
-    assert "tensor_parallel_size" in schemas["MegatronTarget"]["properties"]
+    assert "tensor_parallel_size" in schemas["MindSpeedTarget"]["properties"]
     references = set(_references(document))
     assert references
     assert references <= {f"#/components/schemas/{name}" for name in schemas}

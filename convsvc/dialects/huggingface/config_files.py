@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convsvc.dialects.base import SideFile
-from convsvc.dialects.huggingface.checkpoint import read_json
 from convsvc.dialects.huggingface.config import check_words, follow, prove, silent_words, without_quantisation
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.derived_config import derive
+from convsvc.dialects.json_files import read_json
 from convsvc.errors import PlanError
 from convsvc.formats.base import TensorSpec
 from convsvc.models.describe import dtype_words
@@ -52,9 +52,8 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
     return files, [*notes, Note("changed", f"config.json of {folder} was changed: {', '.join(said)}")]
 
 
-def spoken_vocab(target: Any, roots: Roots) -> int | None:
+def spoken_vocab(config_dir: str | None, roots: Roots) -> int | None:
     """The vocabulary that a target's config_dir speaks of; None where there is none, or no number in it."""
-    config_dir = getattr(target, "config_dir", None)
     if config_dir is None or not (RootedPath(config_dir, roots) / CONFIG).is_file():
         return None
     value = read_json(RootedPath(config_dir, roots) / CONFIG).get("vocab_size")

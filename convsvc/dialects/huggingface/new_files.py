@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
+from convsvc.dialects.huggingface.job import HuggingFaceTarget
 from convsvc.errors import JobError
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.roots import RootedPath, Roots
-from convsvc.spec import HuggingFaceTarget, Options
+from convsvc.spec import Options
 
 INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -23,7 +24,6 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "M
 def output(
     target: HuggingFaceTarget,
     model: Model,
-    settings: None,
     facts: Facts,
     entries: tuple[Entry, ...],
     dtypes: tuple[str, ...],

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convsvc.dialects.huggingface.json_files import read_json
+from convsvc.dialects.json_files import read_json
 from convsvc.dialects.recognise import WEIGHTS, describe_adapter, refuse
 from convsvc.errors import ConvsvcError, SourceError
 from convsvc.notes import Note

@@ -6,6 +6,7 @@ from typing import Any
 
 from convsvc.blocks.linear_attention import DELTA_OUT
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank_file
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
@@ -15,22 +16,13 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.placement import place_layers, ranks
 from convsvc.notes import Note
-from convsvc.roots import Roots
-from convsvc.spec import Options, ParallelSizes
 from convsvc.tensors.blocks import Laid
 
 ITERATION = 1
 
 
 def output(
-    target: ParallelSizes,
-    model: Model,
-    settings: Settings,
-    facts: Facts,
-    entries: tuple[Entry, ...],
-    dtypes: tuple[str, ...],
-    options: Options,
-    roots: Roots,
+    target: ParallelSizes, model: Model, settings: Settings, facts: Facts, entries: tuple[Entry, ...], dtypes: tuple[str, ...]
 ) -> tuple[tuple[Entry, ...], Output]:
     """One file a rank, each with the same args, and one for what is carried; the tracker last."""
     args = write_args(model, settings, facts, bytes_by_dtype(entries, dtypes))

@@ -9,6 +9,7 @@ from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.blocks.mtp import MTP_EMBEDDING
 from convsvc.dialects.base import Entry
+from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mindspeed_llm import tables
 from convsvc.dialects.mindspeed_llm.carried import carried_entries
 from convsvc.dialects.mindspeed_llm.seen_sizes import pad_vocab
@@ -16,7 +17,6 @@ from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model, Scope
 from convsvc.models.placement import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
-from convsvc.spec import ParallelSizes
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row
 

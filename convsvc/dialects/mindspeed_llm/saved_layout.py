@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import ConvsvcError, JobError, SourceError
 from convsvc.formats.base import Inert
@@ -17,7 +18,6 @@ from convsvc.models.facts import Facts, parse_numbers, shown
 from convsvc.models.model import Model
 from convsvc.models.placement import Parallel, Table, parse_pattern, table_of
 from convsvc.models.words import own_contradictions
-from convsvc.spec import ParallelSizes
 
 # An argument's names: training's, then TransformerConfig's or the converter's.
 FIRST = ("decoder_first_pipeline_num_layers", "num_layers_in_first_pipeline_stage")

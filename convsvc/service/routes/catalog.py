@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter
 
@@ -10,7 +10,7 @@ import convsvc
 from convsvc.families import FAMILIES
 from convsvc.service.access.callers import Anyone
 from convsvc.service.problems import problems
-from convsvc.spec import Source, Target
+from convsvc.spec.formats import sides
 
 router = APIRouter(tags=["catalog"], responses=problems(401, 403, 429))
 
@@ -24,7 +24,7 @@ def version(_: Anyone) -> dict[str, str]:
 @router.get("/formats")
 def formats(_: Anyone) -> dict[str, list[str]]:
     """The formats a job's source and target may have."""
-    return {"source": _tags(Source), "target": _tags(Target)}
+    return {"source": list(sides("SOURCE")), "target": list(sides("TARGET"))}
 
 
 @router.get("/families")
@@ -34,7 +34,3 @@ def families(_: Anyone) -> list[dict[str, Any]]:
         {"name": name, "title": family.title, "model_types": family.model_types, "architectures": family.architectures}
         for name, family in FAMILIES.items()
     ]
-
-
-def _tags(union: Any) -> list[str]:
-    return [str(get_args(kind.model_fields["format"].annotation)[0]) for kind in get_args(get_args(union)[0])]

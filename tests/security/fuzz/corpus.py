@@ -14,7 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from convsvc.dialects import huggingface
+from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import FAMILIES, Facts
 from convsvc.formats import safetensors as our_safetensors
 from convsvc.formats import torch_zip
@@ -102,7 +102,7 @@ def write_checkpoint(family: str, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     config = config_of(family)
     model = FAMILIES[family].build(Facts(config, "config.json"), Wanted(num_mtp=config.get("num_nextn_predict_layers", 0)))
-    shapes = {entry.laid.name: entry.laid.shape for entry in huggingface.layout(model) if entry.laid.written}
+    shapes = {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written}
     dtypes = {name: "I64" if name.endswith("tid2eid") else "BF16" for name in shapes}
     skeleton = our_safetensors.plan_skeleton([TensorSpec(name, dtypes[name], shape) for name, shape in shapes.items()])
     with (folder / "model.safetensors").open("wb") as file:

@@ -11,13 +11,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from convsvc.dialects import huggingface, mindspeed_llm
+from convsvc.dialects import source_of
+from convsvc.dialects.huggingface.job import HuggingFaceSource
+from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.formats import FORMATS, format_of
 from convsvc.formats.torch_tensors import read_torch_pickle
 from convsvc.formats.torch_tree import Namer
 from convsvc.plan.planner import make_plan
 from convsvc.roots import ANYWHERE
-from convsvc.spec import HuggingFaceSource, MegatronSource, dump_job, parse_job
+from convsvc.spec import dump_job, parse_job
 from tests.roundtrip.any_family import CONFIGS
 from tests.security.fuzz import corpus
 from tests.security.fuzz.mutate import as_text, change_bytes, change_value
@@ -136,7 +138,7 @@ def _index_json(folder: Path) -> Reader:
 
     def feed(data: bytes) -> None:
         slot.write(data)
-        huggingface.open(source, ANYWHERE)
+        source_of("huggingface").open(source, ANYWHERE)
 
     return Reader("index.json", 9, make, feed)
 
@@ -146,12 +148,12 @@ def _tracker(folder: Path) -> Reader:
     rank.mkdir(parents=True)
     (rank / "model_optim_rng.pt").write_bytes(corpus.torch_files()[0])
     slot = Slot(folder / "latest_checkpointed_iteration.txt")
-    source = MegatronSource(format="mindspeed-llm", path=str(folder))
+    source = MindSpeedSource(format="mindspeed-llm", path=str(folder))
     words = (b"release", b"0", b"9" * 400, b"\n", b" ", b"\xff", b"\x00", b"-1", b"/", b"..", "٣".encode(), "²".encode())
 
     def feed(data: bytes) -> None:
         slot.write(data)
-        mindspeed_llm.open(source, ANYWHERE)
+        source_of("mindspeed-llm").open(source, ANYWHERE)
 
     return Reader("tracker", 9, lambda rng: change_bytes(rng, rng.choice((b"release", b"1000", b"")), words, words), feed)
 

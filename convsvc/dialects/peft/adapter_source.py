@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
-from convsvc.dialects.huggingface.adapter_files import CONFIG, WEIGHTS
-from convsvc.dialects.huggingface.checkpoint import index_file, read_json
+from convsvc.dialects.files import index_file
+from convsvc.dialects.json_files import read_json
+from convsvc.dialects.peft.adapter_files import CONFIG, WEIGHTS
 from convsvc.errors import SourceError
 from convsvc.models.facts import shown
 from convsvc.notes import Note
@@ -46,16 +47,21 @@ SIMPLE = re.compile(r"(?:[\w\-.^$|]|\\[.d]|\[[\w\-]+\]|\((?:\?:)?[\w\-.|\\]+\)(?
 SIMPLE_WILDCARDS = re.compile(r"(?:\.|\\d|\])[*+]")
 
 
-def with_adapter(base: Checkpoint, root: RootedPath) -> Checkpoint:
+def check_adapter(root: RootedPath, field: str) -> None:
+    """Raises SourceError, naming the job's field, for what is no PEFT directory."""
+    if not root.is_dir() or not (root / CONFIG).is_file():
+        what = f"has no {CONFIG}: it is no PEFT adapter" if root.is_dir() else "is not a directory"
+        do = f"give the directory that peft saved the adapter to, with {CONFIG} and {WEIGHTS}"
+        raise SourceError(f"{field}: {root} {what}", do=do)
+
+
+def with_adapter(base: Checkpoint, root: RootedPath, field: str = "source.lora.path") -> Checkpoint:
     """The base with the adapters' tensors beside its own, under plain names; what was trained whole takes the place of the base's.
 
     Raises SourceError for what is no LoRA adapter of this base.
     """
-    if not root.is_dir() or not (root / CONFIG).is_file():
-        what = f"has no {CONFIG}: it is no PEFT adapter" if root.is_dir() else "is not a directory"
-        do = f"give the directory that peft saved the adapter to, with {CONFIG} and {WEIGHTS}"
-        raise SourceError(f"source.lora.path: {root} {what}", do=do)
-    facts, path = read_facts(read_json(root / CONFIG), str(root / CONFIG)), _weights(root)
+    check_adapter(root, field)
+    facts, path = read_facts(read_json(root / CONFIG), str(root / CONFIG)), _weights(root, field)
     index, file = index_file(path)
     tensors = {_plain(tensor.name): Found(len(base.files), tensor) for tensor in index.tensors}
     whole = [name for name in tensors if ".lora_" not in name]
@@ -91,11 +97,11 @@ def read_facts(config: Mapping[str, Any], origin: str) -> AdapterFacts:
     )
 
 
-def _weights(root: RootedPath) -> RootedPath:
+def _weights(root: RootedPath, field: str) -> RootedPath:
     for name in (WEIGHTS, BIN):
         if (root / name).exists():
             return root / name
-    raise SourceError(f"source.lora.path: {root} has neither {WEIGHTS} nor {BIN}", do="fetch the adapter again")
+    raise SourceError(f"{field}: {root} has neither {WEIGHTS} nor {BIN}", do="fetch the adapter again")
 
 
 def _plain(name: str) -> str:

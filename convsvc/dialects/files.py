@@ -1,0 +1,43 @@
+"""A checkpoint's files, whatever its format: their headers, and each file as it was when they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from convsvc.dialects.base import SourceFile
+from convsvc.errors import SourceError
+from convsvc.formats import FORMATS, describe_file, format_of
+from convsvc.roots import RootedPath
+
+# Files whose headers are read at once.
+READERS = 8
+
+
+def check_directory(root: RootedPath) -> None:
+    """Raises SourceError for what is no directory, saying what it is."""
+    if root.is_dir():
+        return
+    if not root.exists():
+        raise SourceError(f"{root} does not exist")
+    raise SourceError(f"{root} is {describe_file(root)[0]}, not a directory", do="give the directory that holds the checkpoint")
+
+
+def index_files(paths: Sequence[RootedPath]) -> Iterator[tuple[Any, SourceFile]]:
+    """`index_file` of each path, in their order; several are read at once, as a thousand files are mostly waiting on shared storage."""
+    with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
+        yield from pool.map(index_file, paths)
+
+
+def index_file(path: RootedPath) -> tuple[Any, SourceFile]:
+    """A weight file's index, and the file as it was then."""
+    before = path.look()
+    if before is None:
+        raise SourceError(f"{path} does not exist")
+    kind = format_of(path)
+    if kind is None:
+        what, do = describe_file(path)
+        raise SourceError(f"{path} is {what}", facts=["it is neither safetensors nor a file of torch.save (zip)"], do=do)
+    index = FORMATS[kind].read_index(path)
+    return index, SourceFile(before[0], kind, before[1].st_size, before[1].st_mtime_ns, path.path, index.digest)

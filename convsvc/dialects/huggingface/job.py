@@ -1,0 +1,27 @@
+"""What a job may say of a Hugging Face directory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from convsvc.spec.fields import Path
+from convsvc.spec.places import ModelSource, TargetSpec
+
+
+class HuggingFaceSource(ModelSource):
+    """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
+
+    format: Literal["huggingface"]
+
+
+class HuggingFaceTarget(TargetSpec):
+    format: Literal["huggingface"]
+    config_dir: Path | None = Field(
+        None, description="Its config, tokenizer and code go with the weights; without it, a Hugging Face source's own."
+    )
+    adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
+
+
+SOURCE, TARGET = HuggingFaceSource, HuggingFaceTarget

@@ -1,0 +1,106 @@
+"""Reading a Hugging Face directory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from convsvc.dialects.base import Checkpoint, Entry, Source
+from convsvc.dialects.huggingface.checkpoint import open_directory
+from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.huggingface.names import by_family_names
+from convsvc.dialects.peft.adapter_source import with_adapter
+from convsvc.errors import SourceError
+from convsvc.models.model import Family, Model, numbered
+from convsvc.roots import RootedPath, Roots
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a checkpoint is stored where a family has several ways: the stored names of the rows (`Family.packed`) that are there."""
+
+    packed: tuple[str, ...]
+
+
+class HuggingFace(Source):
+    """A directory of safetensors or `.bin` files with a config.json; adapters are merged from a PEFT directory beside it."""
+
+    name = "huggingface"
+    adapters = "peft"
+    certainty = 0  # a configuration lies beside checkpoints of other formats, too
+
+    def recognises(self, root: RootedPath) -> bool:
+        return (root / "config.json").is_file()
+
+    def words_dir(self, source: Any) -> str | None:
+        return str(source.path)
+
+    def open(self, source: Any, roots: Roots) -> Checkpoint:
+        """The directory's headers, and those of the PEFT adapter that the job states. Raises SourceError, FormatError; PathRefused."""
+        base = open_directory(source, roots)
+        if source.lora is None or source.lora.path is None:
+            return base
+        return with_adapter(base, RootedPath(source.lora.path, roots))
+
+    def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
+        return by_family_names(checkpoint, family)
+
+    def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Settings | None:
+        """Which of the family's packed rows are stored; None where none is.
+
+        Raises SourceError if it cannot be seen which way round packed experts lie.
+        """
+        packed = tuple(
+            scope.prefix + each.stored
+            for scope in model.scopes
+            for each in model.family.packed
+            if ("", scope.prefix + each.stored) in checkpoint.found and scope.logicals.issuperset(part.name for part in each.logicals)
+        )
+        if not packed:
+            return None
+        _check_turned(checkpoint, packed)
+        return Settings(packed)
+
+    def layout(self, model: Model, settings: Settings | None = None) -> tuple[Entry, ...]:
+        """Every tensor a Hugging Face checkpoint of this model has, in the model's order."""
+        return lay_model(model, frozenset(settings.packed if settings else ()))
+
+    def ignores(self, key: tuple[str, str], model: Model) -> str | None:
+        """Buffers that are no weights, and layers left out by num_layers."""
+        stored = key[1]
+        if any(re.search(pattern, stored) for pattern in model.family.ignored):
+            return "a buffer that is computed, not a weight"
+        layer = numbered(model.family.layer_prefix, "{layer}", stored)
+        if layer is not None and layer < model.hidden_layers and layer not in model.kept:
+            return f"in a layer that is left out: {model.num_layers} of {model.hidden_layers} are converted"
+        mtp = model.mtp_layer_of(stored)
+        if mtp is not None and mtp >= model.num_mtp and not model.carried_mtp:  # one that is carried is carried whole, by its rows
+            return f"in an MTP layer that is not asked for: mtp_num_layers is {model.num_mtp}"
+        return None
+
+    def storing(self, model: Model, names: Iterable[str]) -> Model:
+        return model.storing(names)
+
+
+def _check_turned(checkpoint: Checkpoint, packed: tuple[str, ...]) -> None:
+    """Output before input is how transformers 5 packs experts; some models' own code packs them the other way round.
+
+    The shape tells which it is, of both matrices of a layer together: one of them is no square. Raises SourceError where there is one only.
+    """
+    folders: dict[str, list[tuple[int, ...]]] = {}
+    for stored in packed:
+        shape = checkpoint.found["", stored].tensor.shape
+        if len(shape) == 3:
+            folders.setdefault(stored.rpartition(".")[0], []).append(shape)
+    unclear = sorted(folder for folder, shapes in folders.items() if all(shape[1] == shape[2] for shape in shapes))
+    if unclear:
+        raise SourceError(
+            f"{checkpoint.path}: which way round the packed experts lie cannot be seen, as their matrices are square",
+            facts=unclear[:5],
+            do="save them one by one: transformers 5 does with save_pretrained(save_original_format=True)",
+        )
+
+
+SOURCE = HuggingFace()

@@ -1,0 +1,1 @@
+"""What is Megatron's and not one framework's: rank grid, tables, rank files, saved args."""

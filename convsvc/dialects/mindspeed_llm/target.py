@@ -1,0 +1,50 @@
+"""Writing a checkpoint of MindSpeed-LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
+from convsvc.dialects.mindspeed_llm.job import MindSpeedSource, MindSpeedTarget
+from convsvc.dialects.mindspeed_llm.new_files import output
+from convsvc.dialects.mindspeed_llm.rank_files import Settings, layout, write_settings
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.roots import Roots
+from convsvc.spec import Options, SourceSpec
+
+
+class MindSpeedLlm(Target):
+    """Rank files as training resumes from them: args, tracker, iteration 1."""
+
+    name = "mindspeed-llm"
+
+    def wants(self, target: MindSpeedTarget) -> Wants:
+        """Not asked for is not dropped: MTP layers lie beside the ranks then, for the way back. Who asks for 0 does not want them."""
+        return Wants(target.mtp_num_layers or 0, target.mtp_num_layers is None)
+
+    def settings(self, target: MindSpeedTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        return write_settings(target, model)
+
+    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+        return layout(model, settings)
+
+    def output(
+        self,
+        target: MindSpeedTarget,
+        model: Model,
+        settings: Settings,
+        facts: Facts,
+        entries: tuple[Entry, ...],
+        dtypes: tuple[str, ...],
+        options: Options,
+        roots: Roots,
+    ) -> tuple[tuple[Entry, ...], Output]:
+        return output(target, model, settings, facts, entries, dtypes)
+
+    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        return MindSpeedSource(format="mindspeed-llm", path=path, architecture=architecture)
+
+
+TARGET = MindSpeedLlm()

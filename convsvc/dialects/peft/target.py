@@ -1,0 +1,62 @@
+"""Writing a PEFT adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target
+from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.json_files import read_json
+from convsvc.dialects.peft.adapter_files import CONFIG, Adapter, adapter_output
+from convsvc.dialects.peft.adapter_source import read_facts
+from convsvc.dialects.peft.job import PeftTarget
+from convsvc.dialects.peft.layout import PREFIX, A, lay_sides, module_of, target_modules
+from convsvc.errors import VerifyError
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import Options
+
+
+class Peft(Target):
+    """adapter_model.safetensors and adapter_config.json."""
+
+    name = "peft"
+    adapters = True
+
+    def layout(self, model: Model, settings: Adapted) -> tuple[Entry, ...]:
+        """An A and a B for every module whose weight has adapters. Raises PlanError where the source's do not fit a module."""
+        return tuple(side for entry in lay_model(model) for side in lay_sides(entry, settings.sides, settings.r))
+
+    def output(
+        self,
+        target: PeftTarget,
+        model: Model,
+        settings: Adapted,
+        facts: Facts,
+        entries: tuple[Entry, ...],
+        dtypes: tuple[str, ...],
+        options: Options,
+        roots: Roots,
+    ) -> tuple[tuple[Entry, ...], Output]:
+        linear = [module_of(entry) for entry in lay_model(model) if len(entry.laid.shape) == 2]
+        adapted = {entry.laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for entry in entries if f".{A}." in entry.laid.name}
+        adapter = Adapter(settings.r, settings.alpha, settings.use_rslora, target_modules(linear, adapted))
+        return adapter_output(entries, dtypes, adapter, target.config_dir)
+
+    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> None:
+        """None: it is loaded beside its base."""
+
+    def check_words(self, root: RootedPath, side_files: Iterable[SideFile]) -> None:
+        """The configuration is read back as PEFT's, and says of rank and scale what was planned."""
+        for side in side_files:
+            if side.path == CONFIG and side.text is not None:
+                origin = str(root / side.path)
+                planned, read = (read_facts(config, origin) for config in (json.loads(side.text), read_json(root / side.path)))
+                if planned != read:
+                    raise VerifyError(f"{origin} says something else than was written", facts=[f"planned {planned}", f"read {read}"])
+
+
+TARGET = Peft()

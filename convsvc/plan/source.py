@@ -1,0 +1,121 @@
+"""Opening a source: its headers, its model, and where each tensor of its layout lies. Reads headers only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from convsvc.dialects import source_of, target_of
+from convsvc.dialects.base import Checkpoint, Entry, Wants
+from convsvc.errors import LayoutError, PlanError
+from convsvc.families import find_family
+from convsvc.models.model import Model, Wanted
+from convsvc.notes import Note
+from convsvc.plan.absent import find_absent
+from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters
+from convsvc.plan.match import Located, check_floats, match_source
+from convsvc.plan.quantised import join_scales, product_dtype
+from convsvc.plan.transfers import check_tiled, check_unique
+from convsvc.roots import ANYWHERE, Roots
+from convsvc.spec import Job, Options, SourceSpec
+
+
+def _silent() -> int | None:
+    return None
+
+
+ALL = Wants()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A source as somebody wants it: what a job says of it, the MTP layers that are wanted, the vocabulary that its target speaks of."""
+
+    source: SourceSpec
+    model_type: str | None = None
+    options: Options = field(default_factory=Options)
+    wants: Wants = ALL
+    spoken: Callable[[], int | None] = _silent
+
+
+def asked_of(job: Job, roots: Roots = ANYWHERE) -> Asked:
+    """The job's source as its target wants it."""
+    target = target_of(job.target.format)
+    return Asked(job.source, job.model_type, job.options, target.wants(job.target), lambda: target.spoken_vocab(job.target, roots))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """What is known of a source: its headers, its model, where each tensor of its layout lies, and what its family lets it do without.
+
+    `settings` are the dialect's own.
+    """
+
+    checkpoint: Checkpoint
+    model: Model
+    settings: Any
+    located: tuple[Located, ...]
+    absent: frozenset[str]
+    adapters: Adapters | None
+    notes: tuple[Note, ...]
+
+
+def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
+    """Opens the source and matches it with its own layout. Reads headers.
+
+    Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
+    """
+    reader = source_of(asked.source.format)
+    checkpoint = reader.open(asked.source, roots)
+    # Before anything that can be mended: a model that is not known is of no use dequantised.
+    family = find_family(asked.model_type, checkpoint.facts)
+    checkpoint = join_scales(checkpoint, product_dtype(asked.options.dtype))
+    checkpoint, adapters = split_adapters(checkpoint, reader.lora(asked.source))
+    checkpoint = reader.by_family_names(checkpoint, family)
+    model = build_model(asked, checkpoint)
+    settings, entries, located, notes = match_layout(asked.source, checkpoint, model)
+    check_floats(located, checkpoint, model.integers)
+    check_unique("source", [each.key for each in located])
+    check_tiled(each.entry.laid for each in located)
+    absent, missed = find_absent(entries, located, model)
+    if adapters is not None:
+        claimed = {each.key for each in located}
+        adapters, unused = leave_out(adapters, lambda key: None if key in claimed else reader.ignores(key, model))
+        notes += unused
+    model = reader.storing(model, (block.tensor.name for each in located for block in each.entry.laid.blocks))
+    return OpenSource(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
+
+
+def match_layout(
+    source: SourceSpec, checkpoint: Checkpoint, model: Model
+) -> tuple[Any, tuple[Entry, ...], tuple[Located, ...], tuple[Note, ...]]:
+    """The dialect's settings for the source, its layout's entries, those located in it, and notes.
+
+    Raises JobError, SourceError; LayoutError and PlanError that begin with the layout that was assumed.
+    """
+    reader = source_of(source.format)
+    try:
+        settings = reader.settings(source, checkpoint, model)
+        entries = reader.layout(model, settings)
+        located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+    except (LayoutError, PlanError) as error:
+        raise error.beginning(*reader.assumed(checkpoint)) from None
+    return settings, entries, located, notes
+
+
+def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:
+    """The model that the checkpoint holds, or the part of it that is asked for. Raises JobError, SourceError."""
+    reader, options = source_of(asked.source.format), asked.options
+    names = frozenset(name for _, name in checkpoint.found)
+    mtp = reader.wanted(options, checkpoint, asked.wants)
+    wanted = Wanted(
+        options.num_layers,
+        options.first_k_dense_replace,
+        mtp.num_mtp,
+        reader.vocab(options, checkpoint, asked.spoken),
+        mtp.carry_mtp,
+        len(checkpoint.found),
+        names,
+    )
+    return find_family(asked.model_type, checkpoint.facts).build(checkpoint.facts, wanted).carrying(names)

@@ -1,0 +1,20 @@
+"""What fields of a job are made of: sizes, texts, paths, all of them bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST = 2**31 - 1
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+# No file system takes a NUL in a name, nor PostgreSQL in a text.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Path = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+# A number for each of a model's layers, or stages.
+Counts = Annotated[tuple[Count, ...], Field(max_length=10_000)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)

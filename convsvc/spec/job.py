@@ -1,0 +1,135 @@
+"""The job: what a user asks for, as JSON or YAML; the same for the service, the CLI and Python.
+
+Names are those of the tools users come from. Unknown fields are errors; every error says which field, what was given, what
+is allowed. Nothing here looks at a disk or knows a model.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from convsvc.errors import JobError
+from convsvc.job_text import parse_text
+from convsvc.spec.fields import Strict, Text
+from convsvc.spec.formats import sides
+from convsvc.spec.options import Options
+from convsvc.spec.places import SourceSpec
+
+# Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
+SPEC_VERSION = 3
+_SHOWN_FAULTS = 50
+
+if TYPE_CHECKING:
+    from convsvc.spec.places import SourceSpec as Source
+    from convsvc.spec.places import TargetSpec as Target
+else:
+    Source = Annotated[reduce(or_, sides("SOURCE").values()), Field(discriminator="format")]
+    Target = Annotated[reduce(or_, sides("TARGET").values()), Field(discriminator="format")]
+
+
+class Webhook(Strict):
+    """Told once the job has ended: POST with the job's JSON, signed, sent again until it is taken."""
+
+    url: str = Field(min_length=1, max_length=2000, pattern=r"^https?://[^\x00\s]+$", description="A host that the service allows.")
+
+
+class Job(Strict):
+    """A conversion: from `source` to `target`.
+
+    >>> job = parse_job({"source": {"format": "huggingface", "path": "/in"},
+    ...                  "target": {"format": "mindspeed-llm", "path": "/out", "tensor_parallel_size": 2}})
+    >>> job.target.tensor_parallel_size
+    2
+    """
+
+    name: Text | None = Field(None, max_length=200)
+    model_type: Text | None = Field(None, max_length=200, description="The model family; detected where it is not given.")
+    source: Source
+    target: Target
+    options: Options = Options()
+    priority: int = Field(0, ge=-100, le=100, description="In the service's queue: higher ones first, among one tenant's jobs.")
+    webhook: Webhook | None = Field(None, description="Called by the service when the job has ended.")
+
+    @field_validator("model_type")
+    @classmethod
+    def _known_characters(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be empty; leave it out to have it detected")
+        return value
+
+    @model_validator(mode="after")
+    def _two_places(self) -> Job:
+        if self.source.path.rstrip("/") == self.target.path.rstrip("/"):
+            raise ValueError(f"source.path and target.path are the same: {self.source.path}")
+        return self
+
+
+def parse_job(data: Any) -> Job:
+    """The job that `data` (a dict, or JSON or YAML text) describes.
+
+    Raises JobError with one fact for each wrong field.
+    """
+    if isinstance(data, Job):
+        return data
+    if isinstance(data, str | bytes):
+        data = parse_text(data)
+    if not isinstance(data, dict):
+        raise JobError(f"a job is an object with source and target, not {type(data).__name__}")
+    try:
+        return Job.model_validate(data)
+    except ValidationError as error:
+        count = error.error_count()
+        faults = [_fault(item) for item in error.errors(include_url=False)[:_SHOWN_FAULTS]]
+        more = [f"and {count - _SHOWN_FAULTS} more"] if count > _SHOWN_FAULTS else []
+        raise JobError(
+            f"the job has {count} wrong field{'s' if count > 1 else ''}",
+            facts=[fault["text"] for fault in faults] + more,
+            details={"fields": faults},
+        ) from None
+
+
+def parse_source(data: dict[str, Any]) -> SourceSpec:
+    """What is said of a source, less what is None and what its format has no field for. Raises JobError, a fact for each wrong field."""
+    kind = sides("SOURCE")[data["format"]]
+    known = {name: value for name, value in data.items() if value is not None and name in kind.model_fields}
+    try:
+        source: SourceSpec = kind.model_validate(known)
+    except ValidationError as error:
+        faults = [_fault({**item, "loc": ("source", data["format"], *item["loc"])}) for item in error.errors(include_url=False)]
+        raise JobError(f"the source has {len(faults)} wrong field(s)", facts=[fault["text"] for fault in faults]) from None
+    return source
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON Schema of a job."""
+    return Job.model_json_schema()
+
+
+def dump_job(job: Job) -> dict[str, Any]:
+    """The job as JSON, without what was not set."""
+    return job.model_dump(mode="json", exclude_none=True)
+
+
+def _fault(item: Any) -> dict[str, Any]:
+    # The tag of a union is part of pydantic's location ("source", "huggingface", "path"); users wrote source.path.
+    where = [str(part) for part in item["loc"]]
+    if len(where) > 1 and where[0] in ("source", "target"):
+        where = [where[0], *where[2:]]
+    field = ".".join(where) or "job"
+    given = item.get("input")
+    shown = json.dumps(given, default=str, skipkeys=True)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        text = f"{field}: there is no such field (given {shown})"
+    elif item["type"] == "missing":
+        text = f"{field}: is required"
+    else:
+        text = f"{field}: {message[0].lower()}{message[1:]} (given {shown})"
+    return {"field": field, "given": given if isinstance(given, str | int | float | bool | None) else shown, "text": text}

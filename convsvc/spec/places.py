@@ -1,0 +1,27 @@
+"""The two sides of a job, as far as all formats have them; the rest is in the formats' own classes (`formats`)."""
+
+from __future__ import annotations
+
+from convsvc.spec.fields import Path, Strict
+from convsvc.spec.model import ARCHITECTURE, Architecture, Lora
+
+
+class SourceSpec(Strict):
+    """A checkpoint to read. A format's own class says which (`format: Literal[...]`)."""
+
+    format: str
+    path: Path
+
+
+class ModelSource(SourceSpec):
+    """A checkpoint that may hold adapters, and may leave sizes of its model unsaid."""
+
+    lora: Lora | None = None
+    architecture: Architecture | None = ARCHITECTURE
+
+
+class TargetSpec(Strict):
+    """A checkpoint to write."""
+
+    format: str
+    path: Path
