@@ -20,7 +20,7 @@ from convsvc.families import find_family
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.models.facts import Facts
-from convsvc.models.model import Wanted
+from convsvc.models.family import Wanted
 
 SHARD_BYTES = 2 * 10**9
 # Weights as they are, small and normal, repeated with a shift from tensor to tensor. Random bits will not do: most of them are too

@@ -15,7 +15,7 @@ from convsvc.formats import FORMATS, safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.formats.zip.crc import crc32_zeros
 from convsvc.models.facts import Facts
-from convsvc.models.model import Wanted
+from convsvc.models.family import Wanted
 from convsvc.plan.plan import Plan
 
 SHARD_BYTES = 5 * 10**9

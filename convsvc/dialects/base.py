@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, Model
+from convsvc.models.family import Family
+from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Lora, Options

@@ -17,7 +17,8 @@ from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.rank_files import Settings, rows_of, write_settings
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
-from convsvc.models.model import Scope, Wanted
+from convsvc.models.family import Wanted
+from convsvc.models.scope import Scope
 from convsvc.tensors.declare import Logical, Part, Row
 from convsvc.tensors.notation import Order
 

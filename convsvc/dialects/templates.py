@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from convsvc.models.model import Scope
+from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
 from convsvc.tensors.declare import Row
 

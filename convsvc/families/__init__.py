@@ -13,7 +13,8 @@ from types import MappingProxyType
 from convsvc.errors import JobError
 from convsvc.models.detect import detect_family
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, Model, Wanted
+from convsvc.models.family import Family, Wanted
+from convsvc.models.model import Model
 
 
 def _load() -> Mapping[str, Family]:

@@ -9,7 +9,7 @@ from convsvc.blocks.gqa import K_NORM, PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_B
 from convsvc.blocks.moe import MOE, ROUTER_BIAS, SHARED_EXPERTS
 from convsvc.blocks.mtp import MTP, MTP_FINAL_NORM
 from convsvc.families import glm45
-from convsvc.models.model import Mtp
+from convsvc.models.mtp_layers import Mtp
 from convsvc.tensors.declare import row
 
 ATTENTION = (

@@ -12,7 +12,8 @@ from convsvc.blocks.mla import MLA, MLA_WHOLE_QUERIES, has_query_rank, mla_sizes
 from convsvc.blocks.moe import MOE, SHARED_EXPERTS, moe_sizes, shared_sizes
 from convsvc.blocks.norms import NORMS
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows, standard_layer
+from convsvc.models.family import Family, standard_layer
+from convsvc.models.scope import LayerRows
 
 
 def latent_layer(family: Family, facts: Facts, layer: int) -> LayerRows:

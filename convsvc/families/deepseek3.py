@@ -7,7 +7,8 @@ from dataclasses import replace
 from convsvc.blocks.moe import ROUTER_BIASES
 from convsvc.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
 from convsvc.families import deepseek2
-from convsvc.models.model import Family, Mtp
+from convsvc.models.family import Family
+from convsvc.models.mtp_layers import Mtp
 
 FAMILY: Family = replace(
     deepseek2.FAMILY,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from convsvc.blocks.dsa import INDEXER, dsa_sizes
 from convsvc.families import deepseek3
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 FAMILY: Family = replace(
     deepseek3.FAMILY,

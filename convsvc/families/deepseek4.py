@@ -24,7 +24,9 @@ from convsvc.blocks.moe import (
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM, MTP_OUTPUT
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows, Mtp
+from convsvc.models.family import Family
+from convsvc.models.mtp_layers import Mtp
+from convsvc.models.scope import LayerRows
 from convsvc.tensors.declare import row
 
 NORMS = (

@@ -13,7 +13,7 @@ from convsvc.blocks.moe import MOE, ROUTER_BIASES, SHARED_EXPERTS, moe_sizes, sh
 from convsvc.blocks.mtp import MTP, MTP_COPIES, MTP_SHARED_HEAD_NORM
 from convsvc.families import llama2
 from convsvc.models.facts import Facts
-from convsvc.models.model import Mtp
+from convsvc.models.mtp_layers import Mtp
 
 NORM_FLAGS = ("use_qk_norm", "qk_layernorm")
 

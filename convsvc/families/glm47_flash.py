@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.families import deepseek3
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 FAMILY: Family = replace(
     deepseek3.FAMILY,

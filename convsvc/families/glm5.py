@@ -9,7 +9,9 @@ from convsvc.blocks.mtp import MTP, MTP_SHARED_HEAD_NORM
 from convsvc.families import deepseek32
 from convsvc.families.deepseek2 import latent_layer
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows, Mtp
+from convsvc.models.family import Family
+from convsvc.models.mtp_layers import Mtp
+from convsvc.models.scope import LayerRows
 
 
 def glm5_layer(family: Family, facts: Facts, layer: int) -> LayerRows:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from convsvc.blocks.moe import EXPERTS, PACKED_SPARSE_MOE, ROUTER, ROUTER_BIAS, SHARED_EXPERTS, SHARED_FC1, SHARED_FC2
 from convsvc.blocks.mtp import MTP, MTP_FINAL_NORM
 from convsvc.families import glm45, qwen3
-from convsvc.models.model import Mtp
+from convsvc.models.mtp_layers import Mtp
 from convsvc.tensors.declare import row
 
 HUNYUAN_MOE = (

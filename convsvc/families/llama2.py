@@ -5,7 +5,7 @@ from __future__ import annotations
 from convsvc.blocks.glu import GLU, GLU_BIASES, glu_sizes
 from convsvc.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
 from convsvc.blocks.norms import NORMS
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 FAMILY = Family(
     name="llama2",

@@ -15,7 +15,8 @@ from convsvc.blocks.norms import NORMS
 from convsvc.blocks.sublayers import in_sublayers
 from convsvc.blocks.zero_experts import ROUTER_WITH_ZERO_EXPERTS, route_sizes
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows
+from convsvc.models.family import Family
+from convsvc.models.scope import LayerRows
 from convsvc.tensors.declare import row
 
 NAMES = {

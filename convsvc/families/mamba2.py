@@ -5,7 +5,8 @@ from __future__ import annotations
 from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.blocks.mamba import MAMBA_FINAL_NORM, MIXER, MIXER_BIASES, MIXER_CONV_BIAS, MIXER_NORM, mamba_sizes
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows
+from convsvc.models.family import Family
+from convsvc.models.scope import LayerRows
 from convsvc.tensors.declare import row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from convsvc.blocks.glu import UNGATED, ungated_sizes
 from convsvc.blocks.mla import MLA_WHOLE_QUERIES, mla_sizes
 from convsvc.blocks.norms import NORMS
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 FAMILY = Family(
     name="plm",

@@ -8,7 +8,7 @@ from convsvc.blocks.glu import glu_sizes
 from convsvc.blocks.gqa import gqa_sizes
 from convsvc.blocks.moe import MOE, moe_sizes
 from convsvc.families import qwen3
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 FAMILY: Family = replace(
     qwen3.FAMILY,

@@ -11,7 +11,9 @@ from convsvc.blocks.moe import moe_sizes, shared_sizes
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.families import qwen2_moe
 from convsvc.models.facts import Facts
-from convsvc.models.model import Family, LayerRows, Mtp, standard_layer
+from convsvc.models.family import Family, standard_layer
+from convsvc.models.mtp_layers import Mtp
+from convsvc.models.scope import LayerRows
 from convsvc.tensors.declare import row
 
 MTP_ROWS = (

@@ -14,7 +14,8 @@ from convsvc.blocks.embeddings import OUTPUT_BIAS_ROWS
 from convsvc.blocks.linear_attention import DELTA_OUT
 from convsvc.blocks.mamba import MIXER_BIASES, MIXER_CONV_BIAS
 from convsvc.blocks.moe import TOKEN_EXPERTS
-from convsvc.models.model import Family, Model
+from convsvc.models.family import Family
+from convsvc.models.model import Model
 
 Words = dict[str, Any]
 # What a family's configuration calls these where `Family.names` does not say; a family without shared experts has no name for them.

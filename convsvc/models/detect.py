@@ -8,7 +8,7 @@ from typing import Any
 
 from convsvc.errors import JobError
 from convsvc.models.facts import Facts, shown
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 
 # Where a multimodal configuration keeps that of its language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from convsvc.models.facts import Facts, shown
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 from convsvc.models.rope import SCALING, read_rope
 
 # Only a configuration, or args that a converter made of one, have these.

@@ -10,7 +10,8 @@ from convsvc.dialects import source_of, target_of
 from convsvc.dialects.base import Checkpoint, Entry, Wants
 from convsvc.errors import LayoutError, PlanError
 from convsvc.families import find_family
-from convsvc.models.model import Model, Wanted
+from convsvc.models.family import Wanted
+from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters

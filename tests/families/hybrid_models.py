@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import FAMILIES, Facts
-from convsvc.models.model import Wanted
+from convsvc.models.family import Wanted
 
 Tensors = dict[str, torch.Tensor]
 

@@ -12,7 +12,7 @@ from convsvc.blocks.norms import INPUT_NORM_BIAS, POST_ATTENTION_NORM, POST_MLP_
 from convsvc.dialects.mindspeed_llm.rank_files import write_settings
 from convsvc.dialects.mindspeed_llm.saved_args import write_args
 from convsvc.families import FAMILIES, Facts, Model, find_family
-from convsvc.models.model import Wanted
+from convsvc.models.family import Wanted
 from convsvc.spec import parse_job
 from tests.families.tiny_configs import DIFFERENCES, config
 

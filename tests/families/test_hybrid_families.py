@@ -12,7 +12,8 @@ from convsvc.dialects.mindspeed_llm import rank_files
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.errors import JobError, LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
-from convsvc.models.model import Model, Wanted
+from convsvc.models.family import Wanted
+from convsvc.models.model import Model
 from tests.families.hybrid_models import CONFIGS, STATE_SPACES
 
 

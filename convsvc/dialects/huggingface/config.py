@@ -14,7 +14,8 @@ from convsvc.errors import ConvsvcError, JobError, PlanError
 from convsvc.families import find_family
 from convsvc.models.describe import PER_LAYER, Words, dense_words, describe, reduce_lists
 from convsvc.models.facts import Facts, shown
-from convsvc.models.model import Family, Model, Wanted
+from convsvc.models.family import Family, Wanted
+from convsvc.models.model import Model
 from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations, is_converted
 
 SHOWN = 12

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from convsvc.dialects.base import Entry
 from convsvc.dialects.templates import WHOLE, Templates
-from convsvc.models.model import Model, Rows, Scope
+from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
 
 
 def lay_model(model: Model, packed: frozenset[str] = frozenset()) -> tuple[Entry, ...]:

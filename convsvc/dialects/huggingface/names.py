@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from convsvc.dialects.base import Checkpoint
-from convsvc.models.model import Family
+from convsvc.models.family import Family
 from convsvc.notes import Note
 
 

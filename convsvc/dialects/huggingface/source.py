@@ -13,7 +13,9 @@ from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.names import by_family_names
 from convsvc.dialects.peft.adapter_source import with_adapter
 from convsvc.errors import SourceError
-from convsvc.models.model import Family, Model, numbered
+from convsvc.models.family import Family
+from convsvc.models.model import Model
+from convsvc.models.mtp_layers import numbered
 from convsvc.roots import RootedPath, Roots
 
 

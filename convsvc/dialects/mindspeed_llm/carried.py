@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convsvc.dialects.base import Entry
-from convsvc.models.model import Model, Scope
+from convsvc.models.model import Model
+from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import lay
 from convsvc.tensors.declare import Logical, row
 

@@ -15,8 +15,9 @@ from convsvc.dialects.mindspeed_llm.carried import carried_entries
 from convsvc.dialects.mindspeed_llm.seen_sizes import pad_vocab
 from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
-from convsvc.models.model import Model, Scope
+from convsvc.models.model import Model
 from convsvc.models.placement import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
+from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row
 

@@ -19,7 +19,7 @@ from convsvc.families import FAMILIES, Facts
 from convsvc.formats import safetensors as our_safetensors
 from convsvc.formats import torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
-from convsvc.models.model import Wanted
+from convsvc.models.family import Wanted
 from convsvc.plan.planner import make_plan
 from tests.roundtrip.any_family import CONFIGS
 
