@@ -48,6 +48,8 @@ def convert(
 
     plan = make_plan(parse_job(job), roots)
     check_memory(plan, memory_limit_bytes)
+    if listener is not None:
+        listener.planned(plan)
     with closing(make_engine(engine, workers=workers, ray_address=ray_address)) as running:
         return run(plan, running, listener=listener, should_stop=should_stop)
 

@@ -26,13 +26,14 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
     from convsvc.cli.progress import ShownRun, make_display
     from convsvc.conversion import convert as run_job
 
-    display = make_display()
+    display, well = make_display(), False
     try:
         shown = ShownRun(display)
         where: dict[str, Any] = {"engine": engine, "workers": workers, "ray_address": ray_address, "memory_limit_bytes": memory_limit_bytes}
         result = run_job(wanted, listener=shown, **where)
+        well = True
     finally:
-        display.close()
+        display.close(well=well)
     for note in result.notes:
         say(str(note), err=True)
     if as_json:

@@ -29,6 +29,8 @@ COMMANDS = {
     "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
     "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
+    "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
+    "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),
     "token": LazyCommand("convsvc.cli.token:token", "Make, list and revoke tokens."),
     "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),

@@ -79,11 +79,12 @@ def _compare(first: str, other: str, model_type: str | None, iteration: str | No
 def _shown() -> Iterator[Listener]:
     from convsvc.cli.progress import ShownRun, make_display
 
-    display = make_display()
+    display, well = make_display(), False
     try:
         yield ShownRun(display)
+        well = True
     finally:
-        display.close()
+        display.close(well=well)
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

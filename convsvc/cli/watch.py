@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from convsvc.cli.human import between
 from convsvc.cli.options import Service, json_option, print_json, service_options
-from convsvc.cli.progress import Display, make_display
+from convsvc.cli.progress import Display, Step, make_display
+from convsvc.cli.terminal import say
+from convsvc.client.answers import progress_of, waiting_view
 from convsvc.errors import Canceled, ServiceError, error_from_dict
 
 if TYPE_CHECKING:
     from convsvc.client import Client
-    from convsvc.service.views import EventView, JobView
+    from convsvc.service.views import EventView, JobView, Progress, Waiting
 
 ENDED = frozenset({"succeeded", "failed", "canceled"})
 
@@ -33,16 +38,29 @@ def watch(job_id: str, service: Service, as_json: bool) -> None:
 
 def follow_job(client: Client, job_id: str) -> JobView:
     """Show the progress of the job's current run until it ends, and return it. Raises the error it failed with, or Canceled."""
-    current, shown = client.job(job_id).run, 1
+    job = client.job(job_id)
+    current, shown, well = job.run, 1, False
     display = make_display()
+    with goes_on(job.id, "watch"):
+        try:
+            for event in client.events(job.id, live=True):
+                shown = event.data.get("run", shown)
+                if shown >= current:
+                    show_event(display, event)
+                    well = event.kind == "state" and event.data.get("state") == "succeeded"
+        finally:
+            display.close(well=well)
+        return ended_well(client.job(job.id))
+
+
+@contextmanager
+def goes_on(job_id: str, command: str) -> Iterator[None]:
+    """Ctrl-C ends what is shown here, not the job: say so, and how to come back."""
     try:
-        for event in client.events(job_id):
-            shown = event.data.get("run", shown)
-            if shown >= current:
-                show_event(display, event)
-    finally:
-        display.close()
-    return ended_well(client.job(job_id))
+        yield
+    except KeyboardInterrupt:
+        say(f"\njob {job_id} goes on; come back to it: convsvc {command} {job_id}; end it: convsvc cancel {job_id}", err=True)
+        raise
 
 
 def ended_well(job: JobView) -> JobView:
@@ -50,7 +68,7 @@ def ended_well(job: JobView) -> JobView:
     if job.state == "succeeded":
         return job
     if job.state == "canceled":
-        raise Canceled(f"job {job.id} was canceled", do=f"convsvc retry {job.id} goes on where it stopped")
+        raise Canceled(f"job {job.id} was canceled", do=f"convsvc retry {job.id} begins anew: a cancel leaves nothing")
     if job.state == "failed":
         raise error_from_dict(job.error or {"message": f"job {job.id} failed"})
     raise ServiceError(f"job {job.id} has not ended: it is {job.state}", do=f"convsvc wait {job.id}")
@@ -64,13 +82,31 @@ def show_event(display: Display, event: EventView) -> None:
         display.line(f"planned: {data.get('model_type')}, {data.get('tasks')} tasks")
     elif event.kind == "task":
         _show_task(display, data)
+    elif event.kind == "progress" and data:
+        display.advance(step_of(progress_of(data)))
+    elif event.kind == "waits" and data:
+        display.line(waiting_line(waiting_view(data)))
     elif event.kind == "state" and data.get("state") in ENDED | {"queued", "canceling"}:
         display.line(str(data["state"]))
 
 
+def step_of(now: Progress) -> Step:
+    """Progress as it is drawn: of the whole job while it writes, of the phase in the others."""
+    if now.phase == "write":
+        size = now.bytes_done + now.bytes_running
+        return Step(now.tasks_done, now.tasks_total, size, now.bytes_total, now.rate_bytes_s, now.eta_s)
+    return Step(now.phase_tasks_done, now.phase_tasks_total, now.phase_bytes_done, now.phase_bytes_total, now.rate_bytes_s, now.eta_s)
+
+
+def waiting_line(waiting: Waiting) -> str:
+    since = f" (for {between(waiting.since)})" if waiting.since else ""
+    return f"waiting: {waiting.text}{since}"
+
+
 def _show_task(display: Display, data: dict[str, Any]) -> None:
     if data.get("state") == "done":
-        display.advance(int(data.get("tasks_done") or 0), int(data.get("tasks_total") or 0), int(data.get("bytes_done") or 0))
+        counts = [int(data.get(name) or 0) for name in ("tasks_done", "tasks_total", "bytes_done", "bytes_total")]
+        display.advance(Step(*counts))
     elif data.get("state") == "failed":
         again = "; trying again" if data.get("will_retry") else ""
         display.line(f"{data.get('name')}: {(data.get('error') or {}).get('message')}{again}")

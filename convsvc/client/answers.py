@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import convsvc.service.errors  # noqa: F401  (its kinds are made again from problems)
 from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView, Waiting
 
 if TYPE_CHECKING:
+    from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
 
 View = TypeVar("View")
@@ -25,11 +26,38 @@ UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 def view_of(kind: Callable[..., View], data: Mapping[str, Any]) -> View:
     """The view, from JSON. Fields that this version does not know are left out: the service may be newer."""
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass, which typing cannot ask for
-    return kind(**{name: _time(value) if name == "at" or name.endswith("_at") else value for name, value in data.items() if name in known})
+    return kind(
+        **{
+            name: _time(value) if name in {"at", "since"} or name.endswith(("_at", "_since")) else value
+            for name, value in data.items()
+            if name in known
+        }
+    )
 
 
 def job_view(data: Json) -> JobView:
-    return view_of(JobView, {**data, "progress": view_of(Progress, data.get("progress") or {})})
+    waiting = waiting_view(data["waiting"]) if data.get("waiting") else None
+    return view_of(JobView, {**data, "progress": progress_of(data.get("progress") or {}), "waiting": waiting})
+
+
+def progress_of(data: Json) -> Progress:
+    return view_of(Progress, data)
+
+
+def waiting_view(data: Json) -> Waiting:
+    return view_of(Waiting, data)
+
+
+def executor_views(data: list[Json]) -> list[ExecutorView]:
+    from convsvc.service.cluster_views import ExecutorView
+
+    return [view_of(ExecutorView, item) for item in data]
+
+
+def node_views(data: list[Json]) -> list[NodeView]:
+    from convsvc.service.cluster_views import NodeView
+
+    return [view_of(NodeView, item) for item in data]
 
 
 def job_page(data: Json) -> JobPage:

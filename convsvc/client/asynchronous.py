@@ -17,6 +17,7 @@ from convsvc.client.waiting import Waiting
 
 if TYPE_CHECKING:
     from convsvc.client.requests import AnyJob
+    from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
 
@@ -64,9 +65,9 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         """The log's lines as they are written, until the job has ended; opened again where the connection breaks."""
         return self._follow(log_stream(job_id, after=after, task=task, level=level))
 
-    def events(self, job_id: str, after: int = 0) -> AsyncIterator[EventView]:
-        """What happens to the job, as it happens, up to the event with which it ends."""
-        return self._follow(events(job_id, after))
+    def events(self, job_id: str, after: int = 0, *, live: bool = False) -> AsyncIterator[EventView]:
+        """What happens to the job, as it happens, up to the event with which it ends; with `live` also how it is now."""
+        return self._follow(events(job_id, after, live=live))
 
     async def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
         """The job once it has ended, however it did. Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`."""
@@ -86,6 +87,14 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
         """What the job would do and need; nothing is written. Raises what planning raises."""
         return await self._send(requests.plan(job, timeout_s))
+
+    async def executors(self, *, gone: bool = False) -> list[ExecutorView]:
+        """The executors and what they work on; with `gone` also those that ended, or went silent, within a day."""
+        return await self._send(requests.executors(gone))
+
+    async def nodes(self) -> list[NodeView]:
+        """The machines on which tasks run."""
+        return await self._send(requests.nodes())
 
     async def families(self) -> list[dict[str, Any]]:
         """The model families the service converts."""

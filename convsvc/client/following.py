@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from convsvc.client.answers import UNREADABLE, Json, as_is, event_view, log_line, not_ours
 from convsvc.client.requests import PATIENCE_S, Request, job_path, stated
-from convsvc.service.views import EventView, JobView, LogLine
+from convsvc.service.views import TOLD, EventView, JobView, LogLine
 
 Item = TypeVar("Item", EventView, LogLine)
 
@@ -61,6 +61,8 @@ class Follow(Generic[Item]):
             item = self.read(json.loads(text))
         except UNREADABLE:
             raise not_ours(self.path) from None
+        if isinstance(item, EventView) and item.kind in TOLD:
+            return item
         if item.seq <= self.after:
             return None
         self.after, self._last, self._news = item.seq, item, True
@@ -81,8 +83,8 @@ class Follow(Generic[Item]):
         return last.data.get("state") in ENDED and last.data.get("run") == job.run
 
 
-def events(job_id: str, after: int) -> Follow[EventView]:
-    return Follow(job_id, job_path(job_id, "events"), event_view, after)
+def events(job_id: str, after: int, *, live: bool = False) -> Follow[EventView]:
+    return Follow(job_id, job_path(job_id, "events"), event_view, after, {"live": "true"} if live else {})
 
 
 def log_stream(job_id: str, *, after: int, task: int | None, level: str | None) -> Follow[LogLine]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
-from convsvc.client.answers import as_is, job_page, job_view, log_lines, plan_view, task_views
+from convsvc.client.answers import as_is, executor_views, job_page, job_view, log_lines, node_views, plan_view, task_views
 from convsvc.errors import JobError
 
 if TYPE_CHECKING:
+    from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import JobPage, JobView, LogLine, TaskView
     from convsvc.spec import Job
@@ -89,6 +90,14 @@ def retry(job_id: str) -> Request[JobView]:
 
 def plan(job: AnyJob, timeout_s: float) -> Request[PlanView]:
     return Request("POST", "/plans", plan_view, json=_as_json(job), timeout_s=timeout_s)
+
+
+def executors(gone: bool) -> Request[list[ExecutorView]]:
+    return Request("GET", "/executors", executor_views, params={"gone": "true"} if gone else {})
+
+
+def nodes() -> Request[list[NodeView]]:
+    return Request("GET", "/nodes", node_views)
 
 
 def families() -> Request[list[Json]]:

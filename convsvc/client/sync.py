@@ -17,6 +17,7 @@ from convsvc.client.waiting import Waiting
 
 if TYPE_CHECKING:
     from convsvc.client.requests import AnyJob
+    from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
 
@@ -62,9 +63,12 @@ class Client(BaseClient[httpx.Client]):
         """The log's lines as they are written, until the job has ended; opened again where the connection breaks."""
         return self._follow(log_stream(job_id, after=after, task=task, level=level))
 
-    def events(self, job_id: str, after: int = 0) -> Iterator[EventView]:
-        """What happens to the job, as it happens, up to the event with which it ends; opened again where the connection breaks."""
-        return self._follow(events(job_id, after))
+    def events(self, job_id: str, after: int = 0, *, live: bool = False) -> Iterator[EventView]:
+        """What happens to the job, as it happens, up to the event with which it ends; opened again where the connection breaks.
+
+        With `live` also how it is now: `progress` and `waits`, which the service tells when they change and does not keep.
+        """
+        return self._follow(events(job_id, after, live=live))
 
     def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
         """The job once it has ended, however it did. Looks often at first, every `poll_s` later.
@@ -87,6 +91,14 @@ class Client(BaseClient[httpx.Client]):
     def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
         """What the job would do and need; nothing is written. Raises what planning raises."""
         return self._send(requests.plan(job, timeout_s))
+
+    def executors(self, *, gone: bool = False) -> list[ExecutorView]:
+        """The executors and what they work on; with `gone` also those that ended, or went silent, within a day."""
+        return self._send(requests.executors(gone))
+
+    def nodes(self) -> list[NodeView]:
+        """The machines on which tasks run."""
+        return self._send(requests.nodes())
 
     def families(self) -> list[dict[str, Any]]:
         """The model families the service converts."""

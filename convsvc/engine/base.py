@@ -42,10 +42,25 @@ class Outcome:
     said: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of an engine: its id, as `Outcome.place` has it, its name for people, and how many calls it runs at once."""
+
+    id: str
+    host: str
+    slots: int
+
+
 class Engine(Protocol):
-    """Runs calls. `slots` is how many run at once, `places` where they may run; not thread-safe."""
+    """Runs calls. `slots` is how many run at once, `places` where they may run; not thread-safe.
+
+    `nodes` tells of those places; it asks nobody, and may be read in any thread.
+    """
 
     name: str
+
+    @property
+    def nodes(self) -> tuple[Node, ...]: ...
 
     @property
     def slots(self) -> int: ...

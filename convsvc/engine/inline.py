@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 
-from convsvc.engine.base import Call, Outcome
+from convsvc.engine.base import Call, Node, Outcome
 from convsvc.engine.calling import run_call, this_machine
 
 
@@ -32,6 +32,10 @@ class InlineEngine:
     @property
     def places(self) -> frozenset[str]:
         return frozenset({this_machine()})
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (Node(this_machine(), os.uname().nodename, self.slots),)
 
     def submit(self, call: Call) -> None:
         if self._thread is None:

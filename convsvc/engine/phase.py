@@ -23,6 +23,8 @@ PROBE, PROBE_TIMEOUT_S = "convsvc.engine.probe:answer", 20.0
 # Calls handed to the engine for each of its slots, so that a worker never waits for its next one.
 WINDOW_PER_SLOT = 2
 POLL_S = 0.2
+# How often it is looked how far running tasks are, and how much longer than the look itself nothing else is done in between.
+LOOK_S, LOOK_SHARE = 2.0, 50
 # How long running tasks are given to notice that they shall stop, before their workers are ended.
 GRACE_S = 5.0
 BACKOFF_S = 0.5
@@ -80,6 +82,7 @@ class Phase:
         self._tries: dict[int, int] = {}
         self._in_flight: dict[str, int] = {}
         self._waiting: list[tuple[float, int]] = []  # a heap: (not before, task)
+        self._next_look = monotonic() + LOOK_S
 
     def run(self, tally: Tally) -> None:
         """Raises the error of the first task that fails for good; Canceled if asked to stop."""
@@ -87,6 +90,7 @@ class Phase:
         if self._mode == "write" and len(pending) < len(self._names):
             tally.skipped += len(self._names) - len(pending)
             tally.notes += map(note_from_dict, self._staging.notes())
+            self._listener.tasks_skipped(sorted(self._names.keys() - pending))
         self._listener.phase(self._mode, len(pending))
         self._waiting = [(0.0, task) for task in pending]
         try:
@@ -95,11 +99,22 @@ class Phase:
                 self._fill_window()
                 for outcome in self._engine.wait(POLL_S):
                     self._take(outcome, tally)
+                self._look()
         except BaseException:  # also what a listener raises, and Ctrl-C: no task may go on behind our back
             with suppress(ConvsvcError):  # a disk that is full or read-only takes no sign either: then they are ended
                 self._staging.ask_to_stop()
             self._engine.cancel_all(GRACE_S)
             raise
+
+    def _look(self) -> None:
+        began = monotonic()
+        if began < self._next_look or not self._in_flight:
+            return
+        moved = self._staging.moved(self._mode, self._in_flight.values())
+        if moved:
+            self._listener.tasks_moved(moved)
+        # On slow storage, or with very many tasks, it is looked less often: the driver has better things to do.
+        self._next_look = monotonic() + max(LOOK_S, LOOK_SHARE * (monotonic() - began))
 
     def _fill_window(self) -> None:
         window = WINDOW_PER_SLOT * max(1, self._engine.slots)

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from time import monotonic, sleep
 from typing import Any
 
-from convsvc.engine.base import Call, Outcome
+from convsvc.engine.base import Call, Node, Outcome
 from convsvc.engine.calling import lost, this_machine
 
 CHILD = "from convsvc.engine.process_worker import serve; serve({descriptor})"
@@ -63,6 +63,10 @@ class ProcessEngine:
     @property
     def places(self) -> frozenset[str]:
         return frozenset({this_machine()})
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (Node(this_machine(), os.uname().nodename, self.slots),)
 
     def submit(self, call: Call) -> None:
         self._waiting.append(call)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-from convsvc.engine.base import Call, Outcome
+from convsvc.engine.base import Call, Node, Outcome
 from convsvc.engine.calling import lost, run_call, unexpected
 from convsvc.engine.ray_slots import Slots
 from convsvc.engine.said import speak_up
@@ -68,7 +68,7 @@ class RayEngine:
         self._owns_ray = not self._ray.is_initialized()
         if self._owns_ray:
             self._start(address, slots)
-        self._nodes: frozenset[str] = frozenset()
+        self._nodes: tuple[Node, ...] = ()
         self._slots = Slots(self._cpus, slots)
         self._remote = self._ray.remote(num_cpus=1, max_retries=0)(_run_on_ray)
         # Of our own side, not of a worker: the raylet beside this process, the head, or what it keeps for us. Nothing runs here any more.
@@ -86,11 +86,17 @@ class RayEngine:
     @property
     def places(self) -> frozenset[str]:
         """The nodes that have CPUs, by their ids; as they were some seconds ago."""
+        return frozenset(node.id for node in self._nodes)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
         return self._nodes
 
     def _cpus(self) -> float:
-        cpus = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]}
-        self._nodes = frozenset(node for node, count in cpus.items() if count)
+        cpus = {
+            (node["NodeID"], node["NodeManagerHostname"]): node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]
+        }
+        self._nodes = tuple(Node(*node, int(count)) for node, count in sorted(cpus.items()) if count)
         return float(sum(cpus.values()) or 1)
 
     def submit(self, call: Call) -> None:

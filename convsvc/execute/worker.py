@@ -24,6 +24,7 @@ from convsvc.execute.disk.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.staging.fences import check_fence
 from convsvc.execute.staging.marks import CANCEL, mark_path, task_path
+from convsvc.execute.staging.moved import Moved
 from convsvc.execute.steps.compiling import Budget, compile_steps
 from convsvc.execute.steps.records import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
@@ -133,7 +134,7 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
     digests = Digests()
     reader = Reader(task_file.source.files, place.directory, place.roots)
     writer = Writer(task_file.target.files, place.directory, place.roots)
-    tiles = _tiles(task_file, reader, source_differs, place)
+    tiles, moved = _tiles(task_file, reader, source_differs, place), Moved(place.directory, "write", task_file.task.id)
     with closing(reader), closing(writer), closing(tiles.produce(_steps(task_file))) as produced:
         for write, data in produced:
             crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
@@ -144,6 +145,7 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
                 for n, crc in enumerate(crcs):
                     region = Region(at.data_offset + n * write.step_bytes, write.size_bytes, crc)
                     digests.add(task_file.target.numbers[at.tensor], region)
+            moved.note(writer.bytes_written)
         _add_fills(task_file, digests)
         notes = _look_at_padding(task_file, reader, place)
         reader.check_unchanged()
@@ -156,8 +158,14 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
 def verify_task(task_file: TaskFile, place: Workplace) -> Done:
     """Reads back what the task wrote; raises VerifyError where it is not what was written."""
     mark = json.loads(read_whole(place.directory, mark_path("write", task_file.task.id)))
+    moved = Moved(place.directory, "verify", task_file.task.id)
     with closing(Reader(task_file.target.files, place.directory, place.roots)) as reader:
-        verify_regions(task_file.target, mark["regions"], reader, place.check_wanted)
+
+        def between() -> None:
+            place.check_wanted()
+            moved.note(reader.bytes_read)
+
+        verify_regions(task_file.target, mark["regions"], reader, between)
         return Done(reader.bytes_read, 0, reader.bytes_direct, {})
 
 

@@ -20,14 +20,15 @@ from convsvc.service.observe.request_log import RequestLog
 from convsvc.service.observe.tracing import trace_requests
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.routes import audit, catalog, documents, health, jobs, metrics, plans, streams
+from convsvc.service.routes import audit, catalog, cluster, documents, health, jobs, metrics, plans, streams
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
+from convsvc.service.store.cluster import Cluster
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 from convsvc.spec import Job
 
-SUBJECTS = (jobs, streams, plans, catalog, health, metrics, audit, documents)
+SUBJECTS = (jobs, streams, plans, cluster, catalog, health, metrics, audit, documents)
 ROUTERS: tuple[APIRouter, ...] = tuple(subject.router for subject in SUBJECTS)
 
 
@@ -38,7 +39,9 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
     app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, openapi_url=None)
     database = Database(settings.database_url)
     plan = plan or partial(summary_of_plan, memory_limit_bytes=settings.memory_limit_bytes)
-    app.state.context = Context(Store(database), settings, plan, Audit(database))
+    app.state.context = Context(
+        Store(database, settings.executor_silence_s), settings, plan, Audit(database), Cluster(database, settings.executor_silence_s)
+    )
     app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
     for router in ROUTERS:

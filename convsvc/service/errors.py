@@ -2,6 +2,7 @@
 
     ServiceError
       NoSuchJob           the id names no job
+      UnclearJob          the beginning of an id fits several jobs
       IllegalTransition   the job is in a state in which this cannot be done
       KeyReused           an Idempotency-Key came again with another job
       LeaseLost           another executor has taken the job; what this one does no longer counts
@@ -29,6 +30,10 @@ from convsvc.errors import ServiceError
 
 class NoSuchJob(ServiceError):
     title, slug, http_status = "no such job", "no-such-job", 404
+
+
+class UnclearJob(ServiceError):
+    title, slug, exit_code, http_status = "several jobs", "unclear-job", 2, 409
 
 
 class IllegalTransition(ServiceError):

@@ -12,13 +12,42 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the current run is. Totals are 0 until the job is planned. `phase` is the driver's name for what it does now."""
+    """How far the current run is. Totals are 0 until the job is planned. `phase` is the driver's name for what it does now.
+
+    `bytes_done` are of tasks that have ended, `bytes_running` what those that run have written so far. `phase_...` are of this phase
+    alone: of verifying, say, the bytes read back. `rate_bytes_s` is of late, None where nothing was measured yet; `eta_s` is how long
+    the phase will still take, counted from `told_at`, and `eta_basis` what that was reckoned from.
+    """
 
     phase: str = ""
     tasks_done: int = 0
     tasks_total: int = 0
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_running: int = 0
+    phase_tasks_done: int = 0
+    phase_tasks_total: int = 0
+    phase_bytes_done: int = 0
+    phase_bytes_total: int = 0
+    phase_began_at: datetime | None = None
+    told_at: datetime | None = None
+    rate_bytes_s: float | None = None
+    eta_s: float | None = None
+    eta_basis: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a job does not go on, since when, and its `position` in its tenant's queue (1 is next) where it is in that.
+
+    `reason`: queue, no-executor, engine-away, quota or version of a queued job; of one that an executor has: engine-starts,
+    target-busy (who had it before still holds the target), executor-silent or executor-comes.
+    """
+
+    reason: str
+    text: str
+    since: datetime | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +57,8 @@ class JobView:
     `spec` is the job as it was submitted; `run` counts from 1 and grows with each retry. `plan` is `Plan.summary()`, `result`
     what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`). `tenant` owns it, `submitted_by`
     names the token it came with, and its wait counts from `queued_at`. `notes` are {"kind", "text"}: the plan's as soon as it is made,
-    those of the run at its end too; `report` is where the conversion's report lies then.
+    those of the run at its end too; `report` is where the conversion's report lies then. `waiting` says why it does not go on: only
+    of a job that was asked for alone. `staged`: an unfinished target lies beside the target's place, which a retry goes on with.
     """
 
     id: str
@@ -54,6 +84,8 @@ class JobView:
     queued_at: datetime | None = None
     notes: list[dict[str, Any]] = field(default_factory=list)
     report: str | None = None
+    waiting: Waiting | None = None
+    staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +104,16 @@ class TaskView:
     ended_at: datetime | None
 
 
+# Of a live stream: how it is now, as `JobView.progress` and `JobView.waiting`.
+TOLD = frozenset({"progress", "waits"})
+
+
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """Something that happened to a job. `kind` is submitted, state, planned, phase or task; `seq` grows by one."""
+    """Something that happened to a job. `kind` is submitted, state, planned, phase, task or waiting; `seq` grows by one.
+
+    A live stream also has kinds that are only told, not kept: see TOLD. They bear the `seq` of the last event before them.
+    """
 
     seq: int
     at: datetime

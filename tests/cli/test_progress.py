@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from convsvc.cli.progress import Bar, Lines, ShownRun, make_display
+from convsvc.cli.progress import Bar, Lines, ShownRun, Step, make_display
 from convsvc.cli.watch import ended_well, show_event
 from convsvc.errors import Canceled, PlanError, ServiceError
 from convsvc.service.views import EventView, JobView
@@ -52,6 +52,56 @@ def test_a_job_on_the_service_is_told_from_its_events() -> None:
     assert shown.lines == ["planned: qwen3, 1 tasks", "write, 1 tasks", "write 1/1 tasks, 10 B", "succeeded"]
 
 
+def test_a_job_that_waits_says_why_and_how_long() -> None:
+    shown = Recorder()
+    since = (datetime.now(timezone.utc) - timedelta(minutes=5, seconds=3)).isoformat()
+    show_event(shown, event("waits", reason="no-executor", text="no executor is alive", since=since, position=1))
+    show_event(shown, event("waits"))
+    assert len(shown.lines) == 1
+    assert shown.lines[0].startswith("waiting: no executor is alive (for 5m")
+
+
+def test_bytes_move_while_a_task_runs_with_rate_and_what_is_left() -> None:
+    shown = Recorder()
+    show_event(shown, event("phase", phase="write", total=4))
+    shown.last -= 10
+    progress = {"phase": "write", "tasks_done": 1, "tasks_total": 4, "bytes_done": 1 << 20, "bytes_running": 1 << 20}
+    show_event(shown, event("progress", **progress, bytes_total=8 << 20, rate_bytes_s=float(1 << 20), eta_s=6.0))
+    assert shown.lines[-1] == "write 1/4 tasks, 2.0 MiB of 8.0 MiB, 1.0 MiB/s, 6s left"
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_no_bar_shows_more_than_was_done(well: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar.phase("write", 14)
+    bar.advance(Step(7, 14, 700, 1400))
+    bar.advance(Step(7, 14, 1400, 1400))
+    bar.close(well=well)
+    [write] = bar.bars.tasks
+    assert (write.fields["tasks"], write.finished) == ("7/14", False)
+    assert write.completed < 14
+    capsys.readouterr()
+
+
+def test_a_phase_without_tasks_is_full_only_once_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped, ended = Bar(), Bar()
+    for bar, well in ((stopped, False), (ended, True)):
+        bar.phase("seal", 0)
+        bar.close(well=well)
+    assert [bar.bars.tasks[0].finished for bar in (stopped, ended)] == [False, True]
+    capsys.readouterr()
+
+
+def test_a_run_here_tells_of_bytes_that_tasks_have_moved_so_far() -> None:
+    shown = Recorder()
+    run = ShownRun(shown)
+    run._sizes = {0: 1024, 1: 1024}
+    run.phase("write", 2)
+    shown.last -= 10
+    run.tasks_moved({0: 4096})  # a worker that says more than the task has is not believed
+    assert shown.lines[-1].startswith("write 0/2 tasks, 1.0 KiB of 2.0 KiB")
+
+
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
     display = make_display()
     assert isinstance(display, Lines)
@@ -61,10 +111,10 @@ def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture[str]
 
 def test_a_bar_takes_the_same_calls(capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar()
-    bar.advance(1, 2, 10)
+    bar.advance(Step(1, 2, 10))
     bar.phase("seal", 0)
     bar.line("[not markup]")
-    bar.close()
+    bar.close(well=True)
     assert "[not markup]" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convsvc.engine import Call, Engine, Outcome, make_engine
+from convsvc.engine import Call, Engine, Outcome, make_engine, phase
 from convsvc.engine.driver import run_plan
 from convsvc.engine.inline import InlineEngine
 from convsvc.engine.listener import Listener
@@ -86,6 +86,35 @@ def test_a_run_with_tiny_buffers_gives_the_same_bytes(
     monkeypatch.setattr(worker, "BUDGET", budget)
     run_plan(made.plan, engine)
     made.check_target()
+
+
+def test_bytes_of_tasks_that_run_are_told_while_they_run(made: Handmade, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patient(InlineEngine):
+        """Says nothing for a moment, as if tasks took long; by then their workers have noted what they moved."""
+
+        def wait(self, timeout_s: float) -> list[Outcome]:
+            return super().wait(timeout_s) if self.seen else self._nothing()
+
+        seen = False
+
+        def _nothing(self) -> list[Outcome]:
+            while self._outcomes.qsize() < 2:
+                self._idle.wait(0.01)
+            self.seen = True
+            return []
+
+    class Moves(Listener):
+        told: list[dict[int, int]] = []
+
+        def tasks_moved(self, moved: dict[int, int]) -> None:
+            self.told.append(moved)
+
+    monkeypatch.setattr(phase, "LOOK_S", 0.0)
+    heard = Moves()
+    with closing(Patient()) as patient:
+        run_plan(made.plan, patient, listener=heard)
+    assert heard.told[0].keys() == {0, 1}
+    assert all(size > 0 for size in heard.told[0].values())
 
 
 def test_a_roundtrip_compares_the_written_files_with_the_source(made: Handmade, engine: Engine) -> None:

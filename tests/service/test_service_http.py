@@ -33,7 +33,9 @@ def test_submitting_answers_201_with_the_job_and_where_it_is(http: httpx.Client,
     job = answer.json()
     assert answer.headers["location"] == f"/jobs/{job['id']}"
     assert (job["state"], job["name"], job["model_type"], job["target"], job["run"]) == ("queued", "mine", "llama2", "/shared/out", 1)
-    assert http.get(answer.headers["location"]).json() == job
+    alone = http.get(answer.headers["location"]).json()
+    assert alone["waiting"]["reason"] == "no-executor"
+    assert {**alone, "waiting": job["waiting"]} == job
     assert http.get("/jobs").json() == {"jobs": [job], "next_cursor": None}
 
 

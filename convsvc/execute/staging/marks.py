@@ -14,6 +14,7 @@ JOURNAL = f"{PRIVATE}/publishing.json"
 REPORT_COPY = f"{PRIVATE}/report.json"
 TASKS = f"{PRIVATE}/tasks"
 MARKS = f"{PRIVATE}/marks"
+MOVED = f"{PRIVATE}/moved"
 
 
 def task_path(mode: str, task: int) -> str:
@@ -24,3 +25,8 @@ def task_path(mode: str, task: int) -> str:
 def mark_path(mode: str, task: int) -> str:
     """The file whose presence says that the task is done in this mode."""
     return f"{MARKS}/{mode}-{task}.json"
+
+
+def moved_path(mode: str, task: int) -> str:
+    """Where the task's worker says how many bytes it has moved."""
+    return f"{MOVED}/{mode}-{task}"

@@ -31,7 +31,8 @@ from convsvc.execute.staging.fences import raise_fence
 from convsvc.execute.staging.folders import OpenFolder, make_private, open_private, remove_private
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import Manifest, file_crc
-from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path, task_path
+from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path, task_path
+from convsvc.execute.staging.moved import read_moved
 from convsvc.execute.staging.protected import check_apart
 from convsvc.execute.staging.publishing import Journal, discard, find_removable, plan_filling, publish, settle
 from convsvc.execute.staging.report import Ran, Written, compose_report, dump_report, goes_into_target
@@ -111,6 +112,10 @@ class Staging:
         """What the tasks that have written so far had to say, as JSON: it stands in their marks."""
         marks = [self._inside.path / mark_path("write", task.id) for task in self.plan.tasks]
         return [note for mark in marks if mark.exists() for note in json.loads(mark.read_bytes()).get("notes", ())]
+
+    def moved(self, mode: str, tasks: Iterable[int]) -> dict[int, int]:
+        """The bytes that tasks which run in this mode have moved so far, of those that have said so."""
+        return read_moved(self._inside.descriptor, mode, tasks)
 
     def add_reverse(self, tasks: Iterable[Task]) -> None:
         """Puts the tasks of mode "compare" in place: on the plan's tables swapped, from the staged files to the source's."""
@@ -211,7 +216,7 @@ class Staging:
         self._inside = make_private(site.staging)
         self.owner = os.fstat(self._inside.descriptor).st_uid
         root = self._inside.path
-        for folder in (PRIVATE, TASKS, MARKS):
+        for folder in (PRIVATE, TASKS, MARKS, MOVED):
             make_private(root / folder).close()
         self.fence = raise_fence(root, claim)
         (root / CANCEL).unlink(missing_ok=True)

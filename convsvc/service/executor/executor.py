@@ -25,6 +25,7 @@ from convsvc.errors import Canceled, ConvsvcError, EngineAway, ServiceError
 from convsvc.service.errors import Draining, LeaseLost
 from convsvc.service.executor.housekeeping import Housekeeper
 from convsvc.service.executor.patience import patient
+from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.runner import EngineRunner, Runner, StoreListener
 from convsvc.service.observe.json_logs import FORMATS, Format, set_up_logs
 from convsvc.service.observe.tracing import job_spans, set_up_tracing
@@ -67,8 +68,16 @@ class Executor:
     """
 
     def __init__(
-        self, claims: Claims, new_runner: Callable[[], Runner], *, concurrency: int = 1, beat_s: float = 1, poll_s: float = 0.5
+        self,
+        claims: Claims,
+        new_runner: Callable[[], Runner],
+        *,
+        concurrency: int = 1,
+        beat_s: float = 1,
+        poll_s: float = 0.5,
+        presence: Presence | None = None,
     ) -> None:
+        self._presence = presence or Presence(concurrency)
         self.claims, self._new_runner = claims, new_runner
         self._concurrency, self._beat_s, self._poll_s = concurrency, beat_s, poll_s
         self._draining = threading.Event()
@@ -81,7 +90,7 @@ class Executor:
 
     def run(self, *, parent: int | None = None, drain_s: float = 30) -> None:
         """Work until `drain` is called, or the process `parent` is gone. Jobs run in threads: Ray takes the main thread's signals."""
-        self.claims.heartbeat()
+        self.claims.heartbeat(self._presence.as_dict())
         heart = threading.Thread(target=self._beat, args=(parent,), name="heart", daemon=True)
         slots = [threading.Thread(target=self._work, name=f"slot-{n}", daemon=True) for n in range(self._concurrency)]
         for thread in (heart, *slots):
@@ -152,6 +161,7 @@ class Executor:
                 busy = self.run_one(runner)
             except EngineAway as away:
                 _log.warning("%s", away)
+                self._presence.away(str(away))
                 busy = self._draining.wait(AWAY_S)
             except Exception:  # the database is away: try again, as long as it takes
                 _log.exception("no job could be taken")
@@ -163,7 +173,7 @@ class Executor:
     def _beat(self, parent: int | None) -> None:
         while not self._stopped.wait(self._beat_s):
             try:
-                self.claims.heartbeat()
+                self.claims.heartbeat(self._presence.as_dict())
             except Exception as error:
                 _log.warning("no heartbeat: %s", error)
             for hold in tuple(self._holds):
@@ -211,7 +221,12 @@ def run_executor(
     database.migrate()
     name = f"{socket.gethostname()}:{os.getpid()}"
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
-    executor = Executor(claims, lambda: EngineRunner(engine, workers, ray_address, memory_limit_bytes), concurrency=concurrency)
+    presence = Presence(concurrency)
+
+    def new_runner() -> Runner:
+        return EngineRunner(engine, workers, ray_address, memory_limit_bytes, presence)
+
+    executor = Executor(claims, new_runner, concurrency=concurrency, presence=presence)
     deliverer = Deliverer(database, webhooks_from())
     for secret in ("CONVSVC_DATABASE_URL", "CONVSVC_WEBHOOK_SECRET"):
         os.environ.pop(secret, None)  # workers inherit the environment, and have no use for these

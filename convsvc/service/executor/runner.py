@@ -17,10 +17,12 @@ from convsvc.execute.staging.report import notes_in
 from convsvc.execute.staging.report_files import read_report
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
+from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.succession import after_predecessor
 from convsvc.service.observe.tracing import JobSpans
 from convsvc.service.store.claims import WRITE, Claim, Claims, PlannedTask
 from convsvc.service.store.models import DEFAULT_TENANT
+from convsvc.service.store.pace import Meter
 from convsvc.service.store.states import JobEvent
 from convsvc.service.store.task_logs import Report, ended_attempt
 
@@ -36,6 +38,10 @@ class StoreListener(Listener):
     def __init__(self, claims: Claims, claim: Claim, spans: JobSpans | None = None) -> None:
         self._claims, self._claim, self._spans = claims, claim, spans or JobSpans()
         self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
+        self._sizes: dict[int, int] = {}
+        self._skipped: tuple[int, ...] = ()
+        self._moved: dict[int, int] = {}
+        self._meter = Meter("", 0)
         self._attempts: dict[int, int] = {}
         self._said: Sequence[dict[str, Any]] = ()
 
@@ -46,6 +52,7 @@ class StoreListener(Listener):
     def planned(self, plan: Plan) -> None:
         """The plan is made; not the driver's to tell."""
         tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
+        self._sizes = {task.number: task.bytes for task in tasks}
         self._claims.planned(self._claim, plan.model_type, plan.summary(), tasks)
         self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
         for note in plan.notes:
@@ -56,8 +63,17 @@ class StoreListener(Listener):
         self._phase, self._total, self._done, self._bytes = name, total, 0, 0
         self._attempts.clear()
         self._spans.step(name)
-        self._claims.phase(self._claim, name, total, _STATES.get(name))
+        self._moved.clear()
+        # What `compare` reads is known once it has read it.
+        bytes_total = sum(self._sizes.values()) if name in (WRITE, "verify") else 0
+        self._meter = Meter(name, total, bytes_total, sum(self._sizes.get(task, 0) for task in self._skipped))
+        pace = self._meter.as_dict() if total else None
+        self._claims.phase(self._claim, name, total, _STATES.get(name), pace, skipped=self._skipped)
+        self._skipped = ()
         self.log(f"{name}: {total} tasks" if total else name)
+
+    def tasks_skipped(self, tasks: Sequence[int]) -> None:
+        self._skipped = tuple(tasks)  # told with the phase, which comes next
 
     def task_said(self, task: int, lines: Sequence[dict[str, Any]]) -> None:
         self._said = lines  # kept with the report of how the attempt ended, which comes next
@@ -68,14 +84,26 @@ class StoreListener(Listener):
         if self._phase == WRITE:
             self._claims.task_started(self._claim, task, attempt)
 
+    def tasks_moved(self, moved: dict[int, int]) -> None:
+        self._moved = {task: min(size, self._sizes.get(task, size)) for task, size in moved.items()}
+        self._meter.moved(sum(self._moved.values()))
+        self._claims.moves(self._claim, self._meter.as_dict())
+
+    def waits(self, reason: str, text: str) -> None:
+        """The job waits for something that is not the engine's."""
+        self._claims.waits(self._claim, reason, text)
+
     def task_done(self, task: int, result: dict[str, Any]) -> None:
+        self._moved.pop(task, None)
+        self._meter.done(self._sizes.get(task, 0), sum(self._moved.values()))
+        pace = self._meter.as_dict()
         report = self._report("done", task, result, worker=str(result.get("worker")))
         self._spans.task_ended(task, result)
         if self._phase == WRITE:
-            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report)
+            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report, pace=pace)
             return
         self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
-        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task)
+        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task, pace)
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         report = self._report("retried" if will_retry else "failed", task, {}, worker)
@@ -119,8 +147,14 @@ class EngineRunner:
     """The real one. Its engine is made for the first job and kept for the next ones."""
 
     def __init__(
-        self, engine: str, workers: int | None = None, ray_address: str | None = None, memory_limit_bytes: int | None = None
+        self,
+        engine: str,
+        workers: int | None = None,
+        ray_address: str | None = None,
+        memory_limit_bytes: int | None = None,
+        presence: Presence | None = None,
     ) -> None:
+        self._presence = presence or Presence()
         self._name, self._workers, self._ray_address = engine, workers, ray_address
         self._memory_limit_bytes = memory_limit_bytes
         self._engine: Engine | None = None
@@ -132,12 +166,12 @@ class EngineRunner:
 
         target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
         if claim.publishing and is_published(target):
-            after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log)
+            after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log, waits=listener.waits)
             listener.log("the target had been moved into place when the last executor died: nothing is left to do")
             report, said = read_report(target, roots)
             return {"target": claim.job.target.path, "report": report, "notes": notes_in(said)}
         if claim.canceling:
-            after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log)
+            after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log, waits=listener.waits)
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
         listener.begins()
@@ -153,6 +187,7 @@ class EngineRunner:
                 lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
                 lambda: _check_canceled(should_stop),
                 listener.log,
+                waits=listener.waits,
             )
         except ConvsvcError as error:
             if isinstance(error, EngineAway):
@@ -165,6 +200,7 @@ class EngineRunner:
 
     def close(self) -> None:
         if self._engine is not None:
+            self._presence.closed(self._engine)
             self._engine.close()
             self._engine = None
 
@@ -173,6 +209,7 @@ class EngineRunner:
 
         if self._engine is None:
             self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
+            self._presence.opened(self._engine)
         return self._engine
 
 

@@ -26,12 +26,18 @@ PAUSE_S = 0.25
 
 
 def after_predecessor(
-    claim: Claim, act: Callable[[], T], check: Callable[[], object], say: Callable[[str], None], *, grace_s: float = GRACE_S
+    claim: Claim,
+    act: Callable[[], T],
+    check: Callable[[], object],
+    say: Callable[[str], None],
+    *,
+    grace_s: float = GRACE_S,
+    waits: Callable[[str, str], None] = lambda reason, text: None,
 ) -> T:
     """What `act` answers, once the executor that had the job before has left its target.
 
     `check` is called between tries and may raise. Raises LeaseLost if it is a later claim that has the target, TargetBusy if somebody
-    else has it, or a predecessor that stays.
+    else has it, or a predecessor that stays. `waits` is told why the job does not go on.
     """
     began, told = time.monotonic(), False
     while True:
@@ -44,6 +50,7 @@ def after_predecessor(
                 raise
             if not told:
                 say(f"process {holder.pid} on {holder.host}, which had the job before, still holds its target: waiting for it to end")
+                waits("target-busy", f"process {holder.pid} on {holder.host}, which had the job before, still holds its target")
                 told = True
             if waited > grace_s and holder.end():
                 say(f"process {holder.pid} was silent and has been ended")

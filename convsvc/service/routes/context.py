@@ -13,6 +13,7 @@ from convsvc.service.access.audit import Act, Audit
 from convsvc.service.access.callers import address_of
 from convsvc.service.access.identity import Caller
 from convsvc.service.settings import Settings
+from convsvc.service.store.cluster import Cluster
 from convsvc.service.store.jobs import Store
 from convsvc.spec import Job, parse_job
 
@@ -27,6 +28,7 @@ class Context:
     settings: Settings
     plan: Planner
     audit: Audit
+    cluster: Cluster
 
 
 def context(request: Request) -> Context:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +20,7 @@ from convsvc.service.access.callers import Reader, still_welcome
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here, JobId
 from convsvc.service.store.states import ENDED
-from convsvc.service.views import EventView, LogLine
+from convsvc.service.views import EventView, JobView, LogLine
 
 router = APIRouter(tags=["jobs"], responses=problems(401, 403, 404, 422, 429))
 
@@ -33,6 +35,7 @@ EVENT = {
     },
 }
 
+LOOK_S = 2.0
 MOST = 2**31 - 1  # what the column holds
 After = Annotated[int, Query(ge=0, le=MOST, description="Only what came after this seq.")]
 TaskNumber = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only what is about this task.")]
@@ -65,7 +68,8 @@ def logs(
     read = partial(here.store.logs, job_id, limit=limit, tenant=caller.sees, task=task, level=level)
     accepted = request.headers.get("accept", "")
     if accepted.startswith("text/event-stream"):
-        here.store.job(job_id, tenant=caller.sees)  # a 404 must come before the stream begins
+        job_id = here.store.job(job_id, tenant=caller.sees).id  # a 404 must come before the stream begins
+        read = partial(read.func, job_id, **read.keywords)
         seen = last_event_id if last_event_id is not None else after
         return EventSourceResponse(_follow(here, request, job_id, seen, read, _sent_line), ping=here.settings.ping_s)
     lines = read(after=after)
@@ -80,28 +84,69 @@ def logs(
     responses={200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}},
 )
 async def events(
-    caller: Reader, job_id: JobId, here: Here, request: Request, after: After = 0, last_event_id: LastEventId = None
+    caller: Reader,
+    job_id: JobId,
+    here: Here,
+    request: Request,
+    after: After = 0,
+    live: Annotated[bool, Query(description="Also how it is now: events of the kinds `progress` and `waits`, which are not kept.")] = False,
+    last_event_id: LastEventId = None,
 ) -> EventSourceResponse:
     """What happens to the job, as server-sent events; ends after the event with which the job ends.
 
-    An event's id is its seq; a client that comes back with `Last-Event-ID` misses nothing and hears nothing twice.
+    An event's id is its seq; a client that comes back with `Last-Event-ID` misses nothing and hears nothing twice. What is told because
+    of `live` has no id of its own: its seq is that of the last event before it.
     """
-    await run_in_threadpool(here.store.job, job_id, tenant=caller.sees)  # a 404 must come before the stream begins
+    job = await run_in_threadpool(here.store.job, job_id, tenant=caller.sees)  # a 404 must come before the stream begins
     seen = last_event_id if last_event_id is not None else after
-    read = partial(here.store.events, job_id)
-    return EventSourceResponse(_follow(here, request, job_id, seen, read, _sent), ping=here.settings.ping_s)
+    read = partial(here.store.events, job.id)
+    look = Look(here, job.id, caller.sees) if live else None
+    return EventSourceResponse(_follow(here, request, job.id, seen, read, _sent, look), ping=here.settings.ping_s)
+
+
+class Look:
+    """How a job is now, where that has changed since it was told."""
+
+    def __init__(self, here: Context, job_id: str, tenant: str | None) -> None:
+        self._here, self._job_id, self._tenant = here, job_id, tenant
+        self._next = 0.0
+        self._told: dict[str, Any] = {}
+
+    async def news(self, job: JobView, seen: int) -> list[ServerSentEvent]:
+        """The events that tell of it; why it waits is looked up every `LOOK_S` at most."""
+        now: dict[str, Any] = {"progress": job.progress if job.progress.told_at else None}
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK_S
+            now["waits"] = (await run_in_threadpool(self._here.store.job, self._job_id, tenant=self._tenant)).waiting
+        changed = {kind: value for kind, value in now.items() if value != self._told.get(kind)}
+        self._told |= changed
+        return [self._event(kind, value, seen) for kind, value in changed.items()]
+
+    def _event(self, kind: str, value: Any, seen: int) -> ServerSentEvent:
+        at = datetime.now(timezone.utc).isoformat()
+        data = {"seq": seen, "at": at, "kind": kind, "data": asdict(value) if value else {}}
+        return ServerSentEvent(json.dumps(data, default=datetime.isoformat), event=kind)
 
 
 async def _follow(
-    here: Context, request: Request, job_id: str, seen: int, read: Callable[..., Sequence[Entry]], sent: Callable[[Entry], ServerSentEvent]
+    here: Context,
+    request: Request,
+    job_id: str,
+    seen: int,
+    read: Callable[..., Sequence[Entry]],
+    sent: Callable[[Entry], ServerSentEvent],
+    look: Look | None = None,
 ) -> AsyncIterator[ServerSentEvent]:
     while await still_welcome(request):
         # The state is read first: if it is final now, its event is already there to be read.
-        job = await run_in_threadpool(here.store.job, job_id)
+        job = await run_in_threadpool(here.store.glance, job_id)
         news = await run_in_threadpool(read, after=seen)
         for entry in news:
             seen = entry.seq
             yield sent(entry)
+        if look is not None and job.state not in ENDED:
+            for event in await look.news(job, seen):
+                yield event
         if not news and job.state in ENDED:
             return
         if not news:

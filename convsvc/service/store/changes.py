@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from convsvc.service.errors import IllegalTransition, NoSuchJob
+from convsvc.service.errors import IllegalTransition, NoSuchJob, UnclearJob
 from convsvc.service.store.attempts import lose_attempts
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.models import EventRow, JobRow, LogRow, TaskRow
@@ -19,6 +19,7 @@ from convsvc.service.store.tallies import add_tallies, job_tallies
 from convsvc.service.webhooks.announcing import announce_end
 
 PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
+ID_LENGTH, SHORTEST_ID = 26, 4
 HISTORY = 10  # state changes that a refused one is told with
 
 
@@ -32,11 +33,34 @@ def same_place(path: str) -> str:
 
 
 def existing_job(session: Session, job_id: str, tenant: str | None = None, *, lock: bool = False) -> JobRow:
-    """The job, if it is `tenant`'s or `tenant` is None. Raises NoSuchJob."""
+    """The job with that id, or the only one whose id begins so; of `tenant`'s jobs, or of all. Raises NoSuchJob, UnclearJob."""
     row = session.get(JobRow, job_id, with_for_update=lock or None, populate_existing=lock)
+    if row is None and (whole := _whole_id(session, job_id, tenant)):
+        row = session.get(JobRow, whole, with_for_update=lock or None, populate_existing=lock)
     if row is None or tenant not in {None, row.tenant}:
-        raise NoSuchJob(f"there is no job {job_id}", details={"job": job_id})
+        do = f"`convsvc jobs` lists them; an id may be cut to {SHORTEST_ID} characters and more, as long as it fits one job"
+        raise NoSuchJob(f"there is no job {job_id}", do=do, details={"job": job_id})
     return row
+
+
+def _whole_id(session: Session, start: str, tenant: str | None) -> str | None:
+    """The id that begins so, of the jobs that `tenant` sees. Raises UnclearJob if there are several."""
+    if not SHORTEST_ID <= len(start) < ID_LENGTH or not start.isascii() or not start.isalnum():
+        return None
+    start = start.lower()
+    # By the index: LIKE would need one of another kind on PostgreSQL. "z" is the last letter that an id has, in every collation.
+    query = (
+        select(JobRow.id).where(JobRow.id >= start, JobRow.id <= start.ljust(ID_LENGTH, "z")).order_by(JobRow.id.desc()).limit(HISTORY + 1)
+    )
+    found = [one for one in session.scalars(query if tenant is None else query.where(JobRow.tenant == tenant)) if one.startswith(start)]
+    if len(found) > 1:
+        raise UnclearJob(
+            f"{start} is the beginning of several jobs' ids",
+            facts=[*found[:HISTORY], *(["and more"] if len(found) > HISTORY else [])],
+            do="write more of the one that is meant",
+            details={"job": start, "jobs": found[:HISTORY]},
+        )
+    return found[0] if found else None
 
 
 def locked_job(session: Session, job_id: str, tenant: str | None = None) -> JobRow:
@@ -96,6 +120,8 @@ def add_log(
 
 
 def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease | None, place: str | None) -> None:
+    if instruction in {"take_lease", "drop_lease", "new_run"}:
+        row.waits = row.pace = None
     if instruction == "take_lease" and lease:
         lose_attempts(session, row)
         row.executor, row.lease_until = lease.executor, now_of(session) + timedelta(seconds=lease.seconds)

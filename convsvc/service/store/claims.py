@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from convsvc.errors import JobError, ServiceError
@@ -69,21 +69,24 @@ class Claims:
         self.database, self.name, self.engine, self.lease_s = database, name, engine, lease_s
 
     @retried
-    def heartbeat(self) -> None:
-        """Say that this executor lives."""
+    def heartbeat(self, about: dict[str, Any] | None = None) -> None:
+        """Say that this executor lives, and what is to be known of it and its engine (`presence.py`)."""
         with self.database.writing() as session:
             row, now = session.get(ExecutorRow, self.name), now_of(session)
             if row is None:
-                session.add(ExecutorRow(name=self.name, engine=self.engine, started_at=now, heartbeat_at=now))
-            else:
-                row.heartbeat_at = now
+                row = ExecutorRow(name=self.name, engine=self.engine, started_at=now)
+                session.add(row)
+            row.heartbeat_at, row.left_at = now, None
+            if about is not None:
+                row.about = about
 
     @retried
     def sign_off(self) -> None:
         """Say that this executor ends; forget executors that have been silent for a day."""
         with self.database.writing() as session:
-            old = now_of(session) - timedelta(days=1)
-            session.execute(delete(ExecutorRow).where(or_(ExecutorRow.name == self.name, ExecutorRow.heartbeat_at < old)))
+            now = now_of(session)
+            session.execute(delete(ExecutorRow).where(ExecutorRow.heartbeat_at < now - timedelta(days=1)))
+            session.execute(update(ExecutorRow).where(ExecutorRow.name == self.name).values(left_at=now))
 
     def claim(self) -> Claim | None:
         """A job whose executor died, or the next in the queue (`queue.py`); None if there is none."""
@@ -146,23 +149,60 @@ class Claims:
             advance(session, row, "planned")
 
     @retried
-    def phase(self, claim: Claim, name: str, total: int, event: JobEvent | None = None) -> None:
-        """The driver does something else now, `total` tasks of it; `event` where that is a state of the job."""
+    def waits(self, claim: Claim, reason: str, text: str) -> None:
+        """The job does not go on, though this executor holds it: it waits for something. Until its next phase, or another word."""
         with self._held(claim) as (session, row):
-            row.phase = name[:32]
+            row.waits = {"reason": reason, "text": text, "since": now_of(session).isoformat()}
+            add_event(session, row, "waiting", {"reason": reason, "text": text})
+
+    @retried
+    def moves(self, claim: Claim, pace: dict[str, Any]) -> None:
+        """How far the phase is, tasks that run included, and how fast."""
+        with self._held(claim) as (_, row):
+            row.pace = pace
+
+    @retried
+    def phase(
+        self,
+        claim: Claim,
+        name: str,
+        total: int,
+        event: JobEvent | None = None,
+        pace: dict[str, Any] | None = None,
+        *,
+        skipped: Sequence[int] = (),
+    ) -> None:
+        """The driver does something else now, `total` tasks of it; `event` where that is a state of the job.
+
+        `skipped` tasks were done by an earlier run: their marks were found.
+        """
+        with self._held(claim) as (session, row):
+            row.phase, row.waits, row.pace = name[:32], None, pace
             add_event(session, row, "phase", {"phase": name, "total": total})
             if name == WRITE:
                 row.resumable = True
-                row.tasks_done = row.tasks_total - total  # the others are done already: their marks were found
+                row.tasks_done = row.tasks_total - total  # the others are done already
+                row.bytes_done = _skip(session, row, skipped)
             else:
                 _finish_unreported(session, row)
             if event:
                 advance(session, row, event)
 
     @retried
-    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int, report: Report = NOTHING, task: int = 0) -> None:
+    def checked(
+        self,
+        claim: Claim,
+        phase: str,
+        done: int,
+        total: int,
+        size_bytes: int,
+        report: Report = NOTHING,
+        task: int = 0,
+        pace: dict[str, Any] | None = None,
+    ) -> None:
         """So many tasks of a phase that writes nothing are done. Only told, not kept."""
         with self._held(claim) as (session, row):
+            row.pace = pace
             counts = {"tasks_done": done, "tasks_total": total, "bytes_done": size_bytes, "bytes_total": row.bytes_total}
             add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
             keep_report(session, row, task, report)
@@ -178,9 +218,17 @@ class Claims:
 
     @retried
     def task_done(
-        self, claim: Claim, number: int, *, seconds: float | None = None, worker: str | None = None, report: Report = NOTHING
+        self,
+        claim: Claim,
+        number: int,
+        *,
+        seconds: float | None = None,
+        worker: str | None = None,
+        report: Report = NOTHING,
+        pace: dict[str, Any] | None = None,
     ) -> None:
         with self._task(claim, number) as (session, row, task):
+            row.pace = pace
             row.claims = 1  # who brings a task to its end does not die of the job
             if task.state == "done":
                 report = NOTHING  # told again, as the answer to the first time got lost
@@ -296,6 +344,15 @@ def _finish_unreported(session: Session, row: JobRow) -> None:
     if row.tasks_done >= row.tasks_total:
         session.execute(update(TaskRow).where(TaskRow.job_id == row.id, TaskRow.state == "pending").values(state="done"))
         row.bytes_done = row.bytes_total
+
+
+def _skip(session: Session, row: JobRow, tasks: Sequence[int]) -> int:
+    """Mark tasks as done by an earlier run; their bytes."""
+    for start in range(0, len(tasks), 1000):
+        mine = (TaskRow.job_id == row.id, TaskRow.number.in_(tasks[start : start + 1000]))
+        session.execute(update(TaskRow).where(*mine).values(state="done"))
+    done = select(func.coalesce(func.sum(TaskRow.bytes), 0)).where(TaskRow.job_id == row.id, TaskRow.state == "done")
+    return int(session.execute(done).scalar_one())
 
 
 def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -23,8 +22,10 @@ from convsvc.service.store.ids import new_job_id
 from convsvc.service.store.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
 from convsvc.service.store.quotas import check_quotas, with_limits_locked
 from convsvc.service.store.retrying import retried
+from convsvc.service.store.shown import job_view, task_view
 from convsvc.service.store.task_logs import levels_from
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView
+from convsvc.service.store.waiting import waiting_of
+from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
 from convsvc.spec import Job, dump_job
 
 _ELSEWHERE = "choose another target"
@@ -46,8 +47,8 @@ class Store:
     `tenant` is whose jobs the caller sees, None for everybody's: to him another tenant's job is one that does not exist.
     """
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, silence_s: float = 30) -> None:
+        self.database, self.silence_s = database, silence_s
 
     def submit(self, job: Job, key: str | None = None, *, caller: Caller = LOOPBACK) -> tuple[JobView, bool]:
         """Queue the job for the caller's tenant; True says that it is new, False that `key` was seen before with the same job.
@@ -75,9 +76,16 @@ class Store:
 
     @retried
     def job(self, job_id: str, *, tenant: str | None = None) -> JobView:
-        """Raises NoSuchJob."""
+        """The job with that id, or the only one whose id begins so; with why it waits, if it does. Raises NoSuchJob, UnclearJob."""
         with self.database.reading() as session:
-            return job_view(existing_job(session, job_id, tenant))
+            row = existing_job(session, job_id, tenant)
+            return job_view(row, waiting_of(session, row, self.silence_s, tenant))
+
+    @retried
+    def glance(self, job_id: str) -> JobView:
+        """The job without why it waits: for who looks several times a second. Raises NoSuchJob."""
+        with self.database.reading() as session:
+            return job_view(existing_job(session, job_id))
 
     @retried
     def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None, tenant: str | None = None) -> JobPage:
@@ -96,17 +104,17 @@ class Store:
     @retried
     def tasks(self, job_id: str, *, tenant: str | None = None) -> list[TaskView]:
         """The current run's tasks in order; empty until it is planned. Raises NoSuchJob."""
-        query = select(TaskRow).where(TaskRow.job_id == job_id).order_by(TaskRow.number)
         with self.database.reading() as session:
-            existing_job(session, job_id, tenant)
-            return [_task_view(row) for row in session.scalars(query)]
+            row = existing_job(session, job_id, tenant)
+            query = select(TaskRow).where(TaskRow.job_id == row.id).order_by(TaskRow.number)
+            return [task_view(row) for row in session.scalars(query)]
 
     @retried
     def events(self, job_id: str, *, after: int = 0, limit: int = 500, tenant: str | None = None) -> list[EventView]:
         """What happened after the event `after`, oldest first. Raises NoSuchJob."""
-        query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq).limit(limit)
         with self.database.reading() as session:
-            existing_job(session, job_id, tenant)
+            job = existing_job(session, job_id, tenant)
+            query = select(EventRow).where(EventRow.job_id == job.id, EventRow.seq > after).order_by(EventRow.seq).limit(limit)
             return [EventView(row.seq, row.at, row.kind, row.data) for row in session.scalars(query)]
 
     @retried
@@ -119,16 +127,22 @@ class Store:
         tenant: str | None = None,
         task: int | None = None,
         level: str | None = None,
+        tail: bool = False,
     ) -> list[LogLine]:
-        """The lines after the line `after`, oldest first; of one task, or of `level` and above, where told so. Raises NoSuchJob."""
-        query = select(LogRow).where(LogRow.job_id == job_id, LogRow.seq > after).order_by(LogRow.seq).limit(limit)
+        """The first `limit` lines after the line `after`, or the last ones with `tail`; oldest first.
+
+        Of one task, or of `level` and above, where told so. Raises NoSuchJob.
+        """
+        wanted = [LogRow.seq > after]
         if task is not None:
-            query = query.where(LogRow.task == task)
+            wanted.append(LogRow.task == task)
         if level is not None:
-            query = query.where(LogRow.level.in_(levels_from(level)))
+            wanted.append(LogRow.level.in_(levels_from(level)))
         with self.database.reading() as session:
-            existing_job(session, job_id, tenant)
-            return [LogLine(row.seq, row.at, row.level, row.message, row.task, row.attempt) for row in session.scalars(query)]
+            job = existing_job(session, job_id, tenant)
+            query = select(LogRow).where(LogRow.job_id == job.id, *wanted)
+            rows = list(session.scalars(query.order_by(LogRow.seq.desc() if tail else LogRow.seq).limit(limit)))
+            return [LogLine(row.seq, row.at, row.level, row.message, row.task, row.attempt) for row in (reversed(rows) if tail else rows)]
 
     def cancel(self, job_id: str, *, tenant: str | None = None) -> JobView:
         """Ask the job to stop; asking twice is the same as once. One that waits or has failed with something staged gives that back.
@@ -146,9 +160,10 @@ class Store:
 
     @retried
     def executor_silence_s(self) -> float | None:
-        """For how long no executor was heard of, by the database's clock as heartbeats are; None if there never was one."""
+        """For how long no executor was heard of, by the database's clock as heartbeats are; None if there is none."""
         with self.database.reading() as session:
-            last = session.scalars(select(ExecutorRow.heartbeat_at).order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
+            there = select(ExecutorRow.heartbeat_at).where(ExecutorRow.left_at.is_(None))
+            last = session.scalars(there.order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
             return None if last is None else (now_of(session) - last).total_seconds()
 
     @retried
@@ -198,39 +213,6 @@ class Store:
 def request_hash(job: Job) -> str:
     """The same for two requests that ask for the same job."""
     return hashlib.sha256(json.dumps(dump_job(job), sort_keys=True).encode()).hexdigest()
-
-
-def job_view(row: JobRow) -> JobView:
-    return JobView(
-        id=row.id,
-        name=row.name,
-        model_type=row.model_type,
-        state=row.state,
-        run=row.run,
-        source=row.source_path,
-        target=row.target_path,
-        cancel_requested=row.cancel_requested,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        progress=Progress(row.phase, row.tasks_done, row.tasks_total, row.bytes_done, row.bytes_total),
-        executor=row.executor,
-        plan=row.plan,
-        result=row.result,
-        error=row.error,
-        spec=row.spec,
-        tenant=row.tenant,
-        priority=row.priority,
-        submitted_by=row.submitted_by,
-        queued_at=row.queued_at,
-        notes=_notes_of(row.result) or _notes_of(row.plan),
-        report=(row.result or {}).get("report"),
-    )
-
-
-def _notes_of(said: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The notes in a plan's summary or a run's result; an older version's, that are no notes with a kind, stay where they are."""
-    return [note for note in (said or {}).get("notes", ()) if isinstance(note, dict)]
 
 
 def _cancel(session: Session, row: JobRow, place: str) -> None:
@@ -286,9 +268,3 @@ def _by_key(session: Session, request: _Request) -> JobRow | None:
             details={"job": row.id, "key": request.key},
         )
     return row
-
-
-def _task_view(row: TaskRow) -> TaskView:
-    return TaskView(
-        row.number, row.name, row.state, row.attempt, row.bytes, row.seconds, row.worker, row.error, row.started_at, row.ended_at
-    )

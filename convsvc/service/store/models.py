@@ -110,6 +110,8 @@ class JobRow(Base):
     tasks_done: Mapped[int] = mapped_column(Integer, default=0)
     bytes_total: Mapped[int] = mapped_column(BigInteger, default=0)
     bytes_done: Mapped[int] = mapped_column(BigInteger, default=0)
+    pace: Mapped[Json | None]  # of the phase that runs: see `pace.py`
+    waits: Mapped[Json | None]  # why an executor that holds the job does not go on: {"reason", "text", "since"}
     plan: Mapped[Json | None]
     result: Mapped[Json | None]
     error: Mapped[Json | None]
@@ -188,6 +190,8 @@ class ExecutorRow(Base):
     engine: Mapped[str] = mapped_column(String(16))
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+    left_at: Mapped[datetime | None]  # it ended in good order
+    about: Mapped[Json | None]  # what it says of itself and its engine: `presence.py`; None of an older version's
 
 
 class TenantRow(Base):

@@ -26,6 +26,6 @@ def announce_end(session: Session, row: JobRow) -> None:
 
 def body_of(row: JobRow) -> dict[str, Any]:
     """What the webhook is told: which event this is, and the job as `GET /jobs/{id}` shows it at this moment."""
-    from convsvc.service.store.jobs import job_view  # the store changes jobs, and changing a job leads here
+    from convsvc.service.store.shown import job_view  # the store changes jobs, and changing a job leads here
 
     return {"event": f"job.{row.state}", "job": TypeAdapter(JobView).dump_python(job_view(row), mode="json")}

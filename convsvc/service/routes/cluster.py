@@ -1,0 +1,28 @@
+"""Who works: executors, and the machines of their engines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from convsvc.service.access.callers import Reader
+from convsvc.service.cluster_views import ExecutorView, NodeView
+from convsvc.service.problems import problems
+from convsvc.service.routes.context import Here
+
+router = APIRouter(tags=["cluster"], responses=problems(401, 403, 422, 429))
+
+
+@router.get("/executors")
+def executors(
+    caller: Reader, here: Here, gone: Annotated[bool, Query(description="Also those that ended, or went silent, within a day.")] = False
+) -> list[ExecutorView]:
+    """The executors, what they work on, and whether their engines answer."""
+    return here.cluster.executors(gone=gone, tenant=caller.sees)
+
+
+@router.get("/nodes")
+def nodes(caller: Reader, here: Here) -> list[NodeView]:
+    """The machines on which tasks run. An executor opens its engine with its first job: before that it has none."""
+    return here.cluster.nodes(tenant=caller.sees)
