@@ -214,6 +214,10 @@ class Source(Protocol):
         """
         return options.vocab_size
 
+    def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
+        """The whole tensors' shapes by their stored names, for who asks for tensors and no model."""
+        return {name: found.tensor.shape for (_, name), found in checkpoint.found.items()}
+
     def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
         return None
@@ -278,8 +282,8 @@ class Target(Protocol):
         """The target's files. `dtypes` are the entries'; the entries come back with their file filled in. `roots` hold what is copied."""
         raise NotImplementedError
 
-    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
-        """What a job would say to read the target at this path as a source; None where it is no whole model for itself.
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        """What a job would say to read what was written for `target`, at this path, as a source; None where that is no whole model.
 
         `architecture` are the sizes that the job had to state for its own source.
         """

@@ -11,6 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 from convsvc.errors import JobError
+from convsvc.models import unmodelled
 from convsvc.models.detect import detect_family
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family, Wanted
@@ -47,10 +48,13 @@ def find_family(stated: str | None, facts: Facts) -> Family:
 
 
 def _named(name: str) -> Family:
+    if name == unmodelled.NAME:
+        return unmodelled.FAMILY
     try:
         return FAMILIES[name]
     except KeyError:
-        raise JobError(f"model_type is {name!r}; known are {', '.join(FAMILIES)}") from None
+        known = f"{', '.join(FAMILIES)}; or {unmodelled.NAME}, for tensors of no known model"
+        raise JobError(f"model_type is {name!r}; known are {known}") from None
 
 
 __all__ = ["FAMILIES", "Facts", "Family", "Model", "Wanted", "find_family"]

@@ -24,7 +24,8 @@ class Wanted:
     """Which part of a model is converted: None for all. `first_dense` with `num_layers` says how many of them are dense.
 
     `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there. `stored`: how many tensors the
-    checkpoint has; a configuration that speaks of far more is not believed. `names` are the stored names, where they are known.
+    checkpoint has; a configuration that speaks of far more is not believed. `names` are the stored names, where they are known;
+    `shapes` finds the whole tensors' shapes by them.
     """
 
     num_layers: int | None = None
@@ -34,6 +35,7 @@ class Wanted:
     carry_mtp: bool = False
     stored: int | None = None
     names: frozenset[str] | None = None
+    shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from convsvc.plan.planner import describe_layouts, describe_model
 from convsvc.plan.records import Transfer, View
 from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
+from convsvc.spec import parse_target
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
@@ -50,7 +51,7 @@ def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
 
 def _check(plan: Plan, root: RootedPath, real: str) -> None:
     target = target_of(plan.job["target"]["format"])
-    written = target.reopened(root.path, plan.side_files, plan.job["source"].get("architecture"))
+    written = target.reopened(parse_target(plan.job["target"]), root.path, plan.side_files, plan.job["source"].get("architecture"))
     if written is None:
         _check_tensors(plan, _headers(plan, root))
         target.check_words(root, plan.side_files)

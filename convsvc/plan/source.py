@@ -118,5 +118,6 @@ def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:
         mtp.carry_mtp,
         len(checkpoint.found),
         names,
+        lambda: reader.shapes(checkpoint),
     )
     return find_family(asked.model_type, checkpoint.facts).build(checkpoint.facts, wanted).carrying(names)

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convsvc.spec.job import SPEC_VERSION, Job, Webhook, dump_job, job_schema, parse_job, parse_source
+    from convsvc.spec.job import SPEC_VERSION, Job, Webhook, dump_job, job_schema, parse_job, parse_source, parse_target
     from convsvc.spec.model import Architecture, Lora, stated_sizes
     from convsvc.spec.options import Options
     from convsvc.spec.places import ModelSource, SourceSpec, TargetSpec
 
 _PLACES = {
-    "job": ("SPEC_VERSION", "Job", "Webhook", "dump_job", "job_schema", "parse_job", "parse_source"),
+    "job": ("SPEC_VERSION", "Job", "Webhook", "dump_job", "job_schema", "parse_job", "parse_source", "parse_target"),
     "model": ("Architecture", "Lora", "stated_sizes"),
     "options": ("Options",),
     "places": ("ModelSource", "SourceSpec", "TargetSpec"),
@@ -33,6 +33,7 @@ __all__ = [
     "job_schema",
     "parse_job",
     "parse_source",
+    "parse_target",
     "stated_sizes",
 ]
 

@@ -18,7 +18,7 @@ from convsvc.job_text import parse_text
 from convsvc.spec.fields import Strict, Text
 from convsvc.spec.formats import sides
 from convsvc.spec.options import Options
-from convsvc.spec.places import SourceSpec
+from convsvc.spec.places import SourceSpec, TargetSpec
 
 # Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
 SPEC_VERSION = 3
@@ -103,6 +103,12 @@ def parse_source(data: dict[str, Any]) -> SourceSpec:
         faults = [_fault({**item, "loc": ("source", data["format"], *item["loc"])}) for item in error.errors(include_url=False)]
         raise JobError(f"the source has {len(faults)} wrong field(s)", facts=[fault["text"] for fault in faults]) from None
     return source
+
+
+def parse_target(data: dict[str, Any]) -> TargetSpec:
+    """The target of a job that was parsed before."""
+    target: TargetSpec = sides("TARGET")[data["format"]].model_validate(data)
+    return target
 
 
 def job_schema() -> dict[str, Any]:

@@ -50,7 +50,7 @@ class HuggingFace(Target):
     ) -> tuple[tuple[Entry, ...], Output]:
         return output(target, model, facts, entries, dtypes, options, roots)
 
-    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):
             return None
         return HuggingFaceSource(format="huggingface", path=path, architecture=architecture)

@@ -43,7 +43,7 @@ class MindSpeedLlm(Target):
     ) -> tuple[tuple[Entry, ...], Output]:
         return output(target, model, settings, facts, entries, dtypes)
 
-    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MindSpeedSource(format="mindspeed-llm", path=path, architecture=architecture)
 
 

@@ -46,7 +46,7 @@ class Peft(Target):
         adapter = Adapter(settings.r, settings.alpha, settings.use_rslora, target_modules(linear, adapted))
         return adapter_output(entries, dtypes, adapter, target.config_dir)
 
-    def reopened(self, path: str, side_files: Iterable[SideFile], architecture: Any) -> None:
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> None:
         """None: it is loaded beside its base."""
 
     def check_words(self, root: RootedPath, side_files: Iterable[SideFile]) -> None:

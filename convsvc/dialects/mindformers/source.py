@@ -1,0 +1,76 @@
+"""Reading a checkpoint of MindSpore Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from convsvc.dialects.base import Checkpoint, Entry, Source, Wants
+from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
+from convsvc.dialects.mindformers.facts import CONFIG
+from convsvc.dialects.mindformers.job import MindFormersSource
+from convsvc.dialects.mindformers.layout import Settings, layout
+from convsvc.dialects.mindformers.names import why_ignored
+from convsvc.dialects.mindformers.tables import Flags
+from convsvc.errors import JobError
+from convsvc.models.model import Model
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import Options
+
+EXPERTS = "mlp.experts.weight1"
+
+
+class MindFormers(Source):
+    """Safetensors under Megatron's names; what the files do not say of the layout, the job does."""
+
+    name = "mindformers"
+
+    def recognises(self, root: RootedPath) -> bool:
+        return looks_like(root)
+
+    def settled(self, source: MindFormersSource, roots: Roots) -> MindFormersSource:
+        """With the configuration that lies beside the weights, where the job names none."""
+        if source.config_dir is not None:
+            return source
+        places = (RootedPath(source.path, roots), RootedPath(source.path, roots) / UNIFIED)
+        beside = next((place.path for place in places if (place / CONFIG).is_file()), None)
+        return source.model_copy(update={"config_dir": beside})
+
+    def words_dir(self, source: MindFormersSource) -> str | None:
+        return source.config_dir
+
+    def open(self, source: MindFormersSource, roots: Roots) -> Checkpoint:
+        return open_checkpoint(source, roots)
+
+    def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
+        """The MTP layers that are there. It is converted whole, as its tensors say how many layers there are."""
+        stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
+        if stated:
+            raise JobError(
+                f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
+                do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
+            )
+        return Wants(checkpoint.facts.first_number(("mtp_num_layers",)))
+
+    def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
+        opened: Opened = checkpoint.settings
+        return opened.shapes
+
+    def settings(self, source: MindFormersSource, checkpoint: Checkpoint, model: Model) -> Settings:
+        """As the job says; whether experts are stacked, their shapes do."""
+        opened: Opened = checkpoint.settings
+        flags = Flags(
+            source.use_interleaved_weight_layout_mlp,
+            source.use_contiguous_weight_layout_attention,
+            any(name.endswith(EXPERTS) and len(shape) == 3 for name, shape in opened.shapes.items()),
+        )
+        return Settings(flags, opened.cuts)
+
+    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+        return layout(model, settings)
+
+    def ignores(self, key: tuple[str, str], model: Model) -> str | None:
+        """What training keeps beside the weights, told by its name."""
+        return why_ignored(key[1]) if model.scopes else None
+
+
+SOURCE = MindFormers()

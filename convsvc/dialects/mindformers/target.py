@@ -1,0 +1,67 @@
+"""Writing a checkpoint of MindSpore Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
+from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
+from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, MindFormersTarget
+from convsvc.dialects.mindformers.layout import Settings, layout
+from convsvc.dialects.mindformers.new_files import whole_output
+from convsvc.dialects.mindformers.tables import Flags
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.roots import Roots
+from convsvc.spec import Options, SourceSpec, TargetSpec
+
+
+class MindFormers(Target):
+    """Whole, in parts with their map."""
+
+    name = "mindformers"
+
+    def settled(self, target: MindFormersTarget, words_dir: str | None) -> TargetSpec:
+        """With the source's own configuration where nothing else is said."""
+        return target if target.config_dir is not None else target.model_copy(update={"config_dir": words_dir})
+
+    def wants(self, target: MindFormersTarget) -> Wants:
+        return Wants(target.mtp_num_layers)
+
+    def spoken_vocab(self, target: MindFormersTarget, roots: Roots) -> int | None:
+        return spoken_vocab(target.config_dir, roots)
+
+    def settings(self, target: MindFormersTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        return Settings(
+            Flags(
+                target.use_interleaved_weight_layout_mlp,
+                target.use_contiguous_weight_layout_attention,
+                target.stacked_experts and bool(model.num_experts),
+            )
+        )
+
+    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+        return layout(model, settings)
+
+    def output(
+        self,
+        target: MindFormersTarget,
+        model: Model,
+        settings: Settings,
+        facts: Facts,
+        entries: tuple[Entry, ...],
+        dtypes: tuple[str, ...],
+        options: Options,
+        roots: Roots,
+    ) -> tuple[tuple[Entry, ...], Output]:
+        return whole_output(target, model, settings.flags, facts, entries, dtypes, roots)
+
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        if not any(side.path == CONFIG for side in side_files):
+            return None
+        flags = {name: getattr(target, name) for name in LayoutFlags.model_fields}
+        return MindFormersSource(format="mindformers", path=path, **flags)
+
+
+TARGET = MindFormers()
