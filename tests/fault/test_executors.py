@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from convsvc.service.executor.supervisor import Supervisor
@@ -145,6 +148,58 @@ def test_a_hung_executor_whose_supervisor_does_nothing_is_killed_by_its_successo
         check(store, case, targets, job_id)
     assert "which had the job before, still holds its target: waiting for it to end" in said(store, job_id)
     assert f"process {hung} was silent and has been ended" in said(store, job_id)
+
+
+@pytest.fixture
+def container(url: str, tmp_path: Path) -> Iterator[Callable[[], list[psutil.Process]]]:
+    """Starts an executor in a PID namespace of its own, as in a container, and says which processes it and its workers are."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine makes no PID namespaces")
+    with ExitStack() as stack:
+
+        def started() -> list[psutil.Process]:
+            command = [*unshare, "--kill-child", sys.executable, EXECUTOR_SCRIPT, str(tmp_path / "contained.log")]
+            command += ["--engine", "process", "--workers", "1", "--lease-s", str(LEASE_S)]
+            process = stack.enter_context(subprocess.Popen(command, env=fault_environment(url)))
+            stack.callback(process.kill)
+            (inside,) = until(lambda: psutil.Process(process.pid).children(), "the executor in its namespace")
+            return [inside]
+
+        yield started
+
+
+def test_an_executor_that_hangs_in_another_container_delays_its_job_by_a_lease_and_some_seconds_and_changes_nothing_when_it_wakes(
+    store: Store, case: Case, targets: Path, start: Start, container: Callable[[], list[psutil.Process]]
+) -> None:
+    job_id = submit(store, case, targets)
+    (hung,) = container()
+    in_mid_run(store, job_id)
+    with stopped(hung.pid, targets.with_name("jobs.db")):
+        start()
+        check(store, case, targets, job_id)
+        assert hung.is_running(), "nobody could end it"
+        assert "is silent and out of reach: the target was taken from it" in said(store, job_id)
+        before = {path: path.stat().st_mtime_ns for path in targets.rglob("*")}
+    log = targets.with_name("contained.log")
+    until(lambda: "is no longer held" in log.read_text(), "the hung executor to find its lease lost", 60)
+    assert {path: path.stat().st_mtime_ns for path in targets.rglob("*")} == before
+    case.check(targets / "target")
+
+
+def test_a_cancel_of_a_job_whose_executor_hangs_in_another_container_gives_everything_back(
+    store: Store, case: Case, targets: Path, start: Start, container: Callable[[], list[psutil.Process]]
+) -> None:
+    job_id = submit(store, case, targets)
+    (hung,) = container()
+    in_mid_run(store, job_id)
+    with stopped(hung.pid, targets.with_name("jobs.db")):
+        assert store.cancel(job_id).state == "canceling"
+        start()
+        assert ended(store, job_id).state == "canceled"
+        assert list(targets.iterdir()) == []
+    until(lambda: "is no longer held" in targets.with_name("contained.log").read_text(), "the hung executor to find its lease lost", 60)
+    assert list(targets.iterdir()) == []
 
 
 def test_an_executor_that_was_only_slow_finds_its_lease_lost_and_leaves_the_job_alone(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 
 from convsvc.errors import StorageError, Superseded, TargetBusy
 from convsvc.execute.staging.holders import Holder, holder_from_dict, this_process
+from convsvc.execute.staging.sites import Site, take_from
 from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.worker import run_task
+from convsvc.roots import ANYWHERE
 from tests.execute.handmade import Handmade, make_handmade
 
 # A worker that stops itself just before its N-th look at its fence, and says how its task ended once it was continued.
@@ -220,3 +223,78 @@ def test_a_process_that_may_be_another_is_not_ended(change: Callable[[Holder], H
     assert hung.poll() is None
     assert not this_process().end()
     assert holder.end()
+
+
+def held_elsewhere(hung: subprocess.Popen[str]) -> Holder:
+    """As the lock names it: this process cannot end it, say, because it is in another container."""
+    started = Path(f"/proc/{hung.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return Holder(**{**this_process("j", 3).as_dict(), "pid": hung.pid, "started": started})
+
+
+def test_a_target_is_taken_from_a_holder_that_hangs_and_only_from_that_one(made: Handmade, hung: subprocess.Popen[str]) -> None:
+    holder = held_elsewhere(hung)
+    other = Holder(**{**holder.as_dict(), "claim": 4})
+    assert not take_from(made.target, ANYWHERE, other)
+    with pytest.raises(TargetBusy):
+        Staging.open(made.plan, "resume")
+    assert take_from(made.target, ANYWHERE, holder)
+    assert sorted(path.name for path in made.target.parent.iterdir()) == []
+    with Staging.open(made.plan, "resume") as staging:
+        write_all(staging)
+        staging.seal()
+        staging.publish()
+    assert take_from(made.target, ANYWHERE, holder), "it has it no more"
+
+
+# What a run does that others would see. It holds the target's lock no more, but does not know it yet.
+STEPS: dict[str, Callable[[Staging], object]] = {
+    "seal": Staging.seal,
+    "complete": Staging.complete,
+    "publish": Staging.publish,
+    "discard": Staging.discard,
+    "ask its workers to stop": Staging.ask_to_stop,
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+def test_a_run_from_which_the_target_was_taken_changes_nothing_when_it_wakes(step: Callable[[Staging], object], made: Handmade) -> None:
+    with Staging.open(made.plan, "error", this_process("j", 3)) as first:
+        write_all(first)
+        if step not in (Staging.seal, Staging.ask_to_stop):
+            first.seal()
+        assert take_from(made.target, ANYWHERE, this_process("j", 3))
+        with Staging.open(made.plan, "resume", this_process("j", 4)) as second:
+            before = snapshot(second.path)
+            with pytest.raises(Superseded):
+                step(first)
+            first.close()
+            assert snapshot(second.path) == before
+            with pytest.raises(TargetBusy):
+                Staging.open(made.plan, "resume", this_process("j", 5))
+            second.seal()
+            second.publish()
+    made.check_target()
+
+
+def test_a_run_that_wakes_while_it_publishes_leaves_the_rest_to_its_successor(made: Handmade, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped between the journal and the rename, which is where a crash would be settled by the next run."""
+    publishing = "convsvc.execute.staging.publishing"
+    with Staging.open(made.plan, "error", this_process("j", 3)) as first:
+        write_all(first)
+        first.seal()
+        swap = import_module(publishing)._swap
+
+        def stopped(site: Site, overwrites: bool) -> None:
+            monkeypatch.setattr(f"{publishing}._swap", swap)
+            assert take_from(made.target, ANYWHERE, this_process("j", 3))
+            with Staging.open(made.plan, "resume", this_process("j", 4)) as second:
+                assert second.pending("write") == []
+                second.seal()
+                second.publish()
+            swap(site, overwrites)
+
+        monkeypatch.setattr(f"{publishing}._swap", stopped)
+        with pytest.raises(Superseded):
+            first.publish()
+    made.check_target()
+    assert [path.name for path in made.target.parent.iterdir() if path.name.startswith(".")] == []

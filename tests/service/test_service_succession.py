@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convsvc.errors import EngineAway, TargetBusy
-from convsvc.execute.staging.holders import this_process
+from convsvc.errors import EngineAway, TargetBusy, TargetError
+from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.service.errors import LeaseLost, StoreAway
 from convsvc.service.executor.executor import Executor
 from convsvc.service.executor.patience import patient
@@ -44,9 +44,13 @@ def nothing(*given: object) -> None:
     pass
 
 
+def never_asked(holder: Holder) -> bool:
+    raise AssertionError(f"the target was to be taken from {holder}")
+
+
 def test_a_successor_waits_for_the_run_before_it_and_says_so_once(claim: Claim) -> None:
     said: list[str] = []
-    assert after_predecessor(claim, Busy(claim.job_id, claim.fence - 1, 3), nothing, said.append) == "done"
+    assert after_predecessor(claim, Busy(claim.job_id, claim.fence - 1, 3), never_asked, nothing, said.append) == "done"
     (line,) = said
     assert f"process {os.getpid()} on" in line
 
@@ -54,12 +58,12 @@ def test_a_successor_waits_for_the_run_before_it_and_says_so_once(claim: Claim) 
 @pytest.mark.parametrize("job", ["another", ""])
 def test_a_target_that_is_not_its_own_jobs_is_not_waited_for(job: str, claim: Claim) -> None:
     with pytest.raises(TargetBusy):
-        after_predecessor(claim, Busy(job, 1, 3), nothing, nothing)
+        after_predecessor(claim, Busy(job, 1, 3), never_asked, nothing, nothing)
 
 
 def test_a_run_that_meets_a_later_claim_of_its_job_gives_way(claim: Claim) -> None:
     with pytest.raises(LeaseLost):
-        after_predecessor(claim, Busy(claim.job_id, claim.fence + 1, 3), nothing, nothing)
+        after_predecessor(claim, Busy(claim.job_id, claim.fence + 1, 3), never_asked, nothing, nothing)
 
 
 def test_a_successor_that_shall_stop_does_not_go_on_waiting(claim: Claim) -> None:
@@ -67,11 +71,38 @@ def test_a_successor_that_shall_stop_does_not_go_on_waiting(claim: Claim) -> Non
         raise LeaseLost("gone")
 
     with pytest.raises(LeaseLost):
-        after_predecessor(claim, Busy(claim.job_id, claim.fence, 10**9), stop, nothing)
+        after_predecessor(claim, Busy(claim.job_id, claim.fence, 10**9), never_asked, stop, nothing)
 
 
 def test_a_predecessor_in_this_very_process_is_never_killed(claim: Claim) -> None:
-    assert after_predecessor(claim, Busy(claim.job_id, claim.fence, 2), nothing, nothing, grace_s=0) == "done"
+    busy = Busy(claim.job_id, claim.fence, 2)
+    assert after_predecessor(claim, busy, lambda _: True, nothing, nothing, grace_s=0) == "done"
+
+
+def test_the_target_is_taken_from_a_predecessor_that_nobody_can_end(claim: Claim) -> None:
+    busy, said, asked = Busy(claim.job_id, claim.fence - 1, 10**9), list[str](), list[Holder]()
+
+    def take_from(holder: Holder) -> bool:
+        asked.append(holder)
+        busy.tries = 0
+        return True
+
+    assert after_predecessor(claim, busy, take_from, nothing, said.append, grace_s=0) == "done"
+    assert asked == [busy.holder]
+    assert "is silent and out of reach: the target was taken from it" in said[-1]
+
+
+def test_a_target_that_cannot_be_taken_from_a_predecessor_is_waited_for_and_the_error_says_why(
+    claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_from(holder: Holder) -> bool:
+        raise TargetError("the directory is not yours to change")
+
+    monkeypatch.setattr("convsvc.service.executor.succession.PAUSE_S", 0)
+    monkeypatch.setattr("convsvc.service.executor.succession.PATIENCE_S", 0.05)
+    with pytest.raises(TargetBusy) as caught:
+        after_predecessor(claim, Busy(claim.job_id, claim.fence - 1, 10**9), take_from, nothing, nothing, grace_s=0)
+    assert caught.value.facts == ("its lock could not be taken: the directory is not yours to change",)
 
 
 class Deaf(Claims):

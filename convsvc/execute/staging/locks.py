@@ -1,4 +1,9 @@
-"""One writer a target: a lock file beside it, held with flock, which the kernel gives back when its holder dies."""
+"""One writer a target: a lock file beside it, held with flock, which the kernel gives back when its holder dies.
+
+A holder that hangs where nobody can end it (another container, another machine) keeps its flock. Its successor in the same job puts the
+file away, and so takes the lock from it: whoever holds a lock looks whether its file is still there before each step that others would
+see, and ends without taking it when it is not. What is left is the moment between that look and the step.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,15 @@ import fcntl
 import json
 import os
 import stat
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from convsvc.errors import TargetBusy, TargetError
+from convsvc.errors import Superseded, TargetBusy, TargetError
 from convsvc.execute.staging.folders import owner_of_new, shown
-from convsvc.execute.staging.holders import Holder
+from convsvc.execute.staging.holders import Holder, holder_from_dict
 
 # File systems that know no flock (some mounts of Lustre or NFS). There, only the service's job store keeps two jobs apart.
 NOT_SUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
@@ -29,13 +36,26 @@ class Lock:
 
     path: Path
     descriptor: int
+    says: bytes
+
+    def check(self) -> None:
+        """Raises Superseded if somebody has taken the lock from its holder, or its file was removed; OSError where it cannot be read.
+
+        The file is opened anew, which is what a network file system answers from its server, and says who has it where there is no flock.
+        """
+        if self.descriptor < 0 or _says(self.path) != self.says:
+            raise Superseded(
+                f"{shown(self.path)} is this process's no more: another took it, as this one was silent for too long, or it was removed",
+                do="nothing where another run goes on with this target; else run the job again",
+            )
 
     def release(self) -> None:
         """May be called again."""
         if self.descriptor < 0:
             return
         with suppress(OSError):  # gone, or the file system has become read-only: a file that nobody locks is free
-            self.path.unlink()
+            if _says(self.path) == self.says:
+                self.path.unlink()
         os.close(self.descriptor)
         self.descriptor = -1
 
@@ -58,13 +78,53 @@ def take_lock(path: Path, target: Path, holder: Holder) -> Lock:
             _flock(descriptor, target)
             if _is_same_file(descriptor, path):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(holder.as_dict()).encode(), 0)
-                return Lock(path, descriptor)
+                says = json.dumps(holder.as_dict()).encode()
+                os.pwrite(descriptor, says, 0)
+                return Lock(path, descriptor, says)
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed it between our open and our flock
     raise _no_lock(path)
+
+
+def break_lock(path: Path, holder: Holder) -> bool:
+    """Takes the lock from `holder` by putting its file away; False, and nothing has changed, if somebody else has it by now.
+
+    Only for who knows that the holder shall write no more (the job store gave its job to another). Raises OSError.
+    """
+    aside = path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        os.rename(path, aside)  # looked at afterwards: nobody can put another file between the look and this
+    except FileNotFoundError:
+        return True
+    try:
+        if _holder(_says(aside)) == holder.as_dict():
+            return True
+        with suppress(FileExistsError):
+            os.link(aside, path)
+        return False
+    finally:
+        aside.unlink()
+
+
+def _says(path: Path) -> bytes:
+    """What a lock's file says; nothing where there is none. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(descriptor, MOST_BYTES, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(says: bytes) -> dict[str, Any]:
+    try:
+        return holder_from_dict(json.loads(says)).as_dict()
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _check_lock(descriptor: int, path: Path) -> None:

@@ -20,7 +20,7 @@ from convsvc.dialects.base import MANIFEST, REPORT
 from convsvc.errors import ConvsvcError, TargetError, TargetExists
 from convsvc.execute.disk.io import write_atomically
 from convsvc.execute.staging.folders import OpenFolder, is_directory, open_private, remove_private, shown
-from convsvc.execute.staging.holders import this_process
+from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import find_changed, find_foreign, list_contents, read_manifest, remove_listed, shorten
 from convsvc.execute.staging.marks import FENCE, JOURNAL, PRIVATE, REPORT_COPY
 from convsvc.execute.staging.renaming import exchange, rename_new
@@ -83,9 +83,11 @@ def publish(site: Site, staged: OpenFolder, journal: Journal, overwrites: bool) 
     """
     if not os.path.samestat(os.lstat(site.staging), os.fstat(staged.descriptor)):
         raise TargetError(f"{shown(site.staging)} was replaced while the target was made in it", details={"path": shown(site.staging)})
+    site.check_held()
     write_atomically(staged.descriptor, JOURNAL, json.dumps(asdict(journal)).encode(), "publishing")
     try:
         # In one step, so that a crash leaves either all of it or nothing here, and late workers lose their fence at once.
+        site.check_held()
         os.rename(staged.path / PRIVATE, site.ended)
         sync_directories(staged.path)
         if site.inside is None:
@@ -102,6 +104,7 @@ def publish(site: Site, staged: OpenFolder, journal: Journal, overwrites: bool) 
 
 def settle(site: Site) -> list[Note]:
     """Undoes or finishes what was begun of publishing, if anything was. Answers what a user should know. Raises OSError, TargetError."""
+    site.check_held()
     if is_directory(site.ended):
         open_private(site.ended).close()  # nobody else's word counts on what is done
         journal = _read_journal(site.ended)
@@ -119,6 +122,7 @@ def settle(site: Site) -> list[Note]:
 def discard(site: Site) -> None:
     """Removes the staging directory, if any; what was begun of publishing is undone, or finished. Raises OSError, TargetError."""
     settle(site)
+    site.check_held()
     if is_directory(site.staging):
         (site.staging / FENCE).unlink(missing_ok=True)  # late workers look for it
     remove_private(site.staging)
@@ -136,24 +140,27 @@ def is_published(target: Path) -> bool:
     return journal is not None and is_run(target, journal.run)
 
 
-def tidy_published(target: Path, roots: Roots = ANYWHERE) -> None:
-    """Removes what a crash just after the target was moved into place has left beside it. Raises TargetBusy, TargetError, PathRefused."""
-    with _left_behind(target, roots) as site:
-        settle(site)
-
-
-def discard_left(target: Path, roots: Roots = ANYWHERE) -> None:
-    """Removes the staging directory that an earlier run has left, if any; the target stays as it is.
+def tidy_published(target: Path, roots: Roots = ANYWHERE, holder: Holder | None = None) -> None:
+    """Removes what a crash just after the target was moved into place has left beside it. `holder` is who does, by default this process.
 
     Raises TargetBusy, TargetError, PathRefused.
     """
-    with _left_behind(target, roots) as site:
+    with _left_behind(target, roots, holder) as site:
+        settle(site)
+
+
+def discard_left(target: Path, roots: Roots = ANYWHERE, holder: Holder | None = None) -> None:
+    """Removes the staging directory that an earlier run has left, if any; the target stays as it is. `holder` as in `tidy_published`.
+
+    Raises TargetBusy, TargetError, PathRefused.
+    """
+    with _left_behind(target, roots, holder) as site:
         discard(site)
 
 
 @contextmanager
-def _left_behind(target: Path, roots: Roots) -> Iterator[Site]:
-    site = open_site(Path(roots.check(str(target), "target.path", inside=True)), roots, this_process())
+def _left_behind(target: Path, roots: Roots, holder: Holder | None) -> Iterator[Site]:
+    site = open_site(Path(roots.check(str(target), "target.path", inside=True)), roots, holder or this_process())
     try:
         with target_errors(target):
             yield site
@@ -162,12 +169,15 @@ def _left_behind(target: Path, roots: Roots) -> Iterator[Site]:
 
 
 def _swap(site: Site, overwrites: bool) -> None:
-    if not site.has_content():
+    has_content = site.has_content()
+    site.check_held()
+    if not has_content:
         os.rename(site.staging, site.at)  # also over an empty directory
     elif not overwrites:
         raise TargetExists(f"{site.target} appeared while it was made", do="choose another target", details={"target": str(site.target)})
     elif not exchange(site.staging, site.at):
         os.rename(site.at, site.aside)
+        site.check_held()
         os.rename(site.staging, site.at)
 
 
@@ -179,9 +189,11 @@ def _fill(site: Site, inside: Path, journal: Journal) -> None:
     for name in journal.moved:
         is_new = name in journal.new and not os.path.lexists(site.staging / name)
         if os.path.lexists(inside / name) and not is_new:
+            site.check_held()
             rename_new(inside / name, site.aside / name)
     for name in journal.new:
         if os.path.lexists(site.staging / name):
+            site.check_held()
             rename_new(site.staging / name, inside / name)
 
 
@@ -210,8 +222,10 @@ def _finish(site: Site, journal: Journal) -> list[Note]:
         sync_directory(site.inside.path)
         if is_directory(site.staging):
             os.rmdir(site.staging)
+    site.check_held()
     notes = _remove_old(site, journal)
     notes += put_report(site, site.ended / PurePosixPath(REPORT_COPY).name)
+    site.check_held()
     remove_private(site.ended)
     return notes
 
@@ -239,6 +253,7 @@ def _undo(site: Site, journal: Journal | None) -> list[Note]:
 def _unfill(site: Site, inside: Path, journal: Journal) -> None:
     for name in reversed(journal.new):
         if os.path.lexists(inside / name) and not os.path.lexists(site.staging / name):
+            site.check_held()
             rename_new(inside / name, site.staging / name)
     if is_directory(site.aside):
         for name in os.listdir(site.aside):

@@ -18,7 +18,7 @@ from convsvc.errors import ConvsvcError, TargetError
 from convsvc.execute.disk.faults import FULL, storage_error
 from convsvc.execute.staging.folders import OPEN, OpenFolder, has_content, open_parent, shown
 from convsvc.execute.staging.holders import Holder
-from convsvc.execute.staging.locks import Lock, take_lock
+from convsvc.execute.staging.locks import Lock, break_lock, take_lock
 from convsvc.execute.staging.manifest import read_manifest
 from convsvc.roots import Roots
 
@@ -84,6 +84,11 @@ class Site:
             number += 1
         return folder / f"{name}-{number}"
 
+    def check_held(self) -> None:
+        """Raises Superseded unless the target is still ours. Asked just before whatever others would see."""
+        if self.lock is not None:
+            self.lock.check()
+
     def close(self) -> None:
         """Gives the lock back. May be called again."""
         if self.lock is not None:
@@ -106,6 +111,21 @@ def open_site(target: Path, roots: Roots, holder: Holder) -> Site:
             site.close()
             raise
     return site
+
+
+def take_from(target: Path, roots: Roots, holder: Holder) -> bool:
+    """Takes the target's lock from a holder that hangs where nobody can end it; False if it has it no more.
+
+    Raises TargetError where it cannot be taken, PathRefused.
+    """
+    target = Path(roots.check(str(target), "target.path", inside=True))
+    with target_errors(target):
+        site = Site(target, open_parent(target, roots), None)
+        try:
+            site.inside = _open_inside(site.parent, target.name)
+            return break_lock(site.lock_path, holder)
+        finally:
+            site.close()
 
 
 def staging_path(target: Path) -> Path:

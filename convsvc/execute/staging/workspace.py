@@ -136,6 +136,7 @@ class Staging:
     def ask_to_stop(self) -> None:
         """Makes running tasks end with Canceled at their next step, wherever they run."""
         with target_errors(self.target):
+            self._site.check_held()
             (self._inside.path / CANCEL).touch()
 
     def seal(self) -> None:
@@ -147,9 +148,11 @@ class Staging:
         if (root / SEALED).exists():
             return
         with target_errors(self.target):
+            self._site.check_held()
             self.fence = raise_fence(root)  # a worker that was given up may be alive: from here on it is refused
             file_crcs = sealing.seal_files(self.plan, root, self._tensor_crcs())
             sealing.write_side_files(self.plan, root, last=False)
+            self._site.check_held()
             write_atomically(self._inside.descriptor, SEALED, json.dumps(file_crcs).encode(), "sealing")
             sealing.sync_directories(root)
 
@@ -161,6 +164,7 @@ class Staging:
     def complete(self) -> None:
         """Writes the files that come last: what is staged is the whole target now. Raises OSError's kinds as `seal`."""
         with target_errors(self.target):
+            self._site.check_held()
             sealing.write_side_files(self.plan, self._inside.path, last=True)
 
     def crcs(self) -> dict[int, int]:
@@ -211,6 +215,7 @@ class Staging:
         self._check_target()
         check_place(site)
         if not self._may_go_on(self._on_exists):
+            site.check_held()
             remove_private(site.staging)
         check_room(self.plan, self.path, self.target if site.inside else self.target.parent)
         self._inside = make_private(site.staging)
@@ -218,6 +223,7 @@ class Staging:
         root = self._inside.path
         for folder in (PRIVATE, TASKS, MARKS, MOVED):
             make_private(root / folder).close()
+        site.check_held()
         self.fence = raise_fence(root, claim)
         (root / CANCEL).unlink(missing_ok=True)
         if not (root / SEALED).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from convsvc.execute.staging.holders import this_process
 from convsvc.execute.staging.publishing import discard_left, is_published, tidy_published
 from convsvc.execute.staging.report import notes_in
 from convsvc.execute.staging.report_files import read_report
+from convsvc.execute.staging.sites import take_from
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.presence import Presence
@@ -165,13 +167,14 @@ class EngineRunner:
         from convsvc.plan.planner import make_plan
 
         target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
+        holder, take = this_process(claim.job_id, claim.fence), partial(take_from, target, roots)
         if claim.publishing and is_published(target):
-            after_predecessor(claim, lambda: tidy_published(target, roots), should_stop, listener.log, waits=listener.waits)
+            after_predecessor(claim, lambda: tidy_published(target, roots, holder), take, should_stop, listener.log, waits=listener.waits)
             listener.log("the target had been moved into place when the last executor died: nothing is left to do")
             report, said = read_report(target, roots)
             return {"target": claim.job.target.path, "report": report, "notes": notes_in(said)}
         if claim.canceling:
-            after_predecessor(claim, lambda: discard_left(target, roots), should_stop, listener.log, waits=listener.waits)
+            after_predecessor(claim, lambda: discard_left(target, roots, holder), take, should_stop, listener.log, waits=listener.waits)
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
         listener.begins()
@@ -180,11 +183,11 @@ class EngineRunner:
         listener.planned(plan)
         _check_canceled(should_stop)
         try:
-            holder = this_process(claim.job_id, claim.fence)
             todo = on_exists(claim)
             result = after_predecessor(
                 claim,
                 lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
+                take,
                 lambda: _check_canceled(should_stop),
                 listener.log,
                 waits=listener.waits,
