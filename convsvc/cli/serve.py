@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from convsvc.cli.options import database_option, memory_option
+from convsvc.cli.terminal import say
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,8 +61,29 @@ def serve(**settings: Any) -> int | None:
 
 @click.command(epilog="Example: convsvc executor --database-url sqlite:////var/lib/convsvc/convsvc.db --engine process")
 @engine_options
-def executor(**settings: Any) -> int | None:
-    """Run an executor: it takes queued jobs from the job store and drives them."""
-    from convsvc.service.executor.executor import run_executor as run
+@click.option("--check", is_flag=True, help="Start nothing: say whether the executor that runs beside this lives (exit code 0, or 1).")
+def executor(check: bool, **settings: Any) -> int | None:
+    """Run an executor: it takes queued jobs from the job store and drives them.
+
+    It is a child of this process, which starts it again when it ends and kills it when it hangs. Its pulse is the file
+    $CONVSVC_PULSE_FILE (default: executor.pulse beside the default job store): `--check` looks how old that is, and asks nobody else, so it
+    is what a container's liveness probe runs.
+    """
+    if check:
+        return _check_pulse()
+    from convsvc.service.executor.supervised import run_supervised as run
 
     return run(**settings)
+
+
+def _check_pulse() -> int:
+    from convsvc.service.executor.pulse import STALE_S, pulse_age_s, pulse_file
+
+    age_s = pulse_age_s(pulse_file())
+    if age_s is None:
+        say(f"no executor has a pulse in {pulse_file()}")
+    else:
+        say(
+            f"the executor was heard {age_s:.0f} s ago" + (f": more than {STALE_S:.0f} s, it hangs or has ended" if age_s > STALE_S else "")
+        )
+    return int(age_s is None or age_s > STALE_S)

@@ -16,6 +16,8 @@ from convsvc.loopback import is_loopback
 from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
 from convsvc.service.errors import Exposed
+from convsvc.service.executor.pulse import Pulse, pulse_file
+from convsvc.service.executor.supervised import executor_command
 from convsvc.service.executor.supervisor import Supervisor
 from convsvc.service.observe.json_logs import VARIABLE, Format, format_from_environment, set_up_logs
 from convsvc.service.observe.tracing import set_up_tracing
@@ -50,7 +52,8 @@ def serve(
     url = database_url or default_database_url()
     tokens_exist = _prepare(url, host)
     command = executor_command(engine, workers, ray_address, memory_limit_bytes)
-    supervisor = None if no_executor else Supervisor(command, {"CONVSVC_DATABASE_URL": url, VARIABLE: form})
+    child = {"CONVSVC_DATABASE_URL": url, VARIABLE: form}
+    supervisor = None if no_executor else Supervisor(command, child, heard=Pulse(pulse_file()).beat)
     settings = Settings(
         database_url=url,
         require_executor=not no_executor,
@@ -103,17 +106,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return f"user {os.getuid()}"
-
-
-def executor_command(engine: str, workers: int | None, ray_address: str | None, memory_limit_bytes: int | None = None) -> list[str]:
-    """How the executor is started as a child of this process. The database's URL may hold a password: it goes by the environment."""
-    command = [sys.executable, "-m", "convsvc.service.executor", "--engine", engine]
-    command += ["--parent", str(os.getpid())]
-    if workers:
-        command += ["--workers", str(workers)]
-    if memory_limit_bytes:
-        command += ["--memory-limit-bytes", str(memory_limit_bytes)]
-    return [*command, "--ray-address", ray_address] if ray_address else command
 
 
 class _Server(uvicorn.Server):

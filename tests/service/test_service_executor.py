@@ -180,3 +180,18 @@ def test_a_run_goes_on_only_from_what_its_own_job_has_begun(
     claim = claims.claim()
     assert claim is not None
     assert on_exists(claim) == used
+
+
+def test_an_executor_one_of_whose_slots_ends_ends_with_it(claims: Claims, stand_in: Any, submit: Any) -> None:
+    """It would beat on, hold its place in the list of those that live, and take no job any more."""
+
+    def leave(task: int) -> None:
+        raise SystemExit
+
+    submit()
+    executor = Executor(claims, lambda: stand_in(before=leave), beat_s=0.05, poll_s=0.02)
+    thread = threading.Thread(target=executor.run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert executor.failed

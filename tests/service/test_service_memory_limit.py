@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import convsvc.service.executor.executor
+import convsvc.service.executor.supervised
 import convsvc.service.serve
 from convsvc.cli.serve import executor, serve
 from convsvc.client import Client
@@ -20,7 +20,7 @@ from convsvc.execute.forecast import forecast
 from convsvc.plan.planner import make_plan
 from convsvc.service.executor.executor import Executor
 from convsvc.service.executor.runner import EngineRunner
-from convsvc.service.serve import executor_command
+from convsvc.service.executor.supervised import executor_command
 from convsvc.service.settings import Settings
 from convsvc.service.store.claims import Claims
 from convsvc.service.store.jobs import Store
@@ -72,14 +72,14 @@ def test_a_dry_run_over_the_limit_is_refused_as_the_executor_would(settings: Set
     assert convert(job, engine="inline", memory_limit_bytes=needed).bytes_written > 0
 
 
-@pytest.mark.parametrize(("command", "module"), [(serve, convsvc.service.serve), (executor, convsvc.service.executor.executor)])
+@pytest.mark.parametrize(("command", "module"), [(serve, convsvc.service.serve), (executor, convsvc.service.executor.supervised)])
 @pytest.mark.parametrize("flags", [["--memory-limit", "512MB"], []], ids=["flag", "environment"])
 def test_the_limit_is_given_by_a_flag_or_the_environment(
     command: Any, module: Any, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
     take: Callable[..., None] = lambda **settings: given.update(settings)  # noqa: E731  stands for the process that would run
-    monkeypatch.setattr(module, "serve" if command is serve else "run_executor", take)
+    monkeypatch.setattr(module, "serve" if command is serve else "run_supervised", take)
     monkeypatch.setenv("CONVSVC_MEMORY_LIMIT", "1GiB" if flags else "512MB")
     assert CliRunner().invoke(command, flags, catch_exceptions=False).exit_code == 0
     assert given["memory_limit_bytes"] == 512_000_000

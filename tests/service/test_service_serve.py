@@ -92,6 +92,62 @@ def test_only_what_stays_on_this_machine_is_loopback(host: str, expected: bool) 
     assert is_loopback(host) is expected
 
 
+@contextmanager
+def supervised(database_url: str, pulse: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`convsvc executor` as it is run beside an API on another machine."""
+    command = [sys.executable, "-m", "convsvc.cli.main", "executor", "--engine", "inline", "--database-url", database_url]
+    environment = {**os.environ, "CONVSVC_PULSE_FILE": str(pulse)}
+    with log.open("a") as errors:
+        process = subprocess.Popen(command, env=environment, stderr=errors, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def check_pulse(pulse: Path) -> tuple[int, str]:
+    command = [sys.executable, "-m", "convsvc.cli.main", "executor", "--check"]
+    done = subprocess.run(command, env={**os.environ, "CONVSVC_PULSE_FILE": str(pulse)}, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_an_executor_alone_is_supervised_its_pulse_is_heard_and_it_ends_in_order(tmp_path: Path, database_url: str) -> None:
+    pulse, log = tmp_path / "run" / "executor.pulse", tmp_path / "executor.log"
+    assert check_pulse(pulse) == (1, f"no executor has a pulse in {pulse}\n")
+    with supervised(database_url, pulse, log) as process:
+        first = until(lambda: executor_of(process.pid), "an executor")
+        until(pulse.exists, "a pulse")
+        code, said = check_pulse(pulse)
+        assert (code, "the executor was heard" in said) == (0, True)
+        os.kill(first, signal.SIGKILL)
+        second = until(lambda: (found := executor_of(process.pid)) != first and found, "another executor")
+    assert process.returncode == 0
+    assert not Path(f"/proc/{second}").exists()
+    os.utime(pulse, (0, 0))
+    code, said = check_pulse(pulse)
+    assert (code, "it hangs or has ended" in said) == (1, True)
+
+
+def test_the_pulse_stands_still_while_the_executor_hangs(tmp_path: Path) -> None:
+    """It is the executor's own: that its supervisor lives says nothing."""
+    heard, talks = [], tmp_path / "talks"
+    script = f"import os, sys, time\nwhile True: os.write(int(sys.argv[-1]), b'.'), open({str(talks)!r}, 'w').close(), time.sleep(0.05)"
+    supervisor = Supervisor([sys.executable, "-c", script], heard=lambda: heard.append(supervisor.pid), silence_s=3.0)
+    supervisor.start()
+    try:
+        until(talks.exists, "the child's first word")
+        hung = supervisor.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        until(lambda: supervisor.pid != hung, "another child")
+        before = heard.count(hung)
+        until(lambda: heard.count(supervisor.pid) > 0, "its word")
+        assert heard.count(hung) == before
+    finally:
+        supervisor.stop()
+
+
 def test_a_child_that_keeps_dying_is_started_again_and_again(tmp_path: Path) -> None:
     lives = tmp_path / "lives"
     supervisor = Supervisor([sys.executable, "-c", f"open({str(lives)!r}, 'a').write('x')"])

@@ -83,6 +83,7 @@ class Executor:
         self._draining = threading.Event()
         self._stopped = threading.Event()
         self._holds: set[Hold] = set()
+        self.failed = False
 
     def drain(self) -> None:
         """Take no more jobs, and put back those that run. Returns at once; safe in a signal handler."""
@@ -155,6 +156,16 @@ class Executor:
         return False
 
     def _work(self) -> None:
+        """Ends this executor if it ends early, whatever it was: one that beats and takes no jobs would hold its place for ever."""
+        try:
+            self._take_jobs()
+        except BaseException:
+            _log.exception("a slot of the executor ended, so the executor ends")
+            self.failed = True
+        finally:
+            self.drain()
+
+    def _take_jobs(self) -> None:
         runner = self._new_runner()
         while not self._draining.is_set():
             try:
@@ -238,7 +249,7 @@ def run_executor(
     housekeeper.stop()
     deliverer.stop()
     database.close()
-    return 0
+    return int(executor.failed)
 
 
 def _on_signals(*drains: Callable[[], None]) -> None:

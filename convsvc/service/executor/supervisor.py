@@ -8,6 +8,7 @@ import select
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 
 _log = logging.getLogger("convsvc.serve")
 
@@ -26,12 +27,19 @@ class Supervisor:
     """Keeps a child process running: started again when it ends, after a pause that doubles while it keeps dying.
 
     The child is given `--pulse FD`, a pipe. When it has said nothing there for `silence_s` it is killed, as a process that is stopped or
-    deadlocked cannot be asked to end.
+    deadlocked cannot be asked to end. `heard` is called whenever it has said something, and once a tick while it starts.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        *,
+        silence_s: float = SILENCE_S,
+        heard: Callable[[], object] = lambda: None,
+    ) -> None:
         self._command, self._environment = command, {**os.environ, **(environment or {})}
-        self._silence_s = silence_s
+        self._silence_s, self._heard = silence_s, heard
         self._ending = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
@@ -82,12 +90,15 @@ class Supervisor:
 
     def _listen(self, child: subprocess.Popen[bytes], pulse: int) -> None:
         """Returns when the child is dead or dying."""
-        until = time.monotonic() + max(START_S, self._silence_s)
+        until, starting = time.monotonic() + max(START_S, self._silence_s), True
         while child.poll() is None:
             if select.select([pulse], [], [], TICK_S)[0]:
                 if not os.read(pulse, 4096):
                     return  # its end of the pipe is closed: it ends
-                until = time.monotonic() + self._silence_s
+                until, starting = time.monotonic() + self._silence_s, False
+                self._heard()
+            elif starting and time.monotonic() <= until:
+                self._heard()
             elif time.monotonic() > until:
                 _log.error("the executor, process %d, is silent: it is killed", child.pid)
                 child.kill()

@@ -24,9 +24,14 @@ _MIGRATING = 0x636F6E76  # "conv": the advisory lock under which PostgreSQL's ta
 
 
 def default_database_url() -> str:
-    """SQLite in `$CONVSVC_HOME`, or in ~/.local/state/convsvc."""
+    """SQLite in `default_home`."""
+    return f"sqlite:///{default_home()}/convsvc.db"
+
+
+def default_home() -> Path:
+    """`$CONVSVC_HOME`, or ~/.local/state/convsvc."""
     home = os.environ.get("CONVSVC_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state", "convsvc")
-    return f"sqlite:///{os.path.abspath(home)}/convsvc.db"
+    return Path(os.path.abspath(home))
 
 
 class Database:
