@@ -39,5 +39,8 @@ class Listener:
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         """A task failed; `error` is a ConvsvcError's `as_dict`, `worker` says where, or is empty where nobody knows."""
 
+    def turn(self) -> None:
+        """Told several times a second while tasks run, whether anything happened or not."""
+
     def log(self, message: str) -> None:
         """Something worth a line in the job's log."""

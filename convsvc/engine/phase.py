@@ -100,6 +100,7 @@ class Phase:
                 for outcome in self._engine.wait(POLL_S):
                     self._take(outcome, tally)
                 self._look()
+                self._listener.turn()
         except BaseException:  # also what a listener raises, and Ctrl-C: no task may go on behind our back
             with suppress(ConvsvcError):  # a disk that is full or read-only takes no sign either: then they are ended
                 self._staging.ask_to_stop()

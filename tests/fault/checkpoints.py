@@ -83,6 +83,12 @@ def make_cases(folder: Path, *, layers: int = 8) -> list[Case]:
     return cases
 
 
+def make_case(folder: Path, *, layers: int) -> Case:
+    """Only HF to mcore in two parts, verified by digest."""
+    source = {"format": "huggingface", "path": str(make_llama(folder / "hf", layers=layers))}
+    return _case(folder, "there", source, {"format": "mindspeed-llm", **LAYOUTS[1]}, "digest")
+
+
 def _case(folder: Path, name: str, source: dict[str, Any], target: dict[str, Any], verify: str) -> Case:
     plain = Case(name, source, target, verify, {})
     convsvc.convert(plain.job(folder / name), engine="inline")

@@ -63,6 +63,7 @@ class StandIn:
         listener.phase("write", self.tasks)
         for number in range(self.tasks):
             listener.task_started(number, f"layer {number}", 1)
+            listener.flush()
             self.before(number)
             if should_stop():
                 raise Canceled("the job was canceled")

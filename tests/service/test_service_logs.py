@@ -255,6 +255,7 @@ def attempt(listener: StoreListener, task: int, number: int, *lines: dict[str, A
         listener.task_failed(task, NoSpace(error, facts=["3 GiB free"]).as_dict(), True, "")
     else:
         listener.task_done(task, {"bytes_read": 100, "bytes_written": 100, "seconds": 0.1, "worker": "w"})
+    listener.flush()
 
 
 def test_lines_are_kept_with_task_attempt_and_the_time_they_were_said(store: Store, running: Any) -> None:

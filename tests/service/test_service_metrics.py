@@ -119,6 +119,7 @@ def test_tasks_that_are_tried_again_are_counted_and_so_is_what_runs_now(
             listener.task_started(0, "layer 0", 2)
             listener.task_done(0, {"bytes_written": 6000, "bytes_read": 6000, "seconds": 0.1, "worker": "w"})
             listener.task_started(1, "layer 1", 1)
+            listener.flush()
             seen.append(scrape())
             raise NoSpace("the disk is full")
 

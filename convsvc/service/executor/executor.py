@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
@@ -126,7 +127,7 @@ class Executor:
         _log.info("job %s: run %d begins", claim.job_id, claim.run)
         try:
             with job_spans(self.claims.database, claim) as spans:
-                result = runner(claim, StoreListener(claims, claim, spans), lambda: self._should_stop(hold))
+                result = _run(runner, claim, StoreListener(claims, claim, spans), lambda: self._should_stop(hold))
         except LeaseLost:
             raise
         except Draining:
@@ -201,6 +202,14 @@ class Executor:
             hold.refused = True
         except Exception as error:
             _log.warning("job %s: lease not renewed: %s", hold.claim.job_id, error)
+
+
+def _run(runner: Runner, claim: Claim, listener: StoreListener, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """The runner's answer, once the store has heard all that the listener holds back."""
+    try:
+        return runner(claim, listener, should_stop)
+    finally:
+        listener.flush()
 
 
 def _stop(claims: Claims, hold: Hold, canceled: Canceled) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from convsvc.engine.base import Engine
@@ -22,7 +23,8 @@ from convsvc.roots import Roots
 from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.succession import after_predecessor
 from convsvc.service.observe.tracing import JobSpans
-from convsvc.service.store.claims import WRITE, Claim, Claims, PlannedTask
+from convsvc.service.store.claims import Claim, Claims, PlannedTask
+from convsvc.service.store.ledger import WRITE, Checked, Failed, Finished, Line, Started, Word
 from convsvc.service.store.models import DEFAULT_TENANT
 from convsvc.service.store.pace import Meter
 from convsvc.service.store.states import JobEvent
@@ -34,10 +36,20 @@ _log = logging.getLogger("convsvc.job")
 _STATES: dict[str, JobEvent] = {"seal": "seal", "verify": "verify", "compare": "verify", "reopen": "verify", "publish": "seal"}
 
 
+# What is told of tasks is written together: at the latest after so many seconds, or when it is so many words.
+HOLD_S, MOST_WORDS = 0.25, 400
+
+
 class StoreListener(Listener):
-    """Writes what the driver tells into the job store. Raises LeaseLost, which ends the run, once another executor has the job."""
+    """Writes what the driver tells into the job store. Raises LeaseLost, which ends the run, once another executor has the job.
+
+    What happens to tasks is held back for a moment (`HOLD_S`) if there was something just before, so that a job of thousands of small
+    tasks does not wait for its bookkeeping. Whoever ends the run calls `flush`.
+    """
 
     def __init__(self, claims: Claims, claim: Claim, spans: JobSpans | None = None) -> None:
+        self._words: list[Word] = []
+        self._written_at = float("-inf")
         self._claims, self._claim, self._spans = claims, claim, spans or JobSpans()
         self._phase, self._total, self._done, self._bytes = "", 0, 0, 0
         self._sizes: dict[int, int] = {}
@@ -51,6 +63,21 @@ class StoreListener(Listener):
         """The engine is there, the job is looked at."""
         self._claims.begin(self._claim)
 
+    def turn(self) -> None:
+        if self._words and (len(self._words) >= MOST_WORDS or monotonic() - self._written_at >= HOLD_S):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        if self._words:
+            words, self._words = self._words, []
+            self._claims.told(self._claim, words)
+            self._written_at = monotonic()
+
+    def _say(self, word: Word) -> None:
+        self._words.append(word)
+        self.turn()
+
     def planned(self, plan: Plan) -> None:
         """The plan is made; not the driver's to tell."""
         tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
@@ -62,6 +89,7 @@ class StoreListener(Listener):
         self._spans.step("open")
 
     def phase(self, name: str, total: int) -> None:
+        self.flush()
         self._phase, self._total, self._done, self._bytes = name, total, 0, 0
         self._attempts.clear()
         self._spans.step(name)
@@ -84,15 +112,17 @@ class StoreListener(Listener):
         self._attempts[task] = attempt
         self._spans.task_started(task, name, attempt)
         if self._phase == WRITE:
-            self._claims.task_started(self._claim, task, attempt)
+            self._say(Started(task, attempt))
 
     def tasks_moved(self, moved: dict[int, int]) -> None:
         self._moved = {task: min(size, self._sizes.get(task, size)) for task, size in moved.items()}
         self._meter.moved(sum(self._moved.values()))
+        self.flush()
         self._claims.moves(self._claim, self._meter.as_dict())
 
     def waits(self, reason: str, text: str) -> None:
         """The job waits for something that is not the engine's."""
+        self.flush()
         self._claims.waits(self._claim, reason, text)
 
     def task_done(self, task: int, result: dict[str, Any]) -> None:
@@ -102,10 +132,10 @@ class StoreListener(Listener):
         report = self._report("done", task, result, worker=str(result.get("worker")))
         self._spans.task_ended(task, result)
         if self._phase == WRITE:
-            self._claims.task_done(self._claim, task, seconds=result.get("seconds"), worker=result.get("worker"), report=report, pace=pace)
+            self._say(Finished(task, result.get("seconds"), result.get("worker"), report, pace))
             return
         self._done, self._bytes = self._done + 1, self._bytes + int(result.get("bytes_read", 0))
-        self._claims.checked(self._claim, self._phase, self._done, self._total, self._bytes, report, task, pace)
+        self._say(Checked(self._phase, self._done, self._total, self._bytes, report, task, pace))
 
     def task_failed(self, task: int, error: dict[str, Any], will_retry: bool, worker: str) -> None:
         report = self._report("retried" if will_retry else "failed", task, {}, worker)
@@ -115,14 +145,14 @@ class StoreListener(Listener):
         extra = {"task": task, "attempt": report.attempt, "worker": worker}
         _log.warning("%s task %d%s: %s%s", self._phase, task, where, error.get("message"), again, extra=extra)
         if self._phase == WRITE:
-            self._claims.task_failed(self._claim, task, error, will_retry, report, worker=worker or None)
+            self._say(Failed(task, error, will_retry, report, worker or None))
         else:
             message = f"{self._phase}{where}: {error.get('message')}{again}"
-            self._claims.log(self._claim, message, level="warning", task=task, report=report)
+            self._say(Line(message, "warning", task, report))
 
     def log(self, message: str) -> None:
         _log.info("%s", message)
-        self._claims.log(self._claim, message)
+        self._say(Line(message))
 
     def _report(self, outcome: str, task: int, result: dict[str, Any], worker: str | None = None) -> Report:
         """What the attempt said goes to the executor's own log too."""

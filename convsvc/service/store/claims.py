@@ -17,20 +17,20 @@ from sqlalchemy.orm import Session
 
 from convsvc.errors import JobError, ServiceError
 from convsvc.service.errors import LeaseLost
-from convsvc.service.store.attempts import extend_attempts, fail_attempt, finish_attempt, start_attempt
+from convsvc.service.store.attempts import extend_attempts
 from convsvc.service.store.changes import PUBLISH, Lease, add_event, add_log, advance, locked_job
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
+from convsvc.service.store.ledger import WRITE, Checked, Failed, Finished, Ledger, Line, Started, Word, error_text
 from convsvc.service.store.models import DEFAULT_TENANT, ExecutorRow, JobRow, TaskRow, TenantRow
 from convsvc.service.store.queue import is_any_waiting, next_job
 from convsvc.service.store.retrying import retried
-from convsvc.service.store.states import JobEvent, task_step
-from convsvc.service.store.task_logs import NOTHING, Report, keep_report
+from convsvc.service.store.states import JobEvent
+from convsvc.service.store.task_logs import NOTHING, Report
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
 PLAN = "plan"  # before the driver: the job is looked at
-WRITE = "write"  # the driver's phase whose tasks are the plan's tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,34 +189,18 @@ class Claims:
                 advance(session, row, event)
 
     @retried
-    def checked(
-        self,
-        claim: Claim,
-        phase: str,
-        done: int,
-        total: int,
-        size_bytes: int,
-        report: Report = NOTHING,
-        task: int = 0,
-        pace: dict[str, Any] | None = None,
-    ) -> None:
-        """So many tasks of a phase that writes nothing are done. Only told, not kept."""
-        with self._held(claim) as (session, row):
-            row.pace = pace
-            counts = {"tasks_done": done, "tasks_total": total, "bytes_done": size_bytes, "bytes_total": row.bytes_total}
-            add_event(session, row, "task", {"phase": phase, "state": "done", **counts})
-            keep_report(session, row, task, report)
+    def told(self, claim: Claim, words: Sequence[Word]) -> None:
+        """What happened to tasks, in the order in which it happened; all in one transaction."""
+        # Nothing is written before the last word: what the words change is written together.
+        with self._held(claim) as (session, row), session.no_autoflush:
+            Ledger(session, row, words).write(words)
 
-    @retried
+    def checked(self, claim: Claim, phase: str, done: int, total: int, size_bytes: int, report: Report = NOTHING, task: int = 0) -> None:
+        self.told(claim, [Checked(phase, done, total, size_bytes, report, task)])
+
     def task_started(self, claim: Claim, number: int, attempt: int, worker: str | None = None) -> None:
-        with self._task(claim, number) as (session, row, task):
-            row.resumable = True
-            task.state, task.attempt, task.worker = task_step(task.state, "start"), max(attempt, task.attempt), worker
-            task.started_at, task.ended_at, task.error = now_of(session), None, None
-            start_attempt(session, row, number, attempt, worker)
-            add_event(session, row, "task", _task_event(row, task))
+        self.told(claim, [Started(number, attempt, worker)])
 
-    @retried
     def task_done(
         self,
         claim: Claim,
@@ -227,20 +211,8 @@ class Claims:
         report: Report = NOTHING,
         pace: dict[str, Any] | None = None,
     ) -> None:
-        with self._task(claim, number) as (session, row, task):
-            row.pace = pace
-            row.claims = 1  # who brings a task to its end does not die of the job
-            if task.state == "done":
-                report = NOTHING  # told again, as the answer to the first time got lost
-            else:
-                row.tasks_done, row.bytes_done = row.tasks_done + 1, row.bytes_done + task.bytes
-            finish_attempt(session, row, task, worker)
-            task.state, task.ended_at, task.error = task_step(task.state, "finish"), now_of(session), None
-            task.seconds, task.worker = seconds, worker or task.worker
-            add_event(session, row, "task", _task_event(row, task))
-            keep_report(session, row, number, report)
+        self.told(claim, [Finished(number, seconds, worker, report, pace)])
 
-    @retried
     def task_failed(
         self,
         claim: Claim,
@@ -251,22 +223,10 @@ class Claims:
         *,
         worker: str | None = None,
     ) -> None:
-        with self._task(claim, number) as (session, row, task):
-            task.state, task.error, task.ended_at = task_step(task.state, "fail"), error, now_of(session)
-            task.worker = worker or task.worker
-            fail_attempt(session, row, number, error, worker)
-            add_event(session, row, "task", {**_task_event(row, task), "error": error, "will_retry": will_retry})
-            again = "; it is tried again" if will_retry else ""
-            level = "warning" if will_retry else "error"
-            where = f" on {worker}" if worker else ""
-            add_log(session, row, f"task {task.name}{where}: {_error_text(error)}{again}", level=level, task=number, attempt=report.attempt)
-            keep_report(session, row, number, report)
+        self.told(claim, [Failed(number, error, will_retry, report, worker)])
 
-    @retried
     def log(self, claim: Claim, message: str, *, level: str = "info", task: int | None = None, report: Report = NOTHING) -> None:
-        with self._held(claim) as (session, row):
-            add_log(session, row, message, level=level, task=task, attempt=report.attempt)
-            keep_report(session, row, task or 0, report)
+        self.told(claim, [Line(message, level, task, report)])
 
     @retried
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
@@ -279,7 +239,7 @@ class Claims:
     def fail(self, claim: Claim, error: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.error, row.phase = error, ""
-            add_log(session, row, _error_text(error), level="error")
+            add_log(session, row, error_text(error), level="error")
             advance(session, row, "fail", error=error)
 
     @retried
@@ -307,14 +267,6 @@ class Claims:
                 raise LeaseLost(f"job {row.id} is no longer held by {self.name}", details={"job": row.id, "fence": claim.fence})
             yield session, row
 
-    @contextmanager
-    def _task(self, claim: Claim, number: int) -> Iterator[tuple[Session, JobRow, TaskRow]]:
-        with self._held(claim) as (session, row):
-            task = session.get(TaskRow, (row.id, number))
-            if task is None:
-                raise ServiceError(f"job {row.id} has no task {number}")
-            yield session, row, task
-
 
 def _claim_of(session: Session, row: JobRow) -> Claim | None:
     """The claim on a job that was taken; None where this version cannot read the job, which fails for itself: others wait behind it."""
@@ -322,7 +274,7 @@ def _claim_of(session: Session, row: JobRow) -> Claim | None:
         job = parse_job(row.spec)
     except JobError as error:
         row.error = _unreadable(error)
-        add_log(session, row, _error_text(row.error), level="error")
+        add_log(session, row, error_text(row.error), level="error")
         advance(session, row, "fail", error=row.error)
         return None
     tenant = session.get(TenantRow, row.tenant)
@@ -353,25 +305,6 @@ def _skip(session: Session, row: JobRow, tasks: Sequence[int]) -> int:
         session.execute(update(TaskRow).where(*mine).values(state="done"))
     done = select(func.coalesce(func.sum(TaskRow.bytes), 0)).where(TaskRow.job_id == row.id, TaskRow.state == "done")
     return int(session.execute(done).scalar_one())
-
-
-def _task_event(row: JobRow, task: TaskRow) -> dict[str, Any]:
-    return {
-        "phase": WRITE,
-        "number": task.number,
-        "name": task.name,
-        "state": task.state,
-        "attempt": task.attempt,
-        "tasks_done": row.tasks_done,
-        "tasks_total": row.tasks_total,
-        "bytes_done": row.bytes_done,
-        "bytes_total": row.bytes_total,
-    }
-
-
-def _error_text(error: dict[str, Any]) -> str:
-    lines = [str(error.get("message", "")), *(f"  {fact}" for fact in error.get("facts") or ())]
-    return "\n".join([*lines, f"  do: {error['do']}"] if error.get("do") else lines)
 
 
 def _unreadable(error: JobError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from convsvc.service.store.changes import add_log
 from convsvc.service.store.models import JobRow
-from convsvc.service.store.tallies import Tally, add_tallies
+from convsvc.service.store.tallies import Tally
 
 # A job of ten thousand tasks, each with a few lines, still fits; a job whose every task complains does not fill the disk.
 MOST_LINES = 50_000
@@ -45,13 +45,8 @@ def levels_from(least: str) -> tuple[str, ...]:
     return LEVELS[LEVELS.index(least) :]
 
 
-def keep_report(session: Session, row: JobRow, task: int, report: Report) -> None:
-    """Write the lines to the job's log, and add what is counted. Last in its transaction, as it locks sums."""
-    _keep_lines(session, row, task, report)
-    add_tallies(session, row.tenant, report.tallies)
-
-
-def _keep_lines(session: Session, row: JobRow, task: int, report: Report) -> None:
+def keep_lines(session: Session, row: JobRow, task: int, report: Report) -> None:
+    """Write what was said to the job's log, as far as there is room."""
     kept = report.lines[: max(0, MOST_LINES - row.last_log)]
     for line in kept:
         at = datetime.fromtimestamp(line["at"], timezone.utc)
