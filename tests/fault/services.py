@@ -41,6 +41,11 @@ class Service:
             store.row_factory = sqlite3.Row
             return [dict(row) for row in store.execute("SELECT * FROM attempts WHERE job_id = ?", [job])]
 
+    def claims(self, job: str) -> int:
+        """How often executors took up the job and may have died of it."""
+        with closing(sqlite3.connect(self._database)) as store:
+            return int(store.execute("SELECT claims FROM jobs WHERE id = ?", [job]).fetchone()[0])
+
     def end(self, jobs: list[str], within_s: float) -> list[dict[str, Any]]:
         """All jobs, ended."""
 

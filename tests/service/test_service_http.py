@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 from convsvc.errors import SourceError
+from convsvc.service.executor.presence import Presence
 from convsvc.service.openapi import openapi_text
 from convsvc.service.settings import Settings
 from convsvc.service.store.claims import Claims
+from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 
 Make = Callable[..., dict[str, Any]]
@@ -165,6 +167,22 @@ def test_readyz_names_what_is_missing_and_turns_ok_with_an_executor(http: httpx.
     assert http.get("/readyz").json() == {"database": "ok", "migrations": "ok", "executor": "ok"}
     claims.sign_off()
     assert http.get("/readyz").status_code == 503
+
+
+def test_readyz_says_that_every_engine_is_away_and_why(http: httpx.Client, claims: Claims, database: Database) -> None:
+    presence = Presence()
+    presence.away("Ray does not answer any more: LocalRayletDiedError")
+    claims.heartbeat(presence.as_dict())
+    [fact] = _problem(http.get("/readyz"), 503)["facts"]
+    assert "LocalRayletDiedError" in fact
+    Claims(database, "executor-2", engine="ray").heartbeat(Presence().as_dict())
+    assert http.get("/readyz").status_code == 200, "another one works"
+
+
+def test_readyz_of_a_service_without_an_executor_tells_of_them_and_takes_jobs(settings: Settings, serve_app: Any) -> None:
+    with serve_app(replace(settings, require_executor=False)) as url:
+        answer = httpx.get(f"{url}/readyz")
+    assert (answer.status_code, answer.json()["executor"]) == (200, "no executor is running")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here
 
 router = APIRouter(tags=["health"])
+MOST_TOLD = 3
 
 
 @router.get("/livez")
@@ -22,12 +23,14 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", responses=problems(503))
 def readyz(caller: MaybeCaller, here: Here) -> dict[str, str]:
-    """Jobs can be taken and will be run; 503 where not. Needs no token, but says what was checked, and what is wrong, only with one."""
-    checks: dict[str, Callable[[Context], str]] = {"database": _database, "migrations": _migrations}
-    if here.settings.require_executor:
-        checks["executor"] = _executor
+    """Jobs can be taken and will be run; 503 where not. Needs no token, but says what was checked, and what is wrong, only with one.
+
+    Of a service that has no executor of its own (`--no-executor`) the executors are told, but do not decide: it takes jobs all the same.
+    """
+    checks: dict[str, Callable[[Context], str]] = {"database": _database, "migrations": _migrations, "executor": _executor}
     found = {name: _checked(check, here) for name, check in checks.items()}
-    wrong = [f"{name}: {text}" for name, text in found.items() if text != "ok"]
+    deciding = [name for name in found if name != "executor" or here.settings.require_executor]
+    wrong = [f"{name}: {found[name]}" for name in deciding if found[name] != "ok"]
     if wrong and caller is None:
         raise NotReady("the service is not ready", do="ask with a token: the answer says why")
     if wrong:
@@ -56,4 +59,11 @@ def _executor(here: Context) -> str:
     silence_s = here.store.executor_silence_s()
     if silence_s is None:
         return "no executor is running"
-    return "ok" if silence_s <= here.settings.executor_silence_s else f"no executor was heard of for {silence_s:.0f} s"
+    if silence_s > here.settings.executor_silence_s:
+        return f"no executor was heard of for {silence_s:.0f} s"
+    there = here.cluster.executors()
+    away = [one for one in there if one.away]
+    if not away or len(away) < len(there):
+        return "ok"
+    told = "; ".join(f"{one.name} since {one.away_since}: {one.away}" for one in away[:MOST_TOLD])
+    return f"the engine of every executor is away: {told}"
