@@ -31,6 +31,7 @@ COMMANDS = {
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
     "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
     "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),
+    "check-storage": LazyCommand("convsvc.cli.check_storage:check_storage", "Try whether a directory does for conversions."),
     "token": LazyCommand("convsvc.cli.token:token", "Make, list and revoke tokens."),
     "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),

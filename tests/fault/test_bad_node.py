@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault.checkpoints import Case, make_case
-from tests.fault.fleet import RayNodes, fault_environment, until
+from tests.fault.fleet import CONVSVC, RayNodes, fault_environment, until
 from tests.fault.services import Service, service
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -82,3 +83,16 @@ def test_a_node_that_cannot_work_is_named_and_the_others_do_its_work(
         assert failed
         assert all(attempt["worker"].startswith("ray-bad-node-") for attempt in failed), failed
         assert all("bad-node" not in attempt["worker"] for attempt in attempts if attempt["outcome"] == "done")
+        check_names_it(tmp_path / "targets", nodes, environment)
+
+
+def check_names_it(folder: Path, nodes: RayNodes, environment: dict[str, str]) -> None:
+    """`check-storage --from-every-node` finds the same, before any job does."""
+    command = [CONVSVC, "check-storage", str(folder), "--from-every-node", "--ray-address", nodes.address, "--size-mib", "4", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 5, done.stderr
+    machines = json.loads(done.stdout)["machines"]
+    assert len(machines) == 4, "this process, two good nodes, a bad one"
+    bad = [machine for machine in machines if not machine["good"]]
+    assert len(bad) == 1, machines
+    assert "bad-node" in f"{bad[0]['machine']} {bad[0]['worker']} {bad[0]['findings']}"
