@@ -8,11 +8,16 @@ Heads and their groups are cut over tensor ranks; the rest every rank holds whol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from convsvc.errors import SourceError
-from convsvc.models.facts import Facts, shown
+from convsvc.models.facts import Facts, is_count, shown
 from convsvc.tensors.declare import Row, logical, row
 
 OVERLAPPING = 4
+# transformers 5.23, DeepseekV4Config: a layer's kind, and how many tokens become one where compress_rates does not say.
+SLIDING, SPARSE, HEAVY = KINDS = ("sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention")
+RATES = {SPARSE: OVERLAPPING, HEAVY: 128}
 
 LOW_QUERY = logical("self_attention.linear_q.weight", "q_rank hidden")
 LOW_QUERY_NORM = logical("self_attention.low_query_layernorm.weight", "q_rank")
@@ -83,9 +88,9 @@ def compressed_attention_sizes(facts: Facts) -> dict[str, int]:
 def compressor_of(facts: Facts, layer: int) -> tuple[tuple[Row, ...], dict[str, int]]:
     """A layer's compressor and indexer, and their sizes. An MTP layer that compress_ratios does not reach has none.
 
-    Raises SourceError if compress_ratios does not cover the hidden layers.
+    Raises SourceError if compress_ratios does not cover the hidden layers, or is not what layer_types says.
     """
-    ratios = facts.items("compress_ratios", int) or ()
+    ratios = compress_ratios(facts) or ()
     layers = facts.num_layers
     if len(ratios) < layers:
         given = shown(facts.get("compress_ratios"))
@@ -96,3 +101,26 @@ def compressor_of(facts: Facts, layer: int) -> tuple[tuple[Row, ...], dict[str, 
     windows = 2 if ratio == OVERLAPPING else 1
     widths = {"compressed": windows * facts.number("head_dim"), "index_compressed": windows * facts.number("index_head_dim")}
     return COMPRESSOR + (COMPRESSED_INDEXER if ratio == OVERLAPPING else ()), {"ratio": ratio, **widths}
+
+
+def compress_ratios(facts: Facts) -> tuple[int, ...] | None:
+    """How many tokens become one, layer by layer: DeepSeek's list, or transformers' layer_types and compress_rates; None where neither is.
+
+    DeepSeek's may go on with MTP layers'. Raises SourceError if the two differ, or if the ratio would not show a layer's kind.
+    """
+    ratios, kinds = facts.items("compress_ratios", int), facts.items("layer_types", str)
+    if kinds is None:
+        return ratios
+    stated = facts.get("compress_rates", default={})
+    rates = {SLIDING: 0, **RATES, **(stated if isinstance(stated, Mapping) else {})}
+    counts = isinstance(stated, Mapping) and all(map(is_count, rates.values()))
+    if not counts or rates[SPARSE] != OVERLAPPING or rates[HEAVY] in (0, OVERLAPPING):
+        raise SourceError(
+            f"{facts.origin}: compress_rates is {shown(stated)}; it must be {OVERLAPPING} for {SPARSE}, and another number for {HEAVY}"
+        )
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise SourceError(f"{facts.origin}: layer_types has {shown(unknown[0])}; known are {', '.join(KINDS)}")
+    implied = tuple(rates[kind] for kind in kinds)
+    if ratios is not None and ratios[: len(implied)] != implied[: len(ratios)]:
+        raise SourceError(f"{facts.origin}: compress_ratios is {shown(list(ratios))}, layer_types makes it {shown(list(implied))}")
+    return ratios if ratios is not None else implied

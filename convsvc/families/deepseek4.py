@@ -1,6 +1,7 @@
 """DeepSeek-V4: compressed sparse attention, residual streams, experts in every layer, the first layers' chosen by the token itself.
 
-Published under DeepSeek's own names. The base models' MTP layers repeat the embedding and the head (`deepseek4_base`).
+Published under DeepSeek's own names; transformers saves others, which are read. The base models' MTP layers repeat the embedding and
+the head (`deepseek4_base`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from convsvc.blocks.moe import (
 )
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM, MTP_OUTPUT
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
-from convsvc.models.facts import Facts
+from convsvc.errors import SourceError
+from convsvc.models.facts import Facts, shown
 from convsvc.models.family import Family
 from convsvc.models.mtp_layers import Mtp
 from convsvc.models.scope import LayerRows
@@ -56,13 +58,61 @@ MTP_COPIES = (
     row("emb.tok_emb.weight", MTP_EMBEDDING, "vocab hidden", optional=True),
     row("head.weight", MTP_OUTPUT, "vocab hidden", optional=True),
 )
+PACKED = (
+    row("ffn.experts.gate_up_proj", EXPERT_FC1, "expert (glu expert_ffn) hidden"),
+    row("ffn.experts.down_proj", EXPERT_FC2, "expert hidden expert_ffn"),
+)
+# transformers 5.23, conversion_mapping.py, "deepseek_v4", the other way round. It writes two spellings: its modules' names with
+# save_original_format=False, and otherwise DeepSeek's but for the embedding, the joined streams and the key's norm.
+TRANSFORMERS_NAMES = (
+    (r"(^|\.)embed_tokens\.weight$", r"\1embed.weight"),
+    (r"(^|\.)lm_head\.weight$", r"\1head.weight"),
+    (r"(^|\.)hc_head\.hc_(fn|base|scale)$", r"\1hc_head_\2"),
+    (r"\.(attn|ffn)_hc\.(fn|base|scale)$", r".hc_\1_\2"),
+    (r"\.input_layernorm\.", ".attn_norm."),
+    (r"\.post_attention_layernorm\.", ".ffn_norm."),
+    (r"\.self_attn\.", ".attn."),
+    (r"\.attn\.norm\.", ".attn.kv_norm."),
+    (r"\.attn\.sinks$", ".attn.attn_sink"),
+    (r"\.compressor\.indexer\.scorer\.", ".indexer."),
+    (r"\.compressor\.indexer\.q_b_proj\.", ".indexer.wq_b."),
+    (r"\.compressor\.indexer\.", ".indexer.compressor."),
+    (r"\.compressor\.kv_norm\.", ".compressor.norm."),
+    (r"\.compressor\.gate_proj\.", ".compressor.wgate."),
+    (r"\.compressor\.position_bias$", ".compressor.ape"),
+    (r"\.kv_proj\.", ".wkv."),
+    (r"\.attn\.q_a_norm\.", ".attn.q_norm."),
+    (r"\.attn\.([qo]_[ab])_proj\.", r".attn.w\1."),
+    (r"\.mlp\.", ".ffn."),
+    (r"\.gate\.e_score_correction_bias$", ".gate.bias"),
+    (r"experts((?:\.\d+)?)\.gate_proj\.", r"experts\1.w1."),
+    (r"experts((?:\.\d+)?)\.down_proj\.", r"experts\1.w2."),
+    (r"experts((?:\.\d+)?)\.up_proj\.", r"experts\1.w3."),
+)
 
 
 def streamed_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
     """All of it in every layer; a compressor where the layer's ratio says so, a table of experts in the first num_hash_layers."""
     compressor, sizes = compressor_of(facts, layer)
-    router = BY_TOKEN if layer < facts.first_number(("num_hash_layers", "n_hash_layers")) else BY_SCORE
+    router = BY_TOKEN if layer < hash_layers(facts) else BY_SCORE
     return LayerRows(family.norms + family.attention + compressor + family.experts + router, dense=False, sizes=sizes)
+
+
+def hash_layers(facts: Facts) -> int:
+    """How many of the first layers choose experts by the token: DeepSeek's number, or transformers' mlp_layer_types.
+
+    Raises SourceError if these two differ, or are no such number.
+    """
+    names = ("num_hash_layers", "n_hash_layers")
+    kinds = facts.items("mlp_layer_types", str)
+    if kinds is None:
+        return facts.first_number(names)
+    count = kinds.count("hash_moe")
+    if kinds[:count] != ("hash_moe",) * count or set(kinds[count:]) - {"moe"}:
+        raise SourceError(f"{facts.origin}: mlp_layer_types is {shown(kinds)}; it must be so many 'hash_moe', and then 'moe'")
+    if facts.first_number(names, count) != count:
+        raise SourceError(f"{facts.origin}: num_hash_layers is {facts.first_number(names)}, mlp_layer_types has {count} 'hash_moe'")
+    return count
 
 
 def chosen_sizes(facts: Facts) -> dict[str, int]:
@@ -79,6 +129,8 @@ FAMILY = Family(
     attention=ATTENTION + HYPER_CONNECTIONS,
     mlp=(),
     experts=EXPERTS,
+    packed=PACKED,
+    spelling=TRANSFORMERS_NAMES,
     sizes=(compressed_attention_sizes, moe_sizes, shared_sizes, stream_sizes, chosen_sizes),
     layer=streamed_layer,
     embedding=(row("embed.weight", EMBEDDING, "vocab hidden"),),

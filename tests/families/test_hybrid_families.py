@@ -154,6 +154,37 @@ def test_too_few_ratios_are_refused_with_both_numbers() -> None:
         build("deepseek4", compress_ratios=[0, 4])
 
 
+LAYER_KINDS = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]
+
+
+def test_transformers_lists_say_what_deepseek_s_numbers_say() -> None:
+    config = {**CONFIGS["deepseek4"], "num_hidden_layers": 3, "compress_ratios": [0, 4, 128, 0], "num_hash_layers": 1}
+    listed = {name: value for name, value in config.items() if name not in ("compress_ratios", "num_hash_layers")}
+    listed |= {"layer_types": LAYER_KINDS, "mlp_layer_types": ["hash_moe", "moe", "moe"]}
+    one, other = (FAMILIES["deepseek4"].build(Facts(each, "config.json")) for each in (config, listed))
+    assert one.scopes == other.scopes
+
+
+@pytest.mark.parametrize(
+    ("stated", "complaint"),
+    [
+        ({"layer_types": LAYER_KINDS, "compress_ratios": [0, 4, 4]}, r"compress_ratios is .*layer_types makes it \[0, 4, 128\]"),
+        ({"layer_types": LAYER_KINDS, "compress_rates": {LAYER_KINDS[1]: 8}}, "it must be 4 for compressed_sparse_attention"),
+        ({"layer_types": LAYER_KINDS, "compress_rates": {LAYER_KINDS[2]: "many"}}, "compress_rates is"),
+        ({"layer_types": LAYER_KINDS, "compress_rates": 4}, "compress_rates is 4"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types has 'full_attention'; known are"),
+        ({"mlp_layer_types": ["moe", "hash_moe", "moe"]}, "so many 'hash_moe', and then 'moe'"),
+        ({"mlp_layer_types": ["hash_moe", "dense", "moe"]}, "so many 'hash_moe', and then 'moe'"),
+        ({"mlp_layer_types": ["hash_moe", "hash_moe", "moe"]}, "num_hash_layers is 1, mlp_layer_types has 2 'hash_moe'"),
+    ],
+)
+def test_transformers_lists_that_deepseek4_cannot_have_are_refused(stated: dict[str, object], complaint: str) -> None:
+    config = {**CONFIGS["deepseek4"], "num_hidden_layers": 3, "num_hash_layers": 1, **stated}
+    config["compress_ratios"] = stated.get("compress_ratios", None if "layer_types" in stated else [0, 4, 128])
+    with pytest.raises(SourceError, match=complaint):
+        FAMILIES["deepseek4"].build(Facts(config, "config.json"))
+
+
 def test_dualpipev_beside_virtual_stages_is_refused_for_deepseek4_only() -> None:
     layout = {"pipeline_parallel_size": 2, "schedules_method": "dualpipev", "num_layers_per_virtual_pipeline_stage": 1}
     assert names_of(build("qwen3-next"), **layout)

@@ -32,13 +32,13 @@ LONGCAT = {
 LAYOUT = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
 
 
-def save_random(config: Any, directory: Path) -> None:
+def save_random(config: Any, directory: Path, **how: Any) -> None:
     torch.manual_seed(0)
     model = foreign(transformers().AutoModelForCausalLM.from_config, config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.1)
-    foreign(model.save_pretrained, directory)
+    foreign(model.save_pretrained, directory, **how)
 
 
 def publish_deepseek4(directory: Path) -> None:
@@ -54,10 +54,10 @@ def publish_deepseek4(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps({**config, "compress_ratios": [0, 4, 128, 4], "num_hash_layers": 1}))
 
 
-def there_and_back(directory: Path) -> Path:
+def there_and_back(directory: Path, **options: Any) -> Path:
     mcore, back = directory.with_name("mcore"), directory.with_name("back")
     source = {"format": "huggingface", "path": str(directory)}
-    convert({"source": source, "target": {"format": "mindspeed-llm", "path": str(mcore), **LAYOUT}}, engine="inline")
+    convert({"source": source, "target": {"format": "mindspeed-llm", "path": str(mcore), **LAYOUT}, "options": options}, engine="inline")
     target = {"format": "huggingface", "path": str(back), "config_dir": str(directory)}
     convert({"source": {"format": "mindspeed-llm", "path": str(mcore)}, "target": target}, engine="inline")
     return back
@@ -73,3 +73,28 @@ def test_the_published_form_gives_the_same_logits_after_a_round_trip(config: str
     assert not any(info.values()), info
     assert logits(before).abs().max() > 0
     assert torch.equal(logits(before), logits(after))
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_deepseek4_as_transformers_saves_it_gives_the_same_logits_under_deepseek_s_own_names(original: bool, tmp_path: Path) -> None:
+    """Both of its spellings, and its own words for what differs from layer to layer."""
+    save_random(transformers().DeepseekV4Config(**DEEPSEEK4), tmp_path / "hf", save_original_format=original)
+    stored = load_file(tmp_path / "hf" / "model.safetensors")
+    assert ("model.layers.1.self_attn.compressor.indexer.scorer.weights_proj.weight" in stored) is not original
+    assert "compress_ratios" not in json.loads((tmp_path / "hf" / "config.json").read_text())
+    before, _ = load(tmp_path / "hf")
+    direct = {"format": "huggingface", "path": str(tmp_path / "direct")}
+    convert({"source": {"format": "huggingface", "path": str(tmp_path / "hf")}, "target": direct}, engine="inline")
+    for directory in (tmp_path / "direct", there_and_back(tmp_path / "hf")):
+        names = {name for file in directory.glob("*.safetensors") for name in load_file(file)}
+        assert "layers.1.attn.indexer.weights_proj.weight" in names
+        after, info = load(directory)
+        assert not any(info.values()), info
+        assert torch.equal(logits(before), logits(after))
+
+
+def test_a_reduced_deepseek4_from_transformers_has_the_lists_of_its_layers(tmp_path: Path) -> None:
+    save_random(transformers().DeepseekV4Config(**DEEPSEEK4), tmp_path / "hf", save_original_format=False)
+    _, info = load(there_and_back(tmp_path / "hf", num_layers=2))
+    assert not any(info.values()), info
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["layer_types"] == KINDS[:2]

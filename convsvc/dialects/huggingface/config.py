@@ -80,7 +80,11 @@ def _miscounted(config: Mapping[str, Any], model: Model, counts: tuple[str, ...]
 
 
 def check_words(config: Facts, facts: Facts, model: Model) -> None:
-    """Raises JobError if what the source's weights were trained with is not what the configuration says."""
+    """Raises JobError if what the source's weights were trained with is not what the configuration says.
+
+    A configuration of more layers than the source ever had is asked about those that are here.
+    """
+    config = Facts({**config.values, **_layers_beyond(config.values, model, facts)}, config.origin)
     faults = [f"{facts.origin}: {line}" for line in foreign_computations(facts, model.family)]
     faults += contradictions(facts, config, model.family)
     if faults:
@@ -130,6 +134,12 @@ def _layers(config: Mapping[str, Any], model: Model, facts: Facts) -> Words:
         # transformers counts LongCat's layers twice under the other name.
         words |= {name: config[name] // count * model.num_layers for name in LAYER_COUNTS if isinstance(config.get(name), int)}
     return words
+
+
+def _layers_beyond(config: Mapping[str, Any], model: Model, facts: Facts) -> Words:
+    """As `_layers`, where the configuration has not as many layers as the source."""
+    count = next((config[name] for name in LAYER_COUNTS if isinstance(config.get(name), int)), None)
+    return _layers(config, model, facts) if count != model.hidden_layers else {}
 
 
 def _counts(config: Mapping[str, Any], model: Model) -> Words:

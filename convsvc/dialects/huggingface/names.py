@@ -2,7 +2,8 @@
 
 Published without `model.` (Qwen3-Embedding), or under `_orig_mod.` (torch.compile), `module.` (DistributedDataParallel),
 `language_model.` or `model.language_model.` (the text part of a model that sees). transformers loads the first and the last kind too
-(core_model_loading.py, PrefixChange). One change is decided from all names; which tensors then fit, matching proves. Pure.
+(core_model_loading.py, PrefixChange). One change is decided from all names; which tensors then fit, matching proves. A family may
+also have names that another library gives all of its tensors (`Family.spelling`). Pure.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def by_family_names(checkpoint: Checkpoint, family: Family) -> Checkpoint:
     """The checkpoint with its tensors by the family's names; each still knows the name that it is stored under."""
     if any(("", anchor) in checkpoint.found for anchor in _anchors(family)):
         return checkpoint
+    checkpoint = _respelled(checkpoint, family)
     names = [name for _, name in checkpoint.found]
     change = find_change(names, family)
     if change is None:
@@ -44,6 +46,26 @@ def by_family_names(checkpoint: Checkpoint, family: Family) -> Checkpoint:
     count = sum(1 for name, (_, new) in zip(names, found, strict=True) if name != new)
     note = Note("changed", f"{count} of {len(names)} tensors are stored {change}: they are read by the usual names of {family.name}")
     return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
+
+
+def _respelled(checkpoint: Checkpoint, family: Family) -> Checkpoint:
+    """The checkpoint with the names that another library gives the family's tensors in the family's own spelling."""
+    rules = [(re.compile(pattern), new) for pattern, new in family.spelling]
+    new_names = {key: _spelled(key[1], rules) for key in checkpoint.found}
+    count = sum(name != new for (_, name), new in new_names.items())
+    found = {(file, new_names[file, name]): each for (file, name), each in checkpoint.found.items()}
+    if not count or len(found) < len(new_names):
+        return checkpoint
+    note = Note(
+        "changed", f"{count} of {len(found)} tensors are stored under another library's names: they are read by {family.name}'s own"
+    )
+    return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
+
+
+def _spelled(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, new in rules:
+        name = pattern.sub(new, name)
+    return name
 
 
 def find_change(names: Iterable[str], family: Family) -> Change | None:

@@ -282,3 +282,13 @@ def test_a_configuration_that_cannot_be_read_as_one_is_named(trained: Path, tmp_
     config_dir = another(tmp_path / "odd", num_attention_heads=5)
     with pytest.raises(ConvsvcError, match=r"odd/config\.json is not the configuration of a llama2 model"):
         make_plan({**job_to_huggingface(trained, tmp_path / "out", config_dir=config_dir), "model_type": "llama2"})
+
+
+def test_a_reduced_model_s_list_of_layers_does_not_contradict_the_configuration_of_all(tmp_path: Path) -> None:
+    """The list that came with the weights is the one that is written."""
+    source = write_llama(tmp_path / "hf", layers=4)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "layer_types": ["full_attention"] * 3 + ["sliding_attention"]}))
+    ranks = to_ranks(source, tmp_path / "ranks", num_layers=3)
+    config = to_huggingface(ranks, tmp_path / "out", config_dir=source)
+    assert (config["num_hidden_layers"], config["layer_types"]) == (3, ["full_attention"] * 3)
