@@ -71,6 +71,8 @@ def judge_written(root: Path) -> None:
         if report is not None and (target := _target_of(path, report)) is not None and _is_as_reported(target, report):
             texts = [text for kind in report["notes"].values() for text in kind]
             judge(target, lacks_biases=any(text.startswith("the source has no ") for text in texts))
+            for each in reports_of(target):
+                pass_over(each)
         pass_over(path)
 
 

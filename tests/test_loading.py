@@ -75,5 +75,5 @@ def test_a_service_s_target_under_another_path_is_judged_where_its_report_lies(w
 
 
 def test_what_this_test_leaves_is_judged_when_it_ends(written: Path) -> None:
-    """Seen to fail with a tensor dropped here, and the report as it is then."""
+    """Seen to fail with a configuration that speaks of biases, and the proofs of it switched off."""
     assert all(path.exists() for path in reports_of(written))
