@@ -1,0 +1,23 @@
+"""Reading a strategy file: by its name it is JSON or binary, as MindSpore has it (_parallel_serialization.py, _build_searched_strategy)."""
+
+from __future__ import annotations
+
+from convsvc.errors import FormatError
+from convsvc.formats.regular_file import AnyPath, open_regular
+from convsvc.formats.strategy.binary import parse_binary
+from convsvc.formats.strategy.json_form import parse_json
+from convsvc.formats.strategy.records import Strategy
+
+# Merged over all stages of the largest models a few MiB.
+MAX_STRATEGY_BYTES = 32 << 20
+
+
+def read_strategy(path: AnyPath) -> Strategy:
+    """What a strategy file says. Raises FormatError if it is none, StorageError where the disk fails."""
+    with open_regular(path) as file:
+        if file.size_bytes > MAX_STRATEGY_BYTES:
+            raise FormatError(
+                f"{file.path} is too large for a strategy file", facts=[f"{file.size_bytes} bytes; at most {MAX_STRATEGY_BYTES}"]
+            )
+        data = file.read(0, file.size_bytes, "the strategy")
+        return (parse_json if file.path.endswith(".json") else parse_binary)(data, file.path)
