@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from convsvc import __version__
 from convsvc.engine.base import Call, Outcome
 from convsvc.engine.said import hearing
-from convsvc.errors import ConvsvcError
+from convsvc.errors import ConvsvcError, PlaceUnfit
 
 
 def run_call(call: Call, worker: str, place: str = "") -> Outcome:
@@ -47,5 +48,11 @@ def this_machine() -> str:
 
 def _function(name: str) -> Callable[[dict[str, Any]], Any]:
     module, _, function = name.partition(":")
-    found: Callable[[dict[str, Any]], Any] = getattr(importlib.import_module(module), function)
+    try:
+        found: Callable[[dict[str, Any]], Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise PlaceUnfit(
+            f"{this_machine()}, which runs convsvc {__version__}, cannot do {name}: {error}",
+            do="bring all machines to one version, with all that it needs installed; until then tasks go to those that have it",
+        ) from error
     return found

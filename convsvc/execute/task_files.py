@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convsvc.errors import PlaceUnfit
 from convsvc.plan.records import (
     BlockScale,
     Fill,
@@ -19,6 +21,9 @@ from convsvc.plan.records import (
     Transform,
     View,
 )
+
+# Grows with every change of what is written here, or of what its numbers mean: who reads it does so exactly as it was meant.
+TASK_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ def dump_task(task_file: TaskFile) -> bytes:
     """Compact JSON; `load_task` makes the same value of it."""
     task = task_file.task
     data = {
+        "version": TASK_VERSION,
         "fingerprint": task_file.fingerprint,
         "task": [task.id, task.name, task.bytes_in, task.bytes_out],
         "transfers": [_dump_transfer(transfer) for transfer in task.transfers],
@@ -69,8 +75,13 @@ def dump_task(task_file: TaskFile) -> bytes:
 
 
 def load_task(data: bytes) -> TaskFile:
-    """The task that `dump_task` wrote."""
+    """The task that `dump_task` wrote. Raises PlaceUnfit for a file of another version: another machine may have that."""
     raw = json.loads(data)
+    if raw.get("version") != TASK_VERSION:
+        raise PlaceUnfit(
+            f"{os.uname().nodename} reads task files of version {TASK_VERSION}, this one is of version {raw.get('version', 'none')}",
+            do="bring all machines to one version of convsvc; until then tasks go to those that have the executor's",
+        )
     number, name, bytes_in, bytes_out = raw["task"]
     task = Task(number, name, tuple(_load_transfer(item) for item in raw["transfers"]), bytes_in, bytes_out)
     return TaskFile(raw["fingerprint"], task, _load_side(raw["source"]), _load_side(raw["target"]))

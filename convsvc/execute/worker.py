@@ -117,6 +117,11 @@ def _check_version(payload: dict[str, Any]) -> None:
             f"{os.uname().nodename} runs convsvc {__version__}, the job was planned by {wanted}",
             do="bring all machines to one version; until then tasks go to those that have it",
         )
+    if payload["mode"] not in MODES:
+        raise PlaceUnfit(
+            f"{os.uname().nodename} runs convsvc {__version__}, which knows no task of mode {payload['mode']!r}",
+            do="bring all machines to one version; until then tasks go to those that have it",
+        )
 
 
 def _summary(mode: str, name: str, done: Done, seconds: float) -> str:

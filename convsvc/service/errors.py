@@ -10,6 +10,7 @@
       TooSlow             planning within a request took longer than the limit
       NotReady            the service runs but cannot work: database, migrations or executor
       StoreAway           the job store's database does not answer
+      StoreTooNew         its tables are of a version with which this one does not work
       QuotaReached        the tenant has as many jobs queued, or bytes to be written, as it may have
       Unauthorized        no token, or one that lets nobody in
       Forbidden           the token, or this kind of request, may not do this
@@ -76,6 +77,10 @@ class BadAddress(ServiceError):
 
 class InsecureAddress(ServiceError):
     title, slug, exit_code, http_status = "refused to send a token", "insecure-address", 2, 500
+
+
+class StoreTooNew(ServiceError):
+    title, slug, http_status = "job store of another version", "store-too-new", 503
 
 
 class StoreAway(ServiceError):

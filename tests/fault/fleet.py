@@ -139,6 +139,7 @@ class Api:
     log: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
+    program: list[str] = field(default_factory=lambda: [CONVSVC, "serve"])
 
     @property
     def url(self) -> str:
@@ -146,7 +147,7 @@ class Api:
 
     def start(self) -> None:
         with self.log.open("a") as errors:
-            command = [CONVSVC, "serve", "--port", str(self.port), "--no-executor"]
+            command = [*self.program, "--port", str(self.port), "--no-executor"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

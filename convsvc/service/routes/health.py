@@ -51,8 +51,9 @@ def _database(here: Context) -> str:
 
 
 def _migrations(here: Context) -> str:
-    have, need = here.store.database.revision(), here.store.database.head()
-    return "ok" if have == need else f"the tables are at {have}, this version needs {need}"
+    database = here.store.database
+    have, need = database.revision(), database.head()
+    return "ok" if database.works_on(have) else f"the tables are at {have}, this version needs {need}"
 
 
 def _executor(here: Context) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from convsvc.service.errors import StoreTooNew
 from convsvc.service.store.engines import BUSY_S, open_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -55,9 +56,21 @@ class Database:
             yield session
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the tables to `revision`, forwards; safe to call at every start, also of several processes at once."""
+        """Bring the tables to `revision`, forwards; safe to call at every start, also of several processes at once.
+
+        Tables of a later version are left as they are: while an installation is upgraded both versions work on them (`works_on`).
+        Raises StoreTooNew where this version does not.
+        """
         with self._migrating() as config:
-            command.upgrade(config, revision)
+            there = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
+            if there is None or there in self._known():
+                command.upgrade(config, revision)
+            elif not self.works_on(there):
+                raise StoreTooNew(
+                    f"the job store's tables are at {there}, this version of convsvc knows {self.head()}",
+                    do="start a version of convsvc as new as the tables, or restore the backup from before the upgrade",
+                    details={"tables": there, "known": self.head()},
+                )
 
     def downgrade(self, revision: str) -> None:
         """Bring the tables back to `revision`; "base" removes them."""
@@ -85,6 +98,18 @@ class Database:
     def head(self) -> str | None:
         """The migration that this version of the program needs."""
         return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+    def works_on(self, revision: str | None) -> bool:
+        """Whether this version works with tables at a migration: its own, or a later one of the same generation.
+
+        Within a generation, the first of a migration's four digits, migrations only add what an older version needs not know.
+        """
+        head = self.head() or ""
+        is_like = revision is not None and len(revision) == len(head) and revision.isdigit() and revision[:1] == head[:1]
+        return is_like and str(revision) >= head
+
+    def _known(self) -> set[str]:
+        return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
 
     def close(self) -> None:
         self.engine.dispose()
