@@ -115,7 +115,7 @@ def cancel(job_id: str, service: Service, as_json: bool) -> None:
 @service_options
 @json_option
 def retry(job_id: str, service: Service, as_json: bool) -> None:
-    """Run a failed or canceled job again; what is done already is kept."""
+    """Run a failed or canceled job again: a failed one goes on from what it has written, a canceled one begins anew."""
     from convsvc.cli.connection import connect
 
     with connect(service) as client:

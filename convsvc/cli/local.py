@@ -10,7 +10,7 @@ import click
 from convsvc.cli.job_file import job_from, job_options
 from convsvc.cli.options import Service, in_bytes, json_option, memory_option, print_fields, print_json, service_options
 from convsvc.cli.terminal import say
-from convsvc.errors import JobError
+from convsvc.errors import JobError, error_from_dict
 
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")
@@ -56,7 +56,11 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
 @service_options
 @json_option
 def plan(on_service: bool, tensors: str | None, memory_limit_bytes: int | None, service: Service, as_json: bool, **job: Any) -> None:
-    """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing."""
+    """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing.
+
+    A service also says what would make the job fail as things are (exit code 4): the target exists, is busy, cannot be written, has no
+    room.
+    """
     wanted = job_from(**job)
     if tensors is not None:
         if on_service:
@@ -64,10 +68,16 @@ def plan(on_service: bool, tensors: str | None, memory_limit_bytes: int | None, 
         _print_moves(wanted, tensors, as_json)
         return
     summary = _planned_there(wanted, service) if on_service else _planned_here(wanted, memory_limit_bytes)
+    problems = summary.pop("problems", []) if not as_json else summary.get("problems", [])
     if as_json:
         print_json(summary)
     else:
         print_fields(summary)
+    errors = [error_from_dict(problem) for problem in problems]
+    if errors:
+        for error in errors[1:]:
+            say(f"{error}", err=True)
+        raise errors[0]
 
 
 def _print_moves(wanted: dict[str, Any], pattern: str, as_json: bool) -> None:

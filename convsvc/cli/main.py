@@ -36,6 +36,7 @@ COMMANDS = {
     "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),
     "purge": LazyCommand("convsvc.cli.purge:purge", "Forget jobs that ended long ago."),
+    "staged": LazyCommand("convsvc.cli.staged:staged", "List what unfinished jobs have staged, and remove it."),
     "families": LazyCommand("convsvc.cli.inspect:families", "List the model families."),
     "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
 }

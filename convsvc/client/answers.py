@@ -81,11 +81,12 @@ def event_view(data: Json) -> EventView:
 
 
 def plan_view(data: Json) -> PlanView:
-    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanNote, PlanTarget, PlanView
+    from convsvc.service.plan_views import PlanFiles, PlanNeeds, PlanNote, PlanProblem, PlanTarget, PlanView
 
     parts = {"source": view_of(PlanFiles, data["source"]), "target": view_of(PlanTarget, data["target"])}
     notes = [view_of(PlanNote, note) for note in data["notes"]]
-    return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"]), "notes": notes})
+    problems = [view_of(PlanProblem, problem) for problem in data.get("problems", ())]
+    return view_of(PlanView, {**data, **parts, "needs": view_of(PlanNeeds, data["needs"]), "notes": notes, "problems": problems})
 
 
 def as_is(data: Any) -> Any:

@@ -46,10 +46,21 @@ class PlanNote:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanProblem:
+    """What would make the job fail if it ran now. `type` is the error's, as in a job's `error`; `do` says what to do about it."""
+
+    type: str
+    message: str
+    facts: list[str] = field(default_factory=list)
+    do: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanView:
     """What a job would do. `balance` is the largest task's bytes over the median's: how long the last worker may work alone.
 
     `facts` is what was found out of the model (sizes, layers); `notes` say what is lost, filled, changed or ignored and why.
+    `problems` are what would make the job fail as things are: its target exists, is busy, cannot be written, or has no room.
     Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
@@ -64,3 +75,4 @@ class PlanView:
     needs: PlanNeeds
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[PlanNote] = field(default_factory=list)
+    problems: list[PlanProblem] = field(default_factory=list)

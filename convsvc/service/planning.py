@@ -9,13 +9,15 @@ from convsvc.spec import Job
 
 
 def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = None) -> dict[str, Any]:
-    """The plan's summary with its forecast: `plan_views.PlanView` as JSON. Reads headers, writes nothing.
+    """The plan's summary with its forecast, and what would make the job fail now: `plan_views.PlanView` as JSON. Reads headers, writes
+    nothing.
 
     Raises what planning raises, and JobError where a worker may need more memory than it may have: the executor would not start it.
     """
     # Here, since the planner and its families are half of what the API takes to start.
     from convsvc.execute.disk.faults import storage_error
     from convsvc.execute.forecast import check_memory, forecast
+    from convsvc.execute.staging.obstacles import find_obstacles
     from convsvc.plan.planner import make_plan
 
     plan = make_plan(job, roots)
@@ -24,4 +26,5 @@ def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = Non
         needs = forecast(plan)
     except OSError as error:
         raise storage_error(error, job.target.path, "asking for the free space of") from error
-    return plan.summary() | {"needs": needs.as_dict()}
+    problems = [problem.as_dict() for problem in find_obstacles(plan)]
+    return plan.summary() | {"needs": needs.as_dict(), "problems": problems}

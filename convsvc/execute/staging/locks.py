@@ -108,6 +108,12 @@ def break_lock(path: Path, holder: Holder) -> bool:
         aside.unlink()
 
 
+def holder_of(path: Path) -> Holder | None:
+    """Who the lock's file says has it, or had it and died; None where there is no file, or it says nothing. Raises OSError."""
+    says = _holder(_says(path))
+    return Holder(**says) if says else None
+
+
 def _says(path: Path) -> bytes:
     """What a lock's file says; nothing where there is none. Raises OSError."""
     try:

@@ -46,6 +46,22 @@ class Journal:
     new: tuple[str, ...] = ()
 
 
+def find_replaced(site: Site, plan: Plan, *, overwrites: bool) -> tuple[str, ...]:
+    """The files of a target that is there and will be replaced. Raises TargetExists where it may not be."""
+    place = str(site.target)
+    if os.path.isfile(site.at):
+        raise TargetExists(f"{place} is a file", do="choose another target", details={"target": place})
+    if not site.has_content():
+        return ()
+    if overwrites:
+        return find_removable(site, plan)
+    raise TargetExists(
+        f"{place} exists and is not empty",
+        do='choose another target, or set on_exists to "overwrite"',
+        details={"target": place},
+    )
+
+
 def find_removable(site: Site, plan: Plan) -> tuple[str, ...]:
     """The files of the target that is there, if all it holds was made by a conversion; nothing else is ever removed.
 

@@ -113,6 +113,17 @@ def open_site(target: Path, roots: Roots, holder: Holder) -> Site:
     return site
 
 
+def look_at_site(target: Path, roots: Roots) -> Site:
+    """The target's place as it is, not locked, for who only looks: the directory above it must be there. Raises OSError, PathRefused."""
+    site = Site(target, OpenFolder(roots.open(str(target.parent), OPEN, "target.path")), None)
+    try:
+        site.inside = _open_inside(site.parent, target.name)
+    except BaseException:
+        site.close()
+        raise
+    return site
+
+
 def take_from(target: Path, roots: Roots, holder: Holder) -> bool:
     """Takes the target's lock from a holder that hangs where nobody can end it; False if it has it no more.
 

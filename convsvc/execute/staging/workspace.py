@@ -34,7 +34,7 @@ from convsvc.execute.staging.manifest import Manifest, file_crc
 from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path, task_path
 from convsvc.execute.staging.moved import read_moved
 from convsvc.execute.staging.protected import check_apart
-from convsvc.execute.staging.publishing import Journal, discard, find_removable, plan_filling, publish, settle
+from convsvc.execute.staging.publishing import Journal, discard, find_replaced, plan_filling, publish, settle
 from convsvc.execute.staging.report import Ran, Written, compose_report, dump_report, goes_into_target
 from convsvc.execute.staging.report_files import beside, check_place, has_place_beside
 from convsvc.execute.staging.room import check_room
@@ -235,19 +235,7 @@ class Staging:
         write_atomically(self._inside.descriptor, FINGERPRINT, self.plan.fingerprint.encode(), "opening")
 
     def _check_target(self) -> tuple[str, ...]:
-        """The files of a target that is there and will be replaced. Raises TargetExists where it may not be."""
-        place = str(self.target)
-        if os.path.isfile(self._site.at):
-            raise TargetExists(f"{place} is a file", do="choose another target", details={"target": place})
-        if not self._site.has_content():
-            return ()
-        if self._on_exists in OVERWRITING:
-            return find_removable(self._site, self.plan)
-        raise TargetExists(
-            f"{place} exists and is not empty",
-            do='choose another target, or set on_exists to "overwrite"',
-            details={"target": place},
-        )
+        return find_replaced(self._site, self.plan, overwrites=self._on_exists in OVERWRITING)
 
     def _replaced(self) -> os.stat_result | None:
         try:

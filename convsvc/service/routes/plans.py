@@ -24,7 +24,10 @@ router = APIRouter(tags=["plans"], responses=problems(401, 403, 409, 413, 422, 4
 
 @router.post("/plans", openapi_extra=JOB_BODY, response_model=PlanView)
 async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> dict[str, Any]:
-    """What the job would do and what it needs: planned from headers alone. Nothing is written."""
+    """What the job would do and what it needs: planned from headers alone. Nothing is written.
+
+    `problems` are what would make the job fail as things are now; without any the answer is the same as ever.
+    """
     limiter: CapacityLimiter = request.app.state.plan_limiter
     limit = here.settings.plan_timeout_s
     with anyio.move_on_after(limit):
@@ -37,4 +40,7 @@ def _plan(here: Context, caller: Caller, request: Request, job: Job) -> dict[str
     with here.audit.of(act(caller, request, "plan")):
         roots = roots_of(caller)
         check_places(job, roots)
-        return here.plan(job, roots)
+        found = here.plan(job, roots)
+        busy = here.store.busy(job.target.path, caller.sees)
+        problems = [problem for problem in found.get("problems", ()) if busy is None or problem["type"] != type(busy).__name__]
+        return {**found, "problems": [*([busy.as_dict()] if busy else []), *problems]}

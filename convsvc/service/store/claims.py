@@ -245,7 +245,7 @@ class Claims:
     @retried
     def stop(self, claim: Claim) -> None:
         """The run stopped because a cancel was requested."""
-        self._end(claim, "stop", "canceled: what was staged is removed", resumable=False)
+        self._end(claim, "stop", "canceled: what was staged is removed, a retry begins anew", resumable=False)
 
     @retried
     def release(self, claim: Claim) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -195,6 +195,13 @@ class Store:
             if known:
                 return job_view(known), known is mine
         raise self._busy(request.job.target.path, request.caller.sees)
+
+    @retried
+    def busy(self, target: str, tenant: str | None) -> TargetBusy | None:
+        """Why a job with this target would be refused now; None if no job has it. `tenant` is told of its own jobs only (None: of all)."""
+        with self.database.reading() as session:
+            is_taken = session.execute(select(exists().where(JobRow.active_target == same_place(target)))).scalar_one()
+        return self._busy(target, tenant) if is_taken else None
 
     def _busy(self, target: str, tenant: str | None) -> TargetBusy:
         with self.database.reading() as session:

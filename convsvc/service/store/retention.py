@@ -1,7 +1,8 @@
 """What the job store forgets, and when: jobs that ended long ago, all but the last lines of long logs, old audit rows, sent webhooks.
 
 Everything is removed in small transactions, so that nobody who submits or reports waits for it. What was counted of purged jobs stays in
-`tallies`. A job's target is not touched: it is its owner's. Its idempotency key is forgotten with it.
+`tallies`. A job's target is not touched: it is its owner's. Its idempotency key is forgotten with it. A job that failed with bytes
+staged is not forgotten: `convsvc staged` lists them, and gives them back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -139,7 +140,9 @@ def _older(at: Any, now: datetime, days: float | None) -> list[Condition] | None
 def _ended(now: datetime, days: float | None) -> list[Condition] | None:
     old = _older(JobRow.ended_at, now, days)
     waiting = exists().where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state == "waiting")
-    return old and [*old, JobRow.state.in_(sorted(ENDED)), ~waiting]
+    # Nobody else knows of what a failed job has staged: it is kept until a retry or a cancel has used that or given it back.
+    staged = and_(JobRow.state == "failed", JobRow.resumable)
+    return old and [*old, JobRow.state.in_(sorted(ENDED)), ~waiting, ~staged]
 
 
 def _sent(now: datetime, days: float | None) -> list[Condition] | None:
