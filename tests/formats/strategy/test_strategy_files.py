@@ -196,6 +196,7 @@ GOOD = numbers(1, 2) + numbers(2, 0)
         (operator() + number_field(3, 7), "parameter 0 as a message"),
         (bytes_field(2, bytes_field(1, b"op") + bytes_field(2, b"")), "a stage from 0 on for op"),
     ],
+    ids=lambda each: str(len(each)) if isinstance(each, bytes) else None,
 )  # fmt: skip
 def test_what_is_no_strategy_is_refused_with_the_place_and_what_was_expected(data: bytes, expected: str) -> None:
     with pytest.raises(FormatError, match=expected):
@@ -270,7 +271,7 @@ def test_json_that_is_no_strategy_is_refused(change: Any, expected: str) -> None
         parse_json(json.dumps(top).encode(), "here")
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{", b'{"a":1,"a":2}', b"[" * 200_000])
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{", b'{"a":1,"a":2}', b"[" * 200_000], ids=len)
 def test_what_is_not_json_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError, match="here"):
         parse_json(data, "here")
