@@ -13,8 +13,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import convsvc.families
+from convsvc.dialects.mcore.rank_files import Settings, rows_of, write_settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
-from convsvc.dialects.mindspeed_llm.rank_files import Settings, rows_of, write_settings
+from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
 from convsvc.models.family import Wanted
@@ -181,7 +182,7 @@ def _table(section: Section, model: Model, settings: Settings) -> Iterator[str]:
 def _places(section: Section, model: Model, settings: Settings) -> Places:
     """By logical tensor: the rows that hold it, each with its part."""
     places: Places = {}
-    for row in rows_of(section.scope, model, settings):
+    for row in rows_of(section.scope, model, settings, TABLES):
         # A scope's number stands in its rows' names already.
         named = replace(row, stored=row.stored.replace(f".{section.scope.number}.", ".{mtp}.")) if section.scope.kind == "mtp" else row
         for part in row.parts:

@@ -16,7 +16,8 @@ DOORS = {"cli/convert_ckpt_v2.py"}
 def general_files() -> list[Path]:
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "dialects"]
     general = [PACKAGE / "dialects" / name for name in ("__init__.py", "base.py", "files.py", "json_files.py", "templates.py")]
-    return [path for path in (*files, *general) if str(path.relative_to(PACKAGE)) not in DOORS]
+    shared = sorted((PACKAGE / "dialects" / "mcore").rglob("*.py"))
+    return [path for path in (*files, *general, *shared) if str(path.relative_to(PACKAGE)) not in DOORS]
 
 
 def knowledge_of(path: Path) -> Iterator[str]:

@@ -8,8 +8,9 @@ import pytest
 
 from convsvc.blocks.linear_attention import full_attention_layers
 from convsvc.dialects.huggingface.layout import lay_model
-from convsvc.dialects.mindspeed_llm import rank_files
+from convsvc.dialects.mcore import rank_files
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
+from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import JobError, LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.models.family import Wanted
@@ -27,7 +28,7 @@ def target(**layout: Any) -> MindSpeedTarget:
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    entries = rank_files.layout(model, rank_files.write_settings(target(**layout), model))
+    entries = rank_files.layout(model, rank_files.write_settings(target(**layout), model), TABLES)
     return {entry.laid.name.partition("/")[2]: entry.laid.shape for entry in reversed(entries)}
 
 
@@ -86,7 +87,7 @@ def test_qwen3_next_has_names_for_one_mtp_layer() -> None:
 
 def test_every_part_of_a_mixers_projection_is_cut_for_itself() -> None:
     model = build("mamba2")
-    entries = rank_files.layout(model, rank_files.write_settings(target(tensor_parallel_size=2), model))
+    entries = rank_files.layout(model, rank_files.write_settings(target(tensor_parallel_size=2), model), TABLES)
     second = [entry.laid for entry in entries if "mp_rank_01" in entry.file and entry.laid.name.endswith("layers.0.mixer.in_proj.weight")]
     assert second[0].shape == (8 + 8 + 3 + 3 + 2, 8)
     assert [(block.tensor.name.rpartition(".")[2], block.starts[0], block.stops[0]) for block in second[0].blocks] == [

@@ -125,9 +125,9 @@ def test_no_mtp_layers_means_none(tmp_path: Path) -> None:
 
 
 def test_a_value_width_that_the_args_have_wrong_is_seen_in_the_tensors(tmp_path: Path) -> None:
-    from convsvc.dialects.mindspeed_llm.checkpoint import open_rank_files as open_checkpoint
+    from convsvc.dialects.mcore.checkpoint import open_rank_files as open_checkpoint
+    from convsvc.dialects.mcore.seen_sizes import see_value_dim
     from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
-    from convsvc.dialects.mindspeed_llm.seen_sizes import see_value_dim
     from convsvc.roots import ANYWHERE
 
     write_model("plm", tmp_path / "hf")

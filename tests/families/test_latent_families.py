@@ -8,8 +8,9 @@ import pytest
 
 from convsvc.blocks.dsa import INDEX_KEY, indexed_layers
 from convsvc.dialects.huggingface.layout import lay_model
-from convsvc.dialects.mindspeed_llm import rank_files
+from convsvc.dialects.mcore import rank_files
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
+from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.models.family import Wanted
@@ -28,7 +29,7 @@ def target(**layout: Any) -> MindSpeedTarget:
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
     settings = rank_files.write_settings(target(**layout), model)
-    entries = rank_files.layout(model, settings)
+    entries = rank_files.layout(model, settings, TABLES)
     return {entry.laid.name.partition("/")[2]: entry.laid.shape for entry in reversed(entries)}
 
 
@@ -142,7 +143,7 @@ def test_reduced_models_keep_the_kinds_of_the_layers_they_keep() -> None:
     assert model.kept == (0, 2, 3)
     assert indexed(model) == [True, False, True, True]
     settings = rank_files.write_settings(target(), model)
-    from convsvc.dialects.mindspeed_llm.saved_args import write_args
+    from convsvc.dialects.mcore.saved_args import write_args
 
     args = vars(write_args(model, settings, Facts({**CONFIGS["glm5"], "first_k_dense_replace": 2}, "config.json")))
     assert (args["num_layers"], args["first_k_dense_replace"]) == (3, 1)

@@ -9,12 +9,12 @@ import pytest
 from convsvc.dialects.huggingface.config import prove
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.huggingface.stored_names import stored_names
-from convsvc.dialects.mindspeed_llm.rank_files import Settings
-from convsvc.dialects.mindspeed_llm.saved_args import write_args
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.rank_files import Settings
+from convsvc.dialects.mcore.saved_args import write_args
 from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.models.describe import dense_words, describe, reduce_lists
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel
 from tests.families import hybrid_models, latent_models, tiny_configs
 from tests.roundtrip import any_family
 

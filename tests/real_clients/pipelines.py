@@ -5,8 +5,10 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.pattern import parse_pattern
+from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.errors import LayoutError
-from convsvc.models.placement import Parallel, parse_pattern, place_layers
 
 Table = list[list[list[int]]]
 EVEN = [

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from convsvc.spec.fields import Count, Counts, Size, Strict, Text
+from convsvc.spec.places import ModelSource
 
 
 class ParallelSizes(Strict):
@@ -36,3 +37,9 @@ class ParallelSizes(Strict):
     make_vocab_size_divisible_by: Size | None = Field(
         None, description="Pad the vocabulary with zero rows to a multiple of this x tp. Without it the vocabulary is never padded."
     )
+
+
+class RankFilesSource(ParallelSizes, ModelSource):
+    """Megatron-mcore rank files. Sizes are read from their saved args; what is stated must agree."""
+
+    iteration: Annotated[str, Field(pattern=r"^(release|[0-9]{1,12})$")] | None = Field(None, description="Instead of the tracker's.")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from convsvc.dialects.mcore.sizes import ParallelSizes
-from convsvc.spec.places import ModelSource, TargetSpec
+from convsvc.dialects.mcore.sizes import ParallelSizes, RankFilesSource
+from convsvc.spec.places import TargetSpec
 
 
-class MindSpeedSource(ParallelSizes, ModelSource):
+class MindSpeedSource(RankFilesSource):
     """A checkpoint of MindSpeed-LLM: Megatron-mcore rank files. Sizes are read from its saved args; what is stated must agree."""
 
     format: Literal["mindspeed-llm"]
-    iteration: Annotated[str, Field(pattern=r"^(release|[0-9]{1,12})$")] | None = Field(None, description="Instead of the tracker's.")
 
 
 class MindSpeedTarget(ParallelSizes, TargetSpec):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Entry, Source, Wants
-from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
+from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
+from convsvc.dialects.mcore.rank_files import Settings, layout
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
-from convsvc.dialects.mindspeed_llm.rank_files import Settings, layout
+from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import JobError
 from convsvc.models.model import Model
 from convsvc.roots import RootedPath, Roots
@@ -57,7 +58,7 @@ class MindSpeedLlm(Source):
         return assumed(checkpoint)
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
-        return layout(model, settings)
+        return layout(model, settings, TABLES)
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
         """Buffers that are no weights: Transformer Engine's `_extra_state`, rotary frequencies."""

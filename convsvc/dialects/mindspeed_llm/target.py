@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
+from convsvc.dialects.mcore.new_files import output
+from convsvc.dialects.mcore.rank_files import Settings, layout, write_settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource, MindSpeedTarget
-from convsvc.dialects.mindspeed_llm.new_files import output
-from convsvc.dialects.mindspeed_llm.rank_files import Settings, layout, write_settings
+from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.roots import Roots
@@ -28,7 +29,7 @@ class MindSpeedLlm(Target):
         return write_settings(target, model)
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
-        return layout(model, settings)
+        return layout(model, settings, TABLES)
 
     def output(
         self,

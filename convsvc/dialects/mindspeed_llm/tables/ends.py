@@ -1,35 +1,14 @@
-"""What lies before and after the layers: embedding, final norm, output layer, MTP layers."""
+"""What lies after the layers and is not the decoder's, as it is in Megatron."""
 
 from __future__ import annotations
 
-from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
-from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING, MTP_NORM
+from convsvc.blocks.embeddings import FINAL_NORM, FINAL_NORM_BIAS
+from convsvc.blocks.mtp import MTP_NORM
 from convsvc.tensors.declare import row
 
-FIRST = (row("embedding.word_embeddings.weight", EMBEDDING, "vocab hidden", tp="vocab"),)
-FINAL_NORMS = (
-    row("decoder.final_layernorm.weight", FINAL_NORM,      "hidden"),
-    row("decoder.final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
-)  # fmt: skip
-# With MTP layers the final norm is no longer the decoder's (MindSpeed-LLM).
+# With MTP layers the final norm is no longer the decoder's.
 FINAL_NORMS_AFTER_MTP = (
     row("final_layernorm.weight", FINAL_NORM,      "hidden"),
     row("final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
 )  # fmt: skip
-OUTPUTS = (row("output_layer.weight", OUTPUT, "vocab hidden", tp="vocab"),)
-# Not shared with the embedding, whether or not the weight is.
-OUTPUT_BIASES = (row("output_layer.bias", OUTPUT_BIAS, "vocab", tp="vocab"),)
-# Megatron's last stage wants its own copy of a tied embedding; with one stage there is none.
-TIED_OUTPUTS = (row("output_layer.weight", EMBEDDING, "vocab hidden", tp="vocab", optional=True),)
-
-MTP_OWN = (
-    row("mtp.layers.{mtp}.enorm.weight",      E_NORM,   "hidden"),
-    row("mtp.layers.{mtp}.hnorm.weight",      H_NORM,   "hidden"),
-    row("mtp.layers.{mtp}.eh_proj.weight",    EH_PROJ,  "hidden (part input)", tp="hidden"),
-    row("mtp.final_layernorms.{mtp}.weight",  MTP_NORM, "hidden"),
-)  # fmt: skip
-# The last stage embeds the shifted tokens itself; with one stage it uses the first's.
-LAST_EMBEDDINGS = (
-    row("embedding.word_embeddings.weight", MTP_EMBEDDING, "vocab hidden", tp="vocab"),
-    row("embedding.word_embeddings.weight", EMBEDDING,     "vocab hidden", tp="vocab", optional=True),
-)  # fmt: skip
+MTP_NORMS = (row("mtp.final_layernorms.{mtp}.weight", MTP_NORM, "hidden"),)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from convsvc.blocks.sublayers import in_sublayers
 from convsvc.blocks.zero_experts import ROUTES, ROUTES_BIAS
-from convsvc.dialects.mindspeed_llm.tables.attention import NORMS
-from convsvc.dialects.mindspeed_llm.tables.feed_forward import DENSE
+from convsvc.dialects.mcore.tables.feed_forward import DENSE
+from convsvc.dialects.mcore.tables.local import NORMS
 from convsvc.dialects.mindspeed_llm.tables.mla import MLA, MLA_UP
 from convsvc.tensors.declare import row
 

@@ -15,12 +15,13 @@ from convsvc.blocks.dsa import INDEX_KEY
 from convsvc.blocks.glu import FC1_BIAS
 from convsvc.blocks.gqa import QKV_BIAS
 from convsvc.blocks.moe import TOKEN_EXPERTS
-from convsvc.dialects.mindspeed_llm import args_digest
-from convsvc.dialects.mindspeed_llm.rank_files import Settings
+from convsvc.dialects.mcore import args_digest
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.rank_files import Settings
 from convsvc.models.describe import dtype_words, reduce_lists
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel, place_layers
 from convsvc.models.rope import rope_base
 from convsvc.models.words import EPSILON
 

@@ -10,7 +10,7 @@ import pytest
 from convsvc.errors import SourceError
 from convsvc.notes import Note
 from convsvc.plan.planner import make_plan
-from tests.dialects.rank_files import assert_comes_back, back, change, write_ranks
+from tests.dialects.mcore.rank_files import assert_comes_back, back, change, write_ranks
 
 
 @pytest.fixture

@@ -12,21 +12,21 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
-from convsvc.dialects.mindspeed_llm import carried
-from convsvc.dialects.mindspeed_llm.adapters import overlay, refuse_peft, saved_lora
-from convsvc.dialects.mindspeed_llm.args_digest import changed_since
-from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
-from convsvc.dialects.mindspeed_llm.one_run import OneRun
-from convsvc.dialects.mindspeed_llm.rank_files import FILE, Settings, rank_folder
-from convsvc.dialects.mindspeed_llm.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
-from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
+from convsvc.dialects.mcore import carried
+from convsvc.dialects.mcore.adapters import overlay, refuse_peft, saved_lora
+from convsvc.dialects.mcore.args_digest import changed_since
+from convsvc.dialects.mcore.grid import Parallel, ranks
+from convsvc.dialects.mcore.one_run import OneRun
+from convsvc.dialects.mcore.rank_files import FILE, Settings, rank_folder
+from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
+from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
+from convsvc.dialects.mcore.sizes import RankFilesSource
 from convsvc.dialects.recognise import WEIGHTS, refuse
 from convsvc.errors import SourceError
 from convsvc.formats.base import FileIndex, Inert
 from convsvc.formats.regular_file import open_regular
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel, ranks
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
@@ -38,7 +38,7 @@ TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 MODEL = re.compile(r"model\d*/")
 
 
-def open_rank_files(source: MindSpeedSource, roots: Roots) -> Checkpoint:
+def open_rank_files(source: RankFilesSource, roots: Roots) -> Checkpoint:
     """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
     base = _open_one(RootedPath(source.path, roots), source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
@@ -86,7 +86,7 @@ def _name(folder: RootedPath, root: RootedPath) -> str:
     return "" if folder == root else folder.name
 
 
-def read_settings(source: MindSpeedSource, checkpoint: Checkpoint, model: Model) -> Settings:
+def read_settings(source: RankFilesSource, checkpoint: Checkpoint, model: Model) -> Settings:
     """The layout the saved args state. How experts and norms are named is seen from the names themselves."""
     parallel = read_parallel(checkpoint.facts)
     names = {key[1] for key in checkpoint.found}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from convsvc.dialects.mindspeed_llm.rank_files import Settings
-from convsvc.dialects.mindspeed_llm.saved_args import write_args
-from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.rank_files import Settings
+from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.saved_layout import read_parallel
 from convsvc.families import FAMILIES, Facts
-from convsvc.models.placement import Parallel
 
 CONFIG = {
     "num_hidden_layers": 6,

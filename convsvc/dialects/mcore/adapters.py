@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
-from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
+from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.saved_layout import read_parallel
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
-from convsvc.models.placement import place_layers
 from convsvc.roots import RootedPath
 
 # How ranks are numbered and matrices sliced; and what must be the same beside the layout, for matrices to be those of one model.

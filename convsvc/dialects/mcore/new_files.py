@@ -6,15 +6,16 @@ from typing import Any
 
 from convsvc.blocks.linear_attention import DELTA_OUT
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.mcore.checkpoint import TRACKER
+from convsvc.dialects.mcore.grid import ranks
+from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.rank_files import Settings, chunk_name, rank_file
+from convsvc.dialects.mcore.saved_args import write_args
 from convsvc.dialects.mcore.sizes import ParallelSizes
-from convsvc.dialects.mindspeed_llm.checkpoint import TRACKER
-from convsvc.dialects.mindspeed_llm.rank_files import Settings, chunk_name, rank_file
-from convsvc.dialects.mindspeed_llm.saved_args import write_args
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.models.placement import place_layers, ranks
 from convsvc.notes import Note
 from convsvc.tensors.blocks import Laid
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from convsvc.conversion import convert
-from convsvc.dialects.mindspeed_llm.saved_layout import read_parallel
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.saved_layout import read_parallel
 from convsvc.errors import ConvsvcError, JobError, LayoutError, PlanError, SourceError
 from convsvc.models.facts import Facts
-from convsvc.models.placement import Parallel, place_layers
 from convsvc.plan.planner import make_plan
-from tests.dialects.rank_files import assert_comes_back, back, say, write_ranks
+from tests.dialects.mcore.rank_files import assert_comes_back, back, say, write_ranks
 from tests.tiny_checkpoints import write_llama
 
 VPP = {"pipeline_parallel_size": 2, "num_layers_per_virtual_pipeline_stage": 2}

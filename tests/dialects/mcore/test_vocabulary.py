@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from convsvc.dialects.mindspeed_llm.seen_sizes import check_padding
+from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.errors import JobError, SourceError
 from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
-from tests.dialects.rank_files import assert_comes_back, back, say, write_ranks
+from tests.dialects.mcore.rank_files import assert_comes_back, back, say, write_ranks
 
 
 def test_a_vocabulary_that_the_job_and_the_args_say_otherwise_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""How many layers each pipeline stage has in each chunk: the one table that every way of cutting a pipeline writes. Pure.
+"""Megatron's ways to say how many layers each pipeline stage has in each chunk, as one table. Pure.
+
+Conventions are Megatron-LM's; those marked MindSpeed are of MindSpeed-LLM (commit c77308a1), as its converter writes them.
 
 After megatron-core 0.16.1: core/transformer/transformer_block.py (get_num_layers_to_build), transformer_layer.py
 (get_transformer_layer_offset), transformer_config.py (__post_init__), and training/arguments.py (validate_args).
@@ -6,38 +8,25 @@ After megatron-core 0.16.1: core/transformer/transformer_block.py (get_num_layer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
+from convsvc.dialects.mcore.grid import Parallel
 from convsvc.errors import LayoutError
-from convsvc.models.placement.grid import Parallel
+from convsvc.models.placement import Placement, Table, check_noop, place
 
 UNEVEN = "decoder_first_pipeline_num_layers or decoder_last_pipeline_num_layers"
 COUNTING = "account_for_embedding_in_pipeline_split or account_for_loss_in_pipeline_split"
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`counts[chunk][stage]` layers, noop ones included.
+def place_layers(num_layers: int, parallel: Parallel) -> Placement:
+    """Spread `num_layers` layers (noop ones not counted) over stages and chunks.
 
-    Layers are numbered chunk by chunk, in each from the first stage to the last; where it `returns` (dualpipev), in every second chunk
-    from the last to the first. `mtp` is the (stage, chunk) of the MTP layers where that is stated.
+    >>> place_layers(3, Parallel(pp=2, noop=(0,))).layers
+    (LayerPlace(stage=0, chunk=None, number=1), LayerPlace(stage=1, chunk=None, number=0), LayerPlace(stage=1, chunk=None, number=1))
+
+    Raises LayoutError, naming the numbers, for anything that does not come out even.
     """
-
-    counts: tuple[tuple[int, ...], ...]
-    returns: bool = False
-    mtp: tuple[int, int] | None = None
-
-    def cells(self) -> Iterator[tuple[int, int, int]]:
-        """(stage, chunk, layers) in the order of the layers.
-
-        >>> list(Table(((1, 2), (3, 4)), returns=True).cells())
-        [(0, 0, 1), (1, 0, 2), (1, 1, 4), (0, 1, 3)]
-        """
-        for chunk, counts in enumerate(self.counts):
-            order = range(len(counts))
-            for stage in reversed(order) if self.returns and chunk % 2 else order:
-                yield stage, chunk, counts[stage]
+    positions = num_layers + len(parallel.noop)
+    check_noop(parallel.noop, positions)
+    return place(table_of(positions, parallel), parallel.noop)
 
 
 def table_of(positions: int, parallel: Parallel) -> Table:

@@ -9,14 +9,17 @@ from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.blocks.mtp import MTP_EMBEDDING
 from convsvc.dialects.base import Entry
+from convsvc.dialects.mcore.carried import carried_entries
+from convsvc.dialects.mcore.grid import Parallel, Rank, check_sizes, ranks, slice_evenly
+from convsvc.dialects.mcore.pattern import parse_pattern
+from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.sizes import ParallelSizes
-from convsvc.dialects.mindspeed_llm import tables
-from convsvc.dialects.mindspeed_llm.carried import carried_entries
-from convsvc.dialects.mindspeed_llm.seen_sizes import pad_vocab
+from convsvc.dialects.mcore.tables import Layers, Tables
 from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel, Placement, Rank, check_sizes, parse_pattern, place_layers, ranks, slice_evenly
+from convsvc.models.placement import Placement
 from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.declare import Row
@@ -55,13 +58,13 @@ class Settings:
     vocab_divisor: int | None = None
 
 
-def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
+def layout(model: Model, settings: Settings, tables: Tables) -> tuple[Entry, ...]:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
     _check_mtp(model, settings.parallel)
     templates = Templates()
-    stages = [_Stage(model, settings, placement, stage, templates) for stage in range(settings.parallel.pp)]
+    stages = [_Stage(model, settings, tables, placement, stage, templates) for stage in range(settings.parallel.pp)]
     entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
     placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
     return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
@@ -103,13 +106,13 @@ class _Stage:
     Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
     """
 
-    def __init__(self, model: Model, settings: Settings, placement: Placement, stage: int, templates: Templates) -> None:
+    def __init__(self, model: Model, settings: Settings, tables: Tables, placement: Placement, stage: int, templates: Templates) -> None:
         self._settings = settings
         self._templates = templates
         self._rows = [
             template
             for scope, chunk, prefix in _scopes_of(model, placement, stage)
-            for template in templates.of(scope, rows_of(scope, model, settings), f"{chunk_name(chunk)}/{prefix}")
+            for template in templates.of(scope, rows_of(scope, model, settings, tables), f"{chunk_name(chunk)}/{prefix}")
         ]
         # Rows that are cut along the same axes have the same windows on a rank: the first stands for them all.
         cuts = [_cut_axes(each.row, each.scope) for each in self._rows]
@@ -166,18 +169,18 @@ def _last_embedding(model: Model) -> Scope:
     return replace(source, kind="last_embedding")
 
 
-def rows_of(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
+def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
     """The rows that hold a scope's logical tensors.
 
     Raises LayoutError if one has no place in this dialect.
     """
-    table = _table(scope, model, settings)
+    table = _table(scope, model, settings, tables)
     absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
     rows = tuple(_as_optional(kept, scope, model) for candidate in table if (kept := candidate.without(absent)) is not None)
     placed = {each.name for kept in rows for each in kept.logicals}
     homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
     if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
-        raise LayoutError(f"mindspeed-llm has no place for {', '.join(sorted(homeless))} of {model.family.name}")
+        raise LayoutError(f"{tables.format} has no place for {', '.join(sorted(homeless))} of {model.family.name}")
     return rows
 
 
@@ -187,29 +190,24 @@ def _as_optional(each: Row, scope: Scope, model: Model) -> Row:
     return replace(each, optional=True) if all(part.name in names for part in each.logicals) else each
 
 
-def _table(scope: Scope, model: Model, settings: Settings) -> tuple[Row, ...]:
+def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
     if scope.kind == "embedding":
-        return tables.FIRST
+        return tables.embedding
     if scope.kind == "output":
-        norms = (tables.FINAL_NORMS_AFTER_MTP if model.num_mtp else tables.FINAL_NORMS) + tables.FURTHER_ENDS
+        norms = tables.norms_after_mtp if model.num_mtp else tables.norms
         if model.tied:
-            return norms + tables.OUTPUT_BIASES + (tables.TIED_OUTPUTS if settings.parallel.pp > 1 else ())
-        return norms + tables.OUTPUTS + tables.OUTPUT_BIASES
+            return norms + tables.output_biases + (tables.tied if settings.parallel.pp > 1 else ())
+        return norms + tables.outputs + tables.output_biases
     if scope.kind == "mtp":
-        return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.MTP_LAYER)
+        return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.mtp)
     if scope.kind == "last_embedding":
-        return tables.LAST_EMBEDDINGS
-    return _layer_table(settings, scope.dense)
+        return tables.last_embedding
+    return _layer_table(settings, tables.te if settings.transformer_engine else tables.local, scope.dense)
 
 
-def _layer_table(settings: Settings, dense: bool) -> tuple[Row, ...]:
-    table = tables.LAYER + (tables.MLA_UP_SPLIT if settings.mla_mm_split else tables.MLA_UP)
-    if settings.transformer_engine:
-        fused = tables.TE_FUSED_NORMS | (tables.TE_FUSED_DENSE_NORMS if dense else {})
-        table = tuple(fused.get(each.logicals[0].name, each) for each in table)
-    if settings.grouped_gemm:
-        return table + (tables.TE_GROUPED_EXPERTS if settings.transformer_engine else tables.GROUPED_EXPERTS)
-    return table + tables.SEQUENTIAL_EXPERTS
+def _layer_table(settings: Settings, layers: Layers, dense: bool) -> tuple[Row, ...]:
+    up, experts = layers.split if settings.mla_mm_split else layers.up, layers.grouped if settings.grouped_gemm else layers.experts
+    return (layers.dense if dense else layers.sparse) + up + experts
 
 
 def _windows(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[str, Window]:

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.pattern import parse_pattern
+from convsvc.dialects.mcore.pipeline import table_of
+from convsvc.dialects.mcore.rank_files import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
-from convsvc.dialects.mindspeed_llm.rank_files import Settings
 from convsvc.errors import ConvsvcError, JobError, SourceError
 from convsvc.formats.base import Inert
 from convsvc.models.facts import Facts, parse_numbers, shown
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel, Table, parse_pattern, table_of
+from convsvc.models.placement import Table
 from convsvc.models.words import own_contradictions
 
 # An argument's names: training's, then TransformerConfig's or the converter's.

@@ -1,0 +1,49 @@
+"""Megatron-mcore's names for the logical tensors, and the axis each parallelism slices: one module a mechanism, as in `blocks`.
+
+Facts: Megatron-LM core 0.16 for what training loads. `local` and `te` are whose modules a layer is made of. A framework that is built on
+Megatron has mechanisms of its own, and so tables of its own: `Tables` says all of what it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convsvc.tensors.declare import Row
+
+Rows = tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The rows of a layer made of one implementation's modules, whatever the family: those apply whose logical tensors it has.
+
+    `dense` is all of a layer with a dense block and `sparse` of one with experts, but for the experts, one by one or `grouped`,
+    and for latent attention's up projections, which may be `split`.
+    """
+
+    dense: Rows
+    sparse: Rows
+    experts: Rows
+    grouped: Rows
+    up: Rows = ()
+    split: Rows = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the parts of a model are called in the rank files of a framework; `format` is its name in a job.
+
+    `mtp` has `{mtp}` for an MTP layer's number. `tied` and `last_embedding` are the last stage's own copies of the embedding.
+    """
+
+    format: str
+    local: Layers
+    te: Layers
+    embedding: Rows
+    norms: Rows
+    norms_after_mtp: Rows
+    outputs: Rows
+    output_biases: Rows
+    tied: Rows
+    mtp: Rows
+    last_embedding: Rows
