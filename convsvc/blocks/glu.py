@@ -39,5 +39,7 @@ def ungated_sizes(facts: Facts) -> dict[str, int]:
 
 
 def glu_sizes(facts: Facts) -> dict[str, int]:
-    """glu (2) and ffn."""
-    return {"glu": 2, "ffn": facts.number("ffn")}
+    """glu (2) and ffn; without ffn where every layer has experts and nobody says it."""
+    kinds = facts.get("moe_layer_freq")
+    experts_only = facts.get("intermediate_size", "ffn_hidden_size") is None and isinstance(kinds, list) and 0 not in kinds
+    return {"glu": 2} if experts_only else {"glu": 2, "ffn": facts.number("ffn")}

@@ -12,9 +12,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from convsvc.errors import ConvsvcError, JobError
+from convsvc.cli.drop_in import Parser, count, flag, given, guarded, numbers, run_here, size, submit
+from convsvc.errors import JobError
 
 # The source tool's own list, in its order.
 MODEL_TYPES = (
@@ -39,22 +40,18 @@ MAMBA_ONLY = (*MAMBA_SIZES, "input_tp_rank", "input_pp_rank")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert as `argv` (default: the command line) says. Returns 0, or 2 after one line on stderr."""
-    try:
-        args = parse_flags(sys.argv[1:] if argv is None else argv)
-        job = job_from(args)
-        note_ignored(args)
-        return submit(job, args.submit) if args.submit else run_here(job)
-    except _HelpShown:
-        return 0
-    except ConvsvcError as error:
-        print(f"convert-ckpt-v2: error: {' '.join(error.one_line().split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"convert-ckpt-v2: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("convert-ckpt-v2: interrupted", file=sys.stderr)
-        return 130
+    return guarded("convert-ckpt-v2", lambda: _convert(sys.argv[1:] if argv is None else argv))
+
+
+def _convert(argv: Sequence[str]) -> int:
+    args = parse_flags(argv)
+    job = job_from(args)
+    note_ignored(args)
+    if args.submit:
+        return submit(job, args.submit)
+    if args.hf_cfg_dir and not os.path.isdir(args.hf_cfg_dir):
+        raise JobError(f"--hf-cfg-dir {args.hf_cfg_dir}: there is no such directory")
+    return run_here(job)
 
 
 def job_of(argv: Sequence[str]) -> dict[str, Any]:
@@ -88,43 +85,13 @@ def job_from(args: argparse.Namespace) -> dict[str, Any]:
     return {**job, "options": _options(args)}
 
 
-def run_here(job: dict[str, Any]) -> int:
-    """Run the job in this process: no server, no worker processes."""
-    config_dir = job["target"].get("config_dir")
-    if config_dir and not os.path.isdir(config_dir):
-        raise JobError(f"--hf-cfg-dir {config_dir}: there is no such directory")
-    from convsvc.conversion import convert
-
-    result = convert(job, engine="inline")
-    for note in result.notes:
-        print(note, file=sys.stderr)
-    print(f"converted {job['source']['path']} to {result.target}: {result.bytes_written} bytes in {result.seconds:.1f} s")
-    return 0
-
-
-def submit(job: dict[str, Any], url: str) -> int:
-    """Run the job on the service at `url` and wait for it. Paths are made absolute: the service has another working directory."""
-    from convsvc.cli.connection import connect
-    from convsvc.cli.options import Service
-    from convsvc.cli.watch import follow_job
-
-    for place, key in (("source", "path"), ("target", "path"), ("target", "config_dir")):
-        if job[place].get(key):
-            job[place][key] = os.path.abspath(job[place][key])
-    with connect(Service(url)) as client:
-        job_id = client.submit(job).id
-        print(f"submitted {job_id}", flush=True)
-        follow_job(client, job_id)
-    return 0
-
-
 def note_ignored(args: argparse.Namespace) -> None:
     """Say which flags have no effect, as the checkpoint's own args decide."""
     if args.save_model_type != "hf" or args.model_type_hf == "mamba2":
         return
-    given = [_flag(name) for name in IGNORED_ON_THE_WAY_BACK if getattr(args, name) is not None]
-    if given:
-        print(f"note: no effect, the checkpoint says how it is cut: {' '.join(given)}", file=sys.stderr)
+    flags = [flag(name) for name in IGNORED_ON_THE_WAY_BACK if getattr(args, name) is not None]
+    if flags:
+        print(f"note: no effect, the checkpoint says how it is cut: {' '.join(flags)}", file=sys.stderr)
 
 
 def _source_fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,14 +100,14 @@ def _source_fields(args: argparse.Namespace) -> dict[str, Any]:
         return architecture
     sizes = {"tensor_parallel_size": args.input_tp_rank, "pipeline_parallel_size": args.input_pp_rank}
     stated = {name: getattr(args, name) for name in CONVENTIONS} if args.save_model_type == "hf" else {}
-    return _given({**sizes, **stated, **architecture, "lora": _lora(args)})
+    return given({**sizes, **stated, **architecture, "lora": _lora(args)})
 
 
 def _architecture(args: argparse.Namespace) -> dict[str, Any]:
     """What a mamba2 checkpoint does not say: the source tool saves no args."""
     if args.model_type_hf != "mamba2":
         return {}
-    sizes = _given({name: getattr(args, name) for name in MAMBA_SIZES})
+    sizes = given({name: getattr(args, name) for name in MAMBA_SIZES})
     if args.load_model_type == "mg" and args.num_layers is not None:
         sizes["num_hidden_layers"] = args.num_layers
     return {"architecture": sizes} if sizes else {}
@@ -148,7 +115,7 @@ def _architecture(args: argparse.Namespace) -> dict[str, Any]:
 
 def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
     if args.save_model_type == "hf":
-        return _given({"config_dir": args.hf_cfg_dir, "adapter_only": args.save_lora_to_hf or None})
+        return given({"config_dir": args.hf_cfg_dir, "adapter_only": args.save_lora_to_hf or None})
     sizes = {
         "tensor_parallel_size": args.target_tensor_parallel_size or 1,
         "pipeline_parallel_size": args.target_pipeline_parallel_size or 1,
@@ -157,21 +124,21 @@ def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
         "num_layers_per_virtual_pipeline_stage": args.num_layers_per_virtual_pipeline_stage,
         "num_layer_list": args.num_layer_list,
     }
-    return _given({**sizes, **{name: getattr(args, name) for name in CONVENTIONS}})
+    return given({**sizes, **{name: getattr(args, name) for name in CONVENTIONS}})
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What the source tool accepts is accepted: what is lost is said, as padding rows that training has drawn at random are."""
     reduced = {} if args.load_model_type == "mg" else {"num_layers": args.num_layers, "first_k_dense_replace": args.first_k_dense_replace}
-    return _given({**reduced, "on_loss": "note"})
+    return given({**reduced, "on_loss": "note"})
 
 
 def _lora(args: argparse.Namespace) -> dict[str, Any] | None:
-    given = (args.lora_load, args.lora_r, args.lora_alpha, args.save_lora_to_hf or None, args.lora_target_modules or None)
-    if all(each is None for each in given):
+    stated = (args.lora_load, args.lora_r, args.lora_alpha, args.save_lora_to_hf or None, args.lora_target_modules or None)
+    if all(each is None for each in stated):
         return None
     modules = args.lora_target_modules or None
-    return _given({"path": args.lora_load, "r": args.lora_r, "alpha": args.lora_alpha, "target_modules": modules})
+    return given({"path": args.lora_load, "r": args.lora_r, "alpha": args.lora_alpha, "target_modules": modules})
 
 
 def _refuse_foreign_flags(args: argparse.Namespace) -> None:
@@ -183,35 +150,13 @@ def _refuse_foreign_flags(args: argparse.Namespace) -> None:
         raise JobError("LoRA flags need --load-model-type mg", do="a PEFT adapter is merged by a job: source.lora.path of convsvc convert")
     if args.save_model_type == "mg" and args.hf_cfg_dir:
         raise JobError("--hf-cfg-dir needs --save-model-type hf: an mcore checkpoint holds no config files")
-    given = [_flag(name) for name in MAMBA_ONLY if getattr(args, name) is not None]
-    if given and args.model_type_hf != "mamba2":
-        raise JobError(f"{' '.join(given)}: for --model-type-hf mamba2 only", do="leave it out; the sizes are read from the checkpoint")
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-class _HelpShown(Exception):
-    """`--help` was answered; not an error."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises instead of ending the process: one line, no usage text before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise JobError(message)
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise _HelpShown
+    flags = [flag(name) for name in MAMBA_ONLY if getattr(args, name) is not None]
+    if flags and args.model_type_hf != "mamba2":
+        raise JobError(f"{' '.join(flags)}: for --model-type-hf mamba2 only", do="leave it out; the sizes are read from the checkpoint")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="convert-ckpt-v2",
         allow_abbrev=False,
         description="Convert a checkpoint between Hugging Face (hf) and MindSpeed-LLM mcore (mg); the flags of convert_ckpt_v2.py.",
@@ -241,12 +186,12 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--target-tensor-parallel-size", type=_size, metavar="N")
-    add("--target-pipeline-parallel-size", type=_size, metavar="N")
-    add("--target-expert-parallel-size", type=_size, metavar="N")
-    add("--expert-tensor-parallel-size", type=_size, metavar="N", help="1, or the tensor parallel size (the default)")
-    add("--num-layers-per-virtual-pipeline-stage", type=_size, metavar="N")
-    add("--num-layer-list", type=_numbers, metavar="N,N,...", help="layers of each pipeline stage, e.g. 1,3,2,2")
+    add("--target-tensor-parallel-size", type=size, metavar="N")
+    add("--target-pipeline-parallel-size", type=size, metavar="N")
+    add("--target-expert-parallel-size", type=size, metavar="N")
+    add("--expert-tensor-parallel-size", type=size, metavar="N", help="1, or the tensor parallel size (the default)")
+    add("--num-layers-per-virtual-pipeline-stage", type=size, metavar="N")
+    add("--num-layer-list", type=numbers, metavar="N,N,...", help="layers of each pipeline stage, e.g. 1,3,2,2")
     add("--noop-layers", type=_distinct_numbers, metavar="N,N,...", help="layer numbers that hold nothing, e.g. 0,7")
     add("--schedules-method", choices=["dualpipev"])
     add("--moe-grouped-gemm", action="store_true", default=None)
@@ -258,15 +203,15 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--mtp-num-layers", type=_count, metavar="N", help="multi-token-prediction layers")
-    add("--num-layers", type=_size, metavar="N", help="convert only this many layers (debugging)")
-    add("--first-k-dense-replace", type=_count, metavar="N", help="with --num-layers: how many of them are dense")
+    add("--mtp-num-layers", type=count, metavar="N", help="multi-token-prediction layers")
+    add("--num-layers", type=size, metavar="N", help="convert only this many layers (debugging)")
+    add("--first-k-dense-replace", type=count, metavar="N", help="with --num-layers: how many of them are dense")
 
 
 def _add_lora(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--lora-load", help="an mcore checkpoint with adapters to merge; without it they lie in --load-dir")
-    add("--lora-r", type=_size, metavar="N")
+    add("--lora-r", type=size, metavar="N")
     add("--lora-alpha", type=float, metavar="N")
     add("--lora-target-modules", nargs="+", default=[], metavar="NAME")
     add("--save-lora-to-hf", action="store_true", help="write the adapters for PEFT instead of merging them (to hf)")
@@ -274,33 +219,15 @@ def _add_lora(parser: argparse.ArgumentParser) -> None:
 
 def _add_mamba(parser: argparse.ArgumentParser) -> None:
     for name in MAMBA_ONLY:
-        parser.add_argument(_flag(name), type=_size, metavar="N", help="mamba2 only")
-
-
-def _size(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _count(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(smallest: int, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < smallest:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {smallest}")
-    return int(text)
-
-
-def _numbers(text: str) -> list[int]:
-    return [_at_least(0, part) for part in text.split(",")]
+        parser.add_argument(flag(name), type=size, metavar="N", help="mamba2 only")
 
 
 def _distinct_numbers(text: str) -> list[int]:
-    numbers = _numbers(text)
-    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    found = numbers(text)
+    twice = sorted({number for number in found if found.count(number) > 1})
     if twice:
         raise argparse.ArgumentTypeError(f"{text!r} names layer {twice[0]} twice")
-    return numbers
+    return found
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ COMMANDS = {
     "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
     "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),
     "check-storage": LazyCommand("convsvc.cli.check_storage:check_storage", "Try whether a directory does for conversions."),
+    "mindformers": LazyCommand("convsvc.cli.mindformers:command", "The commands of MindSpore Transformers' converters."),
     "token": LazyCommand("convsvc.cli.token:token", "Make, list and revoke tokens."),
     "tenant": LazyCommand("convsvc.cli.tenant:tenant", "Make, list, change and remove tenants."),
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),

@@ -46,7 +46,7 @@ def target_dtypes(
         for block in entry.laid.blocks:
             keep = None if options.cast_all else model.keeps.get(block.tensor.name)
             for dtype, name in held.of(block).items():
-                have[_cast(dtype, wanted, keep)] = name
+                have[_cast(dtype, wanted, keep, options.widen_kept)] = name
         if len(have) > 1:
             faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
         chosen[id(entry.laid)] = next(iter(have), "F32")
@@ -68,11 +68,11 @@ def kept_notes(entries: Sequence[Entry], dtypes: Sequence[str], model: Model, op
     return [Note("advice", f"{text} (options.cast_all casts them too)")]
 
 
-def _cast(dtype: str, wanted: str | None, keep: str | None) -> str:
+def _cast(dtype: str, wanted: str | None, keep: str | None, widen: bool) -> str:
     """The dtype that something stored in `dtype` has in the target. What is kept wider is never made narrower, nor rounded on the way."""
     if wanted is None or dtype not in FLOATS:
         return dtype
-    return wanted if keep is None or dtype == wanted else keep
+    return wanted if keep is None or (dtype == wanted and not widen) else keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from convsvc.plan.planner import describe_layouts, describe_model
 from convsvc.plan.records import Transfer, View
 from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
-from convsvc.spec import parse_target
+from convsvc.spec import Architecture, parse_target
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
@@ -51,7 +51,7 @@ def check_opens(plan: Plan, root: str, roots: Roots = ANYWHERE) -> None:
 
 def _check(plan: Plan, root: RootedPath, real: str) -> None:
     target = target_of(plan.job["target"]["format"])
-    written = target.reopened(parse_target(plan.job["target"]), root.path, plan.side_files, plan.job["source"].get("architecture"))
+    written = target.reopened(parse_target(plan.job["target"]), root.path, plan.side_files, _stated_sizes(plan))
     if written is None:
         _check_tensors(plan, _headers(plan, root))
         target.check_words(root, plan.side_files)
@@ -61,6 +61,12 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
     _check_blocks(plan, [(number[_where(each.found, checkpoint.files, real)], each) for each in source.located])
+
+
+def _stated_sizes(plan: Plan) -> dict[str, int]:
+    """What the job had to state of its source's model, of what any format's source may state."""
+    stated = plan.job["source"].get("architecture") or {}
+    return {name: value for name, value in stated.items() if name in Architecture.model_fields}
 
 
 def _wants(plan: Plan) -> Wants:

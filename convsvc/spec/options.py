@@ -14,6 +14,9 @@ class Options(Strict):
     cast_all: bool = Field(
         False, description="With dtype: cast also what model code keeps in float32 (a router's bias, A_log, sinks, hyper-connections)."
     )
+    widen_kept: bool = Field(
+        False, description="With dtype: write what model code keeps in float32 so, also where the source has it in that dtype already."
+    )
     num_layers: Size | None = Field(None, description="Convert a model of this many layers only (debugging).")
     first_k_dense_replace: Count | None = Field(None, description="With num_layers: how many of them are dense (debugging).")
     vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")

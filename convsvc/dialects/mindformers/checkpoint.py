@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.mindformers.facts import find_facts
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Cut
-from convsvc.dialects.mindformers.whole import MAP, find_whole
+from convsvc.dialects.mindformers.whole import MAP, Key, find_whole
 from convsvc.dialects.recognise import refuse
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
@@ -44,14 +44,27 @@ def open_checkpoint(source: MindFormersSource, roots: Roots) -> Checkpoint:
     check_directory(root)
     if (root / UNIFIED).is_dir():
         root = root / UNIFIED
-    files, found, notes, opened = _find(source, root)
+    files, found, notes, opened = _left_out(source, *_find(source, root))
     facts = find_facts(source, root, opened.shapes, roots)
     return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes))
 
 
-def _find(source: MindFormersSource, root: RootedPath) -> tuple[list[SourceFile], Mapping[tuple[str, str], Found], list[Note], Opened]:
-    refuse_unless = root.names()
-    if not any(name.endswith(".safetensors") for name in refuse_unless):
+def _left_out(
+    source: MindFormersSource, files: list[SourceFile], found: Mapping[Key, Found], notes: list[Note], opened: Opened
+) -> tuple[list[SourceFile], Mapping[Key, Found], list[Note], Opened]:
+    """Without the tensors that the job leaves out by their names' beginning."""
+    prefix = source.leave_out_prefix
+    names = {name for _, name in found if prefix is not None and name.startswith(prefix)}
+    if not names:
+        return files, found, notes, opened
+    kept = {key: each for key, each in found.items() if key[1] not in names}
+    shapes = {name: shape for name, shape in opened.shapes.items() if name not in names}
+    said = Note("ignored", f"{len(names)} tensor(s) whose names begin with {prefix!r}, as the job says: e.g. {min(names)}")
+    return files, kept, [*notes, said], replace(opened, shapes=shapes)
+
+
+def _find(source: MindFormersSource, root: RootedPath) -> tuple[list[SourceFile], Mapping[Key, Found], list[Note], Opened]:
+    if not any(name.endswith(".safetensors") for name in root.names()):
         refuse(root, "a checkpoint of MindSpore Transformers")
     files, found, notes = find_whole(root)
     return files, found, notes, Opened({name: each.tensor.shape for (_, name), each in found.items()})

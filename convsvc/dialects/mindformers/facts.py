@@ -8,7 +8,7 @@ from typing import Any
 from convsvc.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mindformers.job import MindFormersSource
-from convsvc.dialects.mindformers.seen_sizes import Shapes, check_seen, see_sizes
+from convsvc.dialects.mindformers.seen_sizes import Shapes, check_seen, guess_family, see_sizes
 from convsvc.errors import JobError
 from convsvc.models.facts import Facts
 from convsvc.roots import RootedPath, Roots
@@ -24,6 +24,8 @@ def find_facts(source: MindFormersSource, root: RootedPath, shapes: Shapes, root
     check_seen(seen, stated, "source.architecture", str(root))
     check_seen(seen, config, origin, str(root))
     facts = Facts(config, origin).stating(stated) if config else Facts(stated, "source.architecture and the tensors")
+    if "model_type" not in facts.values and "architectures" not in facts.values:
+        seen |= guess_family(shapes)
     known = {name: value for name, value in seen.items() if facts.get(name) is None}
     # Training shares an MTP layer's embedding and head with the model; published checkpoints repeat both.
     copies = [f"mtp.layers.{number}.{each.name}" for number in range(seen.get("mtp_num_layers", 0)) for each in (MTP_EMBEDDING, MTP_OUTPUT)]

@@ -79,13 +79,13 @@ def _only(meant: list[str], names: list[str], which: str) -> str:
     raise SourceError(f"{some} {which}", facts=(meant or names)[:20], do=_DO)
 
 
-def part_count(sizes: Mapping[str, int]) -> int:
+def part_count(sizes: Mapping[str, int], part_bytes: int = PART_BYTES) -> int:
     """Into how many files tensors of these sizes (bytes) go: 3 GiB a file, at most a file a tensor.
 
     >>> part_count({"a": 3 << 30, "b": 1}), part_count({"a": 7 << 30})
     (2, 1)
     """
-    return max(1, min(-(-sum(sizes.values()) // PART_BYTES), len(sizes)))
+    return max(1, min(-(-sum(sizes.values()) // part_bytes), len(sizes)))
 
 
 def spread_over_parts(sizes: Mapping[str, int], parts: int) -> list[list[str]]:

@@ -60,6 +60,9 @@ class MindFormersSource(SourceSpec, LayoutFlags):
     file_suffix: Annotated[Text, Field(max_length=200)] | None = Field(
         None, description='Which of the files in a rank\'s directory, by the end of their names, e.g. "1000_1"; without it, the newest.'
     )
+    leave_out_prefix: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description='Tensors whose names begin so are left out, e.g. "adam_": what training keeps beside the weights.'
+    )
     config_dir: Path | None = Field(None, description="A directory with the model's config.json (Hugging Face's).")
     architecture: Architecture | None = None
 

@@ -131,3 +131,18 @@ def check_seen(seen: Mapping[str, Any], stated: Mapping[str, Any], origin: str, 
     ]
     if faults:
         raise SourceError(f"{path} is another model than {origin} says", facts=faults, do="give the numbers of this checkpoint")
+
+
+def guess_family(shapes: Shapes) -> dict[str, str]:
+    """The family that has just such tensors, where neither job nor configuration names one; nothing where several would do."""
+    kinds = {found[2] for name in shapes if (found := LAYER.fullmatch(name))}
+    sparse, shared = "mlp.router.weight" in kinds, any("shared_experts" in kind for kind in kinds)
+    latent, normed = f"{ATTENTION}linear_kv_down_proj.weight" in kinds, f"{ATTENTION}q_layernorm.weight" in kinds
+    biased = f"{ATTENTION}linear_qkv.bias" in kinds
+    if latent:
+        return {"model_type_hf": "deepseek3"} if "mlp.router.expert_bias" in kinds else {}
+    if normed and not biased and not shared:
+        return {"model_type_hf": "qwen3-moe" if sparse else "qwen3"}
+    if not sparse and f"{ATTENTION}linear_qkv.weight" in kinds:
+        return {"model_type_hf": "qwen25" if biased else "llama2"}
+    return {}

@@ -63,7 +63,9 @@ class MindFormers(Source):
             source.use_contiguous_weight_layout_attention,
             any(name.endswith(EXPERTS) and len(shape) == 3 for name, shape in opened.shapes.items()),
         )
-        return Settings(flags, opened.cuts)
+        rows = opened.shapes.get("embedding.word_embeddings.weight", (0,))[0]
+        padded = rows if model.scopes and rows > model.sizes["vocab"] else None
+        return Settings(flags, padded, opened.cuts)
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
         return layout(model, settings)
