@@ -127,18 +127,23 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """A file of the target that is not tensors: its relative path, and its text or the file it is copied from.
+    """A file of the target that is not tensors: its relative path, and its text (or bytes) or the file it is copied from.
 
     `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete. A file that is
     copied has its size and time, as planning saw them.
     """
 
     path: str
-    text: str | None = None
+    text: str | bytes | None = None
     copy_from: str | None = None
     last: bool = False
     size_bytes: int = 0
     mtime_ns: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """What it holds, where it is not copied."""
+        return self.text if isinstance(self.text, bytes) else (self.text or "").encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,14 @@ def fingerprint(
 
 
 def _side(file: SideFile) -> list[Any]:
-    return [file.path, file.text, file.copy_from, file.size_bytes, file.mtime_ns, file.last]
+    return [
+        file.path,
+        None if file.text is None else file.data.decode("latin-1"),
+        file.copy_from,
+        file.size_bytes,
+        file.mtime_ns,
+        file.last,
+    ]
 
 
 def _digest_of(skeleton: Skeleton) -> str:

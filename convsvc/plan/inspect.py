@@ -110,7 +110,7 @@ def _structure(asked: Asked, checkpoint: Checkpoint) -> dict[str, Any]:
         "sizes": dict(model.sizes),
     }
     if settings is not None:
-        described = asdict(settings)
+        described = settings.described() if hasattr(settings, "described") else asdict(settings)
         about |= {"parallel": described.pop("parallel")} if "parallel" in described else {}
         about["layout"] = described
     return about | {"complete": True, "notes": [note.as_dict() for note in (*checkpoint.notes, *model.notes, *notes)]}

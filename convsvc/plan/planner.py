@@ -149,6 +149,8 @@ def describe_layouts(source: Any, target: Any) -> dict[str, Any]:
 
 
 def _described(settings: Any) -> dict[str, Any]:
+    if hasattr(settings, "described"):
+        return dict(settings.described())
     if not is_dataclass(settings) or isinstance(settings, type):
         return {}
     described: dict[str, Any] = {}

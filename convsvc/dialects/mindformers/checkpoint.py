@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory
+from convsvc.dialects.mindformers.distributed import find_distributed, has_ranks
 from convsvc.dialects.mindformers.facts import find_facts
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Cut
@@ -16,8 +16,8 @@ from convsvc.dialects.recognise import refuse
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 
-RANK = re.compile(r"rank_\d+")
-UNIFIED = "unified_safe"
+# What unified_safetensors.py and training call the directories in which their files are.
+UNIFIED, RANKS = "unified_safe", "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,7 @@ class Opened:
 def looks_like(root: RootedPath) -> bool:
     """Whether the names in a directory are those that MindSpore Transformers gives."""
     names = root.names()
-    return MAP in names or UNIFIED in names or _has_ranks(root, names) or ("checkpoint" in names and _has_ranks(root / "checkpoint"))
-
-
-def _has_ranks(folder: RootedPath, names: list[str] | None = None) -> bool:
-    return any(RANK.fullmatch(name) for name in (names if names is not None else folder.names() if folder.is_dir() else ()))
+    return MAP in names or UNIFIED in names or has_ranks(root) or has_ranks(root / RANKS)
 
 
 def open_checkpoint(source: MindFormersSource, roots: Roots) -> Checkpoint:
@@ -59,11 +55,17 @@ def _left_out(
         return files, found, notes, opened
     kept = {key: each for key, each in found.items() if key[1] not in names}
     shapes = {name: shape for name, shape in opened.shapes.items() if name not in names}
+    cuts = {name: cut for name, cut in opened.cuts.items() if name not in names}
     said = Note("ignored", f"{len(names)} tensor(s) whose names begin with {prefix!r}, as the job says: e.g. {min(names)}")
-    return files, kept, [*notes, said], replace(opened, shapes=shapes)
+    return files, kept, [*notes, said], replace(opened, shapes=shapes, cuts=cuts)
 
 
 def _find(source: MindFormersSource, root: RootedPath) -> tuple[list[SourceFile], Mapping[Key, Found], list[Note], Opened]:
+    place = next((place for place in (root, root / RANKS) if has_ranks(place)), None)
+    if place is not None:
+        strategy = None if source.strategy_path is None else RootedPath(source.strategy_path, root.roots)
+        cut = find_distributed(place, strategy, source.file_suffix)
+        return cut.files, cut.found, cut.notes, Opened(cut.shapes, cut.cuts)
     if not any(name.endswith(".safetensors") for name in root.names()):
         refuse(root, "a checkpoint of MindSpore Transformers")
     files, found, notes = find_whole(root)

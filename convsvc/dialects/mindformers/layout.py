@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
@@ -31,6 +31,12 @@ class Settings:
     flags: Flags
     padded_vocab: int | None = None
     cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
+
+    def described(self) -> dict[str, int | bool]:
+        """The settings in JSON, for people: the flags always, as no file says them."""
+        files = {cut.file for cuts in self.cuts.values() for cut in cuts}
+        cut = {"rank_files": len(files)} if files else {}
+        return {**asdict(self.flags), **({"padded_vocab": self.padded_vocab} if self.padded_vocab else {}), **cut}
 
 
 def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:

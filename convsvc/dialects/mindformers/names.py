@@ -31,6 +31,11 @@ def why_ignored(name: str) -> str | None:
     return None
 
 
+def is_counter(name: str) -> bool:
+    """Whether it is no tensor that is cut: a counter, a scale, a gradient that is being summed up."""
+    return name in HYPER or name.startswith("accu_grads")
+
+
 def is_buffer(name: str) -> bool:
     """Whether training leaves it out of newer checkpoints itself.
 

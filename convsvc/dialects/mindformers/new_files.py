@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import parse_size
+from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
 from convsvc.dialects.mindformers.job import MindFormersTarget
 from convsvc.dialects.mindformers.tables import Flags
 from convsvc.dialects.mindformers.whole import MAP
@@ -20,8 +21,6 @@ from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 
-# As unified_safetensors.py fills its parts.
-PART_BYTES = 3 << 30
 METADATA = {"format": "ms", "remove_redundancy": "False"}
 
 
@@ -36,8 +35,9 @@ def whole_output(
 ) -> tuple[tuple[Entry, ...], Output]:
     """Parts of some 3 GiB, the largest tensors first into the lightest part; the map last."""
     specs = {entry.laid.name: TensorSpec(entry.laid.name, dtype, entry.laid.shape) for entry, dtype in zip(entries, dtypes, strict=True)}
+    sizes = {name: spec.size_bytes for name, spec in specs.items()}
     limit = parse_size(target.max_part_size) if target.max_part_size else PART_BYTES
-    parts = spread({name: spec.size_bytes for name, spec in specs.items()}, limit)
+    parts = spread_over_parts(sizes, part_count(sizes, limit))
     files = tuple(
         NewFile(f"part{number}.safetensors", "safetensors", safetensors.plan_skeleton([specs[name] for name in part], METADATA))
         for number, part in enumerate(parts)
@@ -48,22 +48,6 @@ def whole_output(
     sides, notes = words(target.config_dir, model, facts, dtypes, entries, roots)
     placed = tuple(entry._replace(file=file_of[entry.laid.name]) for entry in entries)
     return placed, Output(files, (*sides, SideFile(MAP, text=text, last=True)), (*notes, *flag_notes(model, flags)))
-
-
-def spread(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in as many parts as `limit` bytes want, at most one a name: the largest first, always into the lightest part.
-
-    >>> spread({"a": 10, "b": 10, "c": 5, "d": 1}, 13)
-    [['a', 'c'], ['b', 'd']]
-    """
-    count = max(1, min(len(sizes), -(-sum(sizes.values()) // limit)))
-    parts: list[list[str]] = [[] for _ in range(count)]
-    weights = [0] * count
-    for name in sorted(sizes, key=lambda name: -sizes[name]):
-        lightest = weights.index(min(weights))
-        parts[lightest].append(name)
-        weights[lightest] += sizes[name]
-    return parts
 
 
 def words(

@@ -9,7 +9,7 @@ from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like,
 from convsvc.dialects.mindformers.facts import CONFIG
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Settings, layout
-from convsvc.dialects.mindformers.names import why_ignored
+from convsvc.dialects.mindformers.names import is_counter, why_ignored
 from convsvc.dialects.mindformers.tables import Flags
 from convsvc.errors import JobError
 from convsvc.models.model import Model
@@ -71,8 +71,10 @@ class MindFormers(Source):
         return layout(model, settings)
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
-        """What training keeps beside the weights, told by its name."""
-        return why_ignored(key[1]) if model.scopes else None
+        """What training keeps beside the weights, told by its name. Who asks for tensors of no model wants all that a strategy cuts."""
+        if model.scopes or is_counter(key[1]):
+            return why_ignored(key[1])
+        return None
 
 
 SOURCE = MindFormers()

@@ -82,7 +82,7 @@ def check_made(plan: Plan, directory: int) -> None:
 def _side_fault(side: SideFile, directory: int, roots: Roots) -> str | None:
     if _size(directory, side.path) is None:
         return f"{side.path} is not there"
-    wanted = (side.text or "").encode() if side.copy_from is None else _content(roots.open(side.copy_from, os.O_RDONLY | os.O_NONBLOCK))
+    wanted = side.data if side.copy_from is None else _content(roots.open(side.copy_from, os.O_RDONLY | os.O_NONBLOCK))
     with _opened(directory, side.path) as descriptor:
         found = _content(os.dup(descriptor))
     if found == wanted:

@@ -93,7 +93,7 @@ def _write_segments(descriptor: int, segments: Iterable[tuple[int, bytes]]) -> N
 def _write_side_file(side: SideFile, root: Path, roots: Roots) -> None:
     with open(_made(root, side.path, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0) as opened:
         if side.copy_from is None:
-            opened.write((side.text or "").encode())
+            opened.write(side.data)
         else:
             _copy_content(side.copy_from, opened, roots)
         os.fsync(opened.fileno())
