@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from convsvc.dialects.base import Entry
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
 from convsvc.dialects.templates import Templates
+from convsvc.formats.strategy.records import ParameterLayout
 from convsvc.models.model import Model
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.runs import cut_laid
@@ -26,11 +27,12 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a checkpoint is laid out: by which flags; how many rows a vocabulary has where some are padding; and, where it is cut, what of
-    each tensor (by its stored name) lies in which files."""
+    each tensor (by its stored name) lies in which files, and, to be written, the stages' strategies."""
 
     flags: Flags
     padded_vocab: int | None = None
     cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
+    strategies: Mapping[int, Mapping[str, ParameterLayout]] = field(default_factory=dict)
 
     def described(self) -> dict[str, int | bool]:
         """The settings in JSON, for people: the flags always, as no file says them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 
 from convsvc.dialects.base import Entry, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
@@ -12,10 +13,14 @@ from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
 from convsvc.dialects.mindformers.job import MindFormersTarget
+from convsvc.dialects.mindformers.layout import Settings
+from convsvc.dialects.mindformers.ranks import strategy_file
 from convsvc.dialects.mindformers.tables import Flags
 from convsvc.dialects.mindformers.whole import MAP
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.formats.strategy.binary import to_binary
+from convsvc.formats.strategy.records import stage_strategy
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.notes import Note
@@ -27,7 +32,7 @@ METADATA = {"format": "ms", "remove_redundancy": "False"}
 def whole_output(
     target: MindFormersTarget,
     model: Model,
-    flags: Flags,
+    settings: Settings,
     facts: Facts,
     entries: tuple[Entry, ...],
     dtypes: tuple[str, ...],
@@ -47,7 +52,29 @@ def whole_output(
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=4) + "\n"
     sides, notes = words(target.config_dir, model, facts, dtypes, entries, roots)
     placed = tuple(entry._replace(file=file_of[entry.laid.name]) for entry in entries)
-    return placed, Output(files, (*sides, SideFile(MAP, text=text, last=True)), (*notes, *flag_notes(model, flags)))
+    return placed, Output(files, (*sides, SideFile(MAP, text=text, last=True)), (*notes, *flag_notes(model, settings.flags)))
+
+
+def rank_output(
+    target: MindFormersTarget,
+    model: Model,
+    settings: Settings,
+    facts: Facts,
+    entries: tuple[Entry, ...],
+    dtypes: tuple[str, ...],
+    roots: Roots,
+) -> tuple[tuple[Entry, ...], Output]:
+    """A file a rank, and a strategy file a rank, as MindSpore saves them."""
+    held: dict[str, list[TensorSpec]] = {}
+    for entry, dtype in zip(entries, dtypes, strict=True):
+        held.setdefault(entry.file, []).append(TensorSpec(entry.laid.name, dtype, entry.laid.shape))
+    metadata = {"format": "ms", "remove_redundancy": str(target.remove_redundancy)}
+    files = tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs, metadata)) for path, specs in held.items())
+    size = prod(next(iter(settings.strategies[0].values())).dev_matrix)
+    said = {stage: to_binary(stage_strategy(stage, layouts.values())) for stage, layouts in settings.strategies.items()}
+    strategies = [SideFile(strategy_file(stage * size + rank), text=said[stage]) for stage in said for rank in range(size)]
+    sides, notes = words(target.config_dir, model, facts, dtypes, entries, roots)
+    return entries, Output(files, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags)))
 
 
 def words(

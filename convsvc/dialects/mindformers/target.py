@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, MindFormersTarget
-from convsvc.dialects.mindformers.layout import Settings, layout
-from convsvc.dialects.mindformers.new_files import whole_output
+from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
+from convsvc.dialects.mindformers.new_files import rank_output, whole_output
+from convsvc.dialects.mindformers.ranks import cuts, sizes_of, strategies
 from convsvc.dialects.mindformers.tables import Flags
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
@@ -18,7 +20,7 @@ from convsvc.spec import Options, SourceSpec, TargetSpec
 
 
 class MindFormers(Target):
-    """Whole, in parts with their map."""
+    """Whole, in parts with their map; or cut over ranks, with strategy files."""
 
     name = "mindformers"
 
@@ -33,13 +35,17 @@ class MindFormers(Target):
         return spoken_vocab(target.config_dir, roots)
 
     def settings(self, target: MindFormersTarget, model: Model, adapted: Adapted | None = None) -> Settings:
-        return Settings(
-            Flags(
-                target.use_interleaved_weight_layout_mlp,
-                target.use_contiguous_weight_layout_attention,
-                target.stacked_experts and bool(model.num_experts),
-            )
+        flags = Flags(
+            target.use_interleaved_weight_layout_mlp,
+            target.use_contiguous_weight_layout_attention,
+            target.stacked_experts and bool(model.num_experts),
         )
+        whole, sizes = Settings(flags), sizes_of(target)
+        if sizes is None:
+            return whole
+        stages = strategies(model, whole, sizes)
+        shapes = {laid.name: laid.shape for laid, _ in lay_whole(model, whole)}
+        return replace(whole, cuts=cuts(stages, shapes, sizes, model.family.name, target.remove_redundancy), strategies=stages)
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
         return layout(model, settings)
@@ -55,7 +61,8 @@ class MindFormers(Target):
         options: Options,
         roots: Roots,
     ) -> tuple[tuple[Entry, ...], Output]:
-        return whole_output(target, model, settings.flags, facts, entries, dtypes, roots)
+        write = rank_output if settings.cuts else whole_output
+        return write(target, model, settings, facts, entries, dtypes, roots)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):
