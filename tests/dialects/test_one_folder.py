@@ -10,7 +10,7 @@ from convsvc.spec.formats import formats
 
 PACKAGE = Path(__file__).parents[2] / "convsvc"
 # The commands of other tools are theirs: each speaks of its tool's formats.
-DOORS = {"cli/convert_ckpt_v2.py", "cli/mindformers.py"}
+DOORS = {"cli/convert_ckpt_v2.py", "cli/mindformers.py", "cli/main.py"}
 
 
 def general_files() -> list[Path]:
