@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mindformers.job import MindFormersTarget
 from convsvc.dialects.mindformers.layout import Cut, Settings
 from convsvc.dialects.mindformers.mesh import cuts_of, dealt, declared_layout
@@ -17,7 +19,6 @@ from convsvc.dialects.mindformers.tables import prefix_of, rows_of
 from convsvc.errors import LayoutError
 from convsvc.formats.strategy.records import ParameterLayout
 from convsvc.models.model import Model
-from convsvc.models.placement import Parallel, place_layers
 from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import lay
 from convsvc.tensors.declare import Row
