@@ -15,6 +15,10 @@ Path = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"
 # A number for each of a model's layers, or stages.
 Counts = Annotated[tuple[Count, ...], Field(max_length=10_000)]
 
+# As Kubernetes has them, so that they need no quotes anywhere.
+LabelName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9._/@:+-]*[A-Za-z0-9])?)?$")]
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

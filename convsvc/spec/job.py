@@ -15,13 +15,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from convsvc.errors import JobError
 from convsvc.job_text import parse_text
-from convsvc.spec.fields import Strict, Text
+from convsvc.spec.faults import in_words
+from convsvc.spec.fields import LabelName, LabelValue, Strict, Text
 from convsvc.spec.formats import sides
 from convsvc.spec.options import Options
 from convsvc.spec.places import SourceSpec, TargetSpec
 
 # Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 _SHOWN_FAULTS = 50
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Job(Strict):
     options: Options = Options()
     priority: int = Field(0, ge=-100, le=100, description="In the service's queue: higher ones first, among one tenant's jobs.")
     webhook: Webhook | None = Field(None, description="Called by the service when the job has ended.")
+    labels: dict[LabelName, LabelValue] | None = Field(
+        None, max_length=32, description='Whatever jobs shall be found by, e.g. {"model": "qwen3", "run": "7"}.'
+    )
 
     @field_validator("model_type")
     @classmethod
@@ -126,16 +130,23 @@ def _fault(item: Any) -> dict[str, Any]:
     where = [str(part) for part in item["loc"]]
     if len(where) > 1 and where[0] in ("source", "target"):
         where = [where[0], *where[2:]]
-    field = ".".join(where) or "job"
+    field = ".".join(part for part in where if part != "[key]") or "job"
     given = item.get("input")
     shown = json.dumps(given, default=str, skipkeys=True)
     if len(shown) > 80:
         shown = shown[:77] + "..."
     message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
+    if item["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        known = str(item.get("ctx", {}).get("expected_tags") or ", ".join(repr(name) for name in sorted(sides(where[0].upper()))))
+        said = given.get("format") if isinstance(given, dict) else None
+        what = "is required" if said is None else f"there is no format {json.dumps(said, default=str)}"
+        field, text = f"{field}.format", f"{field}.format: {what}: one of {known.replace(chr(39), '')}"
+    elif item["type"] == "extra_forbidden":
         text = f"{field}: there is no such field (given {shown})"
     elif item["type"] == "missing":
         text = f"{field}: is required"
+    elif item["type"] == "string_pattern_mismatch" and "labels" in where:
+        text = f"{field}: use letters, digits and . _ / - within a label's name or value (given {shown})"
     else:
-        text = f"{field}: {message[0].lower()}{message[1:]} (given {shown})"
+        text = f"{field}: {in_words(item) or f'{message[0].lower()}{message[1:]}'} (given {shown})"
     return {"field": field, "given": given if isinstance(given, str | int | float | bool | None) else shown, "text": text}

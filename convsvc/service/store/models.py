@@ -86,6 +86,7 @@ class JobRow(Base):
     submitted_by: Mapped[str | None] = mapped_column(Label(200))  # the token's name
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # higher ones are claimed first
     name: Mapped[str | None] = mapped_column(Label(200))
+    labels: Mapped[Json | None]  # the job's, to find it by
     spec: Mapped[Json]
     spec_version: Mapped[int] = mapped_column(Integer, default=SPEC_VERSION, server_default="1")  # who can read it: executors no older
     model_type: Mapped[str | None] = mapped_column(Label(200))
