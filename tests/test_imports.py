@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "convsvc"
 SERVICE = 6
 # A part may import parts of a lower rank, and itself. Those of one rank do not know each other, but for what NEIGHBOURS allows.
 RANKS = {
-    "errors": 0, "notes": 0, "loopback": 0, "job_text": 1, "tensors": 1, "spec": 1,
+    "errors": 0, "notes": 0, "loopback": 0, "units": 0, "job_text": 1, "tensors": 1, "spec": 1,
     "roots": 2, "formats": 2, "blocks": 2, "models": 2, "families": 2, "dialects": 2,
     "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "comparison": SERVICE,
     "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convsvc.cli.human import duration
 from convsvc.cli.options import Service
+from convsvc.cli.terminal import say
 from convsvc.errors import ConvsvcError, JobError, ServiceError
 
 if TYPE_CHECKING:
     from convsvc.client import Client
 
+LONG_S = 2.0
 MAKE_ONE = "an administrator of the service makes one: convsvc token create --name NAME --tenant TENANT"
 
 
@@ -25,11 +28,17 @@ def connect(service: Service) -> Iterator[Client]:
         from convsvc.client import Client
 
     token = _token_in(service.token_file) if service.token_file else None
-    with Client(service.url, token, allow_insecure=service.allow_insecure) as client:
+    with Client(service.url, token, allow_insecure=service.allow_insecure, on_wait=_say_wait) as client:
         try:
             yield client
         except ServiceError as error:
             raise _for_people(error, has_token=bool(token or os.environ.get("CONVSVC_TOKEN"))) from error
+
+
+def _say_wait(seconds: float, why: ConvsvcError) -> None:
+    """A pause that a person would take for a hang."""
+    if seconds >= LONG_S:
+        say(f"waiting for {duration(seconds)}: {why.message}", err=True)
 
 
 @contextmanager

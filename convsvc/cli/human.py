@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import re
+from datetime import datetime, timedelta, timezone
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
@@ -44,3 +45,11 @@ def moment(at: datetime | None) -> str:
     if at is None:
         return "-"
     return f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC ({between(at)} ago)"
+
+
+def time_of(text: str) -> datetime:
+    """A time as people write it: so long ago (90m, 6h, 2d, 1w), or ISO 8601, which is local where it has no zone. Raises ValueError."""
+    ago = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
+    if ago:
+        return datetime.now(timezone.utc) - int(ago[1]) * timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[ago[2]])
+    return datetime.fromisoformat(text).astimezone(timezone.utc)

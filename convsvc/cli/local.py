@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from convsvc.cli.job_file import job_from, job_options
-from convsvc.cli.options import Service, in_bytes, json_option, memory_option, print_fields, print_json, service_options
+from convsvc.cli.options import Service, json_option, memory_option, print_fields, print_json, service_options
 from convsvc.cli.terminal import say
 from convsvc.errors import JobError, error_from_dict
+from convsvc.units import in_bytes
 
 
 @click.command(epilog="Example: convsvc convert job.json --engine process --workers 4")

@@ -23,7 +23,7 @@ COMMANDS = {
     "executor": LazyCommand("convsvc.cli.serve:executor", "Run an executor alone, for a service started with --no-executor."),
     "submit": LazyCommand("convsvc.cli.submit:submit", "Send a job to the service."),
     "jobs": LazyCommand("convsvc.cli.jobs:jobs", "List the service's jobs (also: ps)."),
-    "status": LazyCommand("convsvc.cli.jobs:status", "Show one job with its tasks (also: inspect-job)."),
+    "status": LazyCommand("convsvc.cli.status:status", "Show one job: why, when, how far, what next (also: inspect-job)."),
     "watch": LazyCommand("convsvc.cli.watch:watch", "Show a job's progress until it ends; exit as it ended."),
     "logs": LazyCommand("convsvc.cli.jobs:logs", "Print a job's log."),
     "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
@@ -38,6 +38,7 @@ COMMANDS = {
     "audit": LazyCommand("convsvc.cli.audit:audit", "List who did what."),
     "purge": LazyCommand("convsvc.cli.purge:purge", "Forget jobs that ended long ago."),
     "staged": LazyCommand("convsvc.cli.staged:staged", "List what unfinished jobs have staged, and remove it."),
+    "completion": LazyCommand("convsvc.cli.completing:completion", "Print what a shell needs to complete commands and job ids."),
     "families": LazyCommand("convsvc.cli.inspect:families", "List the model families."),
     "version": LazyCommand("convsvc.cli.version:version", "Print the version."),
 }

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from convsvc.cli.terminal import say, shown
+from convsvc.units import in_bytes
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 MEMORY_LIMIT = "CONVSVC_MEMORY_LIMIT"
@@ -126,20 +127,6 @@ def print_fields(fields: dict[str, Any], indent: str = "") -> None:
                 say(f"{indent}  {item['kind']}: {item['text']}")
         elif value is not None and value not in ({}, [], ()):
             say(f"{indent}{str(name).ljust(width)}  {_shown(str(name), value)}")
-
-
-def in_bytes(count: int) -> str:
-    """A number of bytes for people.
-
-    >>> in_bytes(1536), in_bytes(12)
-    ('1.5 KiB', '12 B')
-    """
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def _shown(name: str, value: Any) -> str:

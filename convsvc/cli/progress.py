@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convsvc.cli.human import duration
-from convsvc.cli.options import in_bytes
 from convsvc.cli.terminal import shown
 from convsvc.engine.listener import Listener
+from convsvc.units import in_bytes
 
 if TYPE_CHECKING:
     from convsvc.plan.plan import Plan

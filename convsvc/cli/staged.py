@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from convsvc.cli.administrator import day, job_store, operator
-from convsvc.cli.options import database_option, in_bytes, json_option, print_json, print_table
+from convsvc.cli.options import database_option, json_option, print_json, print_table
 from convsvc.cli.terminal import say
 from convsvc.errors import JobError
+from convsvc.units import in_bytes
 
 if TYPE_CHECKING:
     from convsvc.service.store.database import Database

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from convsvc.cli.administrator import job_store, operator
-from convsvc.cli.options import database_option, in_bytes, json_option, parse_size, print_fields, print_json, print_table
+from convsvc.cli.options import database_option, json_option, parse_size, print_fields, print_json, print_table
 from convsvc.cli.terminal import say
+from convsvc.units import in_bytes
 
 if TYPE_CHECKING:
     from convsvc.service.access.tenants import TenantView

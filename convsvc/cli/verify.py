@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convsvc.cli.job_file import job_from, job_options
-from convsvc.cli.options import in_bytes, json_option, print_json
+from convsvc.cli.options import json_option, print_json
 from convsvc.cli.terminal import say
 from convsvc.errors import JobError, SourceError, VerifyError
+from convsvc.units import in_bytes
 
 if TYPE_CHECKING:
     from convsvc.engine.listener import Listener

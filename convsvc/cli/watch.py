@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from convsvc.cli.completing import job_argument
 from convsvc.cli.human import between
 from convsvc.cli.options import Service, json_option, print_json, service_options
 from convsvc.cli.progress import Display, Step, make_display
-from convsvc.cli.terminal import say
+from convsvc.cli.watching import goes_on
 from convsvc.client.answers import progress_of, waiting_view
 from convsvc.errors import Canceled, ServiceError, error_from_dict
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 ENDED = frozenset({"succeeded", "failed", "canceled"})
 
 
-@click.command(epilog="Example: convsvc watch 01JD2K")
-@click.argument("job_id")
+@click.command(epilog="Example: convsvc watch 01jd2k4v")
+@job_argument
 @service_options
 @json_option
 def watch(job_id: str, service: Service, as_json: bool) -> None:
@@ -51,16 +50,6 @@ def follow_job(client: Client, job_id: str) -> JobView:
         finally:
             display.close(well=well)
         return ended_well(client.job(job.id))
-
-
-@contextmanager
-def goes_on(job_id: str, command: str) -> Iterator[None]:
-    """Ctrl-C ends what is shown here, not the job: say so, and how to come back."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"\njob {job_id} goes on; come back to it: convsvc {command} {job_id}; end it: convsvc cancel {job_id}", err=True)
-        raise
 
 
 def ended_well(job: JobView) -> JobView:

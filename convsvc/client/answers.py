@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import convsvc.service.errors  # noqa: F401  (its kinds are made again from problems)
 from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, Progress, TaskView, Waiting
+from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, Progress, TaskView, Waiting
 
 if TYPE_CHECKING:
     from convsvc.service.cluster_views import ExecutorView, NodeView
@@ -66,6 +66,10 @@ def job_page(data: Json) -> JobPage:
 
 def task_views(data: list[Json]) -> list[TaskView]:
     return [view_of(TaskView, item) for item in data]
+
+
+def attempt_views(data: list[Json]) -> list[AttemptView]:
+    return [view_of(AttemptView, item) for item in data]
 
 
 def log_lines(data: list[Json]) -> list[LogLine]:

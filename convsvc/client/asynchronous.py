@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,13 +13,15 @@ from convsvc.client import requests
 from convsvc.client.base import BaseClient
 from convsvc.client.following import ENDED, Follow, Item, events, log_stream
 from convsvc.client.requests import Answer, Request
-from convsvc.client.waiting import Waiting
+from convsvc.client.waiting import Waiting, id_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from convsvc.client.requests import AnyJob
     from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
-    from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
+    from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
@@ -47,19 +49,64 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         """Raises NoSuchJob."""
         return await self._send(requests.job(job_id))
 
-    async def jobs(self, *, state: str | None = None, tenant: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Jobs, newest first; `cursor` is the last page's `next_cursor`."""
-        return await self._send(requests.jobs(state=state, tenant=tenant, limit=limit, cursor=cursor))
+    async def jobs(
+        self,
+        *,
+        state: str | None = None,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        name: str | None = None,
+        model_type: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Jobs, newest first; `cursor` is the last page's `next_cursor`.
 
-    async def tasks(self, job_id: str) -> list[TaskView]:
-        """The current run's tasks; empty until it is planned."""
-        return await self._send(requests.tasks(job_id))
+        Submitted from `since` on and before `until`; `name`, `source` and `target` are looked for within the job's; with all these
+        `labels`, of which None is any value.
+        """
+        within = {"name": name, "model_type": model_type, "source": source, "target": target}
+        wanted = {"state": state, "tenant": tenant, "since": since, "until": until, "labels": labels, **within}
+        return await self._send(requests.jobs(**wanted, limit=limit, cursor=cursor))
+
+    async def tasks(self, job_id: str, *, states: Collection[str] = (), after: int = -1, limit: int | None = None) -> list[TaskView]:
+        """The current run's tasks, by number; empty until it is planned. In these states, with numbers after `after`, at most `limit`."""
+        found: list[TaskView] = []
+        while limit is None or len(found) < limit:
+            size = requests.PAGE if limit is None else min(requests.PAGE, limit - len(found))
+            page = await self._send(requests.tasks(job_id, states=states, after=found[-1].number if found else after, limit=size))
+            found += page
+            if len(page) < size:
+                break
+        return found
+
+    async def task_counts(self, job_id: str) -> dict[str, int]:
+        """How many of the current run's tasks are in each state that any is in."""
+        return await self._send(requests.task_counts(job_id))
+
+    async def attempts(self, job_id: str, *, bad: bool = False, limit: int = 100) -> list[AttemptView]:
+        """The newest attempts at the job's tasks, of all its runs; with `bad` those that failed or were lost."""
+        return await self._send(requests.attempts(job_id, bad=bad, limit=limit))
 
     async def logs(
-        self, job_id: str, after: int = 0, limit: int = 1000, *, task: int | None = None, level: str | None = None
+        self,
+        job_id: str,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        task: int | None = None,
+        level: str | None = None,
+        tail: int | None = None,
     ) -> list[LogLine]:
-        """The log's lines after the line with seq `after`, at most `limit`; of one task, and of `level` and those above, if given."""
-        return await self._send(requests.logs(job_id, after=after, limit=limit, task=task, level=level))
+        """The log's lines after the line with seq `after`, at most `limit`; the last `tail` ones instead, if that is given.
+
+        Of one task, and of `level` and those above, if these are given.
+        """
+        return await self._send(requests.logs(job_id, after=after, limit=limit, task=task, level=level, tail=tail))
 
     def follow_logs(self, job_id: str, after: int = 0, *, task: int | None = None, level: str | None = None) -> AsyncIterator[LogLine]:
         """The log's lines as they are written, until the job has ended; opened again where the connection breaks."""
@@ -69,9 +116,9 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         """What happens to the job, as it happens, up to the event with which it ends; with `live` also how it is now."""
         return self._follow(events(job_id, after, live=live))
 
-    async def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
+    async def wait(self, job_id: str | JobView, timeout_s: float | None = None, poll_s: float = 5) -> JobView:
         """The job once it has ended, however it did. Raises NoSuchJob, or ServiceError if it takes longer than `timeout_s`."""
-        waiting = Waiting(timeout_s, poll_s)
+        job_id, waiting = id_of(job_id), Waiting(timeout_s, poll_s)
         while (job := await self._send(requests.job(job_id, patience_s=waiting.patience_s))).state not in ENDED:
             await asyncio.sleep(waiting.pause_s(job))
         return job

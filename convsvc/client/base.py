@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 import httpx
@@ -18,6 +19,7 @@ class BaseClient(Generic[Http]):
     """The service is at `base_url`, else $CONVSVC_URL, else on this machine; `token` is what it gave us, else $CONVSVC_TOKEN.
 
     `timeout_s` is for one attempt, `retry_for_s` for all attempts of one request, pauses included.
+    `on_wait` is told before each pause: how many seconds, and what the request is sent again for.
     Raises BadAddress, or InsecureAddress for a token over plain http to another machine without `allow_insecure`.
     """
 
@@ -31,7 +33,9 @@ class BaseClient(Generic[Http]):
         *,
         retry_for_s: float = RETRY_FOR_S,
         allow_insecure: bool = False,
+        on_wait: Callable[[float, ConvsvcError], None] | None = None,
     ) -> None:
+        self._on_wait = on_wait
         self._address = find_address(base_url, token, allow_insecure=allow_insecure)
         self._retry_for_s = retry_for_s
         self._http: Http = self._kind(**self._address.http_options(timeout_s))
@@ -40,7 +44,7 @@ class BaseClient(Generic[Http]):
         return f"{type(self).__name__}({self._address.shown!r})"
 
     def _retrying(self, request: Request[Any]) -> dict[str, Any]:
-        return retrying(request, self._retry_for_s)
+        return retrying(request, self._retry_for_s, self._on_wait)
 
     def _read(self, request: Request[Answer], response: httpx.Response) -> Answer:
         return read_answer(request, self._address.shown + request.path, response.status_code, response.headers, response.content)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
-from convsvc.client.answers import as_is, executor_views, job_page, job_view, log_lines, node_views, plan_view, task_views
+from convsvc.client.answers import as_is, attempt_views, executor_views, job_page, job_view, log_lines, node_views, plan_view, task_views
 from convsvc.errors import JobError
 
 if TYPE_CHECKING:
     from convsvc.service.cluster_views import ExecutorView, NodeView
     from convsvc.service.plan_views import PlanView
-    from convsvc.service.views import JobPage, JobView, LogLine, TaskView
+    from convsvc.service.views import AttemptView, JobPage, JobView, LogLine, TaskView
     from convsvc.spec import Job
 
-    AnyJob = Job | dict[str, Any] | str
+    AnyJob = Job | dict[str, Any] | str | os.PathLike[str]
 
 Answer = TypeVar("Answer")
 Json = dict[str, Any]
 
+API = "/v1"
+PAGE = 1000
 PATIENCE_S = 120.0  # in following a job: a service that is upgraded is back by then
 
 
@@ -60,23 +63,34 @@ def submit(job: AnyJob, idempotency_key: str | None) -> Request[JobView]:
     key = idempotency_key or os.urandom(16).hex()
     if not all(" " <= character <= "~" for character in key):
         raise JobError(f"the idempotency key {key!r} has characters that no header can have", do="use letters, digits and -")
-    return Request("POST", "/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": key})
+    return Request("POST", f"{API}/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": key})
 
 
 def job(job_id: str, *, patience_s: float | None = None) -> Request[JobView]:
     return Request("GET", job_path(job_id), job_view, patience_s=patience_s)
 
 
-def jobs(*, state: str | None, tenant: str | None, limit: int, cursor: str | None) -> Request[JobPage]:
-    return Request("GET", "/jobs", job_page, params=stated(state=state, tenant=tenant, limit=limit, cursor=cursor))
+def jobs(**wanted: Any) -> Request[JobPage]:
+    labels = [name if value is None else f"{name}={value}" for name, value in (wanted.pop("labels", None) or {}).items()]
+    times = {name: _in_utc(wanted.pop(name, None)) for name in ("since", "until")}
+    return Request("GET", f"{API}/jobs", job_page, params=stated(**wanted, **times, label=labels or None))
 
 
-def tasks(job_id: str) -> Request[list[TaskView]]:
-    return Request("GET", job_path(job_id, "tasks"), task_views)
+def tasks(job_id: str, *, states: Collection[str], after: int, limit: int) -> Request[list[TaskView]]:
+    params = stated(state=sorted(states) or None, after=after if after >= 0 else None, limit=limit)
+    return Request("GET", job_path(job_id, "tasks"), task_views, params=params)
 
 
-def logs(job_id: str, *, after: int, limit: int, task: int | None, level: str | None) -> Request[list[LogLine]]:
-    return Request("GET", job_path(job_id, "logs"), log_lines, params=stated(after=after, limit=limit, task=task, level=level))
+def task_counts(job_id: str) -> Request[dict[str, int]]:
+    return Request("GET", job_path(job_id, "tasks/counts"), as_is)
+
+
+def attempts(job_id: str, *, bad: bool, limit: int) -> Request[list[AttemptView]]:
+    return Request("GET", job_path(job_id, "attempts"), attempt_views, params=stated(bad="true" if bad else None, limit=limit))
+
+
+def logs(job_id: str, **wanted: Any) -> Request[list[LogLine]]:
+    return Request("GET", job_path(job_id, "logs"), log_lines, params=stated(**wanted))
 
 
 def cancel(job_id: str) -> Request[JobView]:
@@ -89,28 +103,33 @@ def retry(job_id: str) -> Request[JobView]:
 
 
 def plan(job: AnyJob, timeout_s: float) -> Request[PlanView]:
-    return Request("POST", "/plans", plan_view, json=_as_json(job), timeout_s=timeout_s)
+    return Request("POST", f"{API}/plans", plan_view, json=_as_json(job), timeout_s=timeout_s)
 
 
 def executors(gone: bool) -> Request[list[ExecutorView]]:
-    return Request("GET", "/executors", executor_views, params={"gone": "true"} if gone else {})
+    return Request("GET", f"{API}/executors", executor_views, params={"gone": "true"} if gone else {})
 
 
 def nodes() -> Request[list[NodeView]]:
-    return Request("GET", "/nodes", node_views)
+    return Request("GET", f"{API}/nodes", node_views)
 
 
 def families() -> Request[list[Json]]:
-    return Request("GET", "/families", as_is)
+    return Request("GET", f"{API}/families", as_is)
 
 
 def version() -> Request[dict[str, str]]:
-    return Request("GET", "/version", as_is)
+    return Request("GET", f"{API}/version", as_is)
 
 
 def ready() -> Request[dict[str, str]]:
     # Whoever asks wants to know how it is now.
     return Request("GET", "/readyz", as_is, again=False)
+
+
+def _in_utc(at: datetime | None) -> str | None:
+    """The time as the service takes it; one without a zone is this machine's."""
+    return None if at is None else at.astimezone(timezone.utc).isoformat()
 
 
 def stated(**params: Any) -> Json:
@@ -122,15 +141,32 @@ def job_path(job_id: str, what: str = "") -> str:
     """An id goes into the path as one part of it, whatever is in it.
 
     >>> job_path("01JD2K", "tasks"), job_path("../readyz")
-    ('/jobs/01JD2K/tasks', '/jobs/..%2Freadyz')
+    ('/v1/jobs/01JD2K/tasks', '/v1/jobs/..%2Freadyz')
+
+    Raises JobError for no id at all.
     """
-    return "/".join(["/jobs", quote(job_id, safe=""), *([what] if what else [])])
+    if not job_id.strip():
+        raise JobError("there is no job without an id", do="give the id that submitting answered")
+    return "/".join([f"{API}/jobs", quote(job_id, safe=""), *([what] if what else [])])
 
 
 def _as_json(job: AnyJob) -> Json:
     """What is sent. A dict goes as it is, for the service checks it with the same code: pydantic would cost half of `convsvc submit`."""
     if isinstance(job, dict):
         return job
+    if isinstance(job, os.PathLike):
+        job = _text_in(job)
+    elif isinstance(job, str) and "\n" not in job and os.path.exists(job):
+        raise JobError(f"{job} is a file, not a job", do=f"give its path as one: submit(Path({job!r}))")
     from convsvc.spec import dump_job, parse_job
 
     return dump_job(parse_job(job))
+
+
+def _text_in(path: os.PathLike[str]) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise JobError(f"{os.fspath(path)}: {reason}", do="name a JSON or YAML file with a job") from None

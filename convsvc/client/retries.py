@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tenacity import RetryCallState, retry_if_exception_type, wait_exponential, wait_random
@@ -42,14 +43,21 @@ class Again(Exception):
         self.error, self.after_s = error, after_s
 
 
-def retrying(request: Request[Any], retry_for_s: float) -> dict[str, Any]:
+def retrying(request: Request[Any], retry_for_s: float, on_wait: Callable[[float, ConvsvcError], None] | None = None) -> dict[str, Any]:
     """The arguments of tenacity's `Retrying` and `AsyncRetrying` for a request whose attempts raise Again."""
     return {
         "retry": retry_if_exception_type(Again),
         "wait": _pause_s,
         "stop": _enough(request, retry_for_s if request.patience_s is None else request.patience_s),
         "retry_error_callback": _give_up,
+        "before_sleep": partial(_tell, on_wait) if on_wait else None,
     }
+
+
+def _tell(on_wait: Callable[[float, ConvsvcError], None], state: RetryCallState) -> None:
+    failure = state.outcome.exception() if state.outcome else None
+    if isinstance(failure, Again):
+        on_wait(state.upcoming_sleep, failure.error)
 
 
 def read_answer(request: Request[Answer], url: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -12,6 +12,11 @@ from convsvc.service.views import JobView
 FIRST_S, GROWTH = 0.2, 1.5
 
 
+def id_of(job: str | JobView) -> str:
+    """The id of a job that is given by it, or as a view."""
+    return job if isinstance(job, str) else job.id
+
+
 class Waiting:
     """Looks become rarer, up to every `longest_s`: short jobs are seen ended at once, long ones do not eat up a tenant's requests."""
 

@@ -15,6 +15,7 @@ import convsvc
 from convsvc.service.access.audit import Audit
 from convsvc.service.access.callers import Access
 from convsvc.service.access.limits import BodyLimit
+from convsvc.service.head import HeadAsGet
 from convsvc.service.observe.metrics import HttpMetrics
 from convsvc.service.observe.request_log import RequestLog
 from convsvc.service.observe.tracing import trace_requests
@@ -28,8 +29,10 @@ from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 from convsvc.spec import Job
 
-SUBJECTS = (jobs, streams, plans, cluster, catalog, health, metrics, audit, documents)
-ROUTERS: tuple[APIRouter, ...] = tuple(subject.router for subject in SUBJECTS)
+API = "v1"
+VERSIONED: tuple[APIRouter, ...] = tuple(subject.router for subject in (jobs, streams, plans, cluster, catalog, audit))
+# Where probes, scrapers and readers of documents look for them.
+AT_ROOT: tuple[APIRouter, ...] = tuple(subject.router for subject in (health, metrics, documents))
 
 
 def create_app(settings: Settings | None = None, *, plan: Planner | None = None) -> FastAPI:
@@ -44,10 +47,14 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
     )
     app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
-    for router in ROUTERS:
+    for router in VERSIONED:
+        app.include_router(router, prefix=f"/{API}", responses={"default": PROBLEM})
+        app.include_router(router, include_in_schema=False)  # as they were called before there was a version in the path
+    for router in AT_ROOT:
         app.include_router(router, responses={"default": PROBLEM})
     install_problem_handlers(app)
     app.state.metrics = HttpMetrics(database, settings.executor_silence_s)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, most_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLog, metrics=app.state.metrics)  # the last one added is the outermost
     trace_requests(app)

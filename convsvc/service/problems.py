@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from convsvc.errors import ConvsvcError
+from convsvc.spec.faults import in_words
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:convsvc:problem:"
@@ -53,6 +55,7 @@ MEANINGS = {
     504: "Planning took too long",
 }
 
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _log = logging.getLogger(__name__)
 
 
@@ -113,16 +116,38 @@ def _on_convsvc_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": ".".join(map(str, item["loc"])), "text": item["msg"]} for item in error.errors()]
+    fields = [{"field": ".".join(map(str, item["loc"])), "text": _words(item)} for item in error.errors()]
     document = _plain(request, 422, "the request has wrong parameters")
     facts = [f"{item['field']}: {item['text']}" for item in fields]
     return answer({**document, "title": "invalid request", "facts": facts, "details": {"fields": fields}})
 
 
+def _words(item: dict[str, Any]) -> str:
+    if item["type"] == "unknown_query":
+        return str(item["msg"])
+    if item["loc"][-1] == "cursor":
+        return "is no cursor: give the last page's next_cursor"
+    given = item.get("input")
+    shown = f" (given {json.dumps(given, default=str)[:80]})" if given is not None else ""
+    return f"{in_words(item) or item['msg']}{shown}"
+
+
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return answer(_plain(request, error.status_code, detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        allowed = allowed_methods(request)
+        headers["Allow"] = ", ".join(allowed)
+        detail = f"{request.url.path} answers {' and '.join(allowed)}, not {request.method}"
+    return answer(_plain(request, error.status_code, detail), headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """The methods that the path answers, of all routes that are there for it: the router itself knows only the first one's."""
+    routes = request.app.router.routes
+    found = {method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in routes)}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def on_crash(request: Request, error: Exception) -> Response:

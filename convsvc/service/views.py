@@ -84,6 +84,7 @@ class JobView:
     queued_at: datetime | None = None
     notes: list[dict[str, Any]] = field(default_factory=list)
     report: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     waiting: Waiting | None = None
     staged: bool = False
 
@@ -102,6 +103,20 @@ class TaskView:
     error: dict[str, Any] | None
     started_at: datetime | None
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """An attempt at a task of one of the job's runs; `outcome` is done, failed or lost (nobody reported it), None while it goes on."""
+
+    run: int
+    task: int
+    attempt: int
+    worker: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    error: dict[str, Any] | None
 
 
 # Of a live stream: how it is now, as `JobView.progress` and `JobView.waiting`.

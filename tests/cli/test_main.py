@@ -21,7 +21,7 @@ A_JOB = json.dumps({
     "id": "01JD2K", "name": None, "model_type": None, "state": "queued", "run": 1, "source": "/in", "target": "/out",
     "cancel_requested": False, "created_at": "2026-01-02T03:04:05Z", "started_at": None, "ended_at": None,
 })  # fmt: skip
-WITHOUT_JSON = {"serve", "executor", "token", "tenant"}
+WITHOUT_JSON = {"completion", "serve", "executor", "token", "tenant"}
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ def test_a_job_is_submitted_watched_and_looked_at(job_file: str, service_url: st
     for listing in (["jobs"], ["ps", "--state", "succeeded", "--tenant", "default"]):
         assert main([*listing, *url]) == 0
         head, row = capsys.readouterr().out.splitlines()
-        assert head.split() == ["ID", "STATE", "TASKS", "TENANT", "MODEL", "NAME", "TARGET"]
+        assert head.split() == ["ID", "STATE", "PROGRESS", "AGE", "DURATION", "TENANT", "MODEL", "NAME", "TARGET"]
         assert row.split()[:2] == [job_id, "succeeded"]
     assert main(["jobs", "--state", "failed", "--json", *url]) == 0
     assert json.loads(capsys.readouterr().out) == []
@@ -49,6 +49,8 @@ def test_a_job_is_submitted_watched_and_looked_at(job_file: str, service_url: st
     log = capsys.readouterr().out
     assert main(["logs", job_id, "--follow", *url]) == 0
     assert capsys.readouterr().out == log
+    assert main(["logs", job_id[:22], "--tail", "2", *url]) == 0
+    assert capsys.readouterr().out.splitlines() == log.splitlines()[-2:]
     assert main(["logs", job_id, "--task", "0", "--json", *url]) == 0
     assert {json.loads(line)["task"] for line in capsys.readouterr().out.splitlines()} <= {0}
     assert main(["watch", job_id, *url]) == 0

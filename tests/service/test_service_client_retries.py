@@ -79,7 +79,7 @@ def test_events_come_once_each_and_in_order_however_often_the_stream_breaks(
     assert [event.seq for event in events] == [event.seq for event in store.events(job.id)]
     assert events[-1].data["state"] == "succeeded"
     assert not flaky.mishaps
-    marks = [int(seen.headers["last-event-id"]) for seen in flaky.requests("GET", f"/jobs/{job.id}/events")]
+    marks = [int(seen.headers["last-event-id"]) for seen in flaky.requests("GET", f"/v1/jobs/{job.id}/events")]
     assert marks == sorted(marks)
     assert marks[0] == 0
     assert marks[-1] > 0
@@ -149,7 +149,7 @@ def test_asking_for_a_retry_is_not_repeated_as_it_may_have_been_heard(bad_day: B
     client.cancel(job.id)
     with pytest.raises(ServiceError, match="no convsvc service answers"):
         client.retry(job.id)
-    assert len(flaky.requests("POST", f"/jobs/{job.id}/retry")) == 1
+    assert len(flaky.requests("POST", f"/v1/jobs/{job.id}/retry")) == 1
     assert store.job(job.id).state == "queued"
 
 
@@ -223,7 +223,7 @@ def test_an_id_is_one_part_of_the_path_whatever_is_in_it(bad_day: BadDay) -> Non
     client, flaky = bad_day()
     with pytest.raises(ServiceError):
         client.job("../readyz")
-    assert flaky.seen[0].path == "/jobs/..%2Freadyz"
+    assert flaky.seen[0].path == "/v1/jobs/..%2Freadyz"
 
 
 def _as_queued(client: Any, job_id: str) -> str:

@@ -100,7 +100,7 @@ def test_a_body_that_is_no_job_is_refused_by_what_it_is(http: httpx.Client) -> N
 
 
 def test_a_body_too_large_for_a_job_is_refused(http: httpx.Client) -> None:
-    assert "at most 1048576 bytes" in _problem(http.post("/jobs", content=b" " * (1 << 20) + b"{}"), 413)["detail"]
+    assert "at most 1.0 MiB" in _problem(http.post("/jobs", content=b" " * (1 << 20) + b"{}"), 413)["detail"]
 
 
 def test_a_queued_job_is_canceled_at_once_and_can_be_retried(http: httpx.Client, a_job: Make) -> None:
@@ -213,7 +213,7 @@ def test_the_catalog_lists_families_formats_and_version(http: httpx.Client) -> N
 def test_openapi_shows_the_job_and_the_problem_and_every_reference_resolves(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
-    body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/Job"}
     assert "tensor_parallel_size" in schemas["MindSpeedTarget"]["properties"]
     references = set(_references(document))

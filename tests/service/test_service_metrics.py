@@ -20,7 +20,7 @@ from sqlalchemy import select
 from convsvc.errors import NoSpace
 from convsvc.service.access.tenants import Tenants
 from convsvc.service.access.tokens import Tokens
-from convsvc.service.app import ROUTERS, create_app
+from convsvc.service.app import AT_ROOT, VERSIONED, create_app
 from convsvc.service.executor.executor import Executor
 from convsvc.service.executor.runner import EngineRunner
 from convsvc.service.observe.metrics import HttpMetrics
@@ -209,7 +209,7 @@ def test_requests_are_counted_by_route_and_never_by_path(url: str, scrape: Any, 
     assert page("convsvc_http_requests_total", method="GET", route="/jobs/{job_id}", status="404") == 1
     assert page("convsvc_http_requests_total", method="GET", route="none", status="404") == 20
     assert page("convsvc_http_request_seconds_count", method="GET", route="/jobs/{job_id}") == 4
-    routes = {str(getattr(route, "path", "")) for router in ROUTERS for route in router.routes} | {"none"}
+    routes = {str(getattr(route, "path", "")) for router in VERSIONED + AT_ROOT for route in router.routes} | {"none"}
     labels = [dict(key[1]) for key in page.figures if key[0].startswith("convsvc_http_")]
     assert {label["route"] for label in labels} <= routes
     assert {label["method"] for label in labels} <= {"GET", "POST", "other"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from convsvc.service.views import EventView
 
 COMMITTED = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 VIEWS = [view for name in convsvc.client.__all__ if is_dataclass(view := getattr(convsvc.client, name))]
+NOON = datetime(2024, 5, 31, 12, tzinfo=timezone.utc)
 IN_STREAMS = {EventView}  # OpenAPI knows it as the events' text
 
 
@@ -40,8 +42,10 @@ def test_every_route_that_the_client_asks_for_is_in_the_document() -> None:
 
     job: dict[str, Any] = {}
     asked = [
-        requests.submit(job, None), requests.job("x"), requests.jobs(state=None, tenant=None, limit=1, cursor=None), requests.tasks("x"),
-        requests.logs("x", after=0, limit=1, task=1, level="info"), requests.cancel("x"), requests.retry("x"), requests.plan(job, 1),
+        requests.submit(job, None), requests.job("x"), requests.jobs(state="failed", since=NOON, labels={"a": None}, limit=1, name="n"),
+        requests.tasks("x", states=("done",), after=1, limit=1), requests.task_counts("x"), requests.attempts("x", bad=True, limit=1),
+        requests.logs("x", after=0, limit=1, task=1, level="info", tail=1), requests.executors(True), requests.nodes(),
+        requests.cancel("x"), requests.retry("x"), requests.plan(job, 1),
         requests.families(), requests.version(), requests.ready(), following.events("x", 0).request(),
         following.log_stream("x", after=0, task=1, level="info").request(),
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from convsvc.execute.steps.inputs import Read
 from convsvc.plan.records import PlannedFile
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.roots.beneath import open_beneath, parent_beneath
+from convsvc.units import in_time
 
 # Writing back starts after this many bytes of a file, so that syncing at the end finds little left to do.
 WRITE_BACK_BYTES = 32 << 20
@@ -116,7 +117,7 @@ class Reader:
         if found.st_size != planned.size_bytes:
             raise source_changed(planned.path, f"{planned.size_bytes} bytes", f"{found.st_size} bytes")
         if planned.mtime_ns and found.st_mtime_ns != planned.mtime_ns:
-            raise source_changed(planned.path, f"modified at {planned.mtime_ns} ns", f"modified at {found.st_mtime_ns} ns")
+            raise source_changed(planned.path, f"modified at {in_time(planned.mtime_ns)}", f"modified at {in_time(found.st_mtime_ns)}")
 
 
 class Writer:

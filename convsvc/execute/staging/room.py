@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convsvc.errors import NoSpace
 from convsvc.plan.plan import Plan
+from convsvc.units import in_bytes
 
 # For directories and marks.
 RESERVE_BYTES = 4 << 20
@@ -28,7 +29,7 @@ def check_room(plan: Plan, staging: Path, parent: Path) -> None:
     room = Room(sum(_missing(staging / file.path, file.size_bytes) for file in plan.target_files) + _beside(plan), _free(parent))
     if room.needed_bytes > room.available_bytes:
         raise NoSpace(
-            f"{parent} has {room.available_bytes} bytes free, the target needs {room.needed_bytes}",
+            f"{parent} has {in_bytes(room.available_bytes)} free, the target needs {in_bytes(room.needed_bytes)}",
             do="free space, or choose a target on another file system",
             details={"needed": room.needed_bytes, "available": room.available_bytes, "path": str(parent)},
         )

@@ -23,6 +23,7 @@ from convsvc.service.access.audit import NOBODY, Audit
 from convsvc.service.access.identity import LOOPBACK, Caller, Scope
 from convsvc.service.access.limits import Buckets, neighbourhood, refuse_after
 from convsvc.service.access.local import check_local, is_local
+from convsvc.service.access.queries import refuse_unknown_queries
 from convsvc.service.access.tokens import USED_EVERY, KnownToken, Tokens, id_of
 from convsvc.service.errors import Forbidden, StoreAway, Unauthorized
 from convsvc.service.settings import Settings
@@ -204,6 +205,7 @@ async def caller(request: Request, scopes: SecurityScopes, _: Documented) -> Cal
     bind_contextvars(tenant=found.tenant)  # for the request's lines in the log
     for scope in scopes.scopes:
         await access.refuse_scope(request, found, scope)  # type: ignore[arg-type]  # routes name Scopes; FastAPI knows only strings
+    refuse_unknown_queries(request)
     return found
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convsvc.service.errors import TooLarge, TooManyRequests
 from convsvc.service.problems import answer_error
+from convsvc.units import in_bytes
 
 # Read and thrown away before a body is refused: a connection that is cut while its client still writes loses the answer.
 LINGER_BYTES = 8 << 20
@@ -132,7 +133,7 @@ class _Counted:
 
 
 def too_large(most_bytes: int) -> TooLarge:
-    return TooLarge(f"a request's body is at most {most_bytes} bytes", details={"most_bytes": most_bytes})
+    return TooLarge(f"a request's body is at most {in_bytes(most_bytes)}", details={"most_bytes": most_bytes})
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -88,7 +88,7 @@ class _Answered:
             self.status, self._took = message["status"], time.perf_counter() - self._began
             headers = MutableHeaders(scope=message)
             headers[HEADER] = self._name
-            self.job = headers.get("location", "").removeprefix("/jobs/")
+            self.job = headers.get("location", "").rpartition("/")[2]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.ended()
         await self._send(message)

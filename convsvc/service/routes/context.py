@@ -48,8 +48,12 @@ def act(caller: Caller, request: Request, action: str, job_id: str | None = None
 
 Here = Annotated[Context, Depends(context)]
 JobBody = Annotated[Job, Depends(job_in_body)]
+WHOLE_ID = r"^[0-9a-hjkmnp-tv-z]{26}$"
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL takes no NUL in a text
-JobId = Annotated[str, Path(pattern=NO_NUL, description="The job's id, as POST /jobs answered it.", max_length=26)]
+JobId = Annotated[
+    str,
+    Path(pattern=NO_NUL, description="The job's id, or so much of it that it fits no other job.", max_length=26),
+]
 
 JOB_BODY: dict[str, Any] = {
     "requestBody": {

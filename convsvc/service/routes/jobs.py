@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
 from convsvc.service.access.callers import Reader, Writer
@@ -12,13 +13,16 @@ from convsvc.service.access.identity import Caller
 from convsvc.service.access.places import check_places, roots_of
 from convsvc.service.errors import Forbidden
 from convsvc.service.problems import problems
-from convsvc.service.routes.context import JOB_BODY, NO_NUL, Context, Here, JobBody, JobId, act
-from convsvc.service.store.states import JobState
-from convsvc.service.views import JobPage, JobView, TaskView
+from convsvc.service.routes.context import JOB_BODY, NO_NUL, WHOLE_ID, Context, Here, JobBody, JobId, act
+from convsvc.service.store.states import JobState, TaskState
+from convsvc.service.store.wanted import Wanted
+from convsvc.service.views import AttemptView, JobPage, JobView, TaskView
 from convsvc.spec import Job
 
 router = APIRouter(tags=["jobs"], responses=problems(401, 403, 422, 429))
 
+MOST_TASKS = 2**31 - 1  # what the column holds
+LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?(=[A-Za-z0-9._/@:+-]{0,63})?$"
 Key = Annotated[
     str | None,
     Header(
@@ -39,7 +43,7 @@ Key = Annotated[
 async def submit(caller: Writer, job: JobBody, here: Here, request: Request, response: Response, key: Key = None) -> JobView:
     """Queue a job. It is checked here, and planned by the executor: a job that cannot be planned ends as failed."""
     view, created = await run_in_threadpool(_submit, here, caller, request, job, key)
-    response.headers["Location"] = f"/jobs/{view.id}"
+    response.headers["Location"] = f"{request.url.path.rstrip('/')}/{view.id}"
     if not created:
         response.status_code = 200
     return view
@@ -60,7 +64,17 @@ def list_jobs(
     here: Here,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=26, pattern=NO_NUL, description="The last page's next_cursor.")] = None,
+    cursor: Annotated[str | None, Query(pattern=WHOLE_ID, description="The last page's next_cursor.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Submitted then or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Submitted before then.")] = None,
+    name: Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="In the job's name.")] = None,
+    model_type: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
+    source: Annotated[str | None, Query(max_length=4096, pattern=NO_NUL, description="In the source's path.")] = None,
+    target: Annotated[str | None, Query(max_length=4096, pattern=NO_NUL, description="In the target's path.")] = None,
+    label: Annotated[
+        list[Annotated[str, StringConstraints(pattern=LABEL)]],
+        Query(max_length=32, description="NAME=VALUE, or NAME for any value; several: all of them."),
+    ] = [],  # noqa: B006  FastAPI copies it
     tenant: Annotated[
         str | None, Query(max_length=64, pattern=NO_NUL, description="Only this tenant's; other tenants' than one's own are an admin's.")
     ] = None,
@@ -70,7 +84,9 @@ def list_jobs(
         raise Forbidden(
             f"only an administrator sees the jobs of tenant {tenant}", do="leave tenant out, or use a token with the scope admin"
         )
-    return here.store.jobs(state=state, limit=limit, cursor=cursor, tenant=tenant or caller.sees)
+    labels = {key: value if equals else None for key, equals, value in (item.partition("=") for item in label)}
+    wanted = Wanted(since, until, name, model_type, source, target, labels)
+    return here.store.jobs(wanted, state=state, limit=limit, cursor=cursor, tenant=tenant or caller.sees)
 
 
 @router.get("/jobs/{job_id}", responses=problems(404))
@@ -80,9 +96,34 @@ def show_job(caller: Reader, job_id: JobId, here: Here) -> JobView:
 
 
 @router.get("/jobs/{job_id}/tasks", responses=problems(404))
-def list_tasks(caller: Reader, job_id: JobId, here: Here) -> list[TaskView]:
-    """The tasks of the job's current run."""
-    return here.store.tasks(job_id, tenant=caller.sees)
+def list_tasks(
+    caller: Reader,
+    job_id: JobId,
+    here: Here,
+    state: Annotated[list[TaskState], Query(description="Only tasks in these states.")] = [],  # noqa: B006  FastAPI copies it
+    after: Annotated[int, Query(ge=-1, le=MOST_TASKS, description="Only tasks with higher numbers: the last page's last one.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> list[TaskView]:
+    """The tasks of the job's current run, by number; a page at a time."""
+    return here.store.tasks(job_id, tenant=caller.sees, states=state, after=after, limit=limit)
+
+
+@router.get("/jobs/{job_id}/tasks/counts", responses=problems(404))
+def count_tasks(caller: Reader, job_id: JobId, here: Here) -> dict[TaskState, int]:
+    """How many tasks of the job's current run are in each state that any is in."""
+    return here.store.task_counts(job_id, tenant=caller.sees)  # type: ignore[return-value]  # the states are the machine's
+
+
+@router.get("/jobs/{job_id}/attempts", responses=problems(404))
+def list_attempts(
+    caller: Reader,
+    job_id: JobId,
+    here: Here,
+    bad: Annotated[bool, Query(description="Only attempts that failed or were lost.")] = False,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+) -> list[AttemptView]:
+    """The newest attempts at the job's tasks, of all its runs: where each was, and how it ended."""
+    return here.store.attempts(job_id, tenant=caller.sees, bad=bad, limit=limit)
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems(404, 409))

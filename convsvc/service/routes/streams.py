@@ -55,15 +55,18 @@ def logs(
     job_id: JobId,
     here: Here,
     request: Request,
+    response: Response,
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     task: TaskNumber = None,
     level: Level = None,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="Only the last so many lines, instead of the first `limit`.")] = None,
     last_event_id: LastEventId = None,
 ) -> list[LogLine] | Response:
     """The job's log, oldest first: JSON; text for `Accept: text/plain`; for `Accept: text/event-stream` as it is written.
 
-    A stream ends with the job. An event's id is the line's seq: a client that comes back with `Last-Event-ID` misses no line.
+    Text and JSON are a page: where there is more, the header X-Next-After says after which seq the next one begins. A stream ends with
+    the job. An event's id is the line's seq: a client that comes back with `Last-Event-ID` misses no line.
     """
     read = partial(here.store.logs, job_id, limit=limit, tenant=caller.sees, task=task, level=level)
     accepted = request.headers.get("accept", "")
@@ -72,9 +75,11 @@ def logs(
         read = partial(read.func, job_id, **read.keywords)
         seen = last_event_id if last_event_id is not None else after
         return EventSourceResponse(_follow(here, request, job_id, seen, read, _sent_line), ping=here.settings.ping_s)
-    lines = read(after=after)
+    lines = read(after=after) if tail is None else read(after=after, limit=tail, tail=True)
+    if tail is None and len(lines) == limit:
+        response.headers["X-Next-After"] = str(lines[-1].seq)
     if accepted.startswith("text/plain"):
-        return PlainTextResponse("".join(log_text(line) + "\n" for line in lines))
+        return PlainTextResponse("".join(log_text(line) + "\n" for line in lines), headers=dict(response.headers))
     return lines
 
 

@@ -31,6 +31,14 @@ def attempts_of(session: Session, job_id: str) -> list[AttemptRow]:
     return list(session.scalars(query.order_by(AttemptRow.run, AttemptRow.fence, AttemptRow.started_at, AttemptRow.task)))
 
 
+def newest_attempts(session: Session, job_id: str, *, bad: bool, limit: int) -> list[AttemptRow]:
+    """The last attempts at the job's tasks, of all its runs, newest first; `bad` ones alone are those that failed or were lost."""
+    query = select(AttemptRow).where(AttemptRow.job_id == job_id)
+    if bad:
+        query = query.where(AttemptRow.outcome.in_((FAILED, LOST)))
+    return list(session.scalars(query.order_by(AttemptRow.started_at.desc(), AttemptRow.task).limit(limit)))
+
+
 def new_attempt(row: JobRow, task: int, attempt: int, now: datetime, **more: Any) -> AttemptRow:
     """An attempt begins; it lives as long as the job's lease."""
     until = row.lease_until or now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sqlalchemy import exists, func, select
@@ -15,6 +15,7 @@ from convsvc.errors import TargetBusy
 from convsvc.service.access.identity import LOOPBACK, Caller
 from convsvc.service.errors import KeyReused
 from convsvc.service.observe.tracing import traced
+from convsvc.service.store.attempts import newest_attempts
 from convsvc.service.store.changes import advance, existing_job, locked_job, same_place
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
@@ -22,10 +23,11 @@ from convsvc.service.store.ids import new_job_id
 from convsvc.service.store.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
 from convsvc.service.store.quotas import check_quotas, with_limits_locked
 from convsvc.service.store.retrying import retried
-from convsvc.service.store.shown import job_view, task_view
+from convsvc.service.store.shown import attempt_view, job_view, task_view
 from convsvc.service.store.task_logs import levels_from
 from convsvc.service.store.waiting import waiting_of
-from convsvc.service.views import EventView, JobPage, JobView, LogLine, TaskView
+from convsvc.service.store.wanted import EVERYTHING, Wanted
+from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
 from convsvc.spec import Job, dump_job
 
 _ELSEWHERE = "choose another target"
@@ -88,9 +90,17 @@ class Store:
             return job_view(existing_job(session, job_id))
 
     @retried
-    def jobs(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None, tenant: str | None = None) -> JobPage:
-        """Jobs, newest first, in one state or all; `cursor` is the last page's `next_cursor`."""
-        query = select(JobRow).order_by(JobRow.id.desc()).limit(limit + 1)
+    def jobs(
+        self,
+        wanted: Wanted = EVERYTHING,
+        *,
+        state: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tenant: str | None = None,
+    ) -> JobPage:
+        """Jobs, newest first: those that are `wanted`, in one state or all; `cursor` is the last page's `next_cursor`."""
+        query = select(JobRow).where(*wanted.conditions()).order_by(JobRow.id.desc()).limit(limit + 1)
         if tenant is not None:
             query = query.where(JobRow.tenant == tenant)
         if state:
@@ -102,12 +112,31 @@ class Store:
         return JobPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
     @retried
-    def tasks(self, job_id: str, *, tenant: str | None = None) -> list[TaskView]:
-        """The current run's tasks in order; empty until it is planned. Raises NoSuchJob."""
+    def tasks(
+        self, job_id: str, *, tenant: str | None = None, states: Collection[str] = (), after: int = -1, limit: int | None = None
+    ) -> list[TaskView]:
+        """The current run's tasks in order, those after the number `after`; empty until it is planned. Raises NoSuchJob."""
         with self.database.reading() as session:
             row = existing_job(session, job_id, tenant)
-            query = select(TaskRow).where(TaskRow.job_id == row.id).order_by(TaskRow.number)
-            return [task_view(row) for row in session.scalars(query)]
+            query = select(TaskRow).where(TaskRow.job_id == row.id, TaskRow.number > after).order_by(TaskRow.number).limit(limit)
+            if states:
+                query = query.where(TaskRow.state.in_(sorted(states)))
+            return [task_view(task) for task in session.scalars(query)]
+
+    @retried
+    def task_counts(self, job_id: str, *, tenant: str | None = None) -> dict[str, int]:
+        """How many of the current run's tasks are in each state. Raises NoSuchJob."""
+        with self.database.reading() as session:
+            row = existing_job(session, job_id, tenant)
+            query = select(TaskRow.state, func.count()).where(TaskRow.job_id == row.id).group_by(TaskRow.state)
+            return {row[0]: row[1] for row in session.execute(query)}
+
+    @retried
+    def attempts(self, job_id: str, *, tenant: str | None = None, bad: bool = False, limit: int = 100) -> list[AttemptView]:
+        """The newest attempts at the job's tasks, of all its runs; with `bad` those that failed or were lost. Raises NoSuchJob."""
+        with self.database.reading() as session:
+            row = existing_job(session, job_id, tenant)
+            return [attempt_view(one) for one in newest_attempts(session, row.id, bad=bad, limit=limit)]
 
     @retried
     def events(self, job_id: str, *, after: int = 0, limit: int = 500, tenant: str | None = None) -> list[EventView]:
@@ -244,6 +273,7 @@ def _insert(session: Session, request: _Request) -> JobRow:
         submitted_by=request.caller.name,
         priority=job.priority,
         name=job.name,
+        labels=job.labels,
         spec=dump_job(job),
         model_type=job.model_type,
         source_path=job.source.path,

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from convsvc.service.errors import QuotaReached
 from convsvc.service.store.models import JobRow, TenantRow
 from convsvc.service.store.states import ENDED, JOB_STATES, LEASED
+from convsvc.units import in_bytes
 
 ACTIVE = sorted({*JOB_STATES} - ENDED)
 JOBS_RETRY_S, BYTES_RETRY_S = 15, 60  # a place in the queue is free when any job is claimed; bytes are when one has ended
@@ -31,7 +32,7 @@ def check_quotas(session: Session, limits: TenantRow, *, more: int = 1) -> None:
     if limits.most_active_bytes is not None:
         size = _active_bytes(session, limits.name)
         if size >= limits.most_active_bytes:
-            raise _reached(limits, f"{size} bytes to be written by its jobs", f"{limits.most_active_bytes}", BYTES_RETRY_S)
+            raise _reached(limits, f"{in_bytes(size)} to be written by its jobs", in_bytes(limits.most_active_bytes), BYTES_RETRY_S)
 
 
 def running_jobs(session: Session, tenant: str | None = None) -> dict[str, int]:

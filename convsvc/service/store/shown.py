@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from convsvc.service.store.models import JobRow, TaskRow
+from convsvc.service.store.models import AttemptRow, JobRow, TaskRow
 from convsvc.service.store.pace import eta_of
 from convsvc.service.store.states import ENDED
-from convsvc.service.views import JobView, Progress, TaskView, Waiting
+from convsvc.service.views import AttemptView, JobView, Progress, TaskView, Waiting
 
 
 def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
@@ -37,6 +37,7 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
         queued_at=row.queued_at,
         notes=_notes_of(row.result) or _notes_of(row.plan),
         report=(row.result or {}).get("report"),
+        labels=row.labels or {},
         waiting=waiting,
         staged=row.resumable and row.state in {"queued", "failed"},
     )
@@ -74,3 +75,8 @@ def task_view(row: TaskRow) -> TaskView:
     return TaskView(
         row.number, row.name, row.state, row.attempt, row.bytes, row.seconds, row.worker, row.error, row.started_at, row.ended_at
     )
+
+
+def attempt_view(row: AttemptRow) -> AttemptView:
+    """The attempt as it is shown."""
+    return AttemptView(row.run, row.task, row.attempt, row.worker, row.started_at, row.ended_at, row.outcome, row.error)
