@@ -8,6 +8,10 @@ from datetime import datetime, timedelta, timezone
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def duration(seconds: float | None) -> str:
     """The two largest units that say something, as kubectl has them.
 
@@ -33,7 +37,7 @@ def duration(seconds: float | None) -> str:
 
 def between(start: datetime | None, end: datetime | None = None) -> str:
     """How long from one time to another, or until now."""
-    return duration(None if start is None else ((end or datetime.now(timezone.utc)) - start).total_seconds())
+    return duration(None if start is None else ((end or now()) - start).total_seconds())
 
 
 def moment(at: datetime | None) -> str:
@@ -51,5 +55,5 @@ def time_of(text: str) -> datetime:
     """A time as people write it: so long ago (90m, 6h, 2d, 1w), or ISO 8601, which is local where it has no zone. Raises ValueError."""
     ago = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
     if ago:
-        return datetime.now(timezone.utc) - int(ago[1]) * timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[ago[2]])
+        return now() - int(ago[1]) * timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[ago[2]])
     return datetime.fromisoformat(text).astimezone(timezone.utc)

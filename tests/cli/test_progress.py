@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from convsvc.cli import human
 from convsvc.cli.progress import Bar, Lines, ShownRun, Step, make_display
 from convsvc.cli.watch import ended_well, show_event
 from convsvc.errors import Canceled, PlanError, ServiceError
@@ -52,13 +53,13 @@ def test_a_job_on_the_service_is_told_from_its_events() -> None:
     assert shown.lines == ["planned: qwen3, 1 tasks", "write, 1 tasks", "write 1/1 tasks, 10 B", "succeeded"]
 
 
-def test_a_job_that_waits_says_why_and_how_long() -> None:
-    shown = Recorder()
-    since = (datetime.now(timezone.utc) - timedelta(minutes=5, seconds=3)).isoformat()
+def test_a_job_that_waits_says_why_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, now = Recorder(), datetime(2024, 5, 31, 12, tzinfo=timezone.utc)
+    monkeypatch.setattr(human, "now", lambda: now)
+    since = (now - timedelta(minutes=5, seconds=3)).isoformat()
     show_event(shown, event("waits", reason="no-executor", text="no executor is alive", since=since, position=1))
     show_event(shown, event("waits"))
-    assert len(shown.lines) == 1
-    assert shown.lines[0].startswith("waiting: no executor is alive (for 5m")
+    assert shown.lines == ["waiting: no executor is alive (for 5m3s)"]
 
 
 def test_bytes_move_while_a_task_runs_with_rate_and_what_is_left() -> None:

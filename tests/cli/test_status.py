@@ -11,13 +11,13 @@ from typing import Any
 import click
 import pytest
 
-from convsvc.cli import connection
+from convsvc.cli import connection, human
 from convsvc.cli.completing import complete_job
 from convsvc.cli.human import between, duration, moment, time_of
 from convsvc.cli.main import INTERRUPTED, main
 from convsvc.service.views import AttemptView, JobPage, JobView, Progress, TaskView, Waiting
 
-NOW = datetime.now(timezone.utc)
+NOW = datetime(2024, 5, 31, 12, tzinfo=timezone.utc)
 ID = "1k1b5kfhg62g1wrn20jb9whc8p"
 JOB = JobView(
     ID, "nightly", "qwen3", "running", 2, "/in", "/shared/out", False, NOW - timedelta(hours=3), NOW - timedelta(hours=1), None,
@@ -63,6 +63,11 @@ class Told:
 
     def events(self, job_id: str, **wanted: Any) -> Any:
         raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _a_still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(human, "now", lambda: NOW)
 
 
 @pytest.fixture
@@ -154,7 +159,7 @@ def test_jobs_are_listed_with_age_duration_progress_and_labels(told: Callable[..
     assert "a-name-that-is-longer..." in running
     assert queued.split()[1] == "queued"
     assert client.asked["labels"] == {"model": "qwen3", "run": None}
-    assert abs(client.asked["since"] - (datetime.now(timezone.utc) - timedelta(days=2))) < timedelta(minutes=5)
+    assert client.asked["since"] == NOW - timedelta(days=2)
 
 
 def test_ctrl_c_says_that_the_job_goes_on_and_how_to_come_back(told: Callable[..., Told], capsys: pytest.CaptureFixture[str]) -> None:
