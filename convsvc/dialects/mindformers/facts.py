@@ -22,7 +22,8 @@ def find_facts(source: MindFormersSource, root: RootedPath, shapes: Shapes, root
     stated = source.architecture.model_dump(exclude_none=True) if source.architecture else {}
     seen = see_sizes(shapes, {**config, **stated})
     check_seen(seen, stated, "source.architecture", str(root))
-    check_seen(seen, config, origin, str(root))
+    # The layout that follows from a configuration is held against the tensors' shapes; a layer more or less shows in none of them.
+    check_seen({"num_layers": seen["num_layers"]}, config, origin, str(root))
     facts = Facts(config, origin).stating(stated) if config else Facts(stated, "source.architecture and the tensors")
     if "model_type" not in facts.values and "architectures" not in facts.values:
         seen |= guess_family(shapes)

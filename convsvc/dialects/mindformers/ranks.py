@@ -52,7 +52,7 @@ class Sizes:
         return {"dp": self.dp // self.ep, "ep": self.ep, "tp": self.tp}
 
 
-def sizes_of(target: MindFormersTarget) -> Sizes | None:
+def sizes_of(target: MindFormersTarget, num_experts: int) -> Sizes | None:
     """The sizes that a job asks for; None where it asks for a whole checkpoint. Raises LayoutError for sizes that contradict each other."""
     stated = (
         target.tensor_parallel_size, target.pipeline_parallel_size, target.expert_parallel_size, target.data_parallel_size,
@@ -68,6 +68,8 @@ def sizes_of(target: MindFormersTarget) -> Sizes | None:
     dp = target.data_parallel_size or ep
     shards = target.optimizer_weight_shard_size or 1
     sizes = Sizes(tp, pp, ep, dp, shards if shards > 1 else 0, target.num_layer_list)
+    if ep > 1 and (not num_experts or num_experts % ep):
+        raise LayoutError(f"expert_parallel_size {ep} does not divide the {num_experts} experts of the model", do="choose one that does")
     if dp % ep:
         raise LayoutError(f"expert_parallel_size {ep} does not divide data_parallel_size {dp}", do="choose one that does")
     if shards > 1 and dp % shards:

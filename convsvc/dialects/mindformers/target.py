@@ -40,7 +40,7 @@ class MindFormers(Target):
             target.use_contiguous_weight_layout_attention,
             target.stacked_experts and bool(model.num_experts),
         )
-        whole, sizes = Settings(flags), sizes_of(target)
+        whole, sizes = Settings(flags), sizes_of(target, model.num_experts)
         if sizes is None:
             return whole
         stages = strategies(model, whole, sizes)
