@@ -38,6 +38,6 @@ def index_file(path: RootedPath) -> tuple[Any, SourceFile]:
     kind = format_of(path)
     if kind is None:
         what, do = describe_file(path)
-        raise SourceError(f"{path} is {what}", facts=["it is neither safetensors nor a file of torch.save (zip)"], do=do)
+        raise SourceError(f"{path} is {what}", facts=[f"it is of no format that is read: {', '.join(FORMATS)}"], do=do)
     index = FORMATS[kind].read_index(path)
     return index, SourceFile(before[0], kind, before[1].st_size, before[1].st_mtime_ns, path.path, index.digest)

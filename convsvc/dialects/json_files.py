@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from convsvc.errors import SourceError
-from convsvc.formats.magic import HEAD_BYTES, UNKNOWN, describe
+from convsvc.formats.base import HEAD_BYTES
+from convsvc.formats.known import describe
 from convsvc.formats.regular_file import open_regular
+from convsvc.formats.unread import UNKNOWN
 from convsvc.roots import RootedPath
 
 # The index of a trillion parameters has some 10 MB.

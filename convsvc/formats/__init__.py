@@ -6,30 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
-from convsvc.formats import safetensors, torch_zip
-from convsvc.formats.base import FileIndex, Skeleton
-from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_safetensors, looks_like_zip
+from convsvc.formats.base import HEAD_BYTES
+from convsvc.formats.known import FORMATS, Format, describe, name_of
 from convsvc.formats.regular_file import AnyPath, open_regular
 
-
-class Format(Protocol):
-    """What every format module offers. `plan_skeleton` is not here: what a file can hold differs (a flat table, a tree)."""
-
-    @property
-    def needs_crc(self) -> bool:
-        """Whether `seal` wants the CRC-32 of every tensor."""
-
-    def read_index(self, path: AnyPath) -> FileIndex:
-        """Where a file's tensors lie, from its headers alone."""
-
-    def seal(self, skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes], ...]:
-        """The segments that are known only once all tensors are written."""
-
-
-FORMATS: Mapping[str, Format] = {"safetensors": safetensors, "torch_zip": torch_zip}
+__all__ = ["FORMATS", "Format", "describe_file", "format_of"]
 
 
 def format_of(path: AnyPath) -> str | None:
@@ -37,11 +18,7 @@ def format_of(path: AnyPath) -> str | None:
 
     Raises FormatError if it is not a regular file or is empty.
     """
-    with open_regular(path) as file:
-        head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes")
-    if looks_like_zip(head):
-        return "torch_zip"
-    return "safetensors" if looks_like_safetensors(head) else None
+    return name_of(_head(path))
 
 
 def describe_file(path: AnyPath) -> tuple[str, str]:
@@ -49,5 +26,9 @@ def describe_file(path: AnyPath) -> tuple[str, str]:
 
     Raises FormatError if it is not a regular file or is empty.
     """
+    return describe(_head(path))
+
+
+def _head(path: AnyPath) -> bytes:
     with open_regular(path) as file:
-        return describe(file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes"))
+        return file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes")

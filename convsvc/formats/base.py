@@ -13,6 +13,9 @@ from typing import Any
 
 from convsvc.tensors.dtypes import size_of
 
+# So many of a file's first bytes tell what it is.
+HEAD_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

@@ -17,12 +17,13 @@ from types import MappingProxyType
 from typing import Any
 
 from convsvc.errors import FormatError, TargetError
-from convsvc.formats.base import FileIndex, Skeleton, StoredTensor, TensorSpec
-from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_safetensors
+from convsvc.formats.base import HEAD_BYTES, FileIndex, Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.known import describe
 from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.tensors.dtypes import SIZES
 
-needs_crc = False
+WHAT, DO = "a safetensors file", "give it as safetensors"
+DIGEST_OF = "the header: names, dtypes, shapes and places, not the values"
 
 MAX_HEADER_BYTES = 100_000_000
 # Values in a header's JSON, counted before it is parsed: 100 MB of "[[],[],..." would become 2 GB of Python objects.
@@ -31,6 +32,15 @@ _METADATA = "__metadata__"
 _SHOWN_FAULTS = 10
 _AGAIN = "copy or download the file again; if it stays so, the program that wrote it is broken"
 _PT: Mapping[str, str] = MappingProxyType({"format": "pt"})
+
+
+def looks_like(head: bytes) -> bool:
+    """Whether the file begins with a believable length and a JSON object.
+
+    >>> looks_like(b"\\x02" + bytes(7) + b"{}")
+    True
+    """
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
 
 
 def read_index(path: AnyPath) -> FileIndex:
@@ -73,6 +83,13 @@ def seal(skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes]
     return ()
 
 
+def open_with_library(path: str) -> Mapping[str, Any]:
+    """The tensors that the safetensors library finds."""
+    from convsvc.formats.witnesses import open_safetensors
+
+    return open_safetensors(path)
+
+
 def _encode_header(header: Mapping[str, Any], align: int) -> bytes:
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -88,7 +105,7 @@ def _read_header(file: RegularFile) -> tuple[dict[str, Any], int, str]:
     """The header, where the tensors begin, and the header's digest."""
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the header")
     size = int.from_bytes(head[:8], "little")
-    if not looks_like_safetensors(head):
+    if not looks_like(head):
         what, do = describe(head)
         raise FormatError(f"{file.path} is not a safetensors file, it is {what}", do=do)
     raw = file.read(8, size, "the header")

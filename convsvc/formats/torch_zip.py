@@ -17,8 +17,8 @@ from typing import Any
 
 from convsvc.errors import FormatError
 from convsvc.formats.alike import Alike, Content
-from convsvc.formats.base import FileIndex, Skeleton
-from convsvc.formats.magic import HEAD_BYTES, describe, looks_like_zip
+from convsvc.formats.base import HEAD_BYTES, FileIndex, Skeleton
+from convsvc.formats.known import describe
 from convsvc.formats.pickle.machine import LIMITS
 from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
@@ -27,10 +27,16 @@ from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
 from convsvc.formats.zip.reader import Record, check_stored, read_directory
 from convsvc.tensors.dtypes import SIZES
 
-needs_crc = True
+WHAT, DO = "a zip file", "give it as a torch checkpoint (.pt, .bin)"
+DIGEST_OF = "the zip directory: names, sizes, places and the CRC-32 of every record, so the values too, as far as a CRC-32 goes"
 
 _SMALL_RECORD_BYTES = 64
 _ALIKE = Alike()
+
+
+def looks_like(head: bytes) -> bool:
+    """Whether the file begins with a zip's local header, as every file of torch.save does."""
+    return head.startswith(b"PK\x03\x04")
 
 
 def read_index(path: AnyPath) -> FileIndex:
@@ -72,6 +78,13 @@ def seal(skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes]
     return seal_torch_zip(skeleton.seal_state, crcs)
 
 
+def open_with_library(path: str) -> Mapping[str, Any]:
+    """The tensors that torch finds."""
+    from convsvc.formats.witnesses import open_torch
+
+    return open_torch(path)
+
+
 def _run(pickle: bytes, source: str, records: Mapping[str, Record], folder: str) -> Content:
     """What the pickle makes, its tensors found among the records."""
     root = read_torch_pickle(pickle, source)
@@ -82,7 +95,7 @@ def _run(pickle: bytes, source: str, records: Mapping[str, Record], folder: str)
 
 def _check_head(file: RegularFile) -> None:
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes")
-    if not looks_like_zip(head):
+    if not looks_like(head):
         what, do = describe(head)
         raise FormatError(f"{file.path} is not a torch zip file, it is {what}", do=do)
 

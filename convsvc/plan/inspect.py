@@ -120,7 +120,7 @@ def _describe_file(path: RootedPath) -> dict[str, Any]:
     kind = format_of(path)
     if kind is None:
         what, do = describe_file(path)
-        raise SourceError(f"{path} is {what}", facts=["it is neither safetensors nor a file of torch.save (zip)"], do=do)
+        raise SourceError(f"{path} is {what}", facts=[f"it is of no format that is read: {', '.join(FORMATS)}"], do=do)
     index = FORMATS[kind].read_index(path)
     tensors = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in index.tensors]
     return {"format": kind, "path": str(path), "files": 1, "size_bytes": index.size_bytes, "tensors": len(tensors), "contents": tensors}

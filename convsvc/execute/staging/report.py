@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects.base import REPORT
+from convsvc.formats import FORMATS
 from convsvc.notes import KINDS, Note
 from convsvc.plan.plan import Plan
 
@@ -23,10 +24,6 @@ PROVES = {
     "digest": "every byte of every tensor was read again from the target's storage and has the digest it had when it was written",
     "full": "as roundtrip; and headers, checksums and side files were compared byte for byte, and safetensors and torch opened every file",
     "roundtrip": "as digest; and from the written files every value of the source was made again and compared with it, bit for bit",
-}
-DIGEST_OF = {
-    "safetensors": "the header: names, dtypes, shapes and places, not the values",
-    "torch_zip": "the zip directory: names, sizes, places and the CRC-32 of every record, so the values too, as far as a CRC-32 goes",
 }
 
 
@@ -106,7 +103,7 @@ def _source_files(plan: Plan) -> list[dict[str, Any]]:
     digests = plan.source_digests or ("",) * len(plan.source_files)
     return [
         {"path": file.path, "size_bytes": file.size_bytes, "modified_ns": file.mtime_ns}
-        | ({"digest": digest, "digest_of": DIGEST_OF.get(file.format, file.format)} if digest else {})
+        | ({"digest": digest, "digest_of": FORMATS[file.format].DIGEST_OF} if digest else {})
         for file, digest in zip(plan.source_files, digests, strict=True)
     ]
 

@@ -1,8 +1,6 @@
-"""What a file is by its first bytes, never by its name."""
+"""What a file that is not read is by its first bytes, never by its name. What is read says so itself (`known`)."""
 
 from __future__ import annotations
-
-HEAD_BYTES = 512
 
 _LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # MAGIC_NUMBER of torch/serialization.py, pickled
 _RESAVE = "load it with the torch that wrote it and save it again: torch.save(torch.load(path, map_location='cpu'), path)"
@@ -10,7 +8,6 @@ _RESAVE = "load it with the torch that wrote it and save it again: torch.save(to
 # first bytes, what the file is, what to do about it
 _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch the real file with `git lfs pull`"),
-    (b"PK\x03\x04", "a zip file", "give it as a torch checkpoint (.pt, .bin)"),
     (b"GGUF", "a GGUF file", "convert it to safetensors first; transformers can load it and save it again"),
     (b"\x89HDF", "an HDF5 file (TensorFlow, Keras)", "convert it to safetensors first"),
     (b"\x93NUMPY", "a NumPy file", "convert it to safetensors first"),
@@ -39,8 +36,6 @@ def describe(head: bytes) -> tuple[str, str]:
             return _pickle(head) if start == b"\x80" else (what, do)
     if head[257:262] == b"ustar":
         return "a tar file, as torch wrote before 0.1.10, or an archive", _RESAVE
-    if looks_like_safetensors(head):
-        return "a safetensors file", "give it as safetensors"
     return _unfinished(head)
 
 
@@ -55,17 +50,3 @@ def _unfinished(head: bytes) -> tuple[str, str]:
     if not head.strip(b"\0"):
         return "a file that begins with zeros: its download was not completed", "download the file again"
     return UNKNOWN, "check that the file is what it should be and was copied completely"
-
-
-def looks_like_zip(head: bytes) -> bool:
-    """Whether the file begins with a zip's local header, as every file of torch.save does."""
-    return head.startswith(b"PK\x03\x04")
-
-
-def looks_like_safetensors(head: bytes) -> bool:
-    """Whether the file begins with a believable length and a JSON object.
-
-    >>> looks_like_safetensors(b"\\x02" + bytes(7) + b"{}")
-    True
-    """
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
