@@ -1,0 +1,76 @@
+"""The toy framework's names for the logical tensors, which file each lies in, and which way round. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
+from convsvc.blocks.glu import FC1, FC2
+from convsvc.blocks.gqa import K_NORM, PROJ, Q_NORM, QKV, QKV_BIAS
+from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
+from convsvc.dialects.base import Entry
+from convsvc.dialects.templates import WHOLE, Templates
+from convsvc.errors import LayoutError
+from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
+from convsvc.tensors.declare import row
+
+START = (row("words_in", EMBEDDING, "vocab hidden"),)
+END = (
+    row("last_norm", FINAL_NORM, "hidden"),
+    row("words_out", OUTPUT,     "vocab hidden"),
+)  # fmt: skip
+SMALL = (
+    row("norm_1",      INPUT_NORM,   "hidden"),
+    row("norm_2",      PRE_MLP_NORM, "hidden"),
+    row("look_bias",   QKV_BIAS,     "(slot group head_dim)"),
+    row("look_norm_q", Q_NORM,       "head_dim"),
+    row("look_norm_k", K_NORM,       "head_dim"),
+)  # fmt: skip
+INPUTS_FIRST = (
+    row("look",      QKV,  "hidden (slot group head_dim)"),
+    row("look_out",  PROJ, "(group query head_dim) hidden"),
+    row("think",     FC1,  "hidden (ffn glu)"),
+    row("think_out", FC2,  "ffn hidden"),
+)  # fmt: skip
+OUTPUTS_FIRST = (
+    row("look",      QKV,  "(slot group head_dim) hidden"),
+    row("look_out",  PROJ, "hidden (group query head_dim)"),
+    row("think",     FC1,  "(ffn glu) hidden"),
+    row("think_out", FC2,  "hidden ffn"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Which way round matrices lie."""
+
+    inputs_first: bool
+
+
+def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
+    """Every stored tensor, with the name of its file less the ending. Raises LayoutError for what has no place here."""
+    return tuple(_entries(model, settings))
+
+
+def _entries(model: Model, settings: Settings) -> Iterator[Entry]:
+    templates = Templates()
+    for scope in model.scopes:
+        for template in templates.of(scope, rows_of(scope, model, settings), ""):
+            yield from (Entry(_file(scope), laid, scope.logical or scope.kind) for laid in templates.lay(template, {}, WHOLE))
+
+
+def rows_of(scope: Scope, model: Model, settings: Settings) -> Rows:
+    """The rows of a scope: those of the table whose logical tensors the model has."""
+    layer = SMALL + (INPUTS_FIRST if settings.inputs_first else OUTPUTS_FIRST)
+    table = {"embedding": START, "layer": layer, "output": END}.get(scope.kind, ())
+    rows = tuple(each for each in table if scope.logicals.issuperset(part.name for part in each.logicals))
+    homeless = scope.logicals - {part.name for each in rows for part in each.logicals}
+    if homeless and not (scope.kind == "output" and model.tied):
+        raise LayoutError(f"toy has no place for {', '.join(sorted(homeless))} of {model.family.name}")
+    return rows
+
+
+def _file(scope: Scope) -> str:
+    return f"layer-{scope.number:03d}" if scope.kind == "layer" else {"embedding": "start"}.get(scope.kind, "end")
