@@ -38,8 +38,9 @@ types: $(VENV)/installed-test  ## mypy, strict
 unit: $(VENV)/installed-test  ## pytest, three files at a time; PYTEST_ARGS="-k sizes" for some of it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-docs: $(VENV)/installed-test  ## write the generated pages: families, HTTP interface
+docs: $(VENV)/installed-test  ## write the generated pages: families, formats, HTTP interface
 	$(BIN)/python -m convsvc.dialects.family_pages docs/families
+	$(BIN)/python -m convsvc.dialects.format_pages docs/formats.md
 	$(BIN)/python -m convsvc.service.openapi > docs/openapi.json
 
 fmt: $(VENV)/installed-test  ## format the code, apply safe fixes

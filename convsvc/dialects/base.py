@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Lora, Options
@@ -247,11 +249,15 @@ class Source(Protocol):
 class Target(Protocol):
     """How a format is written. What a method does here is what a format without anything to say of it does.
 
-    `adapters`: it holds LoRA adapters, and no weights.
+    `adapters`: it holds LoRA adapters, and no weights. A framework with tables of its own is shown beside Hugging Face's in the families'
+    pages: under its `title`, as `rows` and `prefix` have it, and as far as one of the `variants` (fields of a job, by what they are called
+    in a heading) names or orders tensors otherwise.
     """
 
     name: str
     adapters: bool = False
+    title: str | None = None
+    variants: Mapping[str, Mapping[str, object]] = MappingProxyType({})
 
     def settled(self, target: Any, words_dir: str | None) -> TargetSpec:
         """The job's target, with what follows from its source: `words_dir` is where configuration and tokenizer of it lie."""
@@ -272,6 +278,14 @@ class Target(Protocol):
     def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
         """The stored tensors of this model. Pure. Raises LayoutError."""
         raise NotImplementedError
+
+    def rows(self, scope: Scope, model: Model, settings: Any) -> Rows:
+        """The rows that hold a scope's logical tensors. Pure. Raises LayoutError if one has no place in this format."""
+        return ()
+
+    def prefix(self, scope: Scope) -> str:
+        """What goes before the names of a scope's rows, pipeline stages apart. Pure."""
+        return ""
 
     def output(
         self,

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import convsvc.families
-from convsvc.dialects.mcore.rank_files import Settings, rows_of, write_settings
-from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
-from convsvc.dialects.mindspeed_llm.tables import TABLES
+from convsvc.dialects import target_of
+from convsvc.dialects.base import Target
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
 from convsvc.models.family import Wanted
 from convsvc.models.scope import Scope
+from convsvc.spec import parse_target
+from convsvc.spec.formats import sides
 from convsvc.tensors.declare import Logical, Part, Row
 from convsvc.tensors.notation import Order
 
@@ -33,13 +35,7 @@ EXAMPLE: Mapping[str, object] = {
 }  # fmt: skip
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}
-VARIANTS: Mapping[str, Mapping[str, object]] = {
-    "moe_grouped_gemm": {"moe_grouped_gemm": True},
-    "mla_mm_split": {"mla_mm_split": True},
-    "transformer_impl: transformer_engine": {"transformer_impl": "transformer_engine"},
-}
-HEAD = "| Hugging Face | axes as stored | MindSpeed-LLM, Megatron mcore | axes as stored | cut along |\n|---|---|---|---|---|"
-VARIANT_HEAD = "| instead of | MindSpeed-LLM, Megatron mcore | axes as stored | cut along |\n|---|---|---|---|"
+COLUMNS, RULE = "| axes as stored | cut along |", "---|---|---|"
 # What training shares with another tensor, or has no place for.
 NOWHERE = ["no place of its own", "", ""]
 AXES = {
@@ -70,12 +66,20 @@ Places = dict[str, list[tuple[Row, Part]]]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the model with one table: its heading, a scope that stands for it, and what goes before the names on either side."""
+    """A part of the model with one table: its heading, a scope that stands for it, and what goes before Hugging Face's names."""
 
     heading: str
     scope: Scope
     prefix: str
-    mcore_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A format as it is written for a model."""
+
+    target: Target
+    model: Model
+    settings: Any
 
 
 class _Example(Facts):
@@ -93,9 +97,13 @@ def page(family: Family, notes: str | None = None) -> str:
     model = example_model(family)
     sections = list(_sections(model))
     lines = [f"# {family.title}", "", *_about(family), ""]
-    for section in sections:
-        lines += [f"## {section.heading}", "", HEAD, *_table(section, model, _settings(model)), ""]
-    lines += _variants(family)
+    for target in tabled():
+        lines += [f"## {target.title}", ""]
+        try:
+            lines += _tables(Form(target, model, _settings(target, model)), sections)
+            lines += _variants(target, family)
+        except LayoutError as error:
+            lines += [f"Refused: {error.message}.", ""]
     lines += _axes(sections)
     if notes:
         lines += ["## Differences from MindSpeed-LLM's converter", "", notes.partition("\n")[2].strip(), ""]
@@ -120,8 +128,14 @@ def example_model(family: Family, num_mtp: int | None = None) -> Model:
     return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
 
 
-def _settings(model: Model, **target: object) -> Settings:
-    return write_settings(MindSpeedTarget.model_validate({"format": "mindspeed-llm", "path": "/", **target}), model)
+def tabled() -> list[Target]:
+    """The formats that have tables of their own, by their titles."""
+    targets = [target for target in map(target_of, sides("TARGET")) if target.title is not None]
+    return sorted(targets, key=lambda target: str(target.title))
+
+
+def _settings(target: Target, model: Model, **stated: object) -> Any:
+    return target.settings(parse_target({"format": target.name, "path": "/", **stated}), model)
 
 
 def _about(family: Family) -> Iterator[str]:
@@ -138,23 +152,21 @@ def _sections(model: Model) -> Iterator[Section]:
     """Embedding, a section for each kind of layer, the MTP layer, what comes last."""
     family = model.family
     first, *_, last = model.scopes
-    yield Section("Before the layers", first, "", "")
+    yield Section("Before the layers", first, "")
     kinds: dict[tuple[Row, ...], list[Scope]] = {}
     for layer in model.layers():
         kinds.setdefault(layer.rows, []).append(layer)
     for alike in kinds.values():
-        yield Section(_heading(alike[0], model, kinds), alike[0], family.layer_prefix, "decoder.layers.{layer}.")
+        yield Section(_heading(alike[0], model, kinds), alike[0], family.layer_prefix)
     if model.num_mtp:
         assert family.mtp is not None
         own = next(each for each in model.scopes if each.kind == "mtp")
         block = next(each for each in model.scopes if each.kind == "mtp_block")
         where = ", where {layer} counts on after the hidden layers" if "{layer}" in family.mtp.prefix else ""
-        yield Section(f"An MTP layer{where}", own, family.mtp.prefix, "")
+        yield Section(f"An MTP layer{where}", own, family.mtp.prefix)
         like = next((f", like: {_heading(alike[0], model, kinds)}" for rows, alike in kinds.items() if rows == block.rows), "")
-        yield Section(
-            f"Its transformer layer{like}", block, family.mtp.block_prefix or family.mtp.prefix, "mtp.layers.{mtp}.transformer_layer."
-        )
-    yield Section("After the layers", last, "", "")
+        yield Section(f"Its transformer layer{like}", block, family.mtp.block_prefix or family.mtp.prefix)
+    yield Section("After the layers", last, "")
 
 
 def _heading(layer: Scope, model: Model, kinds: Iterable[tuple[Row, ...]]) -> str:
@@ -168,25 +180,33 @@ def _heading(layer: Scope, model: Model, kinds: Iterable[tuple[Row, ...]]) -> st
     return f"{what} (as {', '.join(map(str, alike))} of {model.num_layers}, counted from 0)"
 
 
-def _table(section: Section, model: Model, settings: Settings) -> Iterator[str]:
-    places = _places(section, model, settings)
+def _tables(form: Form, sections: Iterable[Section]) -> list[str]:
+    head = f"| Hugging Face | axes as stored | {form.target.title} {COLUMNS}"
+    lines: list[str] = []
+    for section in sections:
+        lines += [f"### {section.heading}", "", head, f"|---|---|{RULE}", *_table(section, _places(section, form)), ""]
+    return lines
+
+
+def _table(section: Section, places: Places) -> Iterator[str]:
     for row in section.scope.rows:
         for part in row.parts:
             where = [place for place in places.get(part.logical.name, ()) if _meet(place[1], part)]
-            cells = [[_name(section.mcore_prefix, held.stored), _order(at, held), _cut(held)] for held, at in where]
-            mcore, order, cut = ("<br>".join(dict.fromkeys(column)) for column in zip(*(cells or [NOWHERE]), strict=True))
+            cells = [[f"`{held.stored}`", _order(at, held), _cut(held)] for held, at in where]
+            theirs, order, cut = ("<br>".join(dict.fromkeys(column)) for column in zip(*(cells or [NOWHERE]), strict=True))
             optional = " (may be absent)" if row.optional else ""
-            yield f"| {_name(section.prefix, row.stored)}{optional} | {_order(part, row)} | {mcore} | {order} | {cut} |"
+            yield f"| `{section.prefix}{row.stored}`{optional} | {_order(part, row)} | {theirs} | {order} | {cut} |"
 
 
-def _places(section: Section, model: Model, settings: Settings) -> Places:
-    """By logical tensor: the rows that hold it, each with its part."""
-    places: Places = {}
-    for row in rows_of(section.scope, model, settings, TABLES):
-        # A scope's number stands in its rows' names already.
-        named = replace(row, stored=row.stored.replace(f".{section.scope.number}.", ".{mtp}.")) if section.scope.kind == "mtp" else row
+def _places(section: Section, form: Form) -> Places:
+    """By logical tensor: the format's rows that hold it, under their whole names, each with its part. Raises LayoutError."""
+    scope, places = section.scope, Places()
+    number = ".{layer}." if scope.kind == "layer" else ".{mtp}."
+    for row in form.target.rows(scope, form.model, form.settings):
+        name = form.target.prefix(scope) + row.stored
+        numbered = name.replace(f".{scope.number}.", number, 1) if scope.kind in ("layer", "mtp", "mtp_block") else name
         for part in row.parts:
-            places.setdefault(part.logical.name, []).append((named, part))
+            places.setdefault(part.logical.name, []).append((replace(row, stored=numbered), part))
     return places
 
 
@@ -196,41 +216,37 @@ def _meet(at: Part, part: Part) -> bool:
     return all(other.get(axis, where) == where or ":" in where + other[axis] for axis, where in mine.items())
 
 
-def _variants(family: Family) -> Iterator[str]:
+def _variants(target: Target, family: Family) -> Iterator[str]:
     """For each form of the target that names or orders tensors otherwise: those tensors. MTP layers have only one form."""
     model = example_model(family, num_mtp=0)
     sections = [section for section in _sections(model) if section.scope.kind == "layer"]
-    usual = [_places(section, model, _settings(model)) for section in sections]
-    for heading, target in VARIANTS.items():
+    usual = [_places(section, Form(target, model, _settings(target, model))) for section in sections]
+    for heading, stated in target.variants.items():
         try:
-            settings = _settings(model, **target)
+            form = Form(target, model, _settings(target, model, **stated))
+            lines: dict[str, None] = {}
+            for section, before in zip(sections, usual, strict=True):
+                lines |= dict.fromkeys(_changed(before, _places(section, form)))
         except LayoutError as error:
-            yield from (f"## With {heading}", "", f"Refused: {error.message}.", "")
+            yield from (f"### With {heading}", "", f"Refused: {error.message}.", "")
             continue
-        lines: dict[str, None] = {}
-        for section, before in zip(sections, usual, strict=True):
-            lines |= dict.fromkeys(_changed(section, before, _places(section, model, settings)))
         if lines:
-            yield from (f"## With {heading}", "", VARIANT_HEAD, *lines, "")
+            yield from (f"### With {heading}", "", f"| instead of | {target.title} {COLUMNS}", f"|---|{RULE}", *lines, "")
 
 
-def _changed(section: Section, before: Places, after: Places) -> Iterator[str]:
+def _changed(before: Places, after: Places) -> Iterator[str]:
     for logical, places in after.items():
         usual = [row for row, _ in before[logical]]
         if [row for row, _ in places] != usual:
-            instead = "<br>".join(dict.fromkeys(_name(section.mcore_prefix, row.stored) for row in usual))
+            instead = "<br>".join(dict.fromkeys(f"`{row.stored}`" for row in usual))
             for row, part in places:
-                yield f"| {instead} | {_name(section.mcore_prefix, row.stored)} | {_order(part, row)} | {_cut(row)} |"
+                yield f"| {instead} | `{row.stored}` | {_order(part, row)} | {_cut(row)} |"
 
 
 def _axes(sections: Iterable[Section]) -> Iterator[str]:
     logicals: list[Logical] = [each for section in sections for row in section.scope.rows for each in row.logicals]
     used = dict.fromkeys(axis for each in logicals for axis in each.axes if axis in AXES)
     yield from ("## Axes", "", *(f"- `{axis}`: {AXES[axis]}" for axis in used), "")
-
-
-def _name(prefix: str, stored: str) -> str:
-    return f"`{prefix}{stored}`"
 
 
 def _order(part: Part, row: Row) -> str:

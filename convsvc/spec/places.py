@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from convsvc.spec.fields import Path, Strict
 from convsvc.spec.model import ARCHITECTURE, Architecture, Lora
 
@@ -16,7 +18,7 @@ class SourceSpec(Strict):
 class ModelSource(SourceSpec):
     """A checkpoint that may hold adapters, and may leave sizes of its model unsaid."""
 
-    lora: Lora | None = None
+    lora: Lora | None = Field(None, description="The LoRA adapters in it or beside it, which are merged; {} where all of it is saved.")
     architecture: Architecture | None = ARCHITECTURE
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convsvc.dialects.family_pages import AXES, example_model, page, pages
+from convsvc.dialects.family_pages import AXES, example_model, page, pages, tabled
 from convsvc.families import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "families"
@@ -33,7 +33,8 @@ def test_a_fused_weight_stands_beside_each_of_its_parts() -> None:
 
 
 def test_parts_of_one_stored_tensor_are_numbered() -> None:
-    lines = [line for line in page(FAMILIES["phi3.5"]).splitlines() if "qkv_proj.weight" in line]
+    text = page(FAMILIES["phi3.5"]).partition("\n## MindSpeed-LLM, Megatron mcore\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if "qkv_proj.weight" in line]
     assert [line.split(" | ")[1].partition(":")[0] for line in lines] == ["part 1 of 3", "part 2 of 3", "part 3 of 3"]
 
 
@@ -42,6 +43,14 @@ def test_what_a_flag_of_the_target_changes_is_shown() -> None:
     assert "## With moe_grouped_gemm" in text
     assert "## With mla_mm_split" not in text
     assert "expert hidden (glu expert_ffn), called hidden (expert glu expert_ffn)" in text
+
+
+def test_every_framework_with_tables_has_its_part_or_says_why_not() -> None:
+    titles = [target.title for target in tabled()]
+    assert titles == ["MindSpeed-LLM, Megatron mcore", "MindSpore Transformers"]
+    text = page(FAMILIES["gemma2"])
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles] + ["## Axes"]
+    assert text.partition("## MindSpore Transformers\n\n")[2].startswith("Refused: mindformers has no place for post_attn_norm.weight")
 
 
 def test_notes_are_part_of_the_page() -> None:

@@ -39,6 +39,11 @@ try:
 except JobError as error:
     print(json.dumps({"schema": job_schema(), "faults": error.details["fields"]}))
 """
+PAGES = """
+from convsvc.dialects import family_pages, format_pages
+from convsvc.families import FAMILIES
+print(format_pages.page(), family_pages.page(FAMILIES["llama2"]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +128,8 @@ def test_the_commands_take_it(checkpoint: Path, environment: dict[str, str], tmp
     assert re.search(r"--source-format \[[a-z|-]*\btoy\b", convsvc(environment, "convert", "--help").stdout)
     toy, back = tmp_path / "toy", tmp_path / "back"
     convsvc(
-        environment, "convert", "--source", str(checkpoint), "--source-format", "huggingface", "--target", str(toy), "--target-format", "toy",
-        "--engine", "inline", "--set", "target.files=toybox",
+        environment, "convert", "--source", str(checkpoint), "--source-format", "huggingface", "--target", str(toy),
+        "--target-format", "toy", "--engine", "inline", "--set", "target.files=toybox",
     )  # fmt: skip
     found = json.loads(convsvc(environment, "inspect", str(toy), "--json").stdout)
     assert (found["format"], found["complete"], found["model_type"], found["layers"]) == ("toy", True, "llama2", 2)
@@ -194,3 +199,13 @@ def ended(service: httpx.Client, job: str) -> dict[str, Any]:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
     return dict(found)
+
+
+def test_the_pages_show_it(environment: dict[str, str]) -> None:
+    pages = run(environment, "-c", PAGES).stdout
+    assert "\n## toy\n\n### As a source\n\nA directory with words.txt and a file a layer.\n" in pages
+    assert '| `files` | `"safetensors"`, `"toybox"` | `"safetensors"` | What kind of file each layer is. |' in pages
+    assert "\n- `toybox`: a toybox; give it as one: format toy\n" in pages
+    family = pages.partition("\n## Toy\n")[2].partition("\n## ")[0]
+    assert "\n| `model.norm.weight` | hidden | `last_norm` | hidden | replicated |\n" in family
+    assert "\n| `layer.{layer}. think` | `layer.{layer}. think` | (ffn glu) hidden | replicated |\n" in family.partition("### With ")[2]

@@ -17,11 +17,13 @@ class HuggingFaceSource(ModelSource):
 
 
 class HuggingFaceTarget(TargetSpec):
+    """A directory with config.json and model*.safetensors, as transformers loads it."""
+
     format: Literal["huggingface"]
     config_dir: Path | None = Field(
         None, description="Its config, tokenizer and code go with the weights; without it, a Hugging Face source's own."
     )
-    adapter_only: bool = Field(False, description="Write the source's LoRA adapters as a PEFT adapter instead of merging them.")
+    adapter_only: bool = Field(False, description="Another way to say format peft: the source's LoRA adapters alone, not merged.")
 
 
 SOURCE, TARGET = HuggingFaceSource, HuggingFaceTarget

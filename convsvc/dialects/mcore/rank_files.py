@@ -151,15 +151,22 @@ def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple
         elif scope.kind == "layer":
             slot = placement.layers[scope.number]
             if slot.stage == stage:
-                yield scope, slot.chunk, f"decoder.layers.{slot.number}."
+                yield scope, slot.chunk, prefix_of(scope, slot.number)
         elif scope.kind == "mtp_block" and placement.mtp[0] == stage:
-            yield scope, placement.mtp[1], scope.logical
+            yield scope, placement.mtp[1], prefix_of(scope)
         elif scope.kind == "mtp" and placement.mtp[0] == stage:
             yield scope, placement.mtp[1], ""
         elif scope.kind == "output" and placement.last[0] == stage:
             yield scope, placement.last[1], ""
     if model.num_mtp and placement.stages > 1 and placement.mtp[0] == stage:
         yield _last_embedding(model), placement.mtp[1], ""
+
+
+def prefix_of(scope: Scope, number: int = 0) -> str:
+    """What goes before the names of a scope's rows; `number` counts a layer within its chunk."""
+    if scope.kind == "layer":
+        return f"decoder.layers.{number}."
+    return scope.logical if scope.kind == "mtp_block" else ""
 
 
 def _last_embedding(model: Model) -> Scope:

@@ -64,7 +64,7 @@ class MindFormersSource(SourceSpec, LayoutFlags):
         None, description='Tensors whose names begin so are left out, e.g. "adam_": what training keeps beside the weights.'
     )
     config_dir: Path | None = Field(None, description="A directory with the model's config.json (Hugging Face's).")
-    architecture: Architecture | None = None
+    architecture: Architecture | None = Field(None, description="Sizes that neither a config.json nor the tensors say.")
 
 
 class MindFormersTarget(TargetSpec, LayoutFlags):

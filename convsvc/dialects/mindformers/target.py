@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
@@ -12,9 +13,10 @@ from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, Min
 from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
 from convsvc.dialects.mindformers.new_files import rank_output, whole_output
 from convsvc.dialects.mindformers.ranks import cuts, sizes_of, strategies
-from convsvc.dialects.mindformers.tables import Flags
+from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
 from convsvc.spec import Options, SourceSpec, TargetSpec
 
@@ -23,6 +25,14 @@ class MindFormers(Target):
     """Whole, in parts with their map; or cut over ranks, with strategy files."""
 
     name = "mindformers"
+    title = "MindSpore Transformers"
+    variants = MappingProxyType(
+        {
+            "use_interleaved_weight_layout_mlp: false": {"use_interleaved_weight_layout_mlp": False},
+            "use_contiguous_weight_layout_attention": {"use_contiguous_weight_layout_attention": True},
+            "stacked_experts": {"stacked_experts": True},
+        }
+    )
 
     def settled(self, target: MindFormersTarget, words_dir: str | None) -> TargetSpec:
         """With the source's own configuration where nothing else is said."""
@@ -49,6 +59,12 @@ class MindFormers(Target):
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
         return layout(model, settings)
+
+    def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
+        return rows_of(scope, model, settings.flags)
+
+    def prefix(self, scope: Scope) -> str:
+        return prefix_of(scope)
 
     def output(
         self,

@@ -17,6 +17,8 @@ class MindSpeedSource(RankFilesSource):
 
 
 class MindSpeedTarget(ParallelSizes, TargetSpec):
+    """Rank files of Megatron-mcore, as MindSpeed-LLM resumes training from them."""
+
     format: Literal["mindspeed-llm"]
     adapter_only: Literal[False] = Field(False, description="For Hugging Face targets only: into rank files, adapters are merged.")
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
 from convsvc.dialects.mcore.new_files import output
-from convsvc.dialects.mcore.rank_files import Settings, layout, write_settings
+from convsvc.dialects.mcore.rank_files import Settings, layout, prefix_of, rows_of, write_settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource, MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
 from convsvc.spec import Options, SourceSpec
 
@@ -20,6 +22,14 @@ class MindSpeedLlm(Target):
     """Rank files as training resumes from them: args, tracker, iteration 1."""
 
     name = "mindspeed-llm"
+    title = "MindSpeed-LLM, Megatron mcore"
+    variants = MappingProxyType(
+        {
+            "moe_grouped_gemm": {"moe_grouped_gemm": True},
+            "mla_mm_split": {"mla_mm_split": True},
+            "transformer_impl: transformer_engine": {"transformer_impl": "transformer_engine"},
+        }
+    )
 
     def wants(self, target: MindSpeedTarget) -> Wants:
         """Not asked for is not dropped: MTP layers lie beside the ranks then, for the way back. Who asks for 0 does not want them."""
@@ -30,6 +40,12 @@ class MindSpeedLlm(Target):
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
         return layout(model, settings, TABLES)
+
+    def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
+        return rows_of(scope, model, settings, TABLES)
+
+    def prefix(self, scope: Scope) -> str:
+        return prefix_of(scope, scope.number)
 
     def output(
         self,

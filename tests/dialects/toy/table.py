@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
-from convsvc.blocks.glu import FC1, FC2
-from convsvc.blocks.gqa import K_NORM, PROJ, Q_NORM, QKV, QKV_BIAS
+from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
+from convsvc.blocks.gqa import K_NORM, PROJ, PROJ_BIAS, Q_NORM, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.dialects.base import Entry
 from convsvc.dialects.templates import WHOLE, Templates
@@ -24,9 +24,12 @@ END = (
 SMALL = (
     row("norm_1",      INPUT_NORM,   "hidden"),
     row("norm_2",      PRE_MLP_NORM, "hidden"),
-    row("look_bias",   QKV_BIAS,     "(slot group head_dim)"),
     row("look_norm_q", Q_NORM,       "head_dim"),
     row("look_norm_k", K_NORM,       "head_dim"),
+    row("look_b",      QKV_BIAS,     "(slot group head_dim)"),
+    row("look_out_b",  PROJ_BIAS,    "hidden"),
+    row("think_b",     FC1_BIAS,     "(ffn glu)"),
+    row("think_out_b", FC2_BIAS,     "hidden"),
 )  # fmt: skip
 INPUTS_FIRST = (
     row("look",      QKV,  "hidden (slot group head_dim)"),

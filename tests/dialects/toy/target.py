@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Entry, NewFile, Output, SideFile, Target, Wants
@@ -11,11 +12,12 @@ from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
 from convsvc.spec import Options, SourceSpec
 from tests.dialects.toy import toybox
 from tests.dialects.toy.job import ToySource, ToyTarget
-from tests.dialects.toy.table import Settings, layout
+from tests.dialects.toy.table import Settings, layout, rows_of
 from tests.dialects.toy.words import WORDS, write_words
 
 PLANNERS = {"safetensors": safetensors.plan_skeleton, "toybox": toybox.plan_skeleton}
@@ -23,6 +25,8 @@ PLANNERS = {"safetensors": safetensors.plan_skeleton, "toybox": toybox.plan_skel
 
 class Toy(Target):
     name = "toy"
+    title = "Toy"
+    variants = MappingProxyType({"inputs_first: false": {"inputs_first": False}})
 
     def wants(self, target: ToyTarget) -> Wants:
         """It has no place for MTP layers."""
@@ -33,6 +37,12 @@ class Toy(Target):
 
     def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
         return layout(model, settings)
+
+    def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
+        return rows_of(scope, model, settings)
+
+    def prefix(self, scope: Scope) -> str:
+        return f"layer.{scope.number}. " if scope.kind == "layer" else ""
 
     def output(
         self,
