@@ -10,6 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
+from convsvc.service.executor import supervisor
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy/compose.yaml").read_text()
 RAY_SERVICES = {"ray-head", "ray-worker", "executor"}
@@ -33,7 +35,12 @@ SERVICE: dict[str, Any] = {
         "ports": {"type": "array", "items": {"type": "string", "pattern": r"^127\.0\.0\.1:[0-9]+:[0-9]+$"}},
         "volumes": STRINGS,
         "shm_size": {"type": "string", "pattern": "^[0-9]+[kmg]$"},
-        "deploy": {"type": "object", "properties": {"replicas": {"type": "integer"}}, "additionalProperties": False},
+        "stop_grace_period": DURATION,
+        "deploy": {
+            "type": "object",
+            "properties": {"replicas": {"type": "integer"}, "resources": {"type": "object", "required": ["limits"]}},
+            "additionalProperties": False,
+        },
         "depends_on": {
             "type": "object",
             "additionalProperties": {
@@ -124,4 +131,36 @@ def test_no_image_is_the_latest_one(services: dict[str, Any]) -> None:
 def test_only_workers_run_tasks(services: dict[str, Any]) -> None:
     assert "--num-cpus=0" in services["ray-head"]["command"]
     assert "--num-cpus=0" in services["executor"]["command"][0]
-    assert not any("--num-cpus" in word for word in services["ray-worker"]["command"])
+    assert "--num-cpus=0" not in services["ray-worker"]["command"]
+
+
+def test_a_worker_takes_as_many_cpus_as_it_says_and_no_more_memory_than_it_may(services: dict[str, Any]) -> None:
+    """Each sees all of the host's: two would start twice as many tasks as there are CPUs."""
+    limits = services["ray-worker"]["deploy"]["resources"]["limits"]
+    assert f"--num-cpus={limits['cpus']}" in services["ray-worker"]["command"]
+    assert all("memory" in services[name]["deploy"]["resources"]["limits"] for name in ("api", "executor", "ray-worker"))
+
+
+def test_what_drains_is_given_the_time_to(services: dict[str, Any]) -> None:
+    """Docker kills after 10 s where nothing is said."""
+    assert seconds(services["executor"]["stop_grace_period"]) > supervisor.DRAIN_S
+    assert seconds(services["api"]["stop_grace_period"]) > 5
+
+
+def seconds(text: str) -> int:
+    found = re.fullmatch(r"(\d+)s", text)
+    assert found
+    return int(found[1])
+
+
+def test_the_executor_is_checked_by_its_own_pulse_and_its_raylet_is_started_again(services: dict[str, Any]) -> None:
+    assert services["executor"]["healthcheck"]["test"] == ["CMD", "convsvc", "executor", "--check"]
+    assert re.search(
+        r"while true ; do\s+ray start .* --block ;.*done &\s+exec convsvc executor", services["executor"]["command"][0], re.DOTALL
+    )
+
+
+def test_api_and_executor_know_of_the_same_webhooks_and_the_api_whom_it_believes(services: dict[str, Any]) -> None:
+    names = ("CONVSVC_WEBHOOK_HOSTS", "CONVSVC_WEBHOOK_SECRET")
+    assert [services["api"]["environment"][name] for name in names] == [services["executor"]["environment"][name] for name in names]
+    assert "/" in services["api"]["environment"]["FORWARDED_ALLOW_IPS"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from convsvc.service.executor import pulse, supervisor
+
 DIRECTORY = Path(__file__).parents[2] / "deploy/kuberay"
 API_VERSIONS = {
     "PersistentVolumeClaim": "v1",
     "Service": "v1",
     "Deployment": "apps/v1",
+    "Job": "batch/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
     "RayCluster": "ray.io/v1",
 }
@@ -27,7 +32,7 @@ def of_kind(kind: str) -> list[Manifest]:
 
 def pods() -> Iterator[tuple[str, Manifest]]:
     """Every pod template, by the name of what it belongs to."""
-    for deployment in of_kind("Deployment"):
+    for deployment in (*of_kind("Deployment"), *of_kind("Job")):
         yield deployment["metadata"]["name"], deployment["spec"]["template"]
     for cluster in of_kind("RayCluster"):
         yield "ray head", cluster["spec"]["headGroupSpec"]["template"]
@@ -44,11 +49,11 @@ def containers(pod: Manifest) -> list[Manifest]:
 
 
 def environment(container: Manifest) -> dict[str, Any]:
-    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container["env"]}
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container.get("env", ())}
 
 
 def test_there_are_an_api_an_executor_and_a_ray_cluster_with_workers() -> None:
-    assert set(PODS) == {"convsvc-api", "convsvc-executor", "ray head", "ray workers"}
+    assert set(PODS) == {"convsvc-api", "convsvc-executor", "convsvc-check-storage", "ray head", "ray workers"}
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: f"{manifest['kind']} {manifest['metadata']['name']}")
@@ -130,3 +135,44 @@ def test_no_secret_is_written_down() -> None:
         for container in containers(pod):
             secret = {name: value for name, value in environment(container).items() if "TOKEN" in name or "URL" in name}
             assert all(isinstance(value, dict) and "secretKeyRef" in value for value in secret.values())
+
+
+def test_the_executor_lives_by_its_own_pulse_not_by_the_heads() -> None:
+    """That the head is away is no reason to end it: it waits, and its job with it."""
+    (executor,) = containers(PODS["convsvc-executor"])
+    for probe in ("startupProbe", "livenessProbe"):
+        assert executor[probe]["exec"]["command"] == ["convsvc", "executor", "--check"]
+    liveness = executor["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] > supervisor.SILENCE_S, "the supervisor is quicker"
+    assert PODS["convsvc-executor"]["spec"]["terminationGracePeriodSeconds"] > supervisor.DRAIN_S
+    assert environment(executor)[pulse.VARIABLE].startswith("/tmp/")
+
+
+def test_the_raylet_beside_the_executor_is_started_again_and_has_room_for_its_store() -> None:
+    (executor,) = containers(PODS["convsvc-executor"])
+    assert re.search(r"while true ; do\s+ray start .* --block ;.*done &\s+exec convsvc executor", executor["args"][0], re.DOTALL)
+    volumes = {volume["name"]: volume for volume in PODS["convsvc-executor"]["spec"]["volumes"]}
+    (shm,) = [mount["name"] for mount in executor["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert volumes[shm]["emptyDir"] == {"medium": "Memory", "sizeLimit": "256Mi"}
+
+
+def test_api_and_executor_know_of_the_same_webhooks_and_the_api_whom_it_believes() -> None:
+    (api,), (executor,) = containers(PODS["convsvc-api"]), containers(PODS["convsvc-executor"])
+    for name in ("CONVSVC_WEBHOOK_HOSTS", "CONVSVC_WEBHOOK_SECRET"):
+        assert environment(api)[name] == environment(executor)[name]
+        assert environment(api)[name]["secretKeyRef"]["optional"] is True
+    ipaddress.ip_network(environment(api)["FORWARDED_ALLOW_IPS"])
+
+
+def test_the_ingress_and_prometheus_reach_the_api() -> None:
+    (policy,) = [policy for policy in of_kind("NetworkPolicy") if policy["metadata"]["name"] == "convsvc-api"]
+    (rule,) = policy["spec"]["ingress"]
+    spaces = [who["namespaceSelector"]["matchExpressions"][0] for who in rule["from"] if "namespaceSelector" in who]
+    assert spaces[0]["key"] == "kubernetes.io/metadata.name"
+    assert {"ingress-nginx", "monitoring"} <= set(spaces[0]["values"])
+
+
+@every_pod
+def test_no_pod_has_the_volume_walked_for_its_group(pod: Manifest) -> None:
+    """Most drivers of shared volumes ignore it; where one does not, the first mount changes the owner of every file."""
+    assert "fsGroup" not in pod["spec"]["securityContext"]

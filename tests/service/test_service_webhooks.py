@@ -14,21 +14,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from convsvc.errors import JobError, NoSpace, ServiceError
+from convsvc.service.errors import NoSuchJob
 from convsvc.service.executor.executor import Executor
 from convsvc.service.settings import Settings
 from convsvc.service.store.claims import Claims
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
-from convsvc.service.store.models import DeliveryRow
+from convsvc.service.store.models import DeliveryRow, TallyRow
+from convsvc.service.store.retention import Retention, purge
 from convsvc.service.webhooks.calling import MOST_ATTEMPTS, Deliverer, pause_s, signature
 from convsvc.service.webhooks.hosts import Webhooks, is_public, parse_hosts, resolve, webhooks_from
 from convsvc.spec import parse_job
@@ -140,6 +143,12 @@ def delivery(database: Database) -> DeliveryRow:
         return session.scalars(select(DeliveryRow)).one()
 
 
+def make_older(database: Database, **columns: timedelta) -> None:
+    now = datetime.now(timezone.utc)
+    with database.writing() as session:
+        session.execute(update(DeliveryRow).values({name: now - age for name, age in columns.items()}))
+
+
 def log_of(store: Store, job_id: str) -> list[str]:
     return [line.message for line in store.logs(job_id) if "webhook" in line.message]
 
@@ -194,6 +203,76 @@ def test_a_queued_job_that_is_canceled_is_told_too_and_so_is_its_second_run(
     deliverer().deliver_due()
     told = [json.loads(body) for _, _, body in receiver.calls]
     assert [(each["event"], each["job"]["run"]) for each in told] == [("job.canceled", 1), ("job.succeeded", 2)]
+
+
+def test_a_failed_job_that_is_canceled_for_its_bytes_is_told_and_counted_once(
+    receiver: Receiver, deliverer: Any, store: Store, claims: Claims, database: Database, end_job: Any
+) -> None:
+    def full(task: int) -> None:
+        if task:
+            raise NoSpace("the disk is full")
+
+    job_id = end_job(receiver.url(), before=full)
+    assert store.cancel(job_id).state == "canceling"
+    claim = claims.claim()
+    assert claim is not None
+    claims.stop(claim)
+    assert store.job(job_id).state == "canceled"
+    deliverer().deliver_due()
+    assert [json.loads(body)["event"] for _, _, body in receiver.calls] == ["job.failed"]
+    with database.reading() as session:
+        ended = select(TallyRow.label, TallyRow.value).where(TallyRow.name == "jobs_ended")
+        assert session.execute(ended).all() == [("failed", 1.0)]
+
+
+def test_a_webhook_that_no_executor_may_send_says_so_once_and_is_sent_when_one_may(
+    receiver: Receiver, deliverer: Any, end_job: Any, database: Database, store: Store
+) -> None:
+    job_id = end_job(receiver.url())
+    unable = deliverer(Webhooks())
+    unable.deliver_due()
+    assert log_of(store, job_id) == [], "another executor may send it"
+    make_older(database, next_at=timedelta(seconds=60))
+    for _ in range(2):
+        unable.deliver_due()
+    (line,) = log_of(store, job_id)
+    assert line.startswith("webhook to hooks.test: no executor may send it: CONVSVC_WEBHOOK_HOSTS and CONVSVC_WEBHOOK_SECRET are not set")
+    assert "the webhook was not sent" in store.job(job_id).notes[-1]["text"]
+    assert receiver.calls == []
+    assert deliverer().deliver_due() == 1
+    assert len(receiver.calls) == 1
+
+
+def test_an_executor_that_may_call_nobody_looks_after_what_is_not_sent(
+    deliverer: Any, end_job: Any, database: Database, store: Store
+) -> None:
+    job_id = end_job("http://hooks.test/")
+    make_older(database, next_at=timedelta(seconds=60))
+    unable = deliverer(Webhooks(), poll_s=0.01)
+    unable.start()
+    deadline = time.monotonic() + 20
+    while not log_of(store, job_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    unable.stop()
+
+
+def test_a_job_does_not_wait_for_ever_for_a_webhook_that_nobody_sends(end_job: Any, database: Database, store: Store) -> None:
+    job_id = end_job("http://hooks.test/")
+    assert purge(database, Retention(jobs_days=0)).jobs == 0
+    make_older(database, created_at=timedelta(days=15))
+    assert purge(database, Retention(jobs_days=0)).jobs == 1
+    with pytest.raises(NoSuchJob):
+        store.job(job_id)
+
+
+def test_whoever_sees_the_job_does_not_see_the_secrets_in_its_webhooks_url(store: Store, a_job: Any) -> None:
+    url = "https://hooks.test:8443/services/T0SECRET?token=S3CRET"
+    job_id = store.submit(parse_job(a_job(webhook={"url": url})))[0].id
+    for shown in (store.job(job_id), store.jobs().jobs[0]):
+        assert shown.spec["webhook"]["url"] == "https://hooks.test:8443/..."
+    plain = store.submit(parse_job(a_job("/shared/other", webhook={"url": "https://hooks.test/"})))[0].id
+    assert store.job(plain).spec["webhook"]["url"] == "https://hooks.test"
 
 
 def test_a_job_without_a_webhook_tells_nobody(deliverer: Any, store: Store, claims: Claims, a_job: Any, stand_in: Any) -> None:

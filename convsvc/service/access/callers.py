@@ -63,6 +63,7 @@ class Access:
         # A lock a token: whoever asks for a second time waits for the first answer; others do not wait for it.
         self._asking: WeakValueDictionary[str, Lock] = WeakValueDictionary()
         self._tokens_exist, self._asked_at = False, float("-inf")
+        self._listing, self._listed, self._listed_at = Lock(), frozenset[str](), float("-inf")
         self._requests, self._refusals, self._audited = Buckets(), Buckets(), Buckets()
 
     async def caller(self, request: Request, text: str | None) -> Caller:
@@ -109,8 +110,11 @@ class Access:
             raise _unauthorized("this service asks for a token")
         token_id = id_of(text)
         if token_id not in self._seen:
-            # An address that goes on with bad tokens is turned away before the store is asked; bearers seen before are not.
-            _refuse_address(self._refusals.peek(_place(request), self.settings.refusals_per_minute))
+            # An address that goes on with bad tokens is turned away before the store is asked, but for tokens that there are:
+            # behind a proxy that is not trusted all come from one address.
+            wait_s = self._refusals.peek(_place(request), self.settings.refusals_per_minute)
+            if wait_s and not (token_id and await self._exists(token_id)):
+                _refuse_address(wait_s)
         token = await self._known(token_id) if token_id else None
         if token is None or not token.fits(text):
             raise await self._refused(request, "unknown token", {"token": token_id} if token_id else {})
@@ -134,6 +138,14 @@ class Access:
                 raise
             self._remember(token_id, found, seen)
             return found
+
+    async def _exists(self, token_id: str) -> bool:
+        """Whether there is a token of that id, as the store said within the last seconds: who tries ids costs it one look a while."""
+        async with self._listing:
+            if time.monotonic() - self._listed_at > self.settings.token_cache_s:
+                self._listed_at = time.monotonic()
+                self._listed = await run_in_threadpool(self.tokens.ids)
+        return token_id in self._listed
 
     def _remember(self, token_id: str, found: KnownToken | None, before: _Seen | None) -> None:
         self._seen.pop(token_id, None)

@@ -154,6 +154,14 @@ class Tokens:
         with self.database.reading() as session:
             return session.scalars(select(TokenRow.id).limit(1)).first() is not None
 
+    def ids(self) -> frozenset[str]:
+        """The ids of all tokens. Asked once, as in `find`. Raises StoreAway."""
+        try:
+            with self.database.reading() as session:
+                return frozenset(session.scalars(select(TokenRow.id)))
+        except (DBAPIError, PoolTimeout) as error:
+            raise store_away(error) from error
+
     def usable(self) -> int:
         """How many tokens let somebody in now."""
         with self.database.reading() as session:

@@ -91,12 +91,12 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
     row.state = step.state
     if row.state == "queued" and event != "release":  # a job that was put back keeps its place: it waits longest
         row.queued_at = now_of(session)
-    first = row.started_at is None
+    first, ends = row.started_at is None, "stamp_end" in step.instructions and row.ended_at is None
     for instruction in step.instructions:
         _apply(session, row, instruction, lease, place)
     if before != row.state or step.instructions:
         add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
-    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended="stamp_end" in step.instructions, first=first))
+    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended=ends, first=first))
 
 
 def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:
@@ -138,8 +138,9 @@ def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease
     elif instruction == "free_target":
         row.active_target = None
     elif instruction == "stamp_end":
-        row.ended_at = now_of(session)
-        announce_end(session, row)
+        is_told, row.ended_at = row.ended_at is not None, now_of(session)
+        if not is_told:  # a run ends once: one that failed, and whose bytes are given back, has been told of
+            announce_end(session, row)
     elif instruction == "new_run":
         _new_run(session, row)
 

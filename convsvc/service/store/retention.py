@@ -89,7 +89,7 @@ def purge(database: Database, retention: Retention, *, dry_run: bool = False) ->
     stale_events = _beyond(database, EventRow, JobRow.last_event, retention.keep_events)
     stale_logs = _beyond(database, LogRow, JobRow.last_log, retention.keep_logs)
     return Purged(
-        jobs=remove_jobs(database, _ended(now, retention.jobs_days)),
+        jobs=remove_jobs(database, _ended(now, retention)),
         events=sum(act(database, EventRow.seq, [*where, EventRow.kind.not_in(STEPS)]) for where in stale_events),
         logs=sum(act(database, LogRow.seq, where) for where in stale_logs),
         audit=act(database, AuditRow.id, _older(AuditRow.at, now, retention.audit_days)),
@@ -137,9 +137,11 @@ def _older(at: Any, now: datetime, days: float | None) -> list[Condition] | None
     return None if days is None else [at < now - timedelta(days=days)]
 
 
-def _ended(now: datetime, days: float | None) -> list[Condition] | None:
-    old = _older(JobRow.ended_at, now, days)
-    waiting = exists().where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state == "waiting")
+def _ended(now: datetime, retention: Retention) -> list[Condition] | None:
+    old = _older(JobRow.ended_at, now, retention.jobs_days)
+    # A webhook that nobody may send waits for ever; a job does not wait for it longer than for one that was sent.
+    lasting = [] if (gone := _older(DeliveryRow.created_at, now, retention.deliveries_days)) is None else [~and_(*gone)]
+    waiting = exists().where(DeliveryRow.job_id == JobRow.id, DeliveryRow.state == "waiting", *lasting)
     # Nobody else knows of what a failed job has staged: it is kept until a retry or a cancel has used that or given it back.
     staged = and_(JobRow.state == "failed", JobRow.resumable)
     return old and [*old, JobRow.state.in_(sorted(ENDED)), ~waiting, ~staged]

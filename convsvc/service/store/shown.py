@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
         plan=row.plan,
         result=row.result,
         error=row.error,
-        spec=row.spec,
+        spec=shown_spec(row.spec),
         tenant=row.tenant,
         priority=row.priority,
         submitted_by=row.submitted_by,
@@ -41,6 +42,20 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
         waiting=waiting,
         staged=row.resumable and row.state in {"queued", "failed"},
     )
+
+
+def shown_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    """The job as it was sent, but for what of a webhook's URL may be a secret, to be read by all of the tenant: its path and query.
+
+    >>> shown_spec({"webhook": {"url": "https://hooks.example:8443/T0/secret?key=1"}})
+    {'webhook': {'url': 'https://hooks.example:8443/...'}}
+    """
+    webhook = spec.get("webhook")
+    if not isinstance(webhook, dict) or not isinstance(webhook.get("url"), str):
+        return spec
+    found = re.match(r"https?://[^/?#\s]*", webhook["url"])
+    start = found[0] if found else ""
+    return {**spec, "webhook": {**webhook, "url": start if webhook["url"] in (start, start + "/") else f"{start}/..."}}
 
 
 def progress_of(row: JobRow) -> Progress:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.models import DeliveryRow, JobRow
+from convsvc.service.store.shown import job_view
 from convsvc.service.views import JobView
 
 WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
@@ -26,6 +27,4 @@ def announce_end(session: Session, row: JobRow) -> None:
 
 def body_of(row: JobRow) -> dict[str, Any]:
     """What the webhook is told: which event this is, and the job as `GET /jobs/{id}` shows it at this moment."""
-    from convsvc.service.store.shown import job_view  # the store changes jobs, and changing a job leads here
-
     return {"event": f"job.{row.state}", "job": TypeAdapter(JobView).dump_python(job_view(row), mode="json")}

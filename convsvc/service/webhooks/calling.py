@@ -22,11 +22,12 @@ from typing import Any
 import anyio
 import httpx
 from anyio.to_thread import run_sync
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import convsvc
 from convsvc.errors import ServiceError
+from convsvc.notes import Note
 from convsvc.service.errors import NoSuchJob
 from convsvc.service.store.changes import add_log, locked_job
 from convsvc.service.store.clock import now_of
@@ -35,7 +36,7 @@ from convsvc.service.store.models import DeliveryRow
 from convsvc.service.store.retrying import retried
 from convsvc.service.store.tallies import Tally, add_tallies
 from convsvc.service.webhooks.announcing import DELIVERED, FAILED, WAITING
-from convsvc.service.webhooks.hosts import Webhooks, host_of, resolve
+from convsvc.service.webhooks.hosts import HOSTS, SECRET, Webhooks, host_of, resolve
 
 _log = logging.getLogger("convsvc.webhooks")
 
@@ -45,8 +46,15 @@ CALL_TIMEOUT_S = 10.0
 MOST_ANSWER_BYTES = 64 << 10
 # After the first failure, tripled with each further one: the eighth attempt is about two hours after the first.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 3600.0
+# Where this process cannot call at all, another one may: only what is due for so long is told of.
+UNSENT_S = 30.0
 # A delivery that is taken is not taken again for so long; then whoever took it has died.
 TAKEN_S = 60.0
+
+UNSENT = (
+    f"no executor may send it: {HOSTS} and {SECRET} are not set where the executor runs; set them there as they are set for the API, "
+    "and it is sent"
+)
 
 Resolver = Callable[[str, int], list[str]]
 
@@ -105,9 +113,8 @@ class Deliverer:
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
 
     def start(self) -> None:
-        """Begin, if any webhook may be called."""
-        if self._webhooks.enabled:
-            self._thread.start()
+        """Begin. Where no webhook may be called, jobs are told that theirs cannot be sent from here."""
+        self._thread.start()
 
     def drain(self) -> None:
         """Begin no more calls. Returns at once; safe in a signal handler."""
@@ -121,6 +128,9 @@ class Deliverer:
 
     def deliver_due(self) -> int:
         """Make one attempt at what is due now, and say at how many."""
+        if not self._webhooks.enabled:
+            self._tell_unsent()
+            return 0
         due = self._take() if self._is_any_due() else []
         if due:
             anyio.run(self._call_all, due)
@@ -139,6 +149,27 @@ class Deliverer:
     def _is_any_due(self) -> bool:
         with self._database.reading() as session:
             return session.scalars(_due(session).with_only_columns(DeliveryRow.id).limit(1)).first() is not None
+
+    @retried
+    def _tell_unsent(self) -> None:
+        """Says once, in the job's log and among its notes, that its webhook waits for an executor that may call it."""
+        with self._database.reading() as session:
+            unsent = session.execute(_unsent(session).limit(AT_ONCE)).all()
+        for delivery_id, job_id in unsent:
+            with self._database.writing() as session:
+                try:
+                    job = locked_job(session, job_id)
+                except NoSuchJob:
+                    continue
+                row = session.get(DeliveryRow, delivery_id, with_for_update=True)
+                if row is None or row.state != WAITING or row.error == UNSENT:
+                    continue
+                row.error = UNSENT
+                add_log(session, job, f"webhook to {httpx.URL(row.url).host}: {UNSENT}", level="warning")
+                if job.result is not None:
+                    note = Note("advice", f"the webhook was not sent: {UNSENT}").as_dict()
+                    job.result = {**job.result, "notes": [*job.result.get("notes", ()), note]}
+            _log.warning("webhook: %s", UNSENT, extra={"job": job_id})
 
     @retried
     def _take(self) -> list[Delivery]:
@@ -227,6 +258,12 @@ async def _read_some(answer: httpx.Response) -> None:
         size += len(piece)
         if size >= MOST_ANSWER_BYTES:
             return
+
+
+def _unsent(session: Session) -> Any:
+    late = DeliveryRow.next_at <= now_of(session) - timedelta(seconds=UNSENT_S)
+    untold = or_(DeliveryRow.error.is_(None), DeliveryRow.error != UNSENT)
+    return select(DeliveryRow.id, DeliveryRow.job_id).where(DeliveryRow.state == WAITING, late, untold).order_by(DeliveryRow.next_at)
 
 
 def _due(session: Session) -> Any:
