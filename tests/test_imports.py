@@ -112,6 +112,85 @@ def test_the_client_takes_nothing_of_the_service_but_its_views_and_errors() -> N
     ), taken
 
 
+def modules() -> dict[str, Path]:
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    return {name.removesuffix(".__init__"): path for name, path in names.items()}
+
+
+def arrows(found: list[Import], known: dict[str, Path]) -> dict[str, set[str]]:
+    """Which module imports which, wherever the import stands; `from a import b` is of the module a.b where there is one."""
+    names = {path: name for name, path in known.items()}
+    result: dict[str, set[str]] = {name: set() for name in known}
+    for path, _, imported in found:
+        there = imported if imported in known else imported.rpartition(".")[0]
+        if there in known and there != names[path]:
+            result[names[path]].add(there)
+    return result
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that lead back to the first of them; none if there is no way back."""
+    left = {name: set(there) for name, there in graph.items()}
+    while leaves := [name for name, there in left.items() if not there & left.keys()]:
+        for name in leaves:
+            del left[name]
+    way: list[str] = []
+    name = min(left, default="")
+    while name and name not in way:
+        way.append(name)
+        name = min(left[name] & left.keys())
+    return [*way[way.index(name) :], name] if way else []
+
+
+def test_no_module_leads_back_to_itself_not_even_by_an_import_within_a_function() -> None:
+    graph = arrows(IMPORTS, modules())
+    assert sum(map(len, graph.values())) > 1000
+    assert not circle(graph), " imports ".join(circle(graph))
+
+
+def test_what_the_service_imports_of_itself_stands_at_the_top() -> None:
+    """Within a function is where a circle hides. What takes long to import (the planner, the engines) is of other parts."""
+    late = [
+        f"{path.relative_to(PACKAGE.parent)}:{node.lineno}"
+        for path in FILES
+        if part_of(path) == "service"
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("convsvc.service")
+    ]
+    assert not late, "\n".join(late)
+
+
+# What a room of the service may know of its other rooms, beside its own and the files that lie in none (errors, views, settings ...).
+SERVICE_ROOMS = {
+    "store": {"observe.tracing", "access.identity"},  # the trace that a job was submitted in, and who submits it: both are values
+    "webhooks": {"store"},
+    "observe": {"store"},
+    "access": {"store"},
+    "executor": {"store", "observe", "webhooks"},
+    "routes": {"store", "access"},
+}
+
+
+def test_the_rooms_of_the_service_know_each_other_one_way() -> None:
+    rooms, wrong = PACKAGE / "service", []
+    for path, line, name in IMPORTS:
+        here = path.relative_to(rooms).parts[0] if path.is_relative_to(rooms) else ""
+        there = name.removeprefix("convsvc.service.")
+        if here not in SERVICE_ROOMS or there == name or there.split(".")[0] not in SERVICE_ROOMS or there.split(".")[0] == here:
+            continue
+        if not any(f"{there}.".startswith(f"{allowed}.") for allowed in SERVICE_ROOMS[here]):
+            wrong.append(where((path, line, name)))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_circle_is_found_and_one_way_is_none() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"top": {"a"}, "a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == ["a", "b", "c", "a"]
+    assert circle({}) == []
+
+
 def test_a_wrong_arrow_is_found(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def late():\n    from convsvc.service import app\n\nimport ray\n")

@@ -11,12 +11,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from convsvc.service.errors import IllegalTransition, NoSuchJob, UnclearJob
+from convsvc.service.store.announcing import announce_end
 from convsvc.service.store.attempts import lose_attempts
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.models import EventRow, JobRow, LogRow, TaskRow
 from convsvc.service.store.states import ENDED, Instruction, JobEvent, job_step
 from convsvc.service.store.tallies import add_tallies, job_tallies
-from convsvc.service.webhooks.announcing import announce_end
 
 PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
 ID_LENGTH, SHORTEST_ID = 26, 4

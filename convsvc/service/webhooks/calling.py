@@ -29,13 +29,13 @@ import convsvc
 from convsvc.errors import ServiceError
 from convsvc.notes import Note
 from convsvc.service.errors import NoSuchJob
+from convsvc.service.store.announcing import DELIVERED, FAILED, WAITING
 from convsvc.service.store.changes import add_log, locked_job
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
 from convsvc.service.store.models import DeliveryRow
 from convsvc.service.store.retrying import retried
 from convsvc.service.store.tallies import Tally, add_tallies
-from convsvc.service.webhooks.announcing import DELIVERED, FAILED, WAITING
 from convsvc.service.webhooks.hosts import HOSTS, SECRET, Webhooks, host_of, resolve
 
 _log = logging.getLogger("convsvc.webhooks")

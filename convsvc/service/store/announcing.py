@@ -1,4 +1,4 @@
-"""That a job has ended, for its webhook: the row from which `webhooks.py` calls it."""
+"""That a job has ended, for its webhook: the row from which `webhooks/calling.py` calls it."""
 
 from __future__ import annotations
 
