@@ -213,9 +213,9 @@ def fault_environment(database_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def fleet(folder: Path, *, nodes: int = 3, concurrency: int = 3, lease_s: float = 4) -> Iterator[Fleet]:
-    """An API, an executor of the ray engine and its cluster; all of it ends here."""
-    environment = fault_environment(f"sqlite:///{folder}/jobs.db")
+def fleet(folder: Path, *, nodes: int = 3, concurrency: int = 3, lease_s: float = 4, database_url: str | None = None) -> Iterator[Fleet]:
+    """An API, an executor of the ray engine and its cluster; all of it ends here. The job store is SQLite in `folder`, or at the URL."""
+    environment = fault_environment(database_url or f"sqlite:///{folder}/jobs.db")
     with ExitStack() as stack:
         cluster = RayNodes(environment, nodes)
         stack.callback(cluster.close)

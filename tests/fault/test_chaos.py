@@ -16,8 +16,10 @@ from typing import Any
 
 import psutil
 
+from tests.fault.chaos_rounds import run_rounds
 from tests.fault.checkpoints import Case, left_beside, make_cases
 from tests.fault.fleet import ENDED, Fleet, fleet, until
+from tests.service.postgres_server import binaries
 
 
 @dataclass
@@ -122,3 +124,9 @@ def test_thirty_two_jobs_survive_what_a_bad_week_brings(tmp_path: Path) -> None:
 def test_jobs_survive_the_loss_of_the_head_with_all_its_nodes(tmp_path: Path) -> None:
     counts = run_chaos(tmp_path, jobs=4, seed=4, within_s=240, head=1)
     assert counts["succeeded"] == 4
+
+
+def test_rounds_of_jobs_survive_whatever_is_killed_in_them_raylets_included() -> None:
+    """Two rounds of those that `python -m tests.fault.chaos_rounds` runs by the dozen, on PostgreSQL."""
+    found = run_rounds(2, 5, seed=3, sqlite=binaries() is None, kinds_of_jobs=1)
+    assert (found.failed, found.counts["jobs succeeded"]) == ([], 6)
