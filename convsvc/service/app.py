@@ -15,6 +15,7 @@ import convsvc
 from convsvc.service.access.audit import Audit
 from convsvc.service.access.callers import Access
 from convsvc.service.access.limits import BodyLimit
+from convsvc.service.following import News
 from convsvc.service.head import HeadAsGet
 from convsvc.service.observe.metrics import HttpMetrics
 from convsvc.service.observe.request_log import RequestLog
@@ -42,9 +43,8 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
     app = FastAPI(title="convsvc", version=convsvc.__version__, summary="Checkpoint conversion", lifespan=_lifespan, openapi_url=None)
     database = Database(settings.database_url)
     plan = plan or partial(summary_of_plan, memory_limit_bytes=settings.memory_limit_bytes)
-    app.state.context = Context(
-        Store(database, settings.executor_silence_s), settings, plan, Audit(database), Cluster(database, settings.executor_silence_s)
-    )
+    store, cluster_ = Store(database, settings.executor_silence_s), Cluster(database, settings.executor_silence_s)
+    app.state.context = Context(store, settings, plan, Audit(database), cluster_, News(store.stamps, settings.events_poll_s))
     app.state.access = Access(database, settings)
     app.state.plan_limiter = CapacityLimiter(settings.plans_at_once)
     for router in VERSIONED:

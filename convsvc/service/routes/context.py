@@ -12,6 +12,7 @@ from convsvc.roots import Roots
 from convsvc.service.access.audit import Act, Audit
 from convsvc.service.access.callers import address_of
 from convsvc.service.access.identity import Caller
+from convsvc.service.following import News
 from convsvc.service.settings import Settings
 from convsvc.service.store.cluster import Cluster
 from convsvc.service.store.jobs import Store
@@ -29,6 +30,7 @@ class Context:
     plan: Planner
     audit: Audit
     cluster: Cluster
+    news: News
 
 
 def context(request: Request) -> Context:

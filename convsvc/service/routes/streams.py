@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,6 +16,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from convsvc.service.access.callers import Reader, still_welcome
+from convsvc.service.following import Follower
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import Context, Here, JobId
 from convsvc.service.store.states import ENDED
@@ -142,20 +142,33 @@ async def _follow(
     sent: Callable[[Entry], ServerSentEvent],
     look: Look | None = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    while await still_welcome(request):
-        # The state is read first: if it is final now, its event is already there to be read.
-        job = await run_in_threadpool(here.store.glance, job_id)
-        news = await run_in_threadpool(read, after=seen)
-        for entry in news:
-            seen = entry.seq
-            yield sent(entry)
-        if look is not None and job.state not in ENDED:
-            for event in await look.news(job, seen):
-                yield event
-        if not news and job.state in ENDED:
-            return
-        if not news:
-            await asyncio.sleep(here.settings.events_poll_s)
+    with here.news.of(job_id) as follower:
+        while await still_welcome(request):
+            # The state is read first: if it is final now, its event is already there to be read.
+            job = await run_in_threadpool(here.store.glance, job_id)
+            news = await run_in_threadpool(read, after=seen)
+            for entry in news:
+                seen = entry.seq
+                yield sent(entry)
+            if look is not None and job.state not in ENDED:
+                for event in await look.news(job, seen):
+                    yield event
+            if not news and job.state in ENDED:
+                return
+            if not news and not await _wait(follower, request, here, look):
+                return
+
+
+async def _wait(follower: Follower, request: Request, here: Context, look: Look | None) -> bool:
+    """Until there is something to be read, or looked at; False if the token is no good any more."""
+    # As often as a token is believed: who was shut out is not followed on an idle stream for long.
+    within_s = min(here.settings.token_cache_s, LOOK_S)
+    while not await follower.changed(within_s):
+        if look is not None:
+            return True
+        if not await still_welcome(request):
+            return False
+    return True
 
 
 def _sent(event: EventView) -> ServerSentEvent:

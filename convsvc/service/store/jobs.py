@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
@@ -88,6 +89,17 @@ class Store:
         """The job without why it waits: for who looks several times a second. Raises NoSuchJob."""
         with self.database.reading() as session:
             return job_view(existing_job(session, job_id))
+
+    @retried
+    def stamps(self, job_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """Of each of the jobs that is there, what differs once it has an event, a line, another state or another pace."""
+        columns = (JobRow.id, JobRow.last_event, JobRow.last_log, JobRow.state, JobRow.fence, JobRow.pace)
+        found: dict[str, tuple[Any, ...]] = {}
+        with self.database.reading() as session:
+            for at in range(0, len(job_ids), 1000):
+                rows = session.execute(select(*columns).where(JobRow.id.in_(job_ids[at : at + 1000])))
+                found |= {row[0]: (*row[1:5], (row[5] or {}).get("at")) for row in rows}
+        return found
 
     @retried
     def jobs(
