@@ -25,7 +25,8 @@ from benchmarks.results import FOLDER, MIB, save
 from benchmarks.sparse_models import MODELS, write_sparse_model, write_sparse_target
 from convsvc.execute.forecast import projected_bytes
 from convsvc.execute.staging import sealing
-from convsvc.execute.staging.marks import MARKS, TASKS, task_path
+from convsvc.execute.staging.marks import MARKS, TASKS
+from convsvc.execute.staging.task_pack import write_pack
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan
@@ -160,9 +161,12 @@ def write_task_files(plan: Plan, staging: Path, numbers: list[int] | range) -> N
     """The task files as a staging directory has them."""
     (staging / TASKS).mkdir(parents=True)
     source, target = (plan.source_files, plan.source_tensors), (plan.target_files, plan.target_tensors)
-    for number in numbers:
-        data = dump_task(extract_task(plan.tasks[number], plan.fingerprint, source, target))
-        (staging / task_path("write", number)).write_bytes(data)
+    documents = ((number, dump_task(extract_task(plan.tasks[number], plan.fingerprint, source, target))) for number in numbers)
+    directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        write_pack(directory, "write", plan.fingerprint, documents, lambda: None)
+    finally:
+        os.close(directory)
 
 
 def drop_data(staging: Path) -> None:

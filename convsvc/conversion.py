@@ -62,6 +62,7 @@ def run(
     listener: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     holder: Holder | None = None,
+    task_timeout_s: float = 3600.0,
 ) -> RunResult:
     """Drive a plan to its end as its job's options say; `on_exists` overrides the job's. `holder` is whose run it is."""
     from convsvc.engine.driver import run_plan
@@ -78,6 +79,7 @@ def run(
         should_stop=should_stop,
         reverse_tasks=back,
         holder=holder,
+        task_timeout_s=task_timeout_s,
         opening=partial(_check_staged, options.verify),
     )
 

@@ -160,6 +160,10 @@ class ServiceError(ConvsvcError):
     title, slug, exit_code, http_status = "service error", "service-error", 8, 502
 
 
+class DeadlinePassed(ServiceError):
+    title, slug, exit_code, http_status = "deadline passed", "deadline-passed", 5, 504
+
+
 class EngineAway(ServiceError):
     title, slug, http_status, retryable = "engine away", "engine-away", 503, True
 

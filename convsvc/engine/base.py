@@ -17,13 +17,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`avoid` are places (`Outcome.place`) that shall not run it; where no other is left, it is not run."""
+    """`avoid` are places (`Outcome.place`) that shall not run it; where no other is left, it is not run.
+
+    `memory_bytes` is what it may need, for engines that place calls by it; 0 says that nobody knows.
+    """
 
     id: str
     function: str
     payload: dict[str, Any]
     timeout_s: float
     avoid: frozenset[str] = frozenset()
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from convsvc.engine.listener import Listener
 from convsvc.engine.phase import Limits, Phase, Tally
 from convsvc.engine.places import Places
 from convsvc.errors import Canceled
+from convsvc.execute.forecast import projected_bytes
 from convsvc.execute.staging.holders import Holder
 from convsvc.execute.staging.report import Ran
 from convsvc.execute.staging.workspace import Staging
@@ -86,9 +87,9 @@ def run_plan(
     """
     if verify in ("roundtrip", "full") and reverse_tasks is None:
         raise ValueError(f"verify={verify!r} needs the plan's reverse tasks")
-    limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False))
+    limits = Limits(max_attempts, task_timeout_s, should_stop or (lambda: False), projected_bytes(plan))
     began = monotonic()
-    with Staging.open(plan, on_exists, holder) as staging:
+    with Staging.open(plan, on_exists, holder, limits.check_stop) as staging:
         run = _Run(staging, engine, listener or Listener(), limits, {"open": monotonic() - began})
         try:
             return run.to_end(verify, tuple(reverse_tasks or ()), opening)

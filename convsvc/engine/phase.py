@@ -33,11 +33,12 @@ LONGEST_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often and how long a task is tried, and who may end it all."""
+    """How often and how long a task is tried, who may end it all, and how much memory a task may need."""
 
     max_attempts: int
     task_timeout_s: float
     should_stop: Callable[[], bool]
+    memory_bytes: int = 0
 
     def check_stop(self) -> None:
         """Raises Canceled if somebody asked to stop."""
@@ -127,11 +128,16 @@ class Phase:
         name = uuid.uuid4().hex[:12]
         staging = self._staging
         payload = {"staging": str(staging.path), "task": task, "mode": self._mode, "attempt": name, "fence": staging.fence}
-        payload |= {"roots": staging.plan.roots.as_json(), "owner": staging.owner, "version": __version__}
+        payload |= {
+            "at": staging.task_at(self._mode, task),
+            "roots": staging.plan.roots.as_json(),
+            "owner": staging.owner,
+            "version": __version__,
+        }
         options = staging.plan.job.get("options", {})
         payload |= {name: options.get(name, "error") for name in ("on_overflow", "on_loss")}
         avoid = self._places.avoid(task, self._engine.places)
-        call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s, avoid)
+        call = Call(f"{self._mode}-{task}-{name}", FUNCTION, payload, self._limits.task_timeout_s, avoid, self._limits.memory_bytes)
         self._in_flight[call.id] = task
         self._listener.task_started(task, self._names[task], attempt)
         self._engine.submit(call)

@@ -46,6 +46,8 @@ GET_TIMEOUT_S = 30.0
 # How long a cluster has to let this process in. Ray itself would try for minutes.
 CONNECT_S, JOIN_S = 3.0, 25.0
 JOINING = "ray-init"
+# Calls handed to Ray for each of its CPUs where an autoscaler may answer.
+AHEAD = 2
 # The label that every node has (ray/util/placement_group.py, NODE_ID_LABEL_KEY); selectors are of Ray 2.49.
 NODE_ID = "ray.io/node-id"
 _NOTES, _NAMESPACE = b"convsvc-call|", b"convsvc"
@@ -54,7 +56,10 @@ _NOTES, _NAMESPACE = b"convsvc-call|", b"convsvc"
 class RayEngine:
     """An engine whose slots are CPUs of a Ray cluster: that at `address`, or a local one of `slots` CPUs. They follow its nodes.
 
-    `slots` bounds them. When the head dies, Ray ends this process after a while, from C++: whoever needs to go on must be another process.
+    `slots` bounds them. A call that says how much memory it needs runs where as much is free, as Ray counts it. With `autoscaling` twice as
+    many calls are handed to Ray as it has CPUs: what waits there is what an autoscaler goes by.
+
+    When the head dies, Ray ends this process after a while, from C++: whoever needs to go on must be another process.
 
     With an address, RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster. A local Ray gets a token of its own, which
     is kept in this process's environment and never written to a file. Raises EngineAway where Ray does not start or answer.
@@ -62,13 +67,14 @@ class RayEngine:
 
     name = "ray"
 
-    def __init__(self, address: str | None = None, slots: int | None = None) -> None:
+    def __init__(self, address: str | None = None, slots: int | None = None, *, autoscaling: bool = False) -> None:
         self._temporary: str | None = None
         self._ray = _import_ray(local=address is None)
         self._owns_ray = not self._ray.is_initialized()
         if self._owns_ray:
             self._start(address, slots)
         self._nodes: tuple[Node, ...] = ()
+        self._most_memory, self._ahead = 0, AHEAD if autoscaling else 1
         self._slots = Slots(self._cpus, slots)
         self._remote = self._ray.remote(num_cpus=1, max_retries=0)(_run_on_ray)
         # Of our own side, not of a worker: the raylet beside this process, the head, or what it keeps for us. Nothing runs here any more.
@@ -93,9 +99,9 @@ class RayEngine:
         return self._nodes
 
     def _cpus(self) -> float:
-        cpus = {
-            (node["NodeID"], node["NodeManagerHostname"]): node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]
-        }
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        cpus = {(node["NodeID"], node["NodeManagerHostname"]): node["Resources"].get("CPU", 0) for node in alive}
+        self._most_memory = int(max((node["Resources"].get("memory", 0) for node in alive if node["Resources"].get("CPU")), default=0))
         self._nodes = tuple(Node(*node, int(count)) for node, count in sorted(cpus.items()) if count)
         return float(sum(cpus.values()) or 1)
 
@@ -157,18 +163,19 @@ class RayEngine:
             ) from error
 
     def _hand_out(self) -> None:
-        # Not more than the slots: a call's deadline begins when it is handed to Ray.
-        while self._waiting and len(self._running) < self._slots.count:
+        while self._waiting and len(self._running) < self._slots.count * self._ahead:
             call = self._waiting.popleft()
             reference = self._task_for(call).remote(call)
             self._running[reference] = (call, monotonic() + call.timeout_s)
 
     def _task_for(self, call: Call) -> Any:
+        # Of a machine that has less than it may need a call gets all: it is better tried there than waited for for ever.
+        more: dict[str, Any] = {"memory": memory} if (memory := min(call.memory_bytes, self._most_memory)) else {}
         if not call.avoid:
-            return self._remote
+            return self._remote.options(**more) if more else self._remote
         # Anywhere all the same if those are all that is left by then: it fails there quickly, and the driver hears of it.
         elsewhere = {NODE_ID: f"!in({','.join(sorted(call.avoid))})"}
-        return self._remote.options(label_selector=elsewhere, fallback_strategy=[{"label_selector": {}}])
+        return self._remote.options(label_selector=elsewhere, fallback_strategy=[{"label_selector": {}}], **more)
 
     def _collect(self, until: float) -> list[Outcome]:
         """What ended until then; returns at once when something has."""
@@ -183,7 +190,7 @@ class RayEngine:
             raise _away(error) from error
         ended = [self._receive(reference) for reference in ready]
         late = [reference for reference, (_, late) in self._running.items() if late <= monotonic()]
-        return ended + [self._overdue(reference) for reference in late]
+        return ended + [outcome for reference in late if (outcome := self._overdue(reference)) is not None]
 
     def _receive(self, reference: Any) -> Outcome:
         call, _ = self._running.pop(reference)
@@ -209,9 +216,13 @@ class RayEngine:
             logging.getLogger(__name__).debug("where a call was is not known", exc_info=True)
         return "", ""
 
-    def _overdue(self, reference: Any) -> Outcome:
+    def _overdue(self, reference: Any) -> Outcome | None:
+        """None for a call that no worker has begun yet: it waits in Ray for a CPU, and its time begins anew."""
         call, _ = self._running[reference]
         worker, place = self._whereabouts(call)
+        if not worker:
+            self._running[reference] = (call, monotonic() + call.timeout_s)
+            return None
         self._kill(reference)
         return lost(call.id, f"not done after {call.timeout_s:g} s; its Ray worker was ended", worker, place)
 

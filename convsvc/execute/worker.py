@@ -23,8 +23,9 @@ from convsvc.execute.check.verifying import verify_regions
 from convsvc.execute.disk.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.staging.fences import check_fence
-from convsvc.execute.staging.marks import CANCEL, mark_path, task_path
+from convsvc.execute.staging.marks import CANCEL, mark_path
 from convsvc.execute.staging.moved import Moved
+from convsvc.execute.staging.task_pack import read_task
 from convsvc.execute.steps.compiling import Budget, compile_steps
 from convsvc.execute.steps.records import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
@@ -88,7 +89,8 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
 
     `payload["mode"]`: "write" moves the bytes; "verify" reads back what was written and compares it with the digests taken
     while writing; "compare" computes what would be written and compares it with what lies there. `payload["attempt"]` tells attempts
-    apart, `payload["fence"]` is the staging directory's when the task was sent, `payload["owner"]` its user; source files must lie in
+    apart, `payload["at"]` is where the task lies in the pack of all (looked up without it),
+    `payload["fence"]` is the staging directory's when the task was sent, `payload["owner"]` its user; source files must lie in
     `payload["roots"]`; `payload["on_overflow"]` and `payload["on_loss"]` are the job's options. May run twice, also at once, with the
     same effect. Returns counters, and notes where there are any. Raises ConvsvcError; Superseded if the fence is older than the
     directory's.
@@ -98,7 +100,7 @@ def run_task(payload: dict[str, Any]) -> dict[str, Any]:
     mode, number = str(payload["mode"]), int(payload["task"])
     with _workplace(payload) as place:
         place.check_wanted()
-        task_file = load_task(read_whole(place.directory, task_path(mode, number)))
+        task_file = load_task(read_task(place.directory, mode, number, payload.get("at")))
         done = MODES[mode](task_file, place)
         place.check_wanted()
         counters: dict[str, Any] = {"bytes_read": done.bytes_read, "bytes_written": done.bytes_written, "seconds": monotonic() - began}

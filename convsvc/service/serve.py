@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from convsvc.loopback import is_loopback
 from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
 from convsvc.service.errors import Exposed
+from convsvc.service.executor.bounds import Bounds
 from convsvc.service.executor.pulse import Pulse, pulse_file
 from convsvc.service.executor.supervised import executor_command
 from convsvc.service.executor.supervisor import Supervisor
@@ -41,6 +43,7 @@ def serve(
     memory_limit_bytes: int | None = None,
     no_executor: bool = False,
     log_format: Format | None = None,
+    **bounds: Any,
 ) -> int:
     """Serve until SIGTERM or SIGINT. `port` 0 takes any free one; the URL is printed once requests are answered.
 
@@ -51,7 +54,7 @@ def serve(
     set_up_tracing()
     url = database_url or default_database_url()
     tokens_exist = _prepare(url, host)
-    command = executor_command(engine, workers, ray_address, memory_limit_bytes)
+    command = executor_command(engine, workers, ray_address, memory_limit_bytes, Bounds(**bounds))
     child = {"CONVSVC_DATABASE_URL": url, VARIABLE: form}
     supervisor = None if no_executor else Supervisor(command, child, heard=Pulse(pulse_file()).beat)
     settings = Settings(

@@ -41,3 +41,10 @@ def rest(payload: dict[str, Any]) -> str:
     time.sleep(payload["seconds"])
     Path(payload["ended"]).touch()
     return "rested"
+
+
+def resources(payload: dict[str, Any]) -> dict[str, float]:
+    """What Ray has given to the call."""
+    import ray
+
+    return dict(ray.get_runtime_context().get_assigned_resources())

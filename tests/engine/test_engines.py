@@ -195,3 +195,27 @@ def test_an_unknown_engine_is_named_with_the_known_ones() -> None:
     with pytest.raises(JobError, match="no engine 'slurm'") as caught:
         make_engine("slurm")
     assert "inline, process, ray" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def on_ray(importable_calls: None) -> Iterator[Engine]:
+    with closing(make_engine("ray", workers=2, autoscaling=True)) as made:
+        yield made
+
+
+def test_a_ray_task_asks_for_its_memory_and_never_for_more_than_a_machine_has(on_ray: Engine) -> None:
+    for number, memory_bytes in enumerate((200 << 20, 1 << 50, 0)):
+        on_ray.submit(Call(str(number), "sample_calls:resources", {}, 60, memory_bytes=memory_bytes))
+    given = {outcome.id: outcome.value.get("memory", 0) for outcome in outcomes(on_ray, 3)}
+    assert given["0"] == 200 << 20
+    assert 200 << 20 < given["1"] < 1 << 50
+    assert given["2"] == 0
+
+
+def test_a_call_that_waits_in_ray_for_a_cpu_is_not_overdue(on_ray: Engine, tmp_path: Path) -> None:
+    for number in range(2):
+        on_ray.submit(call("rest", id=f"long-{number}", begun=str(tmp_path / "b"), ended=str(tmp_path / "e"), seconds=3.0))
+    for number in range(2):
+        on_ray.submit(call("double", id=f"behind-{number}", timeout_s=0.5, number=1))
+    got = outcomes(on_ray, 4)
+    assert [(outcome.id, outcome.error) for outcome in got if outcome.lost] == []

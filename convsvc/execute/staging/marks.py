@@ -17,9 +17,9 @@ MARKS = f"{PRIVATE}/marks"
 MOVED = f"{PRIVATE}/moved"
 
 
-def task_path(mode: str, task: int) -> str:
-    """The task's file. Verifying reads what writing wrote, so it has no file of its own."""
-    return f"{TASKS}/{'compare' if mode == 'compare' else 'write'}-{task}.json"
+def pack_path(mode: str) -> str:
+    """The file of all tasks. Verifying reads what writing wrote, so it has none of its own."""
+    return f"{TASKS}/{'compare' if mode == 'compare' else 'write'}.pack"
 
 
 def mark_path(mode: str, task: int) -> str:

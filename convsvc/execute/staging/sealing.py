@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -21,21 +21,23 @@ from convsvc.roots.beneath import parent_beneath
 FILE_MODE = 0o644
 
 
-def make_files(plan: Plan, root: Path) -> None:
+def make_files(plan: Plan, root: Path, check: Callable[[], object] = lambda: None) -> None:
     """Makes every target file in its final size, with what is known of it now; tensors that are there stay. Raises OSError."""
     for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+        check()
         with open(_made(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
             os.ftruncate(opened.fileno(), file.size_bytes)
             _write_segments(opened.fileno(), skeleton.segments)
 
 
-def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int]) -> list[int]:
+def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int], check: Callable[[], object] = lambda: None) -> list[int]:
     """Adds what depends on the tensors' content, and syncs. `crcs`: by the plan's tensor number. Answers each file's. Raises OSError."""
     by_file: dict[int, dict[str, int]] = {}
     file_crcs = []
     for number, tensor in enumerate(plan.target_tensors):
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
     for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+        check()
         tensors = by_file.get(number, {})
         with open(_opened(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
             segments = FORMATS[file.format].seal(skeleton, tensors)

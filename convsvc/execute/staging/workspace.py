@@ -16,14 +16,14 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import convsvc
 from convsvc.dialects.base import MANIFEST, REPORT
-from convsvc.errors import TargetExists
+from convsvc.errors import Canceled, TargetExists
 from convsvc.execute.check.digests import Digests
 from convsvc.execute.disk.io import write_atomically
 from convsvc.execute.staging import sealing
@@ -31,7 +31,7 @@ from convsvc.execute.staging.fences import raise_fence
 from convsvc.execute.staging.folders import OpenFolder, make_private, open_private, remove_private
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import Manifest, file_crc
-from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path, task_path
+from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path
 from convsvc.execute.staging.moved import read_moved
 from convsvc.execute.staging.protected import check_apart
 from convsvc.execute.staging.publishing import Journal, discard, find_replaced, plan_filling, publish, settle
@@ -39,6 +39,7 @@ from convsvc.execute.staging.report import Ran, Written, compose_report, dump_re
 from convsvc.execute.staging.report_files import beside, check_place, has_place_beside
 from convsvc.execute.staging.room import check_room
 from convsvc.execute.staging.sites import STAGING, Site, open_site, target_errors
+from convsvc.execute.staging.task_pack import At, read_index, write_pack
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.notes import Note
 from convsvc.plan.plan import Plan
@@ -66,23 +67,30 @@ class Staging:
         self._site = site
         self._inside = OpenFolder(-1)
         self._reverse: tuple[Task, ...] = ()
+        self._packs: dict[str, dict[int, At]] = {}
+        self._check: Callable[[], object] = lambda: None
         self._crcs: dict[int, int] = {}
 
     @classmethod
-    def open(cls, plan: Plan, on_exists: str, holder: Holder | None = None) -> Staging:
+    def open(cls, plan: Plan, on_exists: str, holder: Holder | None = None, check: Callable[[], object] | None = None) -> Staging:
         """The plan's staging directory, ready for its tasks.
 
         `on_exists`: "error" | "overwrite" | "resume", as in the job, or "resume-overwrite": go on with what an earlier run of a job that
-        overwrites has left. `holder` is who opens it, by default this process; the fence is at least its claim's. Raises TargetExists,
-        TargetBusy, NoSpace or TargetError; then the target is as it was.
+        overwrites has left. `holder` is who opens it, by default this process; the fence is at least its claim's. `check` is called while
+        files are made or sealed, and may raise to stop that; after Canceled nothing stays. Raises TargetExists, TargetBusy, NoSpace or
+        TargetError; then the target is as it was.
         """
         holder = holder or this_process()
         target = Path(plan.roots.check(plan.target_path, "target.path", inside=True))
         check_apart(plan, target)
         staging = cls(plan, open_site(target, plan.roots, holder), on_exists)
+        staging._check = check or staging._check
         try:
             with target_errors(target):
                 staging._prepare(holder.claim)
+        except Canceled:
+            staging.discard()
+            raise
         except BaseException:
             staging.close()
             raise
@@ -117,15 +125,17 @@ class Staging:
         """The bytes that tasks which run in this mode have moved so far, of those that have said so."""
         return read_moved(self._inside.descriptor, mode, tasks)
 
+    def task_at(self, mode: str, task: int) -> At:
+        """Where the task lies in its mode's pack."""
+        return self._packs["compare" if mode == "compare" else "write"][task]
+
     def add_reverse(self, tasks: Iterable[Task]) -> None:
         """Puts the tasks of mode "compare" in place: on the plan's tables swapped, from the staged files to the source's."""
         self._reverse = tuple(tasks)
         plan = self.plan
         with target_errors(self.target):
-            for task in self._reverse:
-                swapped = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
-                data = dump_task(extract_task(task, plan.fingerprint, *swapped))
-                (self._inside.path / task_path("compare", task.id)).write_bytes(data)
+            swapped = (plan.target_files, plan.target_tensors), (plan.source_files, plan.source_tensors)
+            self._write_pack("compare", self._reverse, *swapped)
 
     def forget(self, *modes: str) -> None:
         """Removes these modes' marks, so that their tasks are done again."""
@@ -150,7 +160,7 @@ class Staging:
         with target_errors(self.target):
             self._site.check_held()
             self.fence = raise_fence(root)  # a worker that was given up may be alive: from here on it is refused
-            file_crcs = sealing.seal_files(self.plan, root, self._tensor_crcs())
+            file_crcs = sealing.seal_files(self.plan, root, self._tensor_crcs(), self._check)
             sealing.write_side_files(self.plan, root, last=False)
             self._site.check_held()
             write_atomically(self._inside.descriptor, SEALED, json.dumps(file_crcs).encode(), "sealing")
@@ -227,7 +237,7 @@ class Staging:
         self.fence = raise_fence(root, claim)
         (root / CANCEL).unlink(missing_ok=True)
         if not (root / SEALED).exists():
-            sealing.make_files(self.plan, root)
+            sealing.make_files(self.plan, root, self._check)
         self._write_tasks()
         # Another word at each opening: what an earlier one has published, and nobody has finished, was finished above.
         self.run = uuid.uuid4().hex
@@ -297,12 +307,17 @@ class Staging:
         )
 
     def _write_tasks(self) -> None:
-        """Also those that are there: syncing each would cost more, and without it a machine that lost its power may have emptied them."""
         plan = self.plan
         tables = (plan.source_files, plan.source_tensors), (plan.target_files, plan.target_tensors)
-        for task in plan.tasks:
-            path = self._inside.path / task_path("write", task.id)
-            path.write_bytes(dump_task(extract_task(task, plan.fingerprint, *tables)))
+        self._write_pack("write", plan.tasks, *tables)
+
+    def _write_pack(self, mode: str, tasks: Iterable[Task], *tables: Any) -> None:
+        key = f"{self.plan.fingerprint} {convsvc.__version__}"
+        there = read_index(self._inside.descriptor, mode, key)
+        if there is None:
+            documents = ((task.id, dump_task(extract_task(task, self.plan.fingerprint, *tables))) for task in tasks)
+            there = write_pack(self._inside.descriptor, mode, key, documents, self._check)
+        self._packs[mode] = there
 
     def _tensor_crcs(self) -> dict[int, int]:
         """The CRC-32 of every target tensor by its number, from the marks of all tasks."""

@@ -24,6 +24,7 @@ from structlog.contextvars import bound_contextvars
 
 from convsvc.errors import Canceled, ConvsvcError, EngineAway, ServiceError
 from convsvc.service.errors import Draining, LeaseLost
+from convsvc.service.executor.bounds import Bounds
 from convsvc.service.executor.housekeeping import Housekeeper
 from convsvc.service.executor.patience import patient
 from convsvc.service.executor.presence import Presence
@@ -227,6 +228,9 @@ def run_executor(
     ray_address: str | None = None,
     memory_limit_bytes: int | None = None,
     concurrency: int = 1,
+    task_timeout_s: float = 3600,
+    deadline_s: float | None = None,
+    autoscaling: bool = False,
     lease_s: float = 15,
     parent: int | None = None,
     pulse: int | None = None,
@@ -241,10 +245,10 @@ def run_executor(
     database.migrate()
     name = f"{socket.gethostname()}:{os.getpid()}"
     claims = Claims(database, name, engine=engine, lease_s=lease_s)
-    presence = Presence(concurrency)
+    presence, bounds = Presence(concurrency), Bounds(concurrency, task_timeout_s, deadline_s, autoscaling)
 
     def new_runner() -> Runner:
-        return EngineRunner(engine, workers, ray_address, memory_limit_bytes, presence)
+        return EngineRunner(engine, workers, ray_address, memory_limit_bytes, presence, bounds)
 
     executor = Executor(claims, new_runner, concurrency=concurrency, presence=presence)
     deliverer = Deliverer(database, webhooks_from())
@@ -300,6 +304,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one)")
     parser.add_argument("--memory-limit-bytes", type=int, help="a job for which a worker may need more is not started")
     parser.add_argument("--concurrency", type=int, default=1, help="jobs at once")
+    parser.add_argument("--task-timeout-s", type=float, default=3600, help="a task that takes longer is tried again")
+    parser.add_argument("--deadline-s", type=float, help="a job whose run takes longer fails")
+    parser.add_argument("--autoscaling", action="store_true", help="hand more tasks to Ray than it has CPUs")
     parser.add_argument("--lease-s", type=float, default=15, help="seconds after which a silent executor's jobs are taken up by another")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, is gone")
     parser.add_argument("--log-format", choices=FORMATS, help="one line a record on stderr (default: $CONVSVC_LOG_FORMAT, or text)")

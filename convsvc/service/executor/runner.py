@@ -20,6 +20,7 @@ from convsvc.execute.staging.report_files import read_report
 from convsvc.execute.staging.sites import take_from
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
+from convsvc.service.executor.bounds import Bounds
 from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.succession import after_predecessor
 from convsvc.service.observe.tracing import JobSpans
@@ -185,7 +186,9 @@ class EngineRunner:
         ray_address: str | None = None,
         memory_limit_bytes: int | None = None,
         presence: Presence | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
+        self._bounds = bounds or Bounds()
         self._presence = presence or Presence()
         self._name, self._workers, self._ray_address = engine, workers, ray_address
         self._memory_limit_bytes = memory_limit_bytes
@@ -208,15 +211,17 @@ class EngineRunner:
             raise Canceled("the job was canceled")
         engine = self._open()  # first, so that a cluster that is away costs no planning
         listener.begins()
+        should_stop = self._bounds.until_deadline(should_stop)
         plan = make_plan(claim.job, roots)
         check_memory(plan, self._memory_limit_bytes)
         listener.planned(plan)
         _check_canceled(should_stop)
         try:
             todo = on_exists(claim)
+            limits = {"task_timeout_s": self._bounds.task_timeout_s}
             result = after_predecessor(
                 claim,
-                lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder),
+                lambda: run(plan, engine, on_exists=todo, listener=listener, should_stop=should_stop, holder=holder, **limits),
                 take,
                 lambda: _check_canceled(should_stop),
                 listener.log,
@@ -241,7 +246,9 @@ class EngineRunner:
         from convsvc.engine import make_engine
 
         if self._engine is None:
-            self._engine = make_engine(self._name, workers=self._workers, ray_address=self._ray_address)
+            self._engine = make_engine(
+                self._name, workers=self._workers, ray_address=self._ray_address, autoscaling=self._bounds.autoscaling
+            )
             self._presence.opened(self._engine)
         return self._engine
 
