@@ -304,7 +304,7 @@ def test_a_run_on_other_engines_gives_the_same(name: str, made: Handmade) -> Non
 def test_a_late_worker_of_a_removed_staging_directory_writes_nothing_into_the_new_one(made: Handmade) -> None:
     with Staging.open(made.plan, "error") as first:
         place = worker.Workplace(os.open(first.path, os.O_RDONLY), "late")
-        task_file = worker.load_task((first.path / ".convsvc/tasks/write-0.json").read_bytes())
+        task_file = worker.load_task(worker.read_task(place.directory, "write", 0))
         first.discard()
     with Staging.open(made.plan, "error") as second, pytest.raises(StorageError):
         worker.write_task(task_file, place)
