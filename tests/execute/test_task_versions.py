@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from convsvc.engine.base import Call
 from convsvc.engine.calling import run_call
 from convsvc.errors import PlaceUnfit
+from convsvc.execute.staging.task_pack import read_task, write_pack
 from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.task_files import TASK_VERSION, Side, TaskFile, load_task
 from convsvc.execute.worker import run_task
@@ -41,9 +43,11 @@ def test_the_version_of_task_files_grows_with_what_they_are_made_of() -> None:
 def test_a_task_file_of_another_version_is_refused_in_words_and_nothing_is_written(version: object, tmp_path: Path) -> None:
     made = make_handmade(tmp_path)
     with Staging.open(made.plan, "error") as staging:
-        file = staging.path / ".convsvc/tasks/write-0.json"
-        raw = json.loads(file.read_bytes())
-        file.write_bytes(json.dumps({**raw, "version": version, "transfers": "of another kind"}).encode())
+        directory = os.open(staging.path, os.O_RDONLY | os.O_DIRECTORY)
+        raw = json.loads(read_task(directory, "write", 0))
+        other = json.dumps({**raw, "version": version, "transfers": "of another kind"}).encode()
+        write_pack(directory, "write", made.plan.fingerprint, [(0, other)], lambda: None)
+        os.close(directory)
         with pytest.raises(PlaceUnfit, match=f"reads task files of version {TASK_VERSION}, this one is of version"):
             run_task({"staging": str(staging.path), "task": 0, "mode": "write", "fence": staging.fence})
         assert staging.pending("write") == [0, 1]

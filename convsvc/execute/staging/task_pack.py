@@ -12,13 +12,13 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 from convsvc.errors import StorageError
 from convsvc.execute.disk.faults import storage_error
 from convsvc.execute.staging.marks import pack_path
 from convsvc.formats.zip.crc import crc32
-from convsvc.roots.beneath import open_beneath
+from convsvc.roots.beneath import open_beneath, parent_beneath
 
 FOOTER = struct.Struct("<QI8s")
 MAGIC = b"convpack"
@@ -33,25 +33,19 @@ def write_pack(directory: int, mode: str, key: str, documents: Iterable[tuple[in
 
     Raises OSError.
     """
-    path, index = pack_path(mode), dict[int, At]()
-    temporary = f"{path}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    with open(descriptor, "wb", buffering=_CHUNK) as file:
-        offset = 0
-        for number, data in documents:
-            check()
-            index[number] = [offset, len(data), crc32(data)]
-            offset += file.write(data)
-        written = json.dumps({"key": key, "tasks": index}, separators=(",", ":")).encode()
-        file.write(written + FOOTER.pack(len(written), crc32(written), MAGIC))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+    with parent_beneath(directory, pack_path(mode)) as (parent, name):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(f"{name}.tmp", flags, 0o600, dir_fd=parent), "wb", buffering=_CHUNK) as file:
+            index = _write_all(file, key, documents, check)
+        os.replace(f"{name}.tmp", name, src_dir_fd=parent, dst_dir_fd=parent)
     return index
 
 
 def read_index(directory: int, mode: str, key: str | None = None) -> dict[int, At] | None:
-    """Where each task is in the pack that is there; None if there is none, it is not whole, or it is another key's."""
+    """Where each task is in the pack that is there; None if there is none, it is not whole, or it is another key's.
+
+    Raises OSError.
+    """
     try:
         descriptor = open_beneath(directory, pack_path(mode), os.O_RDONLY)
     except FileNotFoundError:
@@ -68,10 +62,10 @@ def read_index(directory: int, mode: str, key: str | None = None) -> dict[int, A
 def read_task(directory: int, mode: str, task: int, at: At | None = None) -> bytes:
     """The task's document. Without `at` the pack's index says where it is. Raises StorageError where it is not there or is damaged."""
     path = pack_path(mode)
-    at = at or (read_index(directory, mode) or {}).get(task)
-    if at is None:
-        raise StorageError(f"task {task} is not in {path} of the staging directory", do="was the job canceled or run again?")
     try:
+        at = at or (read_index(directory, mode) or {}).get(task)
+        if at is None:
+            raise StorageError(f"task {task} is not in {path} of the staging directory", do="was the job canceled or run again?")
         descriptor = open_beneath(directory, path, os.O_RDONLY)
         try:
             data = os.pread(descriptor, at[1], at[0])
@@ -84,6 +78,19 @@ def read_task(directory: int, mode: str, task: int, at: At | None = None) -> byt
     if len(data) != at[1] or crc32(data) != at[2]:
         raise StorageError(f"task {task} in {path} of the staging directory is damaged", do="look at the storage, then run the job again")
     return data
+
+
+def _write_all(file: BinaryIO, key: str, documents: Iterable[tuple[int, bytes]], check: Callable[[], object]) -> dict[int, At]:
+    index, offset = dict[int, At](), 0
+    for number, data in documents:
+        check()
+        index[number] = [offset, len(data), crc32(data)]
+        offset += file.write(data)
+    written = json.dumps({"key": key, "tasks": index}, separators=(",", ":")).encode()
+    file.write(written + FOOTER.pack(len(written), crc32(written), MAGIC))
+    file.flush()
+    os.fsync(file.fileno())
+    return index
 
 
 def _index(descriptor: int) -> dict[str, Any] | None:

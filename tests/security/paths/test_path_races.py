@@ -19,6 +19,7 @@ from convsvc.engine import make_engine
 from convsvc.engine.listener import Listener
 from convsvc.errors import ConvsvcError, PathRefused, SourceChanged, SourceError, StorageError, TargetError
 from convsvc.execute.staging.sites import staging_path
+from convsvc.execute.staging.task_pack import read_task, write_pack
 from convsvc.execute.staging.workspace import Staging
 from convsvc.execute.worker import run_task
 from convsvc.plan.plan import Plan
@@ -176,26 +177,31 @@ def test_a_forged_task_reads_nothing_outside_and_writes_nowhere_else(world: Worl
     plan = make_plan(world.to_mcore(), world.roots)
     with Staging.open(plan, "error") as staging:
         (number, *_) = staging.pending("write")
-        path = staging.path / ".convsvc" / "tasks" / f"write-{number}.json"
-        honest = path.read_text()
+        directory = os.open(staging.path, os.O_RDONLY | os.O_DIRECTORY)
+        honest = read_task(directory, "write", number).decode()
+
+        def forge(text: str) -> None:
+            write_pack(directory, "write", plan.fingerprint, [(number, text.encode())], lambda: None)
+
         payload = {"staging": str(staging.path), "task": number, "mode": "write", "roots": world.roots.as_json()}
         before = world.seen_outside()
         forged = json.loads(honest)
         for file in forged["source"]["files"]:
             file[0] = file[0].replace(str(world.tenant), str(world.outside))
             file[3] = 0
-        path.write_text(json.dumps(forged))
+        forge(json.dumps(forged))
         with pytest.raises(PathRefused):
             run_task(payload)
         for place in (str(world.outside / "secret"), "../../outside/secret"):
             forged = json.loads(honest)
             for file in forged["target"]["files"]:
                 file[0] = place
-            path.write_text(json.dumps(forged))
+            forge(json.dumps(forged))
             with pytest.raises((PathRefused, StorageError)):
                 run_task(payload)
-        path.write_text(honest)
+        forge(honest)
         run_task(payload)
+        os.close(directory)
     assert world.seen_outside() == before
 
 
