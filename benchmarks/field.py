@@ -147,7 +147,7 @@ def _shapes(config: Mapping[str, Any], every: bool) -> Shapes:
         model = find_family(None, Facts(config, "config.json")).build(Facts(config, "config.json"))
     except ConvsvcError:
         return {}
-    return {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written or every}
+    return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written or every}
 
 
 def _of_class(config: Mapping[str, Any]) -> Shapes:

@@ -77,7 +77,7 @@ def write_model(root: Path, config: Mapping[str, Any]) -> int:
     (root / "config.json").write_text(json.dumps(config))
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
-    specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in lay_model(model)]
+    specs = [TensorSpec(laid.name, "BF16", laid.shape) for laid in lay_model(model).kinds]
     shards = list(cut_shards(specs, SHARD_BYTES))
     weights = np.random.default_rng(20).standard_normal(NOISE_BYTES // 2, np.float32) * np.float32(0.02)
     noise = memoryview((weights.view(np.uint32) >> np.uint32(16)).astype(np.uint16)).cast("B")

@@ -63,7 +63,7 @@ def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
     (root / "config.json").write_text(json.dumps(config))
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
-    specs = [TensorSpec(entry.laid.name, "BF16", entry.laid.shape) for entry in lay_model(model)]
+    specs = [TensorSpec(laid.name, "BF16", laid.shape) for laid in lay_model(model).kinds]
     shards = list(cut_shards(specs, SHARD_BYTES))
     weight_map: dict[str, str] = {}
     total = 0
@@ -81,7 +81,7 @@ def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
 
 def write_sparse_target(plan: Plan, root: Path) -> None:
     """Writes the files of a plan's target as they would be if all weights were zero, all weights holes."""
-    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+    for file, skeleton in plan.new_files():
         path = root / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         crcs = {tensor.name: crc32_zeros(tensor.size_bytes) for tensor in skeleton.tensors}

@@ -27,18 +27,36 @@ MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
 
 
 class Entry(NamedTuple):
-    """A stored tensor of a layout: the file it lies in, and the scope it belongs to.
+    """A stored tensor of a layout: the file it lies in, the number of its kind, and the scope it belongs to.
 
     `file` is relative to the checkpoint; empty where the name alone tells (Hugging Face: any shard). `unit` is the scope's logical
-    prefix: what belongs together in a task or a shard.
+    prefix: what belongs together in a task or a shard. `spare`: a reader does without it where other entries hold the same elements
+    (MindSpore's redundancy removal saves equal slices on one of their ranks).
     """
 
     file: str
-    laid: Laid
+    kind: int
     unit: str
+    spare: bool = False
 
-    def key(self, name: str | None = None) -> tuple[str, str]:
-        return self.file, name or self.laid.name
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The stored tensors of a checkpoint: their kinds, and where there is one of each.
+
+    A thousand ranks share what they hold alike: what is said of a kind (its name, shape and blocks) is said once, and whatever follows from
+    it is found out once, by the kind's number.
+    """
+
+    kinds: tuple[Laid, ...]
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[str, Laid, str]]) -> Layout:
+        """The layout of (file, laid, unit), no two of which are alike."""
+        listed = tuple(tensors)
+        entries = tuple([Entry(file, kind, unit) for kind, (file, _, unit) in enumerate(listed)])
+        return cls(tuple([laid for _, laid, _ in listed]), entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +138,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file of the target: its path relative to the target, its format, and its skeleton; tensors in it bear the entries' names."""
+    """A file of the target: its path relative to the target, its format, and the number of its skeleton in the output."""
 
     path: str
     format: str
-    skeleton: Skeleton
+    skeleton: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +168,13 @@ class SideFile:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Everything a target consists of, and `notes` for what a user should know about it."""
+    """Everything a target consists of, and `notes` for what a user should know about it.
+
+    Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds.
+    """
 
     files: tuple[NewFile, ...]
+    skeletons: tuple[Skeleton, ...]
     side_files: tuple[SideFile, ...]
     notes: tuple[Note, ...] = ()
 
@@ -233,7 +255,7 @@ class Source(Protocol):
         """The layout that is taken for a checkpoint's and where each number of it came from: how an error about it begins."""
         return ()
 
-    def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Any) -> Layout:
         """The stored tensors of this model. Pure. Raises LayoutError."""
         raise NotImplementedError
 
@@ -275,7 +297,7 @@ class Target(Protocol):
         """How the target shall be laid out. Raises LayoutError."""
         return adapted
 
-    def layout(self, model: Model, settings: Any) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Any) -> Layout:
         """The stored tensors of this model. Pure. Raises LayoutError."""
         raise NotImplementedError
 
@@ -293,12 +315,12 @@ class Target(Protocol):
         model: Model,
         settings: Any,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
-        """The target's files. `dtypes` are the entries'; the entries come back with their file filled in. `roots` hold what is copied."""
+    ) -> tuple[Layout, Output]:
+        """The target's files. `dtypes` are the kinds'; the entries come back with their file filled in. `roots` hold what is copied."""
         raise NotImplementedError
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:

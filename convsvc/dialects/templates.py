@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from convsvc.dialects.base import Entry, Layout
+from convsvc.models.model import Model
 from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
 from convsvc.tensors.declare import Row
 
 Windows = frozenset[tuple[str, Window]]
-WHOLE: Windows = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A row in a scope: `kind` is the same for equal rows in scopes of equal sizes, `tensors` are the scope's, met so far."""
+    """A row in a scope: `alike` is the same for equal rows in scopes of equal sizes, `tensors` are the scope's, met so far."""
 
     row: Row
     scope: Scope
     prefix: str
-    kind: int
+    alike: int
     tensors: dict[str, LogicalTensor] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        return self.scope.logical or self.scope.kind
 
 
 class Templates:
-    """Lays each kind of row once for the same windows; what it is in a scope is that with the scope's names."""
+    """The kinds of a layout as they are laid: equal rows once for the same windows; in a scope they only bear its names."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[Row, frozenset[tuple[str, int]]], int] = {}
-        self._laid: dict[tuple[int, Windows], tuple[Laid, ...]] = {}
+        self.kinds: list[Laid] = []
+        self._numbers: dict[tuple[Row, frozenset[tuple[str, int]]], int] = {}
+        self._bare: dict[tuple[int, Windows], tuple[Laid, ...]] = {}
 
     def of(self, scope: Scope, rows: tuple[Row, ...], prefix: str) -> list[Template]:
         """A scope's rows; `prefix` goes before their stored names."""
         tensors: dict[str, LogicalTensor] = {}
         sizes = frozenset(scope.sizes.items())
-        return [Template(each, scope, prefix, self._kinds.setdefault((each, sizes), len(self._kinds)), tensors) for each in rows]
+        return [Template(each, scope, prefix, self._numbers.setdefault((each, sizes), len(self._numbers)), tensors) for each in rows]
 
-    def lay(self, template: Template, windows: Mapping[str, Window], key: Windows) -> tuple[Laid, ...]:
-        """The stored tensors of a row; `key` are the windows once more, as they can be looked up."""
-        if (template.kind, key) not in self._laid:
-            self._laid[template.kind, key] = tuple(lay(template.row, template.scope.sizes, windows))
-        bare = self._laid[template.kind, key]
-        return tuple([renamed(each, template.scope.logical, template.prefix, template.tensors) for each in bare])
+    def lay(self, template: Template, windows: Mapping[str, Window], key: Windows) -> range:
+        """The new kinds that a row's stored tensors are, by their numbers; `key` are the windows once more, as they can be looked up."""
+        bare = self._bare.get((template.alike, key))
+        if bare is None:
+            bare = self._bare[template.alike, key] = tuple(lay(template.row, template.scope.sizes, windows))
+        return self.add([renamed(each, template.scope.logical, template.prefix, template.tensors) for each in bare])
+
+    def add(self, tensors: Iterable[Laid]) -> range:
+        """Further kinds, by their numbers."""
+        first = len(self.kinds)
+        self.kinds += tensors
+        return range(first, len(self.kinds))
+
+
+def lay_table(
+    model: Model, table: Callable[[Scope], tuple[tuple[Row, ...], str]], windows: Callable[[Row], Mapping[str, Window]] = lambda row: {}
+) -> Layout:
+    """Every tensor once, in the model's order, and what is carried: its file is told by its name alone.
+
+    `table` gives a scope's rows and the prefix of their names, `windows` what a row is padded to.
+    """
+    templates = Templates()
+    entries: list[Entry] = []
+    for scope in model.scopes:
+        for template in templates.of(scope, *table(scope)):
+            held = windows(template.row)
+            entries += [Entry("", kind, template.unit) for kind in templates.lay(template, held, frozenset(held.items()))]
+    entries += [Entry("", kind, "carried") for kind in templates.add(model.lay_carried())]
+    return Layout(tuple(templates.kinds), tuple(entries))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from convsvc.dialects.base import Entry
+from convsvc.dialects.base import Layout
 from convsvc.errors import PlanError
 from convsvc.models.model import Model
 from convsvc.notes import Note
-from convsvc.plan.match import Located
+from convsvc.plan.match import Inventory
 
 
-def find_absent(entries: Sequence[Entry], located: Sequence[Located], model: Model) -> tuple[frozenset[str], tuple[Note, ...]]:
+def find_absent(layout: Layout, inventory: Inventory, model: Model) -> tuple[frozenset[str], tuple[Note, ...]]:
     """The full names of the logical tensors that the source does not hold, and a note for each kind of them.
 
     Copies that stand in for each other (`Model.same_as`) do not count. Raises PlanError if only some layers are without: a checkpoint
     that is incomplete looks like that.
     """
-    named = {block.tensor.name for entry in entries for block in entry.laid.blocks}
-    held = {block.tensor.name for each in located for block in each.entry.laid.blocks}
+    named = {block.tensor.name for laid in layout.kinds for block in laid.blocks}
+    held = inventory.tensors()
     absent = frozenset(name for name in named - held if name not in model.same_as)
     if not absent:
         return absent, ()

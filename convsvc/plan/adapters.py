@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from convsvc.blocks.embeddings import EMBEDDING
-from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
-from convsvc.plan.match import Located
+from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Operand, Place, Transfer, Transform, View
 from convsvc.plan.transfers import Gathered, clip_views, split_copies
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
@@ -34,9 +33,9 @@ class Merging(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Every A and B as a located tensor, and by the place of a weight's block what is merged into it."""
+    """Every A and B as a stored tensor, and by the place of a weight's block what is merged into it."""
 
-    located: tuple[Located, ...]
+    sides: Inventory
     merging: Mapping[Place, Merging]
 
 
@@ -50,23 +49,24 @@ class _Form(NamedTuple):
     scale: float
 
 
-def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Mapping[str, str]) -> Placed:
+def locate_adapters(weights: Inventory, adapters: Adapters, same_as: Mapping[str, str]) -> Placed:
     """Every A and B with blocks of its own logical tensors. `same_as`: the model's logical tensors that are copies of others.
 
     Raises PlanError for an adapter of a module that the model does not have or that is no linear layer of its own, for one with another
     shape, and for one that only some of the ranks have.
     """
-    numbers = _numbers(located, adapters)
-    _check_linear(located, numbers, same_as)
-    _check_everywhere(located, numbers)
+    numbers = _numbers(weights, adapters)
+    _check_linear(weights, numbers, same_as)
+    _check_everywhere(weights, numbers)
+    kinds: list[Laid] = []
     sides: list[Located] = []
     merging: dict[Place, Merging] = {}
     forms: dict[str, list[_Form]] = {}
     for number, pair in numbers.items():
-        weight = located[number]
-        rows, columns = weight.entry.laid.shape
+        weight = weights.kinds[weights.entries[number].kind]
+        rows, columns = weight.shape
         laid: tuple[list[Block], list[Block]] = [], []
-        for block in weight.entry.laid.blocks:
+        for block in weight.blocks:
             form = _form(block, columns, pair)
             known = forms.setdefault(block.tensor.name, [])
             if form not in known:
@@ -81,8 +81,9 @@ def locate_adapters(located: Sequence[Located], adapters: Adapters, same_as: Map
             if found.tensor.shape != shape:
                 where = f"{stored[0]}: {stored[1]}" if stored[0] else stored[1]
                 raise PlanError(f"{where}: expected {list(shape)}, found {list(found.tensor.shape)}")
-            sides.append(Located(Entry(stored[0], Laid(stored[1], shape, tuple(blocks)), weight.entry.unit), stored, found))
-    return Placed(tuple(sides), merging)
+            sides.append(Located(len(kinds), weights.entries[number].unit, stored, found))
+            kinds.append(Laid(stored[1], shape, tuple(blocks)))
+    return Placed(Inventory(tuple(kinds), tuple(sides)), merging)
 
 
 def attach(
@@ -126,13 +127,13 @@ def _transform(merged: Merging, gathered: Mapping[str, Gathered], name: str) -> 
     return Transform("lora", {"scale": merged.scale, "axes": mapping}, operands)
 
 
-def _numbers(located: Sequence[Located], adapters: Adapters) -> dict[int, Pair]:
+def _numbers(located: Inventory, adapters: Adapters) -> dict[int, Pair]:
     """The pairs by the number of their weight, whichever of its names they go by."""
     weights: dict[Key, int] = {}
-    for number, each in enumerate(located):
+    for number, each in enumerate(located.entries):
         weights[each.key] = number
-        for name in (each.entry.laid.name, *each.entry.laid.also):
-            weights.setdefault(each.entry.key(name), number)
+        for name in (located.kinds[each.kind].name, *located.kinds[each.kind].also):
+            weights.setdefault((each.key[0], name), number)
     unknown = [key[1] for key in adapters.pairs if key not in weights]
     if unknown:
         head = any(name.rpartition("/")[2] in ("lm_head.weight", "output_layer.weight") for name in unknown)
@@ -144,11 +145,11 @@ def _numbers(located: Sequence[Located], adapters: Adapters) -> dict[int, Pair]:
     return {weights[key]: pair for key, pair in adapters.pairs.items()}
 
 
-def _check_linear(located: Sequence[Located], numbers: Mapping[int, Pair], same_as: Mapping[str, str]) -> None:
+def _check_linear(weights: Inventory, numbers: Mapping[int, Pair], same_as: Mapping[str, str]) -> None:
     copies = {name for pair in same_as.items() for name in pair}
     faults: list[str] = []
     for number in numbers:
-        laid, name = located[number].entry.laid, located[number].key[1]
+        laid, name = weights.kinds[weights.entries[number].kind], weights.entries[number].key[1]
         held = {block.tensor.name for block in laid.blocks}
         if any(each.endswith(EMBEDDING.name) for each in held):
             faults.append(f"{name}: an embedding")
@@ -168,13 +169,14 @@ def _partners(names: set[str], same_as: Mapping[str, str]) -> set[str]:
     return {same_as[name] for name in names if name in same_as} | {copy for copy, original in same_as.items() if original in names}
 
 
-def _check_everywhere(located: Sequence[Located], numbers: Mapping[int, Pair]) -> None:
+def _check_everywhere(weights: Inventory, numbers: Mapping[int, Pair]) -> None:
     """A weight that is cut over ranks, or copied to them, has its adapter on all of them or on none."""
-    adapted = {(block.tensor.name, located[number].key[1]) for number in numbers for block in located[number].entry.laid.blocks}
+    entries, kinds = weights.entries, weights.kinds
+    adapted = {(block.tensor.name, entries[number].key[1]) for number in numbers for block in kinds[entries[number].kind].blocks}
     bare = [
         f"{each.key[0]}: {each.key[1]}"
-        for number, each in enumerate(located)
-        if number not in numbers and any((block.tensor.name, each.key[1]) in adapted for block in each.entry.laid.blocks)
+        for number, each in enumerate(entries)
+        if number not in numbers and any((block.tensor.name, each.key[1]) in adapted for block in kinds[each.kind].blocks)
     ]
     if bare:
         raise PlanError(

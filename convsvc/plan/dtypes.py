@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from convsvc.dialects.base import Entry
 from convsvc.errors import PlanError
 from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.records import PlannedTensor, Transfer, View
 from convsvc.plan.transfers import Gathered
 from convsvc.spec import Options
-from convsvc.tensors.blocks import Block
+from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.cover import Box, Sorted, sort_boxes
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
@@ -23,13 +22,13 @@ DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 
 
 def target_dtypes(
-    entries: Sequence[Entry],
+    kinds: Sequence[Laid],
     gathered: Mapping[str, Gathered],
     sources: Sequence[PlannedTensor],
     model: Model,
     options: Options,
 ) -> tuple[str, ...]:
-    """Each target tensor's dtype: the job's, or that of the source elements it is made of, which must agree.
+    """The dtype of each kind of target tensor: the job's, or that of the source elements it is made of, which must agree.
 
     What model code keeps in a wider dtype (`Model.keeps`) is not cast to the job's, unless the job insists. Raises PlanError for tensors
     that would mix dtypes.
@@ -37,31 +36,28 @@ def target_dtypes(
     wanted = DTYPES[options.dtype] if options.dtype else None
     held = _Held(gathered, sources, model.same_as)
     faults: list[str] = []
-    # Ranks share what they hold alike.
-    chosen: dict[int, str] = {}
-    for entry in entries:
-        if id(entry.laid) in chosen:
-            continue
+    chosen: list[str] = []
+    for laid in kinds:
         have: dict[str, str] = {}
-        for block in entry.laid.blocks:
+        for block in laid.blocks:
             keep = None if options.cast_all else model.keeps.get(block.tensor.name)
             for dtype, name in held.of(block).items():
                 have[_cast(dtype, wanted, keep, options.widen_kept)] = name
         if len(have) > 1:
-            faults.append(f"{entry.laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
-        chosen[id(entry.laid)] = next(iter(have), "F32")
+            faults.append(f"{laid.name}: made of " + " and ".join(f"{name} ({dtype})" for dtype, name in sorted(have.items())))
+        chosen.append(next(iter(have), "F32"))
     if faults:
         raise PlanError(f"{len(faults)} target tensors would mix dtypes", facts=faults[:12], do="state options.dtype to cast them to one")
-    return tuple([chosen[id(entry.laid)] for entry in entries])
+    return tuple(chosen)
 
 
-def kept_notes(entries: Sequence[Entry], dtypes: Sequence[str], model: Model, options: Options) -> list[Note]:
+def kept_notes(kinds: Sequence[Laid], dtypes: Sequence[str], model: Model, options: Options) -> list[Note]:
     """A word about what is not cast, though the job casts."""
     if options.dtype is None or not model.keeps:
         return []
     wanted = DTYPES[options.dtype]
-    pairs = {(id(entry.laid), dtype): entry.laid for entry, dtype in zip(entries, dtypes, strict=True) if dtype != wanted}
-    kept = sorted({block.tensor.name for laid in pairs.values() for block in laid.blocks if block.tensor.name in model.keeps})
+    others = [laid for laid, dtype in zip(kinds, dtypes, strict=True) if dtype != wanted]
+    kept = sorted({block.tensor.name for laid in others for block in laid.blocks if block.tensor.name in model.keeps})
     if not kept:
         return []
     text = f"{len(kept)} logical tensor(s), e.g. {kept[0]}, are not cast to {options.dtype}: model code keeps them in a wider dtype"

@@ -38,10 +38,9 @@ def fingerprint(
     digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for file in source[0]:
         digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
-    skeletons = {id(file.skeleton): file.skeleton for file in output.files}
-    digests = {key: _digest_of(skeleton) for key, skeleton in skeletons.items()}
+    digests = list(map(_digest_of, output.skeletons))
     for new in output.files:
-        digest.update(f"{new.path}\0{digests[id(new.skeleton)]}\n".encode())
+        digest.update(f"{new.path}\0{digests[new.skeleton]}\n".encode())
     for table in (source[1], targets):
         for part in _table(table):
             digest.update(part)

@@ -100,8 +100,8 @@ def _structure(asked: Asked, checkpoint: Checkpoint) -> dict[str, Any]:
     reader = source_of(asked.source.format)
     checkpoint = reader.by_family_names(checkpoint, find_family(asked.model_type, checkpoint.facts))
     model = build_model(asked, checkpoint)
-    settings, _, located, notes = match_layout(asked.source, checkpoint, model)
-    check_floats(located, checkpoint, model.integers)
+    settings, _, inventory, notes = match_layout(asked.source, checkpoint, model)
+    check_floats(inventory, checkpoint, model.integers)
     about: dict[str, Any] = {
         "model_type": model.family.name,
         "layers": model.num_layers,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from convsvc.dialects.base import Adapted, Entry
+from convsvc.dialects.base import Adapted
 from convsvc.errors import JobError
 from convsvc.plan.adapter_names import Adapters
 from convsvc.plan.adapters import locate_adapters
-from convsvc.plan.match import Located
-from convsvc.tensors.blocks import LogicalTensor
+from convsvc.plan.match import Inventory
+from convsvc.tensors.blocks import Laid, LogicalTensor
 
 
 def export_adapters(
-    target: str, have: str | None, located: Sequence[Located], adapters: Adapters | None, same_as: Mapping[str, str]
-) -> tuple[Adapted, tuple[Located, ...]]:
-    """What a target of adapters is made of, and the located A and B, which take the weights' place.
+    target: str, have: str | None, weights: Inventory, adapters: Adapters | None, same_as: Mapping[str, str]
+) -> tuple[Adapted, Inventory]:
+    """What a target of adapters is made of, and the A and B, which take the weights' place.
 
     `target` is its format, `have` the format that the source's adapters are in. Raises JobError if the source has no adapters, or has
     them in that format already.
@@ -30,18 +30,19 @@ def export_adapters(
         )
     if not adapters.uniform:
         raise JobError("the adapters have several ranks, which is not exported", do="choose a target of full weights to merge them")
-    sides = locate_adapters(located, adapters, same_as).located
+    sides = locate_adapters(weights, adapters, same_as).sides
     shared = _shared(sides)
-    kept = tuple(replace(each, entry=_only(each.entry, {tensor.name for tensor in shared.values()})) for each in sides)
+    names = {tensor.name for tensor in shared.values()}
+    kept = replace(sides, kinds=tuple(_only(laid, names) for laid in sides.kinds))
     return Adapted(shared, adapters.r, adapters.alpha, adapters.use_rslora), kept
 
 
-def _shared(sides: Sequence[Located]) -> dict[str, LogicalTensor]:
+def _shared(sides: Inventory) -> dict[str, LogicalTensor]:
     """The logical A and B by name; weights that the source stores in one tensor have one A, which is the first one's."""
     tensors: dict[str, LogicalTensor] = {}
     origins: dict[str, list[tuple[str, str]]] = {}
-    for each in sides:
-        for block in each.entry.laid.blocks:
+    for each in sides.entries:
+        for block in sides.kinds[each.kind].blocks:
             tensors[block.tensor.name] = block.tensor
             origins.setdefault(block.tensor.name, []).append(each.key)
     first: dict[object, LogicalTensor] = {}
@@ -51,6 +52,5 @@ def _shared(sides: Sequence[Located]) -> dict[str, LogicalTensor]:
     return tensors
 
 
-def _only(entry: Entry, names: set[str]) -> Entry:
-    blocks = tuple(block for block in entry.laid.blocks if block.tensor.name in names)
-    return entry._replace(laid=entry.laid._replace(blocks=blocks))
+def _only(laid: Laid, names: set[str]) -> Laid:
+    return laid._replace(blocks=tuple(block for block in laid.blocks if block.tensor.name in names))

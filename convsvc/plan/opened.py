@@ -18,7 +18,6 @@ from convsvc.dialects.base import Found, SourceFile, Wants
 from convsvc.dialects.files import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.plan.allocation import without_collection
-from convsvc.plan.match import Located
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import describe_layouts, describe_model
 from convsvc.plan.records import Transfer, View
@@ -60,7 +59,8 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
     checkpoint = source.checkpoint
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
-    _check_blocks(plan, [(number[_where(each.found, checkpoint.files, real)], each) for each in source.located])
+    kind_of = {number[_where(each.found, checkpoint.files, real)]: each.kind for each in source.inventory.entries}
+    _check_blocks(_Claims(plan, source.inventory.kinds, kind_of))
 
 
 def _stated_sizes(plan: Plan) -> dict[str, int]:
@@ -138,19 +138,12 @@ def _sizes(layout: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Claims:
-    """What the layout that was read back says of each of the plan's tensors: its blocks, by logical tensor."""
+    """What the layout that was read back says of the plan's tensors: `kind_of` each number the kind that it is read as."""
 
     plan: Plan
-    laid: dict[int, Laid] = field(default_factory=dict)
+    kinds: Sequence[Laid]
+    kind_of: Mapping[int, int]
     blocks: dict[int, dict[str, list[Block]]] = field(default_factory=dict)
-
-    def add(self, number: int, laid: Laid) -> None:
-        self.laid[number] = laid
-        # Ranks share what they hold alike.
-        if id(laid) not in self.blocks:
-            of = self.blocks[id(laid)] = {}
-            for block in laid.blocks:
-                of.setdefault(block.tensor.name, []).append(block)
 
     def faults(self) -> Iterator[str]:
         for task in self.plan.tasks:
@@ -161,14 +154,23 @@ class _Claims:
     def _of_view(self, name: str, sizes: tuple[int, ...], view: View) -> Iterator[str]:
         starts: dict[int, int | None] = {}
         for number, offset in view.places:
-            laid = self.laid.get(number)
-            if laid is None:
+            kind = self.kind_of.get(number)
+            if kind is None:
                 yield f"{self._named(number)}: the layout that is read back has no such tensor"
                 continue
-            if id(laid) not in starts:
-                starts[id(laid)] = _offset_of(self.blocks[id(laid)].get(name, ()), sizes, view)
-            if starts[id(laid)] != offset and not self._keeps_its_name(number, name):
-                yield f"{self._named(number)}: holds {name} {_box(view)}, and is read back as {self._read_as(laid)}"
+            if kind not in starts:
+                starts[kind] = _offset_of(self._blocks(kind).get(name, ()), sizes, view)
+            if starts[kind] != offset and not self._keeps_its_name(number, name):
+                yield f"{self._named(number)}: holds {name} {_box(view)}, and is read back as {self._read_as(self.kinds[kind])}"
+
+    def _blocks(self, kind: int) -> dict[str, list[Block]]:
+        """A kind's blocks by logical tensor."""
+        found = self.blocks.get(kind)
+        if found is None:
+            found = self.blocks[kind] = {}
+            for block in self.kinds[kind].blocks:
+                found.setdefault(block.tensor.name, []).append(block)
+        return found
 
     def _keeps_its_name(self, number: int, name: str) -> bool:
         """Whether the tensor is one that is carried as it is (`Model.carried`): then its name says all that there is to say."""
@@ -199,11 +201,8 @@ def _box(box: View | Block) -> str:
     return "[" + ", ".join(f"{start}:{stop}" for start, stop in zip(box.starts, box.stops, strict=True)) + "]"
 
 
-def _check_blocks(plan: Plan, located: Iterable[tuple[int, Located]]) -> None:
+def _check_blocks(claims: _Claims) -> None:
     """What is written is what a reader takes it for: each view of each transfer lies in a block of the layout that was read back."""
-    claims = _Claims(plan)
-    for number, each in located:
-        claims.add(number, each.entry.laid)
     faults = list(claims.faults())
     if faults:
         raise VerifyError(f"{len(faults)} parts of the target are read back as something else than they hold", facts=faults)

@@ -67,8 +67,8 @@ class Pairs:
 def lay_side(source: OpenSource) -> Side:
     """A source that was opened, as one of the two."""
     files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in source.checkpoint.files)
-    gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(source.located))
-    return Side(source, files, plan_sources(source.located), gathered)
+    gathered = gather(source.inventory)
+    return Side(source, files, plan_sources(source.inventory.entries), gathered)
 
 
 def pair_sides(a: Side, b: Side) -> Pairs:

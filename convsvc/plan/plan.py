@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -19,7 +19,8 @@ class Plan:
     """The conversion of one job.
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
-    or filled and why, by kind. `skeletons[i]` is the new file `target_files[i]`; tensors refer to files by number. What was
+    or filled and why, by kind. The new file `target_files[i]` is `skeletons[skeleton_of[i]]`: many are alike. Tensors refer to files by
+    number. What was
     planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. `source_digests` are of the
     source files' headers. Two plans with the same `fingerprint` write the same bytes to the same places.
     """
@@ -32,6 +33,7 @@ class Plan:
     target_files: tuple[PlannedFile, ...]
     target_tensors: tuple[PlannedTensor, ...]
     skeletons: tuple[Skeleton, ...]
+    skeleton_of: tuple[int, ...]
     side_files: tuple[SideFile, ...]
     tasks: tuple[Task, ...]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +45,10 @@ class Plan:
     @property
     def target_path(self) -> str:
         return str(self.job["target"]["path"])
+
+    def new_files(self) -> Iterator[tuple[PlannedFile, Skeleton]]:
+        """Every file of the target, with its skeleton."""
+        return ((file, self.skeletons[kind]) for file, kind in zip(self.target_files, self.skeleton_of, strict=True))
 
     @property
     def bytes_in(self) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Adapted, Entry, NewFile, Output
+from convsvc.dialects.base import Adapted, Layout, Output
 from convsvc.errors import JobError, PlanError
-from convsvc.formats.base import Skeleton
 from convsvc.models.model import Model
 from convsvc.notes import Note, sort_notes
-from convsvc.plan.adapters import Placed, attach, locate_adapters
+from convsvc.plan.adapters import attach, locate_adapters
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
 from convsvc.plan.copies import choose_checks, left_out_copies
@@ -20,7 +19,7 @@ from convsvc.plan.dtypes import kept_notes, lossy_casts, target_dtypes
 from convsvc.plan.fingerprint import fingerprint
 from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import export_adapters
-from convsvc.plan.match import Located
+from convsvc.plan.match import Inventory
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import plan_sources
 from convsvc.plan.records import PlannedFile, PlannedTensor
@@ -44,8 +43,8 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     if not target_of(job.target.format).adapters:
         return _assemble(job, source.model.without(source.absent), source, roots)
     have = source_of(job.source.format).adapters
-    adapted, sides = export_adapters(job.target.format, have, source.located, source.adapters, source.model.same_as)
-    return _assemble(job, source.model, replace(source, located=sides, adapters=None), roots, adapted)
+    adapted, sides = export_adapters(job.target.format, have, source.inventory, source.adapters, source.model.same_as)
+    return _assemble(job, source.model, replace(source, inventory=sides, adapters=None), roots, adapted)
 
 
 def settled(job: Job, roots: Roots = ANYWHERE) -> Job:
@@ -57,24 +56,24 @@ def settled(job: Job, roots: Roots = ANYWHERE) -> Job:
 
 def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted: Adapted | None = None) -> Plan:
     writer = target_of(job.target.format)
-    weights, checkpoint, options = source.located, source.checkpoint, job.options
-    placed = locate_adapters(weights, source.adapters, model.same_as) if source.adapters else Placed((), {})
-    located = weights + placed.located
-    sources = plan_sources(located)
-    gathered = gather((number, each.entry.unit, each.entry.laid) for number, each in enumerate(located))
+    weights, checkpoint, options = source.inventory, source.checkpoint, job.options
+    placed = locate_adapters(weights, source.adapters, model.same_as) if source.adapters else None
+    inventory = weights.joined(placed.sides) if placed else weights
+    sources = plan_sources(inventory.entries)
+    gathered = gather(inventory)
     model = model.renumbered()
     settings = writer.settings(job.target, model, adapted)
-    entries = writer.layout(model, settings)
-    dtypes = target_dtypes(entries, gathered, sources, model, options)
-    kept = kept_notes(entries, dtypes, model, options)
-    check_unique("target", [(entry.file, entry.laid.name) for entry in entries])
-    check_tiled(entry.laid for entry in entries)
-    entries, output = writer.output(job.target, model, settings, checkpoint.facts, entries, dtypes, options, roots)
-    files, targets = _planned_targets(entries, output)
-    wanted = gather((number, entry.unit, entry.laid) for number, entry in enumerate(entries))
+    layout = writer.layout(model, settings)
+    dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
+    kept = kept_notes(layout.kinds, dtypes, model, options)
+    check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
+    check_tiled(layout.kinds)
+    layout, output = writer.output(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots)
+    files, targets = _planned_targets(layout, output)
+    wanted = gather(layout)
     left_out = _left_out(weights, wanted, model)
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted, left_out_copies(gathered, wanted, model))
-    if placed.merging:
+    if placed and placed.merging:
         transfers = attach(transfers, gathered, placed.merging)
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
     casts = describe_casts(transfers, sources, targets) if options.dtype else ()
@@ -88,7 +87,8 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         source_tensors=sources,
         target_files=files,
         target_tensors=targets,
-        skeletons=tuple(file.skeleton for file in output.files),
+        skeletons=output.skeletons,
+        skeleton_of=tuple([file.skeleton for file in output.files]),
         side_files=output.side_files,
         tasks=tasks,
         facts=describe_model(model) | describe_layouts(source.settings, None if adapted else settings),
@@ -99,12 +99,12 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     )
 
 
-def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model: Model) -> list[Note]:
+def _left_out(weights: Inventory, wanted: Mapping[str, Gathered], model: Model) -> list[Note]:
     """A note for each logical tensor that the target does not hold because it is a copy of another.
 
     Raises PlanError if there is one that is not.
     """
-    unwanted = sorted({block.tensor.name for each in weights for block in each.entry.laid.blocks} - set(wanted))
+    unwanted = sorted(weights.tensors() - set(wanted))
     dropped = [name for name in unwanted if name not in model.same_as]
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])
@@ -113,23 +113,19 @@ def _left_out(weights: Sequence[Located], wanted: Mapping[str, Gathered], model:
     ]
 
 
-def _planned_targets(entries: Sequence[Entry], output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
-    files = tuple(PlannedFile(file.path, file.skeleton.size_bytes, file.format) for file in output.files)
-    tensors = {
-        key: {each.name: (each.name, each.dtype, each.shape, each.file_offset, each.size_bytes) for each in skeleton.tensors}
-        for key, skeleton in _skeletons(output.files).items()
-    }
-    places = {file.path: (number, tensors[id(file.skeleton)]) for number, file in enumerate(output.files)}
+def _planned_targets(layout: Layout, output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
+    files = tuple([PlannedFile(file.path, output.skeletons[file.skeleton].size_bytes, file.format) for file in output.files])
+    tensors = [
+        {each.name: (each.name, each.dtype, each.shape, each.file_offset, each.size_bytes) for each in skeleton.tensors}
+        for skeleton in output.skeletons
+    ]
+    places = {file.path: (number, tensors[file.skeleton]) for number, file in enumerate(output.files)}
+    names = [laid.name for laid in layout.kinds]
     targets = []
-    for entry in entries:
+    for entry in layout.entries:
         number, found = places[entry.file]
-        targets.append(PlannedTensor(number, *found[entry.laid.name]))
+        targets.append(PlannedTensor(number, *found[names[entry.kind]]))
     return files, tuple(targets)
-
-
-def _skeletons(files: Iterable[NewFile]) -> dict[int, Skeleton]:
-    """The files' skeletons by their ids: a thousand rank files have a few dozen."""
-    return {id(file.skeleton): file.skeleton for file in files}
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from convsvc.dialects.base import Checkpoint, Found, Scale
 from convsvc.errors import PlanError, SourceError
 from convsvc.models.facts import Facts
 from convsvc.notes import Note
-from convsvc.plan.match import SHOWN, Located
+from convsvc.plan.match import Located
+from convsvc.plan.mismatch import SHOWN
 from convsvc.plan.quantised_kinds import refuse_unread
 from convsvc.plan.records import BlockScale, PlannedTensor
 

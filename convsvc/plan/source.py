@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Checkpoint, Entry, Wants
+from convsvc.dialects.base import Checkpoint, Layout, Wants
 from convsvc.errors import LayoutError, PlanError
 from convsvc.families import find_family
 from convsvc.models.family import Wanted
@@ -15,7 +15,7 @@ from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters
-from convsvc.plan.match import Located, check_floats, match_source
+from convsvc.plan.match import Inventory, check_floats, match_source
 from convsvc.plan.quantised import join_scales, product_dtype
 from convsvc.plan.transfers import check_tiled, check_unique
 from convsvc.roots import ANYWHERE, Roots
@@ -48,7 +48,7 @@ def asked_of(job: Job, roots: Roots = ANYWHERE) -> Asked:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """What is known of a source: its headers, its model, where each tensor of its layout lies, and what its family lets it do without.
+    """What is known of a source: its headers, its model, what it holds of its layout, and what its family lets it do without.
 
     `settings` are the dialect's own.
     """
@@ -56,7 +56,7 @@ class OpenSource:
     checkpoint: Checkpoint
     model: Model
     settings: Any
-    located: tuple[Located, ...]
+    inventory: Inventory
     absent: frozenset[str]
     adapters: Adapters | None
     notes: tuple[Note, ...]
@@ -75,34 +75,32 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     checkpoint, adapters = split_adapters(checkpoint, reader.lora(asked.source))
     checkpoint = reader.by_family_names(checkpoint, family)
     model = build_model(asked, checkpoint)
-    settings, entries, located, notes = match_layout(asked.source, checkpoint, model)
-    check_floats(located, checkpoint, model.integers)
-    check_unique("source", [each.key for each in located])
-    check_tiled(each.entry.laid for each in located)
-    absent, missed = find_absent(entries, located, model)
+    settings, layout, inventory, notes = match_layout(asked.source, checkpoint, model)
+    check_floats(inventory, checkpoint, model.integers)
+    check_unique("source", [each.key for each in inventory.entries])
+    check_tiled(inventory.held())
+    absent, missed = find_absent(layout, inventory, model)
     if adapters is not None:
-        claimed = {each.key for each in located}
+        claimed = {each.key for each in inventory.entries}
         adapters, unused = leave_out(adapters, lambda key: None if key in claimed else reader.ignores(key, model))
         notes += unused
-    model = reader.storing(model, (block.tensor.name for each in located for block in each.entry.laid.blocks))
-    return OpenSource(checkpoint, model, settings, located, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
+    model = reader.storing(model, inventory.tensors())
+    return OpenSource(checkpoint, model, settings, inventory, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
 
 
-def match_layout(
-    source: SourceSpec, checkpoint: Checkpoint, model: Model
-) -> tuple[Any, tuple[Entry, ...], tuple[Located, ...], tuple[Note, ...]]:
-    """The dialect's settings for the source, its layout's entries, those located in it, and notes.
+def match_layout(source: SourceSpec, checkpoint: Checkpoint, model: Model) -> tuple[Any, Layout, Inventory, tuple[Note, ...]]:
+    """The dialect's settings for the source, its layout, what it holds of that, and notes.
 
     Raises JobError, SourceError; LayoutError and PlanError that begin with the layout that was assumed.
     """
     reader = source_of(source.format)
     try:
         settings = reader.settings(source, checkpoint, model)
-        entries = reader.layout(model, settings)
-        located, notes = match_source(entries, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
+        layout = reader.layout(model, settings)
+        inventory, notes = match_source(layout, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     except (LayoutError, PlanError) as error:
         raise error.beginning(*reader.assumed(checkpoint)) from None
-    return settings, entries, located, notes
+    return settings, layout, inventory, notes
 
 
 def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:

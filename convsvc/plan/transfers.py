@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from math import inf, prod
 from operator import lt, sub
 
+from convsvc.dialects.base import Entry, Layout
 from convsvc.errors import PlanError
+from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Fill, Place, Transfer, View
-from convsvc.tensors.blocks import Block, Laid, LogicalTensor
-from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, sort_boxes, volumes
+from convsvc.tensors.blocks import Laid, LogicalTensor
+from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, shown_box, sort_boxes, volumes
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -29,19 +31,21 @@ class Gathered:
         return [View(starts, stops, strides, tuple(places)) for (starts, stops, strides), places in self.places.items()]
 
 
-def gather(tensors: Iterable[tuple[int, str, Laid]]) -> dict[str, Gathered]:
-    """Every logical tensor's places, from (number, unit, laid) of the stored tensors, in order of first appearance."""
+def gather(layout: Layout | Inventory) -> dict[str, Gathered]:
+    """Every logical tensor's places in a layout's entries, which are numbered as they come; in order of first appearance."""
     gathered: dict[str, Gathered] = {}
-    # Ranks share what they hold alike: its blocks are looked at once. It is kept beside, so that its id stays its own.
-    slots: dict[int, tuple[Laid, list[tuple[list[Place], int]]]] = {}
-    for number, unit, laid in tensors:
-        known = slots.get(id(laid))
+    kinds = layout.kinds
+    entries: Sequence[Entry | Located] = layout.entries
+    slots: list[list[tuple[list[Place], int]] | None] = [None] * len(kinds)
+    for number, entry in enumerate(entries):
+        known = slots[entry.kind]
         if known is None:
-            known = slots[id(laid)] = laid, list(_slots(gathered, unit, laid))
-        for places, offset in known[1]:
+            known = slots[entry.kind] = list(_slots(gathered, entry.unit, kinds[entry.kind]))
+        for places, offset in known:
             places.append(Place(number, offset))
-        if laid.padding:
-            gathered[laid.blocks[0].tensor.name].fills += [Fill(number, *run) for run in laid.padding]
+        padding = kinds[entry.kind].padding
+        if padding:
+            gathered[kinds[entry.kind].blocks[0].tensor.name].fills += [Fill(number, *run) for run in padding]
     return gathered
 
 
@@ -55,13 +59,12 @@ def _slots(gathered: dict[str, Gathered], unit: str, laid: Laid) -> Iterator[tup
             yield each.places.setdefault((block.starts, block.stops, block.strides), []), block.offset
 
 
-def check_tiled(layout: Iterable[Laid]) -> None:
+def check_tiled(kinds: Iterable[Laid]) -> None:
     """Every stored tensor's blocks and padding must make up all of it.
 
     Raises PlanError; that is a mistake in a declaration.
     """
-    # Ranks share what they hold alike, so that there are far fewer of these than entries.
-    for laid in {id(laid): laid for laid in layout}.values():
+    for laid in kinds:
         held = sum([prod(map(sub, block.stops, block.starts)) for block in laid.blocks]) + sum([count for _, count in laid.padding])
         if held != prod(laid.shape):
             raise PlanError(f"the declaration of {laid.name} {list(laid.shape)} accounts for {held} of its {prod(laid.shape)} elements")
@@ -169,26 +172,8 @@ def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[Vi
     boxes, wanted = [(view.starts, view.stops) for view in reads], [(view.starts, view.stops) for view in writes]
     twice = first_overlap(boxes)
     if twice:
-        return f"{tensor}: the source holds {_shown(tensor, *twice[0])} and {_shown(tensor, *twice[1])}, which overlap"
+        return f"{tensor}: the source holds {shown_box(tensor.axes, twice[0])} and {shown_box(tensor.axes, twice[1])}, which overlap"
     for box, covered, whole in zip(wanted, covered_volumes(wanted, boxes), volumes(wanted), strict=True):
         if covered != whole:
-            return f"{tensor}: missing {_shown(tensor, *(missing_part(box, sort_boxes(boxes)) or box))}"
+            return f"{tensor}: missing {shown_box(tensor.axes, missing_part(box, sort_boxes(boxes)) or box)}"
     return None
-
-
-def _shown(tensor: LogicalTensor, starts: tuple[int, ...], stops: tuple[int, ...]) -> str:
-    return "[" + ", ".join(f"{axis} {a}:{b}" for axis, a, b in zip(tensor.axes, starts, stops, strict=True)) + "]"
-
-
-__all__ = [
-    "Block",
-    "Gathered",
-    "check_tiled",
-    "check_unique",
-    "clip_views",
-    "cutting_order",
-    "gather",
-    "make_transfers",
-    "split_copies",
-    "stand_in",
-]

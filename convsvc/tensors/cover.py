@@ -141,11 +141,15 @@ def missing_part(wanted: Box, have: Sorted) -> Box | None:
     covered = [common for _, common in have.meeting(wanted)]
     if sum(map(volume, covered)) == volume(wanted):
         return None
-    return _first_gap(wanted, covered)
+    return first_gap(wanted, covered)
 
 
-def _first_gap(wanted: Box, covered: Sequence[Box]) -> Box | None:
-    """Subtract the covered boxes one by one; the first box that is left."""
+def first_gap(wanted: Box, covered: Sequence[Box]) -> Box | None:
+    """A box inside `wanted` that none of the boxes covers, which may overlap; None if together they cover all of it.
+
+    >>> first_gap(((0,), (8,)), [((0,), (4,)), ((2,), (7,))])
+    ((7,), (8,))
+    """
     left = [wanted]
     for hole in covered:
         left = [piece for box in left for piece in _subtract(box, hole)]
@@ -166,3 +170,12 @@ def _subtract(box: Box, hole: Box) -> list[Box]:
             pieces.append(((*starts[:axis], common[1][axis], *starts[axis + 1 :]), tuple(stops)))
             stops[axis] = common[1][axis]
     return pieces
+
+
+def shown_box(axes: Sequence[str], box: Box) -> str:
+    """A box in words.
+
+    >>> shown_box(("vocab", "hidden"), ((0, 4), (2, 8)))
+    '[vocab 0:2, hidden 4:8]'
+    """
+    return "[" + ", ".join(f"{axis} {start}:{stop}" for axis, start, stop in zip(axes, *box, strict=True)) + "]"

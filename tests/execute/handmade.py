@@ -109,6 +109,7 @@ def make_handmade(folder: Path, rows: int = 64, columns: int = 32) -> Handmade:
         target_files=target_files,
         target_tensors=target_tensors,
         skeletons=skeletons,
+        skeleton_of=(0, 1),
         side_files=(SideFile("config.json", copy_from=str(config)), SideFile("latest.txt", text="release", last=True)),
         tasks=(
             Task(0, "w", (w_transfer,), w.nbytes, 2 * w.nbytes),

@@ -43,7 +43,7 @@ MTP = {"qwen3-next": 1, "mamba2": 0, "deepseek4": 1}
 def stored_shapes(family: str, config: dict[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
     """Names and shapes of everything a Hugging Face checkpoint of it holds, MTP layers included."""
     model = FAMILIES[family].build(Facts(config or CONFIGS[family], "config.json"), Wanted(num_mtp=MTP.get(family, 1)))
-    return {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written}
+    return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written}
 
 
 def write_hybrid(family: str, directory: Path, config: dict[str, Any] | None = None) -> Tensors:

@@ -55,7 +55,7 @@ Tensors = dict[str, torch.Tensor]
 def shapes_of(family: str, config: dict[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
     """Names and shapes, tied and optional tensors included only where a published checkpoint has them."""
     model = FAMILIES[family].build(Facts(config or CONFIGS[family], "config.json"))
-    rows = {entry.laid.name: entry.laid.shape for entry in lay_model(model)}
+    rows = {laid.name: laid.shape for laid in lay_model(model).kinds}
     return {name: shape for name, shape in rows.items() if not (model.tied and name == "lm_head.weight")} | BESIDE.get(family, {})
 
 

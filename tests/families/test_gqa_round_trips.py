@@ -35,10 +35,10 @@ def write_model(family: str, directory: Path, leave_out: Names = lambda name: Fa
     values = config(family)
     model = FAMILIES[family].build(Facts(values, "config.json"))
     tensors = {}
-    for number, entry in enumerate(layout(model)):
-        if entry.laid.written and not leave_out(entry.laid.name):
-            dtype = torch.float32 if entry.laid.name.endswith(IS_FLOAT32) else torch.bfloat16
-            tensors[entry.laid.name] = torch.randn(entry.laid.shape, generator=torch.Generator().manual_seed(number)).to(dtype)
+    for number, laid in enumerate(layout(model).kinds):
+        if laid.written and not leave_out(laid.name):
+            dtype = torch.float32 if laid.name.endswith(IS_FLOAT32) else torch.bfloat16
+            tensors[laid.name] = torch.randn(laid.shape, generator=torch.Generator().manual_seed(number)).to(dtype)
     for name in tensors:
         if copies and name.startswith(f"model.layers.{values['num_hidden_layers']}."):
             copied = {"embed_tokens.weight": "model.embed_tokens.weight", "shared_head.head.weight": "lm_head.weight"}

@@ -28,8 +28,8 @@ def target(**layout: Any) -> MindSpeedTarget:
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    entries = rank_files.layout(model, rank_files.write_settings(target(**layout), model), TABLES)
-    return {entry.laid.name.partition("/")[2]: entry.laid.shape for entry in reversed(entries)}
+    found = rank_files.layout(model, rank_files.write_settings(target(**layout), model), TABLES)
+    return {laid.name.partition("/")[2]: laid.shape for laid in reversed(found.kinds)}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -87,8 +87,9 @@ def test_qwen3_next_has_names_for_one_mtp_layer() -> None:
 
 def test_every_part_of_a_mixers_projection_is_cut_for_itself() -> None:
     model = build("mamba2")
-    entries = rank_files.layout(model, rank_files.write_settings(target(tensor_parallel_size=2), model), TABLES)
-    second = [entry.laid for entry in entries if "mp_rank_01" in entry.file and entry.laid.name.endswith("layers.0.mixer.in_proj.weight")]
+    layout = rank_files.layout(model, rank_files.write_settings(target(tensor_parallel_size=2), model), TABLES)
+    there = [layout.kinds[entry.kind] for entry in layout.entries if "mp_rank_01" in entry.file]
+    second = [laid for laid in there if laid.name.endswith("layers.0.mixer.in_proj.weight")]
     assert second[0].shape == (8 + 8 + 3 + 3 + 2, 8)
     assert [(block.tensor.name.rpartition(".")[2], block.starts[0], block.stops[0]) for block in second[0].blocks] == [
         (part, 1, 2) for part in ("gate", "value", "write", "read", "step")
@@ -196,5 +197,5 @@ def test_dualpipev_beside_virtual_stages_is_refused_for_deepseek4_only() -> None
 def test_a_base_model_s_copies_are_expected_of_deepseek4_base_only() -> None:
     for family, has in (("deepseek4", False), ("deepseek4_base", True)):
         model = FAMILIES[family].build(Facts(CONFIGS["deepseek4"], "config.json"))
-        written = {entry.laid.name for entry in lay_model(model) if entry.laid.written}
+        written = {laid.name for laid in lay_model(model).kinds if laid.written}
         assert ({"mtp.0.emb.tok_emb.weight", "mtp.0.head.weight"} <= written) is has

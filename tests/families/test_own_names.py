@@ -63,7 +63,7 @@ def write(directory: Path, config: dict[str, Any], tensors: Tensors) -> None:
 def random_model(family: str) -> Tensors:
     """Random tensors under the family's own names, the carried ones too."""
     made = FAMILIES[family].build(Facts(CONFIGS[family], "config.json"))
-    shapes = {entry.laid.name: entry.laid.shape for entry in layout(made) if entry.laid.written}
+    shapes = {laid.name: laid.shape for laid in layout(made).kinds if laid.written}
     shapes |= {laid.name: laid.shape for laid, _ in made.carriable}
     generator = torch.Generator().manual_seed(3)
     return {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}

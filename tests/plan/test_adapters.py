@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
-from convsvc.dialects.base import Entry, Found
+from convsvc.dialects.base import Found
 from convsvc.engine.driver import RunResult
 from convsvc.errors import JobError, PlanError, SourceError
 from convsvc.formats.base import StoredTensor
 from convsvc.plan.adapter_names import Adapters, Pair
 from convsvc.plan.adapters import locate_adapters
 from convsvc.plan.inspect import inspect_checkpoint
-from convsvc.plan.match import Located
+from convsvc.plan.match import Inventory, Located
 from convsvc.plan.planner import make_plan
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 from tests.plan.adapted_ranks import add_adapters
@@ -460,13 +460,11 @@ def test_an_adapter_on_one_of_two_copies_is_refused() -> None:
     """A head that an MTP layer shares, say: merging would make the copies differ."""
     found = Found(0, StoredTensor("x", "F32", (8, 4), 0))
     tensors = [LogicalTensor(name, ("out", "in"), (8, 4)) for name in ("output_layer.weight", "mtp.head.weight")]
-    located = [
-        Located(Entry("", Laid(each.name, (8, 4), (Block(each, (0, 0), (8, 4), 0, (4, 1)),)), ""), ("", each.name), found)
-        for each in tensors
-    ]
+    kinds = tuple(Laid(each.name, (8, 4), (Block(each, (0, 0), (8, 4), 0, (4, 1)),)) for each in tensors)
+    located = Inventory(kinds, tuple(Located(kind, "", ("", laid.name), found) for kind, laid in enumerate(kinds)))
     sides = (("", "a"), Found(0, StoredTensor("a", "F32", (2, 4), 0))), (("", "b"), Found(0, StoredTensor("b", "F32", (8, 2), 0)))
     adapters = Adapters({("", "output_layer.weight"): Pair(*sides, 2, 1.0)}, 2, 2, False, True)
-    assert locate_adapters(located, adapters, {}).located
+    assert locate_adapters(located, adapters, {}).sides.entries
     with pytest.raises(PlanError) as caught:
         locate_adapters(located, adapters, {"mtp.head.weight": "output_layer.weight"})
     assert "shares its values with mtp.head.weight" in caught.value.facts[0]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from convsvc.dialects.base import Layout
 from convsvc.errors import SourceError
 from convsvc.models.model import Model
 from convsvc.plan.copies import SMALL_BYTES, choose_checks, left_out_copies
@@ -68,8 +69,8 @@ def test_copies_whose_values_cannot_be_compared_are_named() -> None:
 
 
 def test_a_copy_that_the_target_does_not_keep_is_compared_with_its_original() -> None:
-    sources = gather([(0, "u", whole("w", "w")), (1, "u", whole("mtp.w", "mtp.w"))])
-    wanted = gather([(0, "u", whole("w", "w"))])
+    sources = gather(Layout.of([("", whole("w", "w"), "u"), ("", whole("mtp.w", "mtp.w"), "u")]))
+    wanted = gather(Layout.of([("", whole("w", "w"), "u")]))
     model = cast(Model, SimpleNamespace(same_as={"mtp.w": "w", "mtp.v": "v"}))
     copies = left_out_copies(sources, wanted, model)
     ((_, transfer),) = make_transfers(sources, wanted, copies)

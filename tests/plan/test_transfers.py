@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convsvc.dialects.base import Layout
 from convsvc.errors import PlanError
 from convsvc.plan.transfers import check_tiled, check_unique, cutting_order, gather, make_transfers, stand_in
 from convsvc.tensors.blocks import Laid, Window, lay
@@ -19,7 +20,7 @@ def laid(made: Row, **windows: tuple[int, int]) -> list[Laid]:
 
 
 def gathered(*tensors: Laid):  # type: ignore[no-untyped-def]
-    return gather((number, "layer.", each) for number, each in enumerate(tensors))
+    return gather(Layout.of(("", each, "layer.") for each in tensors))
 
 
 WHOLE = row("w", W, "ffn hidden")

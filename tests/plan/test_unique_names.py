@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Renaming:
         return getattr(self._dialect, name)
 
     def layout(self, *args: Any) -> Any:
-        return tuple(entry._replace(laid=self._changed(entry.laid)) for entry in self._dialect.layout(*args))
+        layout = self._dialect.layout(*args)
+        return replace(layout, kinds=tuple(map(self._changed, layout.kinds)))
 
     def _changed(self, laid: Any) -> Any:
         if self._change == "name":

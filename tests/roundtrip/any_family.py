@@ -142,7 +142,7 @@ def any_family(draw: st.DrawFn, family: str, layers: int | None = None, fixed: C
         config["compress_ratios"] = draw(st.lists(st.sampled_from([0, 4, 8]), min_size=count, max_size=count))
     num_mtp = 1 if family == "qwen3-next" else config.get("num_nextn_predict_layers", 0)
     model = FAMILIES[family].build(Facts(config, "config.json"), Wanted(num_mtp=num_mtp))
-    shapes = {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written}
+    shapes = {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written}
     return Drawn(
         family, config, shapes, layers, _tps(config), _experts_of(config), num_mtp, "q_lora_rank" in config and "o_groups" not in config
     )

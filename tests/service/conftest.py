@@ -44,6 +44,7 @@ def plan_for(claim: Claim, tasks: int) -> Plan:
         target_files=(PlannedFile("model.pt", 100 * tasks, "torch"),),
         target_tensors=(),
         skeletons=(),
+        skeleton_of=(),
         side_files=(),
         tasks=tuple(Task(n, f"layer {n}", (), 100, 100) for n in range(tasks)),
     )

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from convsvc.dialects.base import Entry
-from convsvc.dialects.templates import WHOLE, Templates
+from convsvc.dialects.base import Layout
+from convsvc.dialects.templates import lay_table
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 
 
-def lay_model(model: Model, packed: frozenset[str] = frozenset()) -> tuple[Entry, ...]:
+def lay_model(model: Model, packed: frozenset[str] = frozenset()) -> Layout:
     """Every tensor in the model's order; rows whose stored names are in `packed` in the place of those that hold the same."""
-    return tuple(_entries(model, packed))
-
-
-def _entries(model: Model, packed: frozenset[str]) -> Iterator[Entry]:
-    templates = Templates()
-    for scope in model.scopes:
-        for template in templates.of(scope, _rows(scope, model, packed), scope.prefix):
-            yield from (Entry("", laid, scope.logical or scope.kind) for laid in templates.lay(template, {}, WHOLE))
-    yield from (Entry("", laid, "carried") for laid in model.lay_carried())
+    return lay_table(model, lambda scope: (_rows(scope, model, packed), scope.prefix))
 
 
 def _rows(scope: Scope, model: Model, packed: frozenset[str]) -> Rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.base import Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
 from convsvc.errors import JobError
@@ -25,24 +26,26 @@ def output(
     target: HuggingFaceTarget,
     model: Model,
     facts: Facts,
-    entries: tuple[Entry, ...],
+    layout: Layout,
     dtypes: tuple[str, ...],
     options: Options,
     roots: Roots,
-) -> tuple[tuple[Entry, ...], Output]:
+) -> tuple[Layout, Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index."""
-    written = [at for at, entry in enumerate(entries) if entry.laid.written]
-    specs = [TensorSpec(entries[at].laid.name, dtypes[at], entries[at].laid.shape) for at in written]
-    units = [entries[at].unit for at in written]
+    written = [entry for entry in layout.entries if layout.kinds[entry.kind].written]
+    kinds = [layout.kinds[entry.kind] for entry in written]
+    specs = [TensorSpec(laid.name, dtypes[entry.kind], laid.shape) for entry, laid in zip(written, kinds, strict=True)]
+    units = [entry.unit for entry in written]
     shards = _by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else _by_layer(specs, units)
     names = shard_names(len(shards))
-    files = tuple(NewFile(name, "safetensors", safetensors.plan_skeleton(shard)) for name, shard in zip(names, shards, strict=True))
+    files = tuple(NewFile(name, "safetensors", number) for number, name in enumerate(names))
+    skeletons = tuple(map(safetensors.plan_skeleton, shards))
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-    placed = tuple(entries[at]._replace(file=file_of[entries[at].laid.name]) for at in written)
+    placed = tuple([entry._replace(file=file_of[laid.name]) for entry, laid in zip(written, kinds, strict=True)])
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
     folder = None if target.config_dir is None else RootedPath(target.config_dir, roots)
     beside, notes = config_files(folder, model, facts, specs)
-    return placed, Output(files, (*beside, *side), tuple(notes))
+    return replace(layout, entries=placed), Output(files, skeletons, (*beside, *side), tuple(notes))
 
 
 def parse_size(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Entry, Source
+from convsvc.dialects.base import Checkpoint, Layout, Source
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.names import by_family_names
@@ -65,7 +65,7 @@ class HuggingFace(Source):
         _check_turned(checkpoint, packed)
         return Settings(packed)
 
-    def layout(self, model: Model, settings: Settings | None = None) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings | None = None) -> Layout:
         """Every tensor a Hugging Face checkpoint of this model has, in the model's order."""
         return lay_model(model, frozenset(settings.packed if settings else ()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.huggingface.job import HuggingFaceSource, HuggingFaceTarget
 from convsvc.dialects.huggingface.layout import lay_model
@@ -34,7 +34,7 @@ class HuggingFace(Target):
     def settings(self, target: HuggingFaceTarget, model: Model, adapted: Adapted | None = None) -> None:
         """There is nothing to decide: names follow from the model."""
 
-    def layout(self, model: Model, settings: None = None) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: None = None) -> Layout:
         return lay_model(model)
 
     def output(
@@ -43,12 +43,12 @@ class HuggingFace(Target):
         model: Model,
         settings: None,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
-        return output(target, model, facts, entries, dtypes, options, roots)
+    ) -> tuple[Layout, Output]:
+        return output(target, model, facts, layout, dtypes, options, roots)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from convsvc.dialects.base import Entry
 from convsvc.models.model import Model
 from convsvc.models.scope import Scope
-from convsvc.tensors.blocks import lay
+from convsvc.tensors.blocks import Laid, lay
 from convsvc.tensors.declare import Logical, row
 
 FILE = "carried.safetensors"
@@ -21,18 +20,17 @@ def carried_file(folder: str) -> str:
     return f"{folder}/{FILE}" if folder else FILE
 
 
-def carried_entries(model: Model, folder: str, placed: frozenset[str]) -> Iterator[Entry]:
-    """The file's tensors: copies (`Model.copies`) that have no other place, then what the family carries.
+def lay_carried(model: Model, placed: frozenset[str]) -> Iterator[tuple[Laid, str]]:
+    """The file's tensors with their units: copies (`Model.copies`) that have no other place, then what the family carries.
 
     `placed` are the full names of the logical tensors in the rank files. A reader does without copies, as their originals are there.
     """
-    file = carried_file(folder)
     for scope, logical in _copies(model):
         name = scope.logical + logical.name
         if name not in placed:
             whole = row(name, logical, " ".join(logical.axes), optional=True)
-            yield from (Entry(file, laid, scope.logical) for laid in lay(whole, scope.sizes, {}, scope.logical))
-    yield from (Entry(file, laid, "carried") for laid in model.lay_carried())
+            yield from ((laid, scope.logical) for laid in lay(whole, scope.sizes, {}, scope.logical))
+    yield from ((laid, "carried") for laid in model.lay_carried())
 
 
 def _copies(model: Model) -> Iterator[tuple[Scope, Logical]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.blocks.mtp import MTP_EMBEDDING
-from convsvc.dialects.base import Entry
-from convsvc.dialects.mcore.carried import carried_entries
+from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.mcore.carried import carried_file, lay_carried
 from convsvc.dialects.mcore.grid import Parallel, Rank, check_sizes, ranks, slice_evenly
 from convsvc.dialects.mcore.pattern import parse_pattern
 from convsvc.dialects.mcore.pipeline import place_layers
@@ -21,7 +21,7 @@ from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.placement import Placement
 from convsvc.models.scope import Scope
-from convsvc.tensors.blocks import Laid, Window
+from convsvc.tensors.blocks import Window
 from convsvc.tensors.declare import Row
 
 FILE = "model_optim_rng.pt"
@@ -58,16 +58,20 @@ class Settings:
     vocab_divisor: int | None = None
 
 
-def layout(model: Model, settings: Settings, tables: Tables) -> tuple[Entry, ...]:
+def layout(model: Model, settings: Settings, tables: Tables) -> Layout:
     """Every stored tensor of every rank, and what is carried beside them."""
     check_sizes(settings.parallel, model.num_experts)
     placement = place_layers(model.num_layers, settings.parallel)
     _check_mtp(model, settings.parallel)
     templates = Templates()
     stages = [_Stage(model, settings, tables, placement, stage, templates) for stage in range(settings.parallel.pp)]
-    entries = tuple(entry for rank in ranks(settings.parallel, settings.every_pair) for entry in stages[rank.p].entries(rank))
-    placed = {block.tensor.name for entry in entries if entry.unit.startswith("mtp.") for block in entry.laid.blocks}
-    return (*entries, *carried_entries(model, settings.folder, frozenset(placed)))
+    entries: list[Entry] = []
+    for rank in ranks(settings.parallel, settings.every_pair):
+        entries += stages[rank.p].entries(rank)
+    file, placed = carried_file(settings.folder), frozenset(name for stage in stages for name in stage.mtp_tensors())
+    for laid, unit in lay_carried(model, placed):
+        entries += [Entry(file, kind, unit) for kind in templates.add([laid])]
+    return Layout(tuple(templates.kinds), tuple(entries))
 
 
 def _check_mtp(model: Model, parallel: Parallel) -> None:
@@ -119,23 +123,28 @@ class _Stage:
         firsts = list(dict.fromkeys(cuts))
         self._cuts = [self._rows[cuts.index(cut)] for cut in firsts]
         self._cut_of = [firsts.index(cut) for cut in cuts]
-        self._laid: dict[tuple[int, Windows], tuple[str, tuple[Laid, ...]]] = {}
+        self._units = [each.unit for each in self._rows]
+        self._kinds: dict[tuple[int, Windows], dict[int, range]] = {}
 
-    def entries(self, rank: Rank) -> Iterator[Entry]:
+    def entries(self, rank: Rank) -> list[Entry]:
         """What lies in the file of a rank of this stage."""
         file = rank_file(rank, self._settings)
-        windows = [_windows(each.row, each.scope, self._settings, rank) for each in self._cuts]
-        keys = [frozenset(each.items()) for each in windows]
-        for number, cut in enumerate(self._cut_of):
-            key = number, keys[cut]
-            found = self._laid.get(key)
-            if found is None:
-                each = self._rows[number]
-                laid = self._templates.lay(each, windows[cut], keys[cut])
-                found = self._laid[key] = each.scope.logical or each.scope.kind, laid
-            unit, laid = found
-            for one in laid:
-                yield Entry(file, one, unit)
+        kinds = [self._kinds_of(cut, _windows(each.row, each.scope, self._settings, rank)) for cut, each in enumerate(self._cuts)]
+        rows = zip(self._cut_of, self._units, strict=True)
+        return [Entry(file, kind, unit) for number, (cut, unit) in enumerate(rows) for kind in kinds[cut][number]]
+
+    def _kinds_of(self, cut: int, windows: dict[str, Window]) -> dict[int, range]:
+        """The kinds that each of the rows of one cut is in these windows, by the row's number."""
+        key = frozenset(windows.items())
+        found = self._kinds.get((cut, key))
+        if found is None:
+            rows = [number for number, its in enumerate(self._cut_of) if its == cut]
+            found = self._kinds[cut, key] = {number: self._templates.lay(self._rows[number], windows, key) for number in rows}
+        return found
+
+    def mtp_tensors(self) -> Iterator[str]:
+        """The full names of the MTP layers' logical tensors here."""
+        return (each.scope.logical + logical.name for each in self._rows if each.unit.startswith("mtp.") for logical in each.row.logicals)
 
 
 def _cut_axes(each: Row, scope: Scope) -> _Cut:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from convsvc.dialects.base import Entry
+from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
-from convsvc.dialects.templates import Templates
+from convsvc.dialects.templates import lay_table
 from convsvc.formats.strategy.records import ParameterLayout
 from convsvc.models.model import Model
 from convsvc.tensors.blocks import Laid, Window
@@ -41,29 +41,33 @@ class Settings:
         return {**asdict(self.flags), **({"padded_vocab": self.padded_vocab} if self.padded_vocab else {}), **cut}
 
 
-def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
+def layout(model: Model, settings: Settings) -> Layout:
     """Every stored tensor, whole (its file is told by its name alone) or as it is cut."""
-    if not settings.cuts:
-        return tuple(Entry("", laid, unit) for laid, unit in lay_whole(model, settings))
-    return tuple(_cut(model, settings))
+    whole = lay_whole(model, settings)
+    return _cut(whole, settings.cuts) if settings.cuts else whole
 
 
-def lay_whole(model: Model, settings: Settings) -> Iterator[tuple[Laid, str]]:
-    """Every whole tensor in the model's order, with its unit."""
-    templates = Templates()
+def lay_whole(model: Model, settings: Settings) -> Layout:
+    """Every tensor whole."""
     padded = {} if settings.padded_vocab is None else {"vocab": Window(0, settings.padded_vocab)}
-    for scope in model.scopes:
-        for template in templates.of(scope, rows_of(scope, model, settings.flags), prefix_of(scope)):
-            windows = padded if template.row.tp == "vocab" else {}
-            yield from ((laid, scope.logical or scope.kind) for laid in templates.lay(template, windows, frozenset(windows.items())))
-    yield from ((laid, "carried") for laid in model.lay_carried())
+    return lay_table(
+        model,
+        lambda scope: (rows_of(scope, model, settings.flags), prefix_of(scope)),
+        lambda row: padded if row.tp == "vocab" else {},
+    )
 
 
-def _cut(model: Model, settings: Settings) -> Iterator[Entry]:
-    for laid, unit in lay_whole(model, settings):
-        pieces: dict[tuple[tuple[int, ...], tuple[int, ...]], Laid] = {}
-        for cut in settings.cuts.get(laid.name, ()):
+def _cut(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
+    """What of each tensor lies in which files; files that hold the same box of it hold the same kind."""
+    kinds: list[Laid] = []
+    entries: list[Entry] = []
+    for entry in whole.entries:
+        laid = whole.kinds[entry.kind]
+        numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        for cut in cuts.get(laid.name, ()):
             box = cut.starts, cut.stops
-            if box not in pieces:
-                pieces[box] = cut_laid(laid, *box)
-            yield Entry(cut.file, pieces[box], unit)
+            if box not in numbers:
+                numbers[box] = len(kinds)
+                kinds.append(cut_laid(laid, *box))
+            entries.append(Entry(cut.file, numbers[box], entry.unit, cut.spare))
+    return Layout(tuple(kinds), tuple(entries))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 
-from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.alike import plan_alike
+from convsvc.dialects.base import Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import parse_size
@@ -34,25 +36,24 @@ def whole_output(
     model: Model,
     settings: Settings,
     facts: Facts,
-    entries: tuple[Entry, ...],
+    layout: Layout,
     dtypes: tuple[str, ...],
     roots: Roots,
-) -> tuple[tuple[Entry, ...], Output]:
+) -> tuple[Layout, Output]:
     """Parts of some 3 GiB, the largest tensors first into the lightest part; the map last."""
-    specs = {entry.laid.name: TensorSpec(entry.laid.name, dtype, entry.laid.shape) for entry, dtype in zip(entries, dtypes, strict=True)}
-    sizes = {name: spec.size_bytes for name, spec in specs.items()}
+    specs = {laid.name: TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)}
     limit = parse_size(target.max_part_size) if target.max_part_size else PART_BYTES
+    sizes = {name: spec.size_bytes for name, spec in specs.items()}
     parts = spread_over_parts(sizes, part_count(sizes, limit))
-    files = tuple(
-        NewFile(f"part{number}.safetensors", "safetensors", safetensors.plan_skeleton([specs[name] for name in part], METADATA))
-        for number, part in enumerate(parts)
-    )
+    files = tuple(NewFile(f"part{number}.safetensors", "safetensors", number) for number in range(len(parts)))
+    skeletons = tuple(safetensors.plan_skeleton([specs[name] for name in part], METADATA) for part in parts)
     file_of = {name: file.path for file, part in zip(files, parts, strict=True) for name in part}
     total = sum(spec.size_bytes for spec in specs.values())
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=4) + "\n"
-    sides, notes = words(target.config_dir, model, facts, dtypes, entries, roots)
-    placed = tuple(entry._replace(file=file_of[entry.laid.name]) for entry in entries)
-    return placed, Output(files, (*sides, SideFile(MAP, text=text, last=True)), (*notes, *flag_notes(model, settings.flags)))
+    sides, notes = words(target.config_dir, model, facts, specs.values(), roots)
+    placed = tuple([entry._replace(file=file_of[layout.kinds[entry.kind].name]) for entry in layout.entries])
+    side_files = (*sides, SideFile(MAP, text=text, last=True))
+    return replace(layout, entries=placed), Output(files, skeletons, side_files, (*notes, *flag_notes(model, settings.flags)))
 
 
 def rank_output(
@@ -60,34 +61,39 @@ def rank_output(
     model: Model,
     settings: Settings,
     facts: Facts,
-    entries: tuple[Entry, ...],
+    layout: Layout,
     dtypes: tuple[str, ...],
     roots: Roots,
-) -> tuple[tuple[Entry, ...], Output]:
+) -> tuple[Layout, Output]:
     """A file a rank, and a strategy file a rank, as MindSpore saves them."""
-    held: dict[str, list[TensorSpec]] = {}
-    for entry, dtype in zip(entries, dtypes, strict=True):
-        held.setdefault(entry.file, []).append(TensorSpec(entry.laid.name, dtype, entry.laid.shape))
+    kinds = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+    held: dict[str, list[int]] = {}
+    for entry in layout.entries:
+        held.setdefault(entry.file, []).append(entry.kind)
     metadata = {"format": "ms", "remove_redundancy": str(target.remove_redundancy)}
-    files = tuple(NewFile(path, "safetensors", safetensors.plan_skeleton(specs, metadata)) for path, specs in held.items())
+    skeletons, chosen = plan_alike(held.values(), kinds, lambda specs: safetensors.plan_skeleton(specs, metadata))
+    files = tuple(NewFile(path, "safetensors", number) for path, number in zip(held, chosen, strict=True))
     size = prod(next(iter(settings.strategies[0].values())).dev_matrix)
     said = {stage: to_binary(stage_strategy(stage, layouts.values())) for stage, layouts in settings.strategies.items()}
     strategies = [SideFile(strategy_file(stage * size + rank), text=said[stage]) for stage in said for rank in range(size)]
-    sides, notes = words(target.config_dir, model, facts, dtypes, entries, roots)
-    return entries, Output(files, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags)))
+    sides, notes = words(target.config_dir, model, facts, kinds, roots)
+    return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags)))
 
 
 def words(
-    config_dir: str | None, model: Model, facts: Facts, dtypes: Sequence[str], entries: Sequence[Entry], roots: Roots
+    config_dir: str | None, model: Model, facts: Facts, written: Iterable[TensorSpec], roots: Roots
 ) -> tuple[list[SideFile], list[Note]]:
-    """config.json and what belongs to it, as beside Hugging Face weights: no other word of the model is in the files."""
+    """config.json and what belongs to it, as beside Hugging Face weights: no other word of the model is in the files.
+
+    Its dtype is that of most of what is `written`.
+    """
     if not model.scopes:
         return [], [Note("advice", "these are tensors under their own names, of no model that is known: no config.json is written")]
     sizes = Counter[str]()
-    for entry, dtype in zip(entries, dtypes, strict=True):
-        sizes[dtype] += TensorSpec(entry.laid.name, dtype, entry.laid.shape).size_bytes
+    for spec in written:
+        sizes[spec.dtype] += spec.size_bytes
     main = sizes.most_common(1)[0][0]
-    specs = [TensorSpec(entry.laid.name, main, entry.laid.shape) for entry in lay_model(model) if entry.laid.written]
+    specs = [TensorSpec(laid.name, main, laid.shape) for laid in lay_model(model).kinds if laid.written]
     return config_files(None if config_dir is None else RootedPath(config_dir, roots), model, facts, specs)
 
 

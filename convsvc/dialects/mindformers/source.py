@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convsvc.dialects.base import Checkpoint, Entry, Source, Wants
+from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
 from convsvc.dialects.mindformers.facts import CONFIG
 from convsvc.dialects.mindformers.job import MindFormersSource
@@ -67,7 +67,7 @@ class MindFormers(Source):
         padded = rows if model.scopes and rows > model.sizes["vocab"] else None
         return Settings(flags, padded, opened.cuts)
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings)
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:

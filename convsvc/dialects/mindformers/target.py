@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target, Wants
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, MindFormersTarget
 from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
@@ -54,10 +54,10 @@ class MindFormers(Target):
         if sizes is None:
             return whole
         stages = strategies(model, whole, sizes)
-        shapes = {laid.name: laid.shape for laid, _ in lay_whole(model, whole)}
+        shapes = {laid.name: laid.shape for laid in lay_whole(model, whole).kinds}
         return replace(whole, cuts=cuts(stages, shapes, sizes, model.family.name, target.remove_redundancy), strategies=stages)
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings)
 
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
@@ -72,13 +72,13 @@ class MindFormers(Target):
         model: Model,
         settings: Settings,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
+    ) -> tuple[Layout, Output]:
         write = rank_output if settings.cuts else whole_output
-        return write(target, model, settings, facts, entries, dtypes, roots)
+        return write(target, model, settings, facts, layout, dtypes, roots)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Entry, Source, Wants
+from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
 from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
 from convsvc.dialects.mcore.rank_files import Settings, layout
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
@@ -57,7 +57,7 @@ class MindSpeedLlm(Source):
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         return assumed(checkpoint)
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings, TABLES)
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:

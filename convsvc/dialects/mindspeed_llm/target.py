@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target, Wants
 from convsvc.dialects.mcore.new_files import output
 from convsvc.dialects.mcore.rank_files import Settings, layout, prefix_of, rows_of, write_settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource, MindSpeedTarget
@@ -38,7 +38,7 @@ class MindSpeedLlm(Target):
     def settings(self, target: MindSpeedTarget, model: Model, adapted: Adapted | None = None) -> Settings:
         return write_settings(target, model)
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings, TABLES)
 
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
@@ -53,12 +53,12 @@ class MindSpeedLlm(Target):
         model: Model,
         settings: Settings,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
-        return output(target, model, settings, facts, entries, dtypes)
+    ) -> tuple[Layout, Output]:
+        return output(target, model, settings, facts, layout, dtypes)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MindSpeedSource(format="mindspeed-llm", path=path, architecture=architecture)

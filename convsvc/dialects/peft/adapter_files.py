@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from convsvc.dialects.base import Entry, NewFile, Output, SideFile
+from convsvc.dialects.base import Layout, NewFile, Output, SideFile
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note
@@ -23,17 +23,16 @@ class Adapter:
     target_modules: tuple[str, ...]
 
 
-def adapter_output(
-    entries: tuple[Entry, ...], dtypes: tuple[str, ...], adapter: Adapter, config_dir: str | None
-) -> tuple[tuple[Entry, ...], Output]:
+def adapter_output(layout: Layout, dtypes: tuple[str, ...], adapter: Adapter, config_dir: str | None) -> tuple[Layout, Output]:
     """The directory's files. PEFT reads one weight file; without an index there is nothing to split."""
-    specs = [TensorSpec(entry.laid.name, dtype, entry.laid.shape) for entry, dtype in zip(entries, dtypes, strict=True)]
-    file = NewFile(WEIGHTS, "safetensors", safetensors.plan_skeleton(specs, {"format": "pt"}))
+    specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+    skeleton = safetensors.plan_skeleton(specs, {"format": "pt"})
     notes = [Note("ignored", "only the LoRA adapters are written, for PEFT: the base model's weights are left out")]
     if config_dir is not None:
         notes.append(Note("advice", f"{config_dir} is not copied: an adapter is loaded beside its base model, which has these files"))
     config = SideFile(CONFIG, text=json.dumps(_config(adapter), indent=2) + "\n", last=True)
-    return tuple(entry._replace(file=WEIGHTS) for entry in entries), Output((file,), (config,), tuple(notes))
+    placed = tuple(entry._replace(file=WEIGHTS) for entry in layout.entries)
+    return replace(layout, entries=placed), Output((NewFile(WEIGHTS, "safetensors", 0),), (skeleton,), (config,), tuple(notes))
 
 
 def _config(adapter: Adapter) -> dict[str, object]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Entry, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG, Adapter, adapter_output
@@ -26,9 +26,14 @@ class Peft(Target):
     name = "peft"
     adapters = True
 
-    def layout(self, model: Model, settings: Adapted) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Adapted) -> Layout:
         """An A and a B for every module whose weight has adapters. Raises PlanError where the source's do not fit a module."""
-        return tuple(side for entry in lay_model(model) for side in lay_sides(entry, settings.sides, settings.r))
+        whole = lay_model(model)
+        return Layout.of(
+            (entry.file, side, entry.unit)
+            for entry in whole.entries
+            for side in lay_sides(whole.kinds[entry.kind], settings.sides, settings.r)
+        )
 
     def output(
         self,
@@ -36,15 +41,15 @@ class Peft(Target):
         model: Model,
         settings: Adapted,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
-        linear = [module_of(entry) for entry in lay_model(model) if len(entry.laid.shape) == 2]
-        adapted = {entry.laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for entry in entries if f".{A}." in entry.laid.name}
+    ) -> tuple[Layout, Output]:
+        linear = [module_of(laid) for laid in lay_model(model).kinds if len(laid.shape) == 2]
+        adapted = {laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for laid in layout.kinds if f".{A}." in laid.name}
         adapter = Adapter(settings.r, settings.alpha, settings.use_rslora, target_modules(linear, adapted))
-        return adapter_output(entries, dtypes, adapter, target.config_dir)
+        return adapter_output(layout, dtypes, adapter, target.config_dir)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> None:
         """None: it is loaded beside its base."""

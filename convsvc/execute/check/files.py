@@ -50,7 +50,7 @@ def check_frames(plan: Plan, directory: int, crcs: Mapping[int, int]) -> None:
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
         tensors.setdefault(tensor.file, []).append((tensor.file_offset, tensor.file_offset + tensor.size_bytes))
     faults: list[str] = []
-    for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+    for number, (file, skeleton) in enumerate(plan.new_files()):
         sealed = FORMATS[file.format].seal(skeleton, by_file.get(number, {}))
         spans = sorted(Span(*segment) for segment in (*skeleton.segments, *sealed))
         with _opened(directory, file.path) as descriptor:

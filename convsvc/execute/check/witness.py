@@ -54,14 +54,8 @@ def ask(request: dict[str, Any], directory: int) -> list[str]:
 
 def _expected(plan: Plan, crcs: Mapping[int, int]) -> dict[str, Any]:
     """The files, and what lies in them by the file's kind: a thousand rank files have a few dozen."""
-    kinds: dict[int, int] = {}
-    tables: list[dict[str, Any]] = []
-    files = []
-    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
-        if id(skeleton) not in kinds:
-            kinds[id(skeleton)] = len(tables)
-            tables.append({tensor.name: [tensor.dtype, list(tensor.shape)] for tensor in skeleton.tensors})
-        files.append([file.path, file.format, kinds[id(skeleton)]])
+    tables = [{tensor.name: [tensor.dtype, list(tensor.shape)] for tensor in skeleton.tensors} for skeleton in plan.skeletons]
+    files = [[file.path, file.format, kind] for file, kind in zip(plan.target_files, plan.skeleton_of, strict=True)]
     small = [number for number, tensor in enumerate(plan.target_tensors) if tensor.size_bytes <= SAMPLE_BYTES]
     chosen = small[:: max(1, len(small) // SAMPLES)][:SAMPLES]
     samples: dict[str, dict[str, int]] = {}

@@ -23,7 +23,7 @@ FILE_MODE = 0o644
 
 def make_files(plan: Plan, root: Path, check: Callable[[], object] = lambda: None) -> None:
     """Makes every target file in its final size, with what is known of it now; tensors that are there stay. Raises OSError."""
-    for file, skeleton in zip(plan.target_files, plan.skeletons, strict=True):
+    for file, skeleton in plan.new_files():
         check()
         with open(_made(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:
             os.ftruncate(opened.fileno(), file.size_bytes)
@@ -36,7 +36,7 @@ def seal_files(plan: Plan, root: Path, crcs: Mapping[int, int], check: Callable[
     file_crcs = []
     for number, tensor in enumerate(plan.target_tensors):
         by_file.setdefault(tensor.file, {})[tensor.name] = crcs[number]
-    for number, (file, skeleton) in enumerate(zip(plan.target_files, plan.skeletons, strict=True)):
+    for number, (file, skeleton) in enumerate(plan.new_files()):
         check()
         tensors = by_file.get(number, {})
         with open(_opened(root, file.path, os.O_RDWR), "r+b", buffering=0) as opened:

@@ -102,7 +102,7 @@ def write_checkpoint(family: str, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     config = config_of(family)
     model = FAMILIES[family].build(Facts(config, "config.json"), Wanted(num_mtp=config.get("num_nextn_predict_layers", 0)))
-    shapes = {entry.laid.name: entry.laid.shape for entry in lay_model(model) if entry.laid.written}
+    shapes = {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written}
     dtypes = {name: "I64" if name.endswith("tid2eid") else "BF16" for name in shapes}
     skeleton = our_safetensors.plan_skeleton([TensorSpec(name, dtypes[name], shape) for name, shape in shapes.items()])
     with (folder / "model.safetensors").open("wb") as file:
