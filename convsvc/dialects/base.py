@@ -228,6 +228,10 @@ class Source(Protocol):
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
         raise NotImplementedError
 
+    def alone(self, source: Any, roots: Roots) -> Checkpoint | None:
+        """What lies at `source.path` itself, for who looks at it without what `open` needs from elsewhere; None where that is nothing."""
+        return None
+
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """The checkpoint by the names of its family, where it is stored under others. Pure."""
         return checkpoint

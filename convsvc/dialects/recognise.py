@@ -167,7 +167,7 @@ KINDS = (
         "adapter",
         (r"adapter_config\.json|adapter_model(-.*)?\.(safetensors|bin)",),
         "a PEFT adapter",
-        "merge it into its base model first (peft: model.merge_and_unload().save_pretrained(DIRECTORY)) and give that directory",
+        'give it as one, with its base model: source.format "peft", source.base_path',
         _adapter,
     ),
     Kind(

@@ -17,7 +17,7 @@ from convsvc.plan.match import check_floats
 from convsvc.plan.quantised import describe_blocks, join_scales
 from convsvc.plan.source import Asked, build_model, match_layout
 from convsvc.roots import ANYWHERE, RootedPath
-from convsvc.spec import parse_source
+from convsvc.spec import SourceSpec, parse_source
 from convsvc.spec.formats import sides
 
 
@@ -33,8 +33,15 @@ def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, An
     if root.is_file():
         return _describe_file(root)
     asked = ask_for(root, model_type)
-    checkpoint = source_of(asked.source.format).open(asked.source, ANYWHERE)
-    about = _contents(asked.source.format, checkpoint)
+    reader = source_of(asked.source.format)
+    try:
+        checkpoint = reader.open(asked.source, ANYWHERE)
+    except SourceError as error:
+        alone = reader.alone(asked.source, ANYWHERE)
+        if alone is None:
+            raise
+        return _contents(asked.source, alone) | _adapters(alone, set_aside(alone)[1]) | {"complete": False, "problem": str(error)}
+    about = _contents(reader.settled(asked.source, ANYWHERE), checkpoint)
     try:
         checkpoint = join_scales(checkpoint)
         about |= _quantisation(checkpoint)
@@ -63,14 +70,16 @@ def ask_for(root: RootedPath, model_type: str | None = None, **stated: Any) -> A
     return Asked(parse_source({"format": name, "path": str(root), **stated}), model_type)
 
 
-def _contents(dialect: str, checkpoint: Checkpoint) -> dict[str, Any]:
+def _contents(source: SourceSpec, checkpoint: Checkpoint) -> dict[str, Any]:
+    beside = {name: path for name, path in source.model_dump().items() if name.endswith("_path") and path is not None}
     tensors = [found.tensor for found in checkpoint.found.values()]
     dtypes = Counter[str]()
     for tensor in tensors:
         dtypes[tensor.dtype] += tensor.size_bytes
     return {
-        "format": dialect,
-        "path": checkpoint.path,
+        "format": source.format,
+        "path": source.path,
+        **beside,
         "files": len(checkpoint.files),
         "size_bytes": sum(file.size_bytes for file in checkpoint.files),
         "tensors": len(tensors),

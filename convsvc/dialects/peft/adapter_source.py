@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
+from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG, WEIGHTS
 from convsvc.errors import SourceError
-from convsvc.models.facts import shown
+from convsvc.formats.base import StoredTensor
+from convsvc.models.facts import Facts, shown
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
 
@@ -60,15 +61,27 @@ def with_adapter(base: Checkpoint, root: RootedPath, field: str = "source.lora.p
 
     Raises SourceError for what is no LoRA adapter of this base.
     """
-    check_adapter(root, field)
-    facts, path = read_facts(read_json(root / CONFIG), str(root / CONFIG)), _weights(root, field)
-    index, file = index_file(path)
-    tensors = {_plain(tensor.name): Found(len(base.files), tensor) for tensor in index.tensors}
+    facts, file, stored = _read(root, field)
+    tensors = {_plain(tensor.name): Found(len(base.files), tensor) for tensor in stored}
     whole = [name for name in tensors if ".lora_" not in name]
     _check_whole(base, tensors, whole, root)
     notes = [_note(whole)] if whole else []
     found = {**base.found, **{("", name): found for name, found in tensors.items()}}
     return replace(base, files=(*base.files, file), found=found, lora=facts, notes=(*base.notes, *notes))
+
+
+def adapter_alone(root: RootedPath, field: str = "source.path") -> Checkpoint:
+    """The adapters' tensors under the names that they are stored by, without any base. Raises SourceError for what is no LoRA adapter."""
+    facts, file, stored = _read(root, field)
+    found = {("", tensor.name): Found(0, tensor) for tensor in stored}
+    return Checkpoint(str(root), (file,), found, Facts({}, facts.origin), lora=facts)
+
+
+def _read(root: RootedPath, field: str) -> tuple[AdapterFacts, SourceFile, tuple[StoredTensor, ...]]:
+    check_adapter(root, field)
+    facts = read_facts(read_json(root / CONFIG), str(root / CONFIG))
+    index, file = index_file(_weights(root, field))
+    return facts, file, index.tensors
 
 
 def read_facts(config: Mapping[str, Any], origin: str) -> AdapterFacts:

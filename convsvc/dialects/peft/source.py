@@ -11,7 +11,7 @@ from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.huggingface.source import HuggingFace
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG
-from convsvc.dialects.peft.adapter_source import check_adapter, with_adapter
+from convsvc.dialects.peft.adapter_source import adapter_alone, check_adapter, with_adapter
 from convsvc.dialects.peft.job import PeftSource
 from convsvc.errors import SourceError
 from convsvc.models.facts import shown
@@ -44,19 +44,27 @@ class Peft(HuggingFace):
         base = HuggingFaceSource(format="huggingface", path=_base_path(source, roots), architecture=source.architecture)
         return with_adapter(open_directory(base, roots), adapter, "source.path")
 
+    def alone(self, source: PeftSource, roots: Roots) -> Checkpoint:
+        """The adapters without their base."""
+        return adapter_alone(RootedPath(source.path, roots))
+
 
 def _base_path(source: PeftSource, roots: Roots) -> str:
     """Where the base model lies: as the job says, or as the adapter does (peft/config.py, base_model_name_or_path)."""
     if source.base_path is not None:
         return source.base_path
-    config = RootedPath(source.path, roots) / CONFIG
-    check_adapter(RootedPath(source.path, roots), "source.path")
-    named = read_json(config).get("base_model_name_or_path")
-    if isinstance(named, str) and os.path.isabs(named) and RootedPath(named, roots).is_dir():
+    root = RootedPath(source.path, roots)
+    check_adapter(root, "source.path")
+    named = read_json(root / CONFIG).get("base_model_name_or_path")
+    if isinstance(named, str) and os.path.isabs(named) and "\0" not in named and RootedPath(named, roots).is_dir():
         return named
     raise SourceError(
         f"{source.path}: the base model of these adapters is not known",
-        facts=[f"adapter_config.json names {shown(named)}, which is no directory here" if named else "adapter_config.json names none"],
+        facts=[
+            f"adapter_config.json names {shown(named)}, which is no absolute path of a directory here"
+            if named
+            else "adapter_config.json names none"
+        ],
         do="state its Hugging Face directory as source.base_path",
     )
 
