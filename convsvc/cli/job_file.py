@@ -16,24 +16,27 @@ from click.shell_completion import CompletionItem
 
 from convsvc.errors import JobError
 from convsvc.job_text import parse_text
-from convsvc.spec.formats import formats
+from convsvc.spec.formats import names_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class FormatName(click.ParamType[str]):
-    """One of the formats there are, which are looked for only once somebody names one."""
+    """One of the formats that are read (`side` source) or written (target); they are looked for only once somebody names one."""
 
     name = "format"
 
+    def __init__(self, side: str) -> None:
+        self.side = side
+
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "[" + "|".join(formats()) + "]"
+        return "[" + "|".join(names_of(self.side)) + "]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return click.Choice(list(formats())).convert(value, param, ctx)
+        return click.Choice(names_of(self.side)).convert(value, param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in formats() if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names_of(self.side) if name.startswith(incomplete)]
 
 
 def job_options(function: Function) -> Function:
@@ -42,9 +45,9 @@ def job_options(function: Function) -> Function:
         (
             click.argument("job_file", metavar="[JOB.json|-]", required=False),
             click.option("--source", metavar="PATH", help="The checkpoint to read."),
-            click.option("--source-format", type=FormatName(), help="What it is."),
+            click.option("--source-format", type=FormatName("source"), help="What it is."),
             click.option("--target", metavar="PATH", help="The directory to write."),
-            click.option("--target-format", type=FormatName(), help="What it shall be."),
+            click.option("--target-format", type=FormatName("target"), help="What it shall be."),
             click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any field, e.g. target.tensor_parallel_size=2."),
         )
     ):

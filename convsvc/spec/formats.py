@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,11 @@ def formats() -> Mapping[str, str]:
             raise ImportError(f"two formats are called {point.name}: {found[point.name]} and {point.value}")
         found[point.name] = point.value
     return MappingProxyType(found)
+
+
+def names_of(side: str) -> list[str]:
+    """The formats that have a `source`, or a `target`, as the commands offer them. Imports no module of theirs."""
+    return [name for name, package in formats().items() if find_spec(f"{package}.{side}") is not None]
 
 
 def sides(side: str) -> dict[str, Any]:

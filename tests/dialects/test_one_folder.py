@@ -6,7 +6,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from convsvc.spec.formats import formats
+import pytest
+
+from convsvc.spec.formats import formats, names_of, sides
 
 PACKAGE = Path(__file__).parents[2] / "convsvc"
 # The commands of other tools are theirs: each speaks of its tool's formats.
@@ -43,3 +45,9 @@ def test_knowledge_of_a_format_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "general.py"
     file.write_text('from convsvc.dialects.huggingface import source\nimport convsvc.dialects.peft.job\nformat = "mindspeed-llm"\n')
     assert len(list(knowledge_of(file))) == 3
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_format_that_a_job_may_name_has_the_module_that_reads_or_writes_it(side: str) -> None:
+    """What the commands offer is seen from the modules that are there, the job's unions are made of classes."""
+    assert names_of(side) == list(sides(side.upper()))
