@@ -17,6 +17,7 @@
       TooManyRequests     more requests a minute than the tenant, or the address, may make
       TooLarge            the request's body is larger than any may be
       NoSuchToken, NoSuchTenant, TenantInUse, WrongValue   of the administrator's commands
+      CannotListen        the address or port is another program's, or not this machine's
       Exposed             the service was to listen where strangers can reach it, without authentication
       BadAddress          what the client was given is no address of a service, or no token
       InsecureAddress     the client would have sent its token over a network unencrypted
@@ -59,6 +60,10 @@ class TooSlow(ServiceError):
 
 class NotReady(ServiceError):
     title, slug, http_status = "service not ready", "not-ready", 503
+
+
+class CannotListen(ServiceError):
+    title, slug, http_status = "cannot listen", "cannot-listen", 500
 
 
 class Exposed(ServiceError):

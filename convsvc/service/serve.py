@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from convsvc.loopback import is_loopback
 from convsvc.service.access.tokens import Tokens
 from convsvc.service.app import create_app
-from convsvc.service.errors import Exposed
+from convsvc.service.errors import CannotListen, Exposed
 from convsvc.service.executor.bounds import Bounds
 from convsvc.service.executor.pulse import Pulse, pulse_file
 from convsvc.service.executor.supervised import executor_command
@@ -47,7 +47,7 @@ def serve(
 ) -> int:
     """Serve until SIGTERM or SIGINT. `port` 0 takes any free one; the URL is printed once requests are answered.
 
-    Raises Exposed for a host beyond loopback while there is no usable token.
+    Raises Exposed for a host beyond loopback while there is no usable token, CannotListen.
     """
     form = log_format or format_from_environment()
     set_up_logs(form)
@@ -63,6 +63,7 @@ def serve(
         require_tokens=tokens_exist or not is_loopback(host),
         memory_limit_bytes=memory_limit_bytes,
     )
+    listener = listen(host, port)  # first: an executor is not started for a service that nobody can ask
     app = create_app(settings)
     server = _Server(http_config(app, host, port))
     warn_of_open_door(host, tokens_exist, form)
@@ -72,11 +73,23 @@ def serve(
     if supervisor:
         supervisor.start()
     try:
-        server.run()
+        server.run(sockets=[listener])
     finally:
         if supervisor:
             supervisor.stop()
     return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; `port` 0 takes any free one. Raises CannotListen."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise CannotListen(
+            f"{host}, port {port}, cannot be listened on: {getattr(error, 'strerror', None) or error}",
+            do="choose another one with --port (0 takes any that is free), or end what has it",
+            details={"host": host, "port": port},
+        ) from error
 
 
 def refuse_exposure(host: str, usable_tokens: int) -> None:

@@ -125,6 +125,18 @@ def test_the_drop_in_takes_every_command_line_of_its(command: list[str]) -> None
     job_of(command[1:])
 
 
+def scripts() -> list[str]:
+    return [words[2] for words in [*compose_commands(), *kuberay_commands()] if words[:2] == ["sh", "-c"]]
+
+
+@pytest.mark.parametrize("script", scripts(), ids=["compose", "kuberay"])
+def test_a_shell_takes_every_script_whose_last_word_becomes_its_process(script: str) -> None:
+    """SIGTERM must reach the executor: it takes the shell's place."""
+    done = subprocess.run(["sh", "-n", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"& exec convsvc executor [^&;|]*$", " ".join(script.split()))
+
+
 def test_the_delivery_files_start_the_api_and_the_executor() -> None:
     assert {"serve", "executor", "check-storage"} <= {command[1] for command in OURS} <= set(COMMANDS)
     assert len(RAYS) >= 5

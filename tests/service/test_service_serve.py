@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +83,18 @@ def test_a_service_without_tokens_says_at_its_start_who_can_use_it(capsys: pytes
     assert "anybody on this machine can read and write files as" in capsys.readouterr().err
     warn_of_open_door("127.0.0.1", tokens_exist=True)
     assert capsys.readouterr().err == ""
+
+
+def test_a_port_that_is_taken_is_told_in_words_and_no_executor_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [sys.executable, "-m", "convsvc.cli.main", "serve", "--port", str(port), "--engine", "inline"]
+        environment = {**os.environ, "CONVSVC_HOME": str(tmp_path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 8
+    assert f"127.0.0.1, port {port}, cannot be listened on: Address already in use" in done.stderr
+    assert "--port" in done.stderr
+    assert not (tmp_path / "executor.pulse").exists()
 
 
 LOOPBACK = [("localhost", True), ("127.8.8.8", True), ("::1", True), ("::", False), ("example.org", False)]

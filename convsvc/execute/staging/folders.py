@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from convsvc.roots.beneath import real_path
 
 OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 DIRECTORY_MODE = 0o755
+# Between tries to remove a directory in which somebody is still at work.
+REMOVE_PAUSES_S = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)
 
 
 class OpenFolder:
@@ -122,10 +125,12 @@ def remove(path: Path) -> None:
         try:
             shutil.rmtree(path)
         except OSError as error:
-            # A late worker may make or remove a temporary file meanwhile; by the next try it has noticed.
+            # A late worker may make or remove a temporary file meanwhile, or hold one open, which NFS keeps under another name until it is
+            # closed: within seconds the worker has noticed.
             tries += 1
-            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT} or tries > 3:
+            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY} or tries > len(REMOVE_PAUSES_S):
                 raise
+            time.sleep(REMOVE_PAUSES_S[tries - 1])
 
 
 def remove_private(path: Path) -> None:
