@@ -37,4 +37,4 @@ def operator() -> str:
 
 def day(at: datetime | None) -> str:
     """A time for a table."""
-    return "-" if at is None else f"{at:%Y-%m-%d %H:%M}"
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"

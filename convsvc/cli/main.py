@@ -30,6 +30,7 @@ COMMANDS = {
     "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
     "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
+    "whoami": LazyCommand("convsvc.cli.whoami:whoami", "Say who the token is, and what it may."),
     "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),
     "check-storage": LazyCommand("convsvc.cli.check_storage:check_storage", "Try whether a directory does for conversions."),
     "mindformers": LazyCommand("convsvc.cli.mindformers:command", "The commands of MindSpore Transformers' converters."),

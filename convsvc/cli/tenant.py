@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -138,6 +139,9 @@ def _answer(view: TenantView, as_json: bool) -> None:
         print_json(view)
         return
     print_fields(as_fields(view))
+    for root in view.roots:
+        if not os.path.isdir(root):
+            say(f"{root} is no directory on this machine: its jobs need it where executors and workers run", err=True)
     if not view.roots:
         say(f"it has no root, so its jobs are refused; give it one: convsvc tenant set {view.name} --root DIR", err=True)
 

@@ -20,6 +20,8 @@ def shown(text: str, *, lines: bool = True) -> str:
     >>> shown("a\x1b]0;owned\x07b"), shown("a\nb", lines=False)
     ('a\\x1b]0;owned\\x07b', 'a\\nb')
     """
+    if not text.isascii():  # half a character, as file names that are no UTF-8 have, is nothing that a terminal can be sent
+        text = text.encode("utf-8", "backslashreplace").decode()
     text = _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
 

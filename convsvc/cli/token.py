@@ -36,7 +36,7 @@ def token() -> None:
     show_default=True,
     help="What it may do; several times for several.",
 )
-@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), metavar="DAYS", help="Without it: never.")
+@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True, max=36_500), metavar="DAYS", help="Without it: never.")
 @database_option
 @json_option
 def create(name: str, tenant: str, scopes: tuple[str, ...], expires_in_days: float | None, database_url: str | None, as_json: bool) -> None:

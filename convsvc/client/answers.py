@@ -13,7 +13,7 @@ from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
 from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, Progress, TaskView, Waiting
 
 if TYPE_CHECKING:
-    from convsvc.service.cluster_views import ExecutorView, NodeView
+    from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
 
 View = TypeVar("View")
@@ -52,6 +52,12 @@ def executor_views(data: list[Json]) -> list[ExecutorView]:
     from convsvc.service.cluster_views import ExecutorView
 
     return [view_of(ExecutorView, item) for item in data]
+
+
+def who_view(data: Json) -> WhoAmI:
+    from convsvc.service.cluster_views import WhoAmI
+
+    return view_of(WhoAmI, data)
 
 
 def node_views(data: list[Json]) -> list[NodeView]:

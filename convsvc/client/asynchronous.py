@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from convsvc.client.requests import AnyJob
-    from convsvc.service.cluster_views import ExecutorView, NodeView
+    from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
 
@@ -142,6 +142,14 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def nodes(self) -> list[NodeView]:
         """The machines on which tasks run."""
         return await self._send(requests.nodes())
+
+    async def whoami(self) -> WhoAmI:
+        """Who our token says we are: tenant, scopes, roots, limits and what counts against them."""
+        return await self._send(requests.whoami())
+
+    async def inspect(self, path: str, *, model_type: str | None = None, timeout_s: float = 120) -> dict[str, Any]:
+        """What lies at a path of the service's machines, as `convsvc inspect` says it. Raises SourceError, PathRefused."""
+        return await self._send(requests.inspect(path, model_type, timeout_s))
 
     async def families(self) -> list[dict[str, Any]]:
         """The model families the service converts."""

@@ -9,11 +9,22 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
-from convsvc.client.answers import as_is, attempt_views, executor_views, job_page, job_view, log_lines, node_views, plan_view, task_views
+from convsvc.client.answers import (
+    as_is,
+    attempt_views,
+    executor_views,
+    job_page,
+    job_view,
+    log_lines,
+    node_views,
+    plan_view,
+    task_views,
+    who_view,
+)
 from convsvc.errors import JobError
 
 if TYPE_CHECKING:
-    from convsvc.service.cluster_views import ExecutorView, NodeView
+    from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, JobPage, JobView, LogLine, TaskView
     from convsvc.spec import Job
@@ -108,6 +119,14 @@ def plan(job: AnyJob, timeout_s: float) -> Request[PlanView]:
 
 def executors(gone: bool) -> Request[list[ExecutorView]]:
     return Request("GET", f"{API}/executors", executor_views, params={"gone": "true"} if gone else {})
+
+
+def whoami() -> Request[WhoAmI]:
+    return Request("GET", f"{API}/whoami", who_view)
+
+
+def inspect(path: str, model_type: str | None, timeout_s: float) -> Request[Json]:
+    return Request("GET", f"{API}/inspect", as_is, params=stated(path=path, model_type=model_type), timeout_s=timeout_s)
 
 
 def nodes() -> Request[list[NodeView]]:

@@ -16,32 +16,32 @@ from convsvc.plan.adapter_names import set_aside
 from convsvc.plan.match import check_floats
 from convsvc.plan.quantised import describe_blocks, join_scales
 from convsvc.plan.source import Asked, build_model, match_layout
-from convsvc.roots import ANYWHERE, RootedPath
+from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import SourceSpec, parse_source
 from convsvc.spec.formats import sides
 
 
-def inspect_checkpoint(path: str, model_type: str | None = None) -> dict[str, Any]:
+def inspect_checkpoint(path: str, model_type: str | None = None, roots: Roots = ANYWHERE) -> dict[str, Any]:
     """A description in JSON.
 
     `complete` is whether every tensor of the family is there; if not, `problem` says why, and `missing`, `misshapen` and `left_over`
     name tensors. A single weight file is described by its tensors alone.
 
-    Raises SourceError if there is no checkpoint at all.
+    Raises SourceError if there is no checkpoint at all, PathRefused if it is not in the roots.
     """
-    root = RootedPath(path)
+    root = RootedPath(path, roots)
     if root.is_file():
         return _describe_file(root)
     asked = ask_for(root, model_type)
     reader = source_of(asked.source.format)
     try:
-        checkpoint = reader.open(asked.source, ANYWHERE)
+        checkpoint = reader.open(asked.source, roots)
     except SourceError as error:
-        alone = reader.alone(asked.source, ANYWHERE)
+        alone = reader.alone(asked.source, roots)
         if alone is None:
             raise
         return _contents(asked.source, alone) | _adapters(alone, set_aside(alone)[1]) | {"complete": False, "problem": str(error)}
-    about = _contents(reader.settled(asked.source, ANYWHERE), checkpoint)
+    about = _contents(reader.settled(asked.source, roots), checkpoint)
     try:
         checkpoint = join_scales(checkpoint)
         about |= _quantisation(checkpoint)

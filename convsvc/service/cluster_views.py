@@ -55,4 +55,3 @@ class WhoAmI:
     roots: list[str] | None
     limits: dict[str, float | None] = field(default_factory=dict)
     use: dict[str, int] = field(default_factory=dict)
-    expires_at: datetime | None = None

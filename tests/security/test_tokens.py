@@ -16,6 +16,7 @@ from convsvc.service.access.tokens import digest_of, id_of, new_token
 from convsvc.service.app import create_app
 from convsvc.service.settings import Settings
 from convsvc.service.store.database import Database
+from tests.tiny_checkpoints import write_llama
 
 OPEN = {"/livez", "/readyz"}
 JOB = "01arz3ndektsv4rrffq69g5fav"
@@ -35,13 +36,17 @@ every_job_route = pytest.mark.parametrize(("method", "path"), JOB_ROUTES, ids=[f
 
 
 def asked(service: Any, method: str, path: str, token: str | None, job_id: str = JOB) -> httpx.Response:
-    body = {"json": service.job()} if path in ("/jobs", "/plans") and method == "POST" else {}
+    body = {"json": service.job()} if path in ("/v1/jobs", "/v1/plans") and method == "POST" else {}
+    if path == "/v1/inspect":
+        path += f"?path={write_llama(service.shared / 'team-a' / 'looked-at')}"
     answer: httpx.Response = service.request(method, path.format(job_id=job_id), token, **body)
     return answer
 
 
 def test_the_document_names_every_route_that_there_is_and_all_but_the_probes_ask_for_a_token() -> None:
-    assert {("POST", "/jobs"), ("GET", "/jobs/{job_id}/events"), ("POST", "/plans"), ("GET", "/audit")} <= {route[:2] for route in ROUTES}
+    assert {("POST", "/v1/jobs"), ("GET", "/v1/jobs/{job_id}/events"), ("POST", "/v1/plans"), ("GET", "/v1/audit")} <= {
+        route[:2] for route in ROUTES
+    }
     assert len(JOB_ROUTES) >= 6
 
 

@@ -44,7 +44,8 @@ def test_every_route_that_the_client_asks_for_is_in_the_document() -> None:
     asked = [
         requests.submit(job, None), requests.job("x"), requests.jobs(state="failed", since=NOON, labels={"a": None}, limit=1, name="n"),
         requests.tasks("x", states=("done",), after=1, limit=1), requests.task_counts("x"), requests.attempts("x", bad=True, limit=1),
-        requests.logs("x", after=0, limit=1, task=1, level="info", tail=1), requests.executors(True), requests.nodes(),
+        requests.logs("x", after=0, limit=1, task=1, level="info", tail=1), requests.executors(True), requests.nodes(), requests.whoami(),
+        requests.inspect("/a", "llama2", 1),
         requests.cancel("x"), requests.retry("x"), requests.plan(job, 1),
         requests.families(), requests.version(), requests.ready(), following.events("x", 0).request(),
         following.log_stream("x", after=0, task=1, level="info").request(),

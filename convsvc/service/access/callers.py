@@ -92,7 +92,7 @@ class Access:
         await self._audit(request, caller.name, caller.tenant, Forbidden.slug, {"needs": scope, "path": request.url.path})
         raise Forbidden(
             f"this needs the scope {scope}; the token {caller.name} has {', '.join(sorted(caller.scopes))}",
-            do=f"ask an administrator for: convsvc token create --name {caller.name} --tenant {caller.tenant} --scope {scope}",
+            do=f"ask an administrator for: convsvc token create --name {caller.name} --tenant {caller.tenant} {_scopes(caller, scope)}",
             details={"needs": scope, "has": sorted(caller.scopes)},
         )
 
@@ -179,6 +179,12 @@ class Access:
             return
         seen.noted = now
         await run_in_threadpool(self.tokens.used, token.view.id)
+
+
+def _scopes(caller: Caller, scope: Scope) -> str:
+    """The options for a token that may what this one may, and that too; who may submit wants to look at his jobs."""
+    wanted = {*caller.scopes, scope, *(["jobs:read"] if scope == "jobs:write" else [])}
+    return " ".join(f"--scope {name}" for name in sorted(wanted))
 
 
 def _place(request: Request) -> str:

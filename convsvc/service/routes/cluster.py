@@ -1,4 +1,4 @@
-"""Who works: executors, and the machines of their engines."""
+"""Who works: executors, and the machines of their engines; and who asks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from convsvc.service.access.callers import Reader
-from convsvc.service.cluster_views import ExecutorView, NodeView
+from convsvc.service.access.callers import Anyone, Reader
+from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
 from convsvc.service.problems import problems
 from convsvc.service.routes.context import Here
 
@@ -20,6 +20,14 @@ def executors(
 ) -> list[ExecutorView]:
     """The executors, what they work on, and whether their engines answer."""
     return here.cluster.executors(gone=gone, tenant=caller.sees)
+
+
+@router.get("/whoami")
+def whoami(caller: Anyone, here: Here) -> WhoAmI:
+    """Who asks: his tenant, what he may, where, within which limits, and what counts against them now."""
+    limits, use = here.store.allowance(caller.tenant)
+    roots = None if caller.roots is None else list(caller.roots)
+    return WhoAmI(caller.name, caller.tenant, sorted(caller.scopes), roots, limits, use)
 
 
 @router.get("/nodes")

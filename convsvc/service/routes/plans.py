@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
+from convsvc.errors import JobError
 from convsvc.service.access.callers import Writer
 from convsvc.service.access.identity import Caller
 from convsvc.service.access.places import check_places, roots_of
 from convsvc.service.errors import TooSlow
 from convsvc.service.plan_views import PlanView
 from convsvc.service.problems import problems
-from convsvc.service.routes.context import JOB_BODY, Context, Here, JobBody, act
+from convsvc.service.routes.context import JOB_BODY, NO_NUL, Context, Here, JobBody, act
 from convsvc.spec import Job
 
 router = APIRouter(tags=["plans"], responses=problems(401, 403, 409, 413, 422, 429, 503, 504))
@@ -28,12 +31,40 @@ async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> di
 
     `problems` are what would make the job fail as things are now; without any the answer is the same as ever.
     """
+    return await in_time(request, here, partial(_plan, here, caller, request, job), "submit the job: the executor plans without a limit")
+
+
+@router.get("/inspect")
+async def inspect(
+    caller: Writer,
+    here: Here,
+    request: Request,
+    path: Annotated[str, Query(min_length=1, max_length=4096, pattern=NO_NUL, description="A directory, or a single weight file.")],
+    model_type: Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="Instead of the detected one.")] = None,
+) -> dict[str, Any]:
+    """What lies at a path, as the service's machines see it: format, family, sizes, what is missing. Reads headers only."""
+    work = partial(_inspect, here, caller, request, path, model_type)
+    return await in_time(request, here, work, "look where the storage is mounted: convsvc inspect")
+
+
+async def in_time(request: Request, here: Context, work: Callable[[], dict[str, Any]], otherwise: str) -> dict[str, Any]:
+    """The answer of work that reads files, a few at once. Raises TooSlow after `plan_timeout_s`."""
     limiter: CapacityLimiter = request.app.state.plan_limiter
     limit = here.settings.plan_timeout_s
     with anyio.move_on_after(limit):
         # A thread cannot be stopped: it is left alone and its answer dropped; the limiter counts it until it ends.
-        return await run_sync(partial(_plan, here, caller, request, job), abandon_on_cancel=True, limiter=limiter)
-    raise TooSlow(f"planning took more than {limit:g} s", do="submit the job: the executor plans without a limit")
+        return await run_sync(work, abandon_on_cancel=True, limiter=limiter)
+    raise TooSlow(f"reading it took more than {limit:g} s", do=otherwise)
+
+
+def _inspect(here: Context, caller: Caller, request: Request, path: str, model_type: str | None) -> dict[str, Any]:
+    from convsvc.plan.inspect import inspect_checkpoint  # half of what the API takes to start
+
+    with here.audit.of(act(caller, request, "inspect")) as deed:
+        deed.detail = {"path": path}
+        if not os.path.isabs(path):
+            raise JobError(f"{path} is relative", do="write the path as it is on the service's machines, from / on")
+        return inspect_checkpoint(path, model_type, roots_of(caller))
 
 
 def _plan(here: Context, caller: Caller, request: Request, job: Job) -> dict[str, Any]:

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
 
+from convsvc.service.errors import WrongValue
+
+URLS = "give a URL like sqlite:////var/lib/convsvc/convsvc.db or postgresql://user@host/name"
 BUSY_S = 30  # how long a writer waits for its turn
 POOL_SIZE, POOL_EXTRA = 10, 20  # FastAPI runs 40 requests at once at most; those without a connection wait for one
 POSTGRES = {
@@ -44,8 +48,13 @@ def database_url(text: str) -> URL:
 
 
 def open_engine(text: str) -> Engine:
-    """A pool of connections to the database at the URL `text`; none is made yet."""
-    url = database_url(text)
+    """A pool of connections to the database at the URL `text`; none is made yet. Raises WrongValue for one of another kind."""
+    try:
+        url = database_url(text)
+    except ArgumentError:
+        raise WrongValue("the job store's address is no database URL", do=URLS) from None
+    if url.get_backend_name() not in {"postgresql", "sqlite"}:
+        raise WrongValue(f"a job store is not kept in {url.get_backend_name()}", do=URLS)
     return _open_postgres(url) if url.get_backend_name() == "postgresql" else _open_sqlite(url)
 
 

@@ -22,7 +22,7 @@ from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
 from convsvc.service.store.ids import new_job_id
 from convsvc.service.store.models import EventRow, ExecutorRow, JobRow, LogRow, TaskRow
-from convsvc.service.store.quotas import check_quotas, with_limits_locked
+from convsvc.service.store.quotas import allowance, check_quotas, with_limits_locked
 from convsvc.service.store.retrying import retried
 from convsvc.service.store.shown import attempt_view, job_view, task_view
 from convsvc.service.store.task_logs import levels_from
@@ -206,6 +206,12 @@ class Store:
             there = select(ExecutorRow.heartbeat_at).where(ExecutorRow.left_at.is_(None))
             last = session.scalars(there.order_by(ExecutorRow.heartbeat_at.desc()).limit(1)).first()
             return None if last is None else (now_of(session) - last).total_seconds()
+
+    @retried
+    def allowance(self, tenant: str) -> tuple[dict[str, float | None], dict[str, int]]:
+        """A tenant's limits, None where it has none, and what counts against them now; both by the limits' names."""
+        with self.database.reading() as session:
+            return allowance(session, tenant)
 
     @retried
     def counts(self) -> dict[str, int]:

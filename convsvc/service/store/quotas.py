@@ -11,6 +11,7 @@ from convsvc.service.store.states import ENDED, JOB_STATES, LEASED
 from convsvc.units import in_bytes
 
 ACTIVE = sorted({*JOB_STATES} - ENDED)
+LIMITS = ("most_running_jobs", "most_queued_jobs", "most_active_bytes", "requests_per_minute")
 JOBS_RETRY_S, BYTES_RETRY_S = 15, 60  # a place in the queue is free when any job is claimed; bytes are when one has ended
 
 
@@ -42,6 +43,14 @@ def running_jobs(session: Session, tenant: str | None = None) -> dict[str, int]:
     if tenant is not None:
         query = query.where(JobRow.tenant == tenant)
     return {row[0]: row[1] for row in session.execute(query)}
+
+
+def allowance(session: Session, tenant: str) -> tuple[dict[str, float | None], dict[str, int]]:
+    """A tenant's limits, None where it has none, and what counts against them now; both by the limits' names."""
+    row = session.get(TenantRow, tenant)
+    limits = {name: getattr(row, name) if row else None for name in LIMITS}
+    running = running_jobs(session, tenant).get(tenant, 0)
+    return limits, dict(zip(LIMITS, (running, _queued_jobs(session, tenant), _active_bytes(session, tenant)), strict=False))
 
 
 def _queued_jobs(session: Session, tenant: str) -> int:

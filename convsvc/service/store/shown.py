@@ -45,7 +45,8 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
 
 
 def shown_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """The job as it was sent, but for what of a webhook's URL may be a secret, to be read by all of the tenant: its path and query.
+    """The job as it was sent, but for what of a webhook's URL may be a secret, to be read by all of the tenant: its path and query,
+    and a name and password before the host.
 
     >>> shown_spec({"webhook": {"url": "https://hooks.example:8443/T0/secret?key=1"}})
     {'webhook': {'url': 'https://hooks.example:8443/...'}}
@@ -54,7 +55,7 @@ def shown_spec(spec: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(webhook, dict) or not isinstance(webhook.get("url"), str):
         return spec
     found = re.match(r"https?://[^/?#\s]*", webhook["url"])
-    start = found[0] if found else ""
+    start = re.sub(r"//.*@", "//", found[0]) if found else ""
     return {**spec, "webhook": {**webhook, "url": start if webhook["url"] in (start, start + "/") else f"{start}/..."}}
 
 
