@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -50,15 +49,6 @@ def test_a_token_learns_its_roots_limits_and_what_counts_against_them(
     assert found["use"] == {"most_running_jobs": 0, "most_queued_jobs": 0, "most_active_bytes": 0}
     assert main(["inspect", "/etc", "--on-service", "--url", service_url]) != 0
     assert "roots" in capsys.readouterr().err
-
-
-def test_a_port_that_is_taken_is_said_before_anything_is_started(tmp_path: Path, capsys: Captured) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        status = main(["serve", "--port", str(port), "--engine", "inline", "--database-url", f"sqlite:///{tmp_path / 'jobs.db'}"])
-    err = capsys.readouterr().err
-    assert status == 2
-    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in err
 
 
 @pytest.mark.parametrize("url", ["mysql://me@db/jobs", "nonsense"])
