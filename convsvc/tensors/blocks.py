@@ -47,15 +47,6 @@ class Block(NamedTuple):
     def volume(self) -> int:
         return prod(self.shape)
 
-    def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> Block | None:
-        """The part of the block in a smaller box: the offset moves, nothing else changes. None where they do not meet."""
-        lo = tuple(map(max, self.starts, starts))
-        hi = tuple(map(min, self.stops, stops))
-        if any(a >= b for a, b in zip(lo, hi, strict=True)):
-            return None
-        shift = sum((a - b) * stride for a, b, stride in zip(lo, self.starts, self.strides, strict=True))
-        return Block(self.tensor, lo, hi, self.offset + shift, self.strides)
-
 
 class Laid(NamedTuple):
     """A stored tensor of a layout: its shape, the blocks in it, and runs (offset, count) that hold nothing but padding."""
@@ -182,8 +173,7 @@ def _bounds(axis: str, part: Part, sizes: Mapping[str, int], windows: Mapping[st
         return fixed[axis], fixed[axis] + 1
     for name, where in part.selection.where:
         if name == axis:
-            start, stop, _ = interval(where, sizes)
-            return start, stop
+            return interval(where, sizes)
     return _window(axis, sizes, windows)
 
 

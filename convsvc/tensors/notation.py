@@ -75,19 +75,19 @@ def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
         raise NotationError(f"cannot evaluate {expression!r}: {error}") from None
 
 
-def interval(text: str, sizes: Mapping[str, int]) -> tuple[int, int, bool]:
-    """(start, stop, is a single index) of `"start:stop"` or `"index"`.
+def interval(text: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """(start, stop) of `"start:stop"` or `"index"`.
 
     >>> interval("0:q_per_group", {"q_per_group": 4})
-    (0, 4, False)
+    (0, 4)
     >>> interval("q_per_group", {"q_per_group": 4})
-    (4, 5, True)
+    (4, 5)
     """
     if ":" in text:
         start, stop = text.split(":")
-        return evaluate(start, sizes), evaluate(stop, sizes), False
+        return evaluate(start, sizes), evaluate(stop, sizes)
     index = evaluate(text, sizes)
-    return index, index + 1, True
+    return index, index + 1
 
 
 @cache

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convsvc.plan.records import Place, View
 from convsvc.tensors.blocks import Block, Window, lay
 from convsvc.tensors.declare import Row, logical, part, row
 
@@ -102,14 +103,15 @@ def test_a_block_holds_what_slicing_the_logical_tensor_gives(made: Row, cuts: di
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(ROWS), st.data())
-def test_restricting_a_block_moves_its_offset_and_nothing_else(made: Row, data: st.DataObject) -> None:
+def test_restricting_a_view_moves_its_offset_and_nothing_else(made: Row, data: st.DataObject) -> None:
     stored, blocks = store(made, {})[0]
     block = blocks[0]
     starts = tuple(data.draw(st.integers(a, b - 1)) for a, b in zip(block.starts, block.stops, strict=True))
     stops = tuple(data.draw(st.integers(a + 1, b)) for a, b in zip(starts, block.stops, strict=True))
-    smaller = block.restricted(starts, stops)
-    assert smaller is not None
-    assert smaller.strides == block.strides
+    view = View(block.starts, block.stops, block.strides, (Place(0, block.offset),)).restricted(starts, stops)
+    assert view is not None
+    assert view.strides == block.strides
+    smaller = Block(block.tensor, view.starts, view.stops, view.places[0].offset, view.strides)
     inside = tuple(slice(a - o, b - o) for a, b, o in zip(starts, stops, block.starts, strict=True))
     assert np.array_equal(read_block(smaller, stored), read_block(block, stored)[inside])
 

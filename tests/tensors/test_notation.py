@@ -27,8 +27,8 @@ def test_an_expression_is_only_sums_differences_and_products(text: str) -> None:
 
 
 def test_an_interval_is_half_open_and_an_index_is_one_wide() -> None:
-    assert interval("1:query - 1", {"query": 4}) == (1, 3, False)
-    assert interval("query + 1", {"query": 4}) == (5, 6, True)
+    assert interval("1:query - 1", {"query": 4}) == (1, 3)
+    assert interval("query + 1", {"query": 4}) == (5, 6)
 
 
 def test_a_row_must_place_every_axis() -> None:

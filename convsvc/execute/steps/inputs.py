@@ -71,7 +71,7 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
     for tensor, members in _by_tensor(views).items():
         stored = tensors[tensor]
         part = lay_out([views[number] for number in members], size_of(stored.dtype), READ_SLACK)
-        start = _agreeing(stored, part.ranges[0], start)
+        start = agreeing_start(stored, part.ranges[0], start)
         # What is decoded has room to grow between its runs.
         ranges = part.ranges if stored.scale is None else [run for each in part.ranges for run in each.each()]
         reads += [_read(stored, each, start) for each in ranges]
@@ -98,8 +98,8 @@ def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
     return Read(stored.file, file_offset, size_bytes, at, each.times, each.step * itemsize)
 
 
-def _agreeing(stored: PlannedTensor, first: Range, start: int) -> int:
-    """Where the part is put, so that its first range can be read around the page cache and its elements are aligned."""
+def agreeing_start(stored: PlannedTensor, first: Range, start: int) -> int:
+    """Where a part of a buffer is put, so that its first range can go around the page cache and its elements are aligned."""
     read, itemsize = _read(stored, first, start), size_of(stored.value_dtype)
     shift = agreeing(read.start, read.file_offset, read.size_bytes, itemsize) - read.start
     return start if shift % itemsize else start + shift

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from convsvc.execute.steps.alignment import BLOCK_BYTES, LEAST_BYTES, agreeing
+from convsvc.execute.steps.alignment import BLOCK_BYTES, LEAST_BYTES
 from convsvc.execute.steps.held import HeldViews
-from convsvc.execute.steps.inputs import ALIGNMENT, BufferSpot, Reading
+from convsvc.execute.steps.inputs import ALIGNMENT, BufferSpot, Reading, agreeing_start
 from convsvc.execute.steps.records import Copy, Write, WritePlace
-from convsvc.execute.steps.regions import BufferPart, Range, lay_out
+from convsvc.execute.steps.regions import BufferPart, lay_out
 from convsvc.execute.steps.strides import merge_axes, shift
 from convsvc.plan.records import PlannedTensor, View
 from convsvc.tensors.dtypes import size_of
@@ -81,12 +81,7 @@ def lay_group(views: Sequence[View], target: Sequence[PlannedTensor], start: int
     """The group of these views, its part of the output buffer from byte `start` on, or a little later."""
     tensor = target[views[0].places[0].tensor]
     part = lay_out(views, size_of(tensor.dtype), slack=1.0)
-    return Group(tuple(views), part, _agreeing(tensor, part.ranges[0], start), tensor.dtype)
-
-
-def _agreeing(tensor: PlannedTensor, first: Range, output: int) -> int:
-    itemsize = size_of(tensor.dtype)
-    return agreeing(output, tensor.file_offset + first.start * itemsize, first.count * itemsize, itemsize)
+    return Group(tuple(views), part, agreeing_start(tensor, part.ranges[0], start), tensor.dtype)
 
 
 def _same_places(views: Sequence[View]) -> list[list[View]]:
