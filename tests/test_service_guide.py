@@ -17,6 +17,7 @@ from tests.tiny_checkpoints import write_llama
 
 ROOT = Path(__file__).parents[1]
 GUIDE, README = (ROOT / "docs" / "service.md").read_text(), (ROOT / "README.md").read_text()
+QUICK = (ROOT / "docs" / "quickstart.md").read_text()
 JOB = """{"source": {"format": "huggingface", "path": "/shared/hf/llama"},
           "target": {"format": "mindspeed-llm", "path": "/shared/mcore/first", "tensor_parallel_size": 2}}"""
 
@@ -84,6 +85,17 @@ def test_the_walk_through_one_machine_and_the_python_work_as_written(here: Path)
         [readme] = blocks("python", "As a service", README)
         assert typed(prologue + readme, here, sys.executable, "-c") == "succeeded\n"
     assert (here / "shared" / "mcore" / "llama-tp2" / "latest_checkpointed_iteration.txt").exists()
+
+
+def test_the_quick_start_on_one_machine_works_as_written(here: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve, use = (moved(block, here, port) for block in blocks("sh", "One machine", QUICK))
+    with served(serve, here):
+        told = typed(use, here, "bash", "-euc")
+    for said in ("succeeded", "Labels        model=llama", "Next          the target is", "process", "the same model: 15 tensors compared"):
+        assert said in told
 
 
 def test_the_guides_links_lead_somewhere() -> None:

@@ -70,7 +70,7 @@ def _no_executor(session: Session, row: JobRow, there: list[ExecutorRow], positi
     if there:
         return None
     last = session.execute(select(func.max(ExecutorRow.heartbeat_at))).scalar_one()
-    text = "no executor is alive" if last else "no executor has been alive for a day or longer"
+    text = "no executor is alive" if last else "no executor is alive, nor was one within a day"
     return Waiting("no-executor", f"{text}: start one with `convsvc executor`", last or row.queued_at, position)
 
 
