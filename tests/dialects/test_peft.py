@@ -99,8 +99,8 @@ def test_a_base_outside_the_roots_is_refused(stated: bool, base: Path, adapter: 
     allowed.mkdir()
     adapter = adapter.rename(allowed / "adapter")
     with pytest.raises(PathRefused):
-        make_plan(job(adapter, allowed / "out", base if stated else None), Roots((str(allowed),)))
-    make_plan(job(adapter, allowed / "out", base if stated else None), Roots((str(allowed), str(base))))
+        make_plan(job(adapter, allowed / "out", base if stated else None, tensor_parallel_size=2), Roots((str(allowed),)))
+    make_plan(job(adapter, allowed / "out", base if stated else None, tensor_parallel_size=2), Roots((str(allowed), str(base))))
 
 
 def test_what_is_no_adapter_is_refused_by_its_field(base: Path, tmp_path: Path) -> None:
