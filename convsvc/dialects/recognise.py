@@ -151,6 +151,12 @@ KINDS = (
         "gather it first: `accelerate merge-weights {root}/pytorch_model_fsdp_0 OUTPUT`",
     ),
     Kind(
+        "mindformers",
+        (r"iteration_\d+|param_name_map\.json|unified_safe|rank_\d+|(.*-)?(model|opt)-\d{7}-\d{7}\.safetensors",),
+        "a checkpoint of MindSpore Transformers",
+        'give it as one: source.format "mindformers"',
+    ),
+    Kind(
         "rank_files",
         (rf"{RANK_FOLDER}|{ITERATION}|latest_checkpointed_iteration\.txt",),
         "a Megatron checkpoint",

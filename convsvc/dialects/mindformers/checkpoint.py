@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory
-from convsvc.dialects.mindformers.distributed import find_distributed, has_ranks
+from convsvc.dialects.mindformers.chunked import choose_iteration, find_chunked, is_chunked, iterations
+from convsvc.dialects.mindformers.distributed import Distributed, find_distributed, has_ranks
 from convsvc.dialects.mindformers.facts import find_facts
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Cut
@@ -31,7 +32,7 @@ class Opened:
 def looks_like(root: RootedPath) -> bool:
     """Whether the names in a directory are those that MindSpore Transformers gives."""
     names = root.names()
-    return MAP in names or UNIFIED in names or has_ranks(root) or has_ranks(root / RANKS)
+    return MAP in names or UNIFIED in names or has_ranks(root) or has_ranks(root / RANKS) or bool(iterations(root)) or is_chunked(root)
 
 
 def open_checkpoint(source: MindFormersSource, roots: Roots) -> Checkpoint:
@@ -64,9 +65,17 @@ def _find(source: MindFormersSource, root: RootedPath) -> tuple[list[SourceFile]
     place = next((place for place in (root, root / RANKS) if has_ranks(place)), None)
     if place is not None:
         strategy = None if source.strategy_path is None else RootedPath(source.strategy_path, root.roots)
-        cut = find_distributed(place, strategy, source.file_suffix)
-        return cut.files, cut.found, cut.notes, Opened(cut.shapes, cut.cuts)
+        return _of_ranks(find_distributed(place, strategy, source.file_suffix, source.has_redundancy), [])
+    chosen: list[Note] = []
+    if iterations(root):
+        root, chosen = choose_iteration(root, source.file_suffix)
+    if is_chunked(root):
+        return _of_ranks(find_chunked(root, source.has_redundancy), chosen)
     if not any(name.endswith(".safetensors") for name in root.names()):
-        refuse(root, "a checkpoint of MindSpore Transformers")
+        refuse(root, "a checkpoint of MindSpore Transformers", but=("mindformers",))
     files, found, notes = find_whole(root)
-    return files, found, notes, Opened({name: each.tensor.shape for (_, name), each in found.items()})
+    return files, found, [*chosen, *notes], Opened({name: each.tensor.shape for (_, name), each in found.items()})
+
+
+def _of_ranks(cut: Distributed, notes: list[Note]) -> tuple[list[SourceFile], Mapping[Key, Found], list[Note], Opened]:
+    return cut.files, cut.found, [*notes, *cut.notes], Opened(cut.shapes, cut.cuts)

@@ -14,10 +14,9 @@ from math import prod
 
 from convsvc.dialects.base import Found, SourceFile
 from convsvc.dialects.files import index_files
-from convsvc.dialects.mindformers.files import choose_file
+from convsvc.dialects.mindformers.files import check_one_step, choose_file
 from convsvc.dialects.mindformers.layout import Cut
-from convsvc.dialects.mindformers.mesh import Cut as Pieces
-from convsvc.dialects.mindformers.mesh import cuts_of
+from convsvc.dialects.mindformers.mesh import Division, cuts_of
 from convsvc.dialects.mindformers.names import why_ignored
 from convsvc.dialects.mindformers.whole import Key
 from convsvc.errors import SourceError
@@ -50,27 +49,40 @@ def has_ranks(folder: RootedPath) -> bool:
     return folder.is_dir() and any(RANK.fullmatch(name) for name in folder.names())
 
 
-def find_distributed(root: RootedPath, strategy: RootedPath | None, suffix: str | None) -> Distributed:
+def find_distributed(root: RootedPath, strategy: RootedPath | None, suffix: str | None, has_redundancy: bool | None = None) -> Distributed:
     """The checkpoint in the rank directories of `root`. `strategy` is their directory, or one file, where the job says it.
 
-    Raises SourceError where there is no strategy, a rank's file is unclear, ranks disagree, or parts of tensors are in no file.
+    Raises SourceError where there is no strategy, a rank's file is unclear, ranks disagree or are of different steps, a file lacks what its
+    rank has, or parts of tensors are in no file.
     """
     stages = read_strategies(root, strategy)
     numbers = sorted(int(rank[1]) for name in root.names() if (rank := RANK.fullmatch(name)))
-    names = [_rank_file(root, number, suffix) for number in numbers]
+    names = {number: _rank_file(root, number, suffix) for number in numbers}
+    check_one_step(names)
     files: list[SourceFile] = []
     found: dict[Key, Found] = {}
-    for number, (name, (index, file)) in enumerate(zip(names, index_files([root / name for name in names]), strict=True)):
+    whole: set[str] = set()
+    paths = [root / name for name in names.values()]
+    for number, (name, (index, file)) in enumerate(zip(names.values(), index_files(paths), strict=True)):
         files.append(file)
         found |= {(name, tensor.name): Found(number, tensor) for tensor in index.tensors}
+        if holds_all(index.metadata, has_redundancy):
+            whole.add(name)
     size = _ranks_of_a_stage(stages)
     _check_ranks(root, numbers, size * len(stages))
-    cuts, shapes = _cuts(root, dict(zip(numbers, names, strict=True)), found, stages, size)
+    cuts, shapes = _cuts(root, names, found, stages, size)
+    _check_whole(root, names, found, stages, size, whole)
     missing = size * len(stages) - len(numbers)
     notes = (
         [Note("advice", f"{missing} of {size * len(stages)} rank directories are not there; all they hold is in others")] if missing else []
     )
     return Distributed(files, found, notes, shapes, cuts)
+
+
+def holds_all(metadata: Mapping[str, str], stated: bool | None) -> bool:
+    """Whether a file should hold all that its rank has: as it says itself, else as is stated, else yes (safetensors' remove_redundancy)."""
+    said = metadata.get("remove_redundancy")
+    return said.lower() != "true" if said else stated is not False
 
 
 def read_strategies(root: RootedPath, stated: RootedPath | None) -> Stages:
@@ -149,16 +161,44 @@ def _cuts(
             lacking += _lacking(name, piece, whole, {ranks[rank] for rank in held[name]}, number * size)
         lacking += [f"{name}: in no rank's file" for name in layouts if name not in first and why_ignored(name) is None]
     if lacking:
-        more = [f"and {len(lacking) - SHOWN} more"] if len(lacking) > SHOWN else []
         raise SourceError(
             f"{root}: {len(lacking)} part(s) of tensors are in no rank's file",
-            facts=[*lacking[:SHOWN], *more],
+            facts=shown(lacking),
             do="fetch the rank directories that are missing; nothing can stand in for them",
         )
     return {name: tuple(held) for name, held in cuts.items()}, shapes
 
 
-def _lacking(name: str, piece: Pieces, whole: tuple[int, ...], have: set[int], offset: int) -> Iterator[str]:
+def _check_whole(
+    root: RootedPath, files: Mapping[int, str], found: Mapping[Key, Found], stages: Stages, size: int, whole: set[str]
+) -> None:
+    """Raises SourceError where a file that should hold all of its rank's tensors lacks one that another rank has: it was cut short."""
+    kept = {name for _, name in found}
+    names = [{name for name in layouts if name in kept} for layouts in stages.values()]
+    held: dict[str, set[str]] = {file: set() for file in whole}
+    for file, name in found:
+        if file in whole:
+            held[file].add(name)
+    lacks = [
+        f"rank_{rank} lacks {name}, which its strategy gives it: {file}"
+        for rank, file in files.items()
+        if file in whole
+        for name in sorted(names[rank // size] - held[file])
+    ]
+    if lacks:
+        raise SourceError(
+            f"{root}: {len(lacks)} tensor(s) are not in the file of a rank that has them",
+            facts=shown(lacks),
+            do="fetch these files again; if redundant tensors were left out on saving, state source.has_redundancy: false",
+        )
+
+
+def shown(facts: Sequence[str]) -> list[str]:
+    """The first of many facts, and how many more there are."""
+    return [*facts[:SHOWN], *([f"and {len(facts) - SHOWN} more"] if len(facts) > SHOWN else [])]
+
+
+def _lacking(name: str, piece: Division, whole: tuple[int, ...], have: set[int], offset: int) -> Iterator[str]:
     """What of a tensor no rank has, in words, with the ranks that should."""
     for group in piece.groups():
         if have.isdisjoint(group):

@@ -20,6 +20,7 @@ _FORMS = (
     (re.compile(r"-?\d+_\d+"), "-"),
     (re.compile(r"_?\d+"), "_"),
 )
+_STEP = re.compile(r"(?:^|\D)(\d+)_(\d+)\.safetensors$")
 _DO = "set the file suffix to the longest that the files of all ranks have in common, as 1000_1 or 2-1000_1"
 
 
@@ -77,6 +78,31 @@ def _only(meant: list[str], names: list[str], which: str) -> str:
         return meant[0]
     some = "more than one file" if meant else "none of several files"
     raise SourceError(f"{some} {which}", facts=(meant or names)[:20], do=_DO)
+
+
+def check_one_step(chosen: Mapping[int, str]) -> None:
+    """Raises SourceError, naming steps and ranks, if the files chosen for the ranks are not of one epoch and step.
+
+    >>> check_one_step({0: "rank_0/q_rank_0-10_1.safetensors", 1: "rank_1/q_rank_1-10_1.safetensors"})
+    """
+    ranks: dict[str, list[int]] = {}
+    for rank, name in chosen.items():
+        step = _STEP.search(name)
+        ranks.setdefault(f"epoch {int(step[1])}, step {int(step[2])}" if step else "no step in its name", []).append(rank)
+    if len(ranks) > 1:
+        raise SourceError(
+            "the files of the ranks are of different steps of training",
+            facts=[f"{step}: {_some_ranks(held)}" for step, held in sorted(ranks.items(), key=lambda item: -len(item[1]))],
+            do="state source.file_suffix, e.g. 1000_1, for a step that every rank saved; or fetch what is missing of the newest",
+        )
+
+
+def _some_ranks(ranks: Sequence[int]) -> str:
+    """
+    >>> _some_ranks([0, 1, 2, 3, 5])
+    'rank_0, rank_1, rank_2, rank_3 and 1 more'
+    """
+    return ", ".join(f"rank_{rank}" for rank in ranks[:4]) + (f" and {len(ranks) - 4} more" if len(ranks) > 4 else "")
 
 
 def part_count(sizes: Mapping[str, int], part_bytes: int = PART_BYTES) -> int:

@@ -58,7 +58,12 @@ class MindFormersSource(SourceSpec, LayoutFlags):
         None, description="The strategy files' directory, or one file; without it, `strategy` beside the rank directories or their parent."
     )
     file_suffix: Annotated[Text, Field(max_length=200)] | None = Field(
-        None, description='Which of the files in a rank\'s directory, by the end of their names, e.g. "1000_1"; without it, the newest.'
+        None,
+        description='Which of the files in a rank\'s directory, by the end of their names, e.g. "1000_1"; of `iteration_N` directories, N. '
+        "Without it, the newest.",
+    )
+    has_redundancy: bool | None = Field(
+        None, description="Whether a rank's file holds all that the rank has, where the file itself does not say; without it, yes."
     )
     leave_out_prefix: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         None, description='Tensors whose names begin so are left out, e.g. "adam_": what training keeps beside the weights.'

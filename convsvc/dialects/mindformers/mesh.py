@@ -17,7 +17,7 @@ from convsvc.tensors.cover import Box
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Division:
     """Into how many equal pieces every dimension is cut (`counts`), and which of them every rank has (`pieces[rank]`, one a dimension).
 
     `shards` is how many of dimension 0's pieces are the optimizer's, each within a piece of the model's.
@@ -52,7 +52,7 @@ class Cut:
 _DO = "see that the strategy file is the one of the training that wrote these files"
 
 
-def cut_of(layout: ParameterLayout, dimensions: int | None = None) -> Cut:
+def cut_of(layout: ParameterLayout, dimensions: int | None = None) -> Division:
     """How a layout cuts its parameter over the ranks of a stage; `dimensions` of the tensor, where they are known.
 
     >>> cut = cut_of(ParameterLayout("w", (2, 2), ((0,), ()), 2, -1))
@@ -77,12 +77,12 @@ def cut_of(layout: ParameterLayout, dimensions: int | None = None) -> Cut:
         pieces.append(tuple(piece))
     if shards > 1:
         counts[0] *= shards
-    return Cut(tuple(counts), tuple(pieces), shards)
+    return Division(tuple(counts), tuple(pieces), shards)
 
 
-def cuts_of(layouts: Iterable[ParameterLayout], dimensions: Mapping[str, int]) -> dict[str, Cut]:
+def cuts_of(layouts: Iterable[ParameterLayout], dimensions: Mapping[str, int]) -> dict[str, Division]:
     """`cut_of` by name; parameters that lie alike share theirs, as most of a model's do. Raises LayoutError that names the parameter."""
-    alike: dict[tuple[object, ...], Cut] = {}
+    alike: dict[tuple[object, ...], Division] = {}
     cuts = {}
     for layout in layouts:
         shard = (layout.opt_weight_shard_step, layout.opt_weight_shard_size)
@@ -98,11 +98,11 @@ def cuts_of(layouts: Iterable[ParameterLayout], dimensions: Mapping[str, int]) -
     return cuts
 
 
-def dealt(cuts: Mapping[str, Cut]) -> dict[int, set[str]]:
+def dealt(cuts: Mapping[str, Division]) -> dict[int, set[str]]:
     """Which parameters each rank keeps where redundant ones are removed: the parameters that the same ranks have alike are dealt to
     these ranks in turn, by their sorted names (mindspore/train/_utils.py, remove_param_redundancy).
 
-    >>> {rank: sorted(kept) for rank, kept in dealt({name: Cut((1,), ((0,), (0,))) for name in "abc"}).items()}
+    >>> {rank: sorted(kept) for rank, kept in dealt({name: Division((1,), ((0,), (0,))) for name in "abc"}).items()}
     {0: ['a', 'c'], 1: ['b']}
     """
     named: dict[tuple[int, ...], list[str]] = {}

@@ -23,6 +23,7 @@ class MindFormers(Source):
     """Safetensors under Megatron's names; what the files do not say of the layout, the job does."""
 
     name = "mindformers"
+    certainty = 2  # newer checkpoints have a tracker as Megatron's do, and directories of their own names
 
     def recognises(self, root: RootedPath) -> bool:
         return looks_like(root)

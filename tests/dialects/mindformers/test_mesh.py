@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convsvc.dialects.mindformers.mesh import Cut, cut_of, cuts_of, dealt, declared_layout
+from convsvc.dialects.mindformers.mesh import Division, cut_of, cuts_of, dealt, declared_layout
 from convsvc.errors import LayoutError
 from convsvc.formats.strategy.binary import parse_binary, to_binary
 from convsvc.formats.strategy.reader import read_strategy
@@ -23,12 +23,12 @@ SAID: dict[str, Any] = json.loads(gzip.decompress((CORPUS / "mindspore_says.json
 FILES = sorted(SAID["slices"])
 
 
-def cuts_in(file: str) -> dict[str, Cut]:
+def cuts_in(file: str) -> dict[str, Division]:
     strategy = read_strategy(CORPUS / "strategies" / file)
     return cuts_of(strategy.layouts, {name: len(shape) for name, (shape, _) in SAID["slices"][file].items()})
 
 
-def boxes_of(cut: Cut, shape: list[int]) -> list[list[list[int]]]:
+def boxes_of(cut: Division, shape: list[int]) -> list[list[list[int]]]:
     return [[list(corner) for corner in cut.box(rank, tuple(shape))] for rank in range(len(cut.pieces))]
 
 
