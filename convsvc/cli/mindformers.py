@@ -86,7 +86,13 @@ def _unify(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
     add("--output_dir", required=True, metavar="DIR", help="unified_safe is written in it")
     add("--file_suffix", metavar="EPOCH_STEP", help="which of a rank's files, e.g. 1000_1 (default: the newest)")
     add("--format", choices=["safetensors"], default="safetensors", help="accepted; what is written is safetensors")
-    add("--has_redundancy", type=_truth, default=True, metavar="BOOL", help="False: what several ranks have alike was saved once; what the files say of it goes first")
+    add(
+        "--has_redundancy",
+        type=_truth,
+        default=True,
+        metavar="BOOL",
+        help="False: what several ranks have alike was saved once; what the files say of it goes first",
+    )
     add("--filter_out_param_prefix", metavar="PREFIX", help='leave out tensors whose names begin so, e.g. "adam_"')
     add("--max_process_num", type=size, metavar="N", help="processes at work (at most one a processor)")
     args = parser.parse_args(argv)
