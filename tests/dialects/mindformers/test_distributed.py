@@ -147,7 +147,7 @@ def test_the_strategy_of_another_training_is_refused(ranks: Path, tmp_path: Path
         run({"format": "mindformers", "path": str(ranks)}, {"format": "mindformers", "path": str(others / name), **sizes})
     assert "rank_3, and the strategy is for 2 ranks" in refusal(ranks, strategy_path=str(others / "tp1" / "strategy"))
     # Halves taken for whole tensors make a model, but not the one that config.json beside them speaks of.
-    with pytest.raises(ConvsvcError, match="config.json") as caught:
+    with pytest.raises(ConvsvcError, match=r"config\.json") as caught:
         back(ranks, tmp_path / "refused", strategy_path=str(others / "dp4" / "strategy"), **STATED)
     assert "config.json says 4, the weights have 2" in str(caught.value)
     merged = ranks / "strategy" / "ckpt_strategy_rank_9.ckpt"
