@@ -174,6 +174,7 @@ def large_plan(folder: Path, rows: int, columns: int) -> Plan:
         (PlannedFile("model.safetensors", skeleton.size_bytes, "safetensors"),),
         (PlannedTensor(0, "w", "I32", (columns, rows), skeleton.tensors[0].file_offset, size_bytes),),
         (skeleton,),
+        (0,),
         (),
         (Task(0, "w", (transfer,), size_bytes, size_bytes),),
     )

@@ -118,18 +118,18 @@ def test_a_manifest_that_somebody_has_changed_is_none(made: Handmade) -> None:
 
 def test_what_appears_in_the_old_target_while_it_is_replaced_is_kept_and_said(made: Handmade, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(made)
-    check = publishing.find_removable
+    check = publishing.find_replaced
 
-    def check_and_write(site: sites.Site, plan: Any) -> tuple[str, ...]:
-        found = check(site, plan)
+    def check_and_write(site: sites.Site, plan: Any, *, overwrites: bool) -> tuple[str, ...]:
+        found = check(site, plan, overwrites=overwrites)
         put(made.target / "iter_0000007/model.pt")
         return found
 
-    monkeypatch.setattr("convsvc.execute.staging.workspace.find_removable", check_and_write)
+    monkeypatch.setattr("convsvc.execute.staging.workspace.find_replaced", check_and_write)
     with pytest.raises(TargetExists):  # seen when it is published
         convert(made, "overwrite")
     shutil.rmtree(made.target / "iter_0000007")
-    monkeypatch.setattr("convsvc.execute.staging.workspace.find_removable", check)
+    monkeypatch.setattr("convsvc.execute.staging.workspace.find_replaced", check)
     swap = publishing._swap
 
     def write_and_swap(site: sites.Site, overwrites: bool) -> None:
