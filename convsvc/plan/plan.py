@@ -20,8 +20,8 @@ class Plan:
 
     `job` is the job's JSON; `facts` what was found out (family, sizes, layers), for people; `notes` what is left out, ignored
     or filled and why, by kind. The new file `target_files[i]` is `skeletons[skeleton_of[i]]`: many are alike. Tensors refer to files by
-    number. What was planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. `source_digests` are of the
-    source files' headers. Two plans with the same `fingerprint` write the same bytes to the same places.
+    number. What was planned within `roots` is carried out within them. `axes` are the logical tensors' axes, by name. `source_digests` are
+    of the source files' headers. Two plans with the same `fingerprint` write the same bytes to the same places.
     """
 
     job: dict[str, Any]
