@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convsvc.engine.storage_check import Report
 
 
-@click.command("check-storage", epilog="Example: convsvc check-storage /mnt/checkpoints --from-every-node --ray-address head:6379")
+@click.command("check-storage", epilog="Example: convsvc check-storage . --from-every-node --ray-address head:6379")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--from-every-node", is_flag=True, help="Also from every machine of the Ray cluster.")
 @click.option("--ray-address", envvar="RAY_ADDRESS", help="The cluster ($RAY_ADDRESS; default: the one that runs on this machine).")

@@ -40,6 +40,7 @@ FLAGS = ("use_interleaved_weight_layout_mlp", "use_contiguous_weight_layout_atte
 # What the old converters wanted to be told, and the names of the tensors tell.
 WITHOUT_EFFECT = ("qkv_concat", "is_lora", "telechat_type", "model_name")
 PROGRAM = "mindformers"
+EXAMPLE = "Example: convsvc mindformers reverse --model qwen3 --reversed --input_path /shared/ms --output_path /shared/hf --num_layers 28"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def _run(argv: list[str]) -> int:
 
 def _read(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
+        print(f"{__doc__}\n{EXAMPLE}")
         raise HelpShown
     command = COMMANDS.get(argv[0])
     if command is None:
@@ -259,7 +260,11 @@ def _truth(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
-@click.command("mindformers", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.command(
+    "mindformers",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    epilog=EXAMPLE,
+)
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def command(argv: tuple[str, ...]) -> int:
     """unify, reverse, to-megatron: see `convsvc mindformers --help`."""
