@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -28,13 +29,16 @@ def guarded(command: str, run: Callable[[], int]) -> int:
         return 130
 
 
-def run_here(job: dict[str, Any], workers: int = 1) -> int:
-    """Run the job in this process, or with several workers in processes of their own: no server."""
+def run_here(job: dict[str, Any], workers: int = 1, as_json: bool = False) -> int:
+    """Run the job in this process, or with several workers in processes of their own: no server. `as_json`: what came of it, on stdout."""
     from convsvc.conversion import convert
 
     result = convert(job, engine="inline") if workers == 1 else convert(job, engine="process", workers=workers)
     for note in result.notes:
         print(note, file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.as_dict(), indent=2))
+        return 0
     print(f"converted {job['source']['path']} to {result.target}: {result.bytes_written} bytes in {result.seconds:.1f} s")
     return 0
 

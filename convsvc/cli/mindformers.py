@@ -5,7 +5,8 @@
     convsvc mindformers reverse --model qwen3 --reversed --input_path unified/unified_safe --output_path hf --num_layers 28 ...
     convsvc mindformers to-megatron --load-dir unified/unified_safe --save-dir megatron --target-tensor-parallel-size 2 ...
 
-The flags become a job, which runs here or, with `--submit URL`, on the service. Exit status 0, or 2 with one line on stderr.
+The flags become a job, which runs here or, with `--submit URL`, on the service; `--json` prints what
+came of it. Exit status 0, or 2 with one line on stderr.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _run(argv: list[str]) -> int:
     if args.submit:
         return submit(job, args.submit)
     os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
-    return run_here(job, min(args.workers or 1, os.cpu_count() or 1))
+    return run_here(job, min(args.workers or 1, os.cpu_count() or 1), args.json)
 
 
 def _read(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -223,6 +224,7 @@ COMMANDS: Mapping[str, Command] = {"unify": _unify, "reverse": _reverse, "to-meg
 def _parser(command: str, description: str, more: str = "") -> Parser:
     parser = Parser(prog=f"{PROGRAM} {command}", allow_abbrev=False, description=description, epilog=more)
     parser.add_argument("--submit", metavar="URL", help="run on the convsvc service at URL instead of here")
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
     return parser
 
 
