@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import PlannedFile, PlannedTensor, Transfer
-from convsvc.tensors.cover import Box, sort_boxes
+from convsvc.tensors.boxes import Box
+from convsvc.tensors.cover import sort_boxes
 
 WILD = "*?["
 
@@ -76,18 +77,18 @@ def describe_moves(plan: Plan, pattern: str = "*") -> Iterator[Move]:
 
 def _ways(transfer: Transfer) -> Iterator[tuple[int, _Way, Box]]:
     """(source tensor, way, box) for each box that is read and written in one piece; a transform's further tensors included."""
-    writes = {(view.starts, view.stops): view.places for view in transfer.writes}
+    writes = {view.box: view.places for view in transfer.writes}
     kind = transfer.transform.kind if transfer.transform else None
     boxes = sort_boxes(list(writes))
     for read in transfer.reads:
-        for write, common in boxes.meeting((read.starts, read.stops)):
+        for write, common in boxes.meeting(read.box):
             for place in writes[write]:
                 yield read.places[0].tensor, _Way(transfer.name, place.tensor, kind), common
     for operand in transfer.transform.operands if transfer.transform else ():
         for view in operand.views:
             for places in writes.values():
                 for place in places:
-                    yield view.places[0].tensor, _Way(operand.name, place.tensor, kind), (view.starts, view.stops)
+                    yield view.places[0].tensor, _Way(operand.name, place.tensor, kind), view.box
 
 
 def _part(plan: Plan, way: _Way, boxes: Iterable[Box]) -> Part:
@@ -100,18 +101,18 @@ def _part(plan: Plan, way: _Way, boxes: Iterable[Box]) -> Part:
 def join_boxes(boxes: Iterable[Box]) -> list[Box]:
     """The boxes, neighbours that make up one box joined: a plan cuts what is large into pieces.
 
-    >>> join_boxes([((0, 0), (2, 4)), ((2, 0), (6, 4)), ((0, 6), (6, 8))])
+    >>> [tuple(box) for box in join_boxes([Box((0, 0), (2, 4)), Box((2, 0), (6, 4)), Box((0, 6), (6, 8))])]
     [((0, 0), (6, 4)), ((0, 6), (6, 8))]
     """
     left = sorted(set(boxes))
     rank = len(left[0][0]) if left else 0
     for axis in range(rank):
         joined: list[Box] = []
-        for starts, stops in sorted(left, key=lambda box: (_but(box, axis), box[0][axis])):
-            if joined and _but(joined[-1], axis) == _but((starts, stops), axis) and joined[-1][1][axis] == starts[axis]:
-                joined[-1] = joined[-1][0], stops
+        for box in sorted(left, key=lambda box: (_but(box, axis), box.starts[axis])):
+            if joined and _but(joined[-1], axis) == _but(box, axis) and joined[-1].stops[axis] == box.starts[axis]:
+                joined[-1] = Box(joined[-1].starts, box.stops)
             else:
-                joined.append((starts, stops))
+                joined.append(box)
         left = joined
     return sorted(left)
 

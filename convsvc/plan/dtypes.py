@@ -15,7 +15,8 @@ from convsvc.plan.records import PlannedTensor, Transfer, View
 from convsvc.plan.transfers import Gathered
 from convsvc.spec import Options
 from convsvc.tensors.blocks import Block, Laid
-from convsvc.tensors.cover import Box, Sorted, sort_boxes
+from convsvc.tensors.boxes import Box
+from convsvc.tensors.cover import Sorted, sort_boxes
 from convsvc.tensors.dtypes import FLOATS, is_lossless
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -95,14 +96,14 @@ class _Held:
             boxes = self._boxes[name] = self._look_up(name if name in self._gathered else self._same_as.get(name, name))
         if boxes.index is None:
             return boxes.dtypes
-        meeting = (boxes.tensors[box] for box, _ in boxes.index.meeting((block.starts, block.stops)))
+        meeting = (boxes.tensors[box] for box, _ in boxes.index.meeting(block.box))
         return {tensor.value_dtype: tensor.name for tensor in meeting}
 
     def _look_up(self, name: str) -> _Boxes:
         each = self._gathered.get(name)
         tensors: dict[Box, PlannedTensor] = {}
         for (starts, stops, _), places in each.places.items() if each else ():
-            tensors.setdefault((starts, stops), self._sources[places[0].tensor])
+            tensors.setdefault(Box(starts, stops), self._sources[places[0].tensor])
         dtypes = {tensor.value_dtype: tensor.name for tensor in tensors.values()}
         return _Boxes(dtypes, tensors, sort_boxes(list(tensors)) if len(dtypes) > 1 else None)
 
@@ -115,8 +116,8 @@ def lossy_casts(transfer: Transfer, sources: Sequence[PlannedTensor], targets: S
         for target, wanted in written.items():
             if is_lossless(source, target):
                 continue
-            boxes = boxes or sort_boxes([(view.starts, view.stops) for view in views])
-            if any(next(boxes.meeting((view.starts, view.stops)), None) for view in wanted):
+            boxes = boxes or sort_boxes([view.box for view in views])
+            if any(next(boxes.meeting(view.box), None) for view in wanted):
                 yield source, target
 
 

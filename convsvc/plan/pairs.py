@@ -17,10 +17,9 @@ from convsvc.plan.records import PlannedFile, PlannedTensor, View
 from convsvc.plan.source import OpenSource
 from convsvc.plan.transfers import Gathered, gather, stand_in
 from convsvc.tensors.blocks import LogicalTensor
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.cover import first_overlap
 from convsvc.tensors.dtypes import FLOATS
-
-Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def _copies(held: Gathered) -> tuple[tuple[View, ...], ...]:
     """The views of the tensor, once for each time that it is held. A box that is held less often is repeated: nothing is left out."""
     boxes: dict[Box, list[View]] = {}
     for starts, stops, strides, places in held.views():
-        boxes.setdefault((starts, stops), []).extend(View(starts, stops, strides, (place,)) for place in places)
+        boxes.setdefault(Box(starts, stops), []).extend(View(starts, stops, strides, (place,)) for place in places)
     twice = first_overlap(list(boxes))
     volume = sum(views[0].volume for views in boxes.values())
     if twice or volume != prod(held.tensor.sizes):

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from operator import lt, mul, sub
+from operator import mul, sub
 from typing import Any, NamedTuple
+
+from convsvc.tensors.boxes import Box
 
 
 class Place(NamedTuple):
@@ -40,15 +42,21 @@ class View(NamedTuple):
     def volume(self) -> int:
         return prod(map(sub, self.stops, self.starts))
 
-    def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
+    @property
+    def box(self) -> Box:
+        return Box(self.starts, self.stops)
+
+    def restricted(self, box: Box) -> View | None:
         """The part of the view inside a box of the logical tensor; None where they do not meet. Strides stay, offsets move."""
-        lo, hi = tuple(map(max, self.starts, starts)), tuple(map(min, self.stops, stops))
-        if not all(map(lt, lo, hi)):
+        common = self.box.intersect(box)
+        if common is None:
             return None
-        if lo == self.starts and hi == self.stops:
+        starts, stops = common
+        if starts == self.starts and stops == self.stops:
             return self
-        shift = sum(map(mul, map(sub, lo, self.starts), self.strides))
-        return View(lo, hi, self.strides, tuple([Place(tensor, offset + shift) for tensor, offset in self.places]))
+        shift = sum(map(mul, map(sub, starts, self.starts), self.strides))
+        places = tuple([Place(tensor, offset + shift) for tensor, offset in self.places]) if shift else self.places
+        return View(starts, stops, self.strides, places)
 
 
 @dataclass(frozen=True, slots=True)

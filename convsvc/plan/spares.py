@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from convsvc.tensors.blocks import Laid
-from convsvc.tensors.cover import Box, first_gap, shown_box
+from convsvc.tensors.boxes import Box
+from convsvc.tensors.cover import first_gap, shown_box
 
 
 class Covered:
@@ -23,7 +24,7 @@ class Covered:
     def gaps(self, kind: int) -> tuple[str, ...]:
         """The first box that nothing holds of each logical tensor in a kind, in words."""
         if kind not in self._gaps:
-            blocks = [(block.tensor, (block.starts, block.stops)) for block in self._kinds[kind].blocks if block.volume]
+            blocks = [(block.tensor, block.box) for block in self._kinds[kind].blocks if block.volume]
             missing = [(tensor, first_gap(box, self._held(tensor.name))) for tensor, box in blocks]
             self._gaps[kind] = tuple(f"{tensor.name} {shown_box(tensor.axes, box)}" for tensor, box in missing if box is not None)
         return self._gaps[kind]
@@ -33,6 +34,6 @@ class Covered:
             boxes: dict[str, dict[Box, None]] = {}
             for kind in self._there:
                 for block in self._kinds[kind].blocks:
-                    boxes.setdefault(block.tensor.name, {})[block.starts, block.stops] = None
+                    boxes.setdefault(block.tensor.name, {})[block.box] = None
             self._boxes = {tensor: list(held) for tensor, held in boxes.items()}
         return self._boxes.get(name, ())

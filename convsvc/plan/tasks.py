@@ -136,8 +136,7 @@ def _between(view: View, axis: int, start: int, stop: int) -> View:
         return view
     shift = (first - view.starts[axis]) * view.strides[axis]
     return View(
-        (*view.starts[:axis], first, *view.starts[axis + 1 :]),
-        (*view.stops[:axis], last, *view.stops[axis + 1 :]),
+        *view.box.along(axis, first, last),
         view.strides,
         tuple([Place(tensor, offset + shift) for tensor, offset in view.places]) if shift else view.places,
     )

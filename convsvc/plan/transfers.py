@@ -13,6 +13,7 @@ from convsvc.errors import PlanError
 from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Fill, Place, Transfer, View
 from convsvc.tensors.blocks import Laid, LogicalTensor
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, shown_box, sort_boxes, volumes
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -128,10 +129,10 @@ def stand_in(sources: dict[str, Gathered], targets: dict[str, Gathered], same_as
 
 def split_copies(views: Sequence[View]) -> tuple[list[View], list[View]]:
     """One view a box, with one place, and everything that holds a box again: on other ranks, or in another order."""
-    by_box: dict[tuple[tuple[int, ...], tuple[int, ...]], View] = {}
+    by_box: dict[Box, View] = {}
     copies: list[View] = []
     for view in views:
-        box = view.starts, view.stops
+        box = view.box
         if box in by_box:
             copies.append(view)
         elif len(view.places) == 1:
@@ -144,14 +145,14 @@ def split_copies(views: Sequence[View]) -> tuple[list[View], list[View]]:
 
 def clip_views(views: Sequence[View], to: Sequence[View]) -> list[View]:
     """The views' parts in the boxes of `to`, which are disjoint; a view that lies in them whole stays one."""
-    boxes = sort_boxes([(view.starts, view.stops) for view in to])
+    boxes = sort_boxes([view.box for view in to])
     clipped: list[View] = []
     for view in views:
-        common = list(boxes.meeting((view.starts, view.stops)))
+        common = list(boxes.meeting(view.box))
         if sum(prod(map(sub, stops, starts)) for _, (starts, stops) in common) == view.volume:
             clipped.append(view)
         else:
-            clipped += [piece for _, box in common if (piece := view.restricted(*box)) is not None]
+            clipped += [piece for _, box in common if (piece := view.restricted(box)) is not None]
     return clipped
 
 
@@ -169,7 +170,7 @@ def cutting_order(writes: Sequence[View], sizes: tuple[int, ...]) -> tuple[int, 
 
 
 def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[View]) -> str | None:
-    boxes, wanted = [(view.starts, view.stops) for view in reads], [(view.starts, view.stops) for view in writes]
+    boxes, wanted = [view.box for view in reads], [view.box for view in writes]
     twice = first_overlap(boxes)
     if twice:
         return f"{tensor}: the source holds {shown_box(tensor.axes, twice[0])} and {shown_box(tensor.axes, twice[1])}, which overlap"

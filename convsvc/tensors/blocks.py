@@ -13,6 +13,7 @@ from math import prod
 from operator import add, sub
 from typing import NamedTuple
 
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.declare import Part, Row
 from convsvc.tensors.notation import interval
 
@@ -42,6 +43,10 @@ class Block(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(map(sub, self.stops, self.starts))
+
+    @property
+    def box(self) -> Box:
+        return Box(self.starts, self.stops)
 
     @property
     def volume(self) -> int:

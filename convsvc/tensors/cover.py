@@ -9,48 +9,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.tensors.boxes import Box
+
 Numbers = npt.NDArray[np.int64]
-Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 # Up to so many boxes, or pairs of them, one by one is faster than numpy: most tensors lie in one box or a few.
 FEW = 16
 
 
-def volume(box: Box) -> int:
-    """Elements in a box.
-
-    >>> volume(((0, 2), (3, 4)))
-    6
-    """
-    return prod(max(0, stop - start) for start, stop in zip(*box, strict=True))
-
-
 def volumes(boxes: Sequence[Box]) -> list[int]:
-    """`volume` of each, all at once.
+    """The volume of each, all at once.
 
-    >>> volumes([((0,), (4,)), ((4,), (9,))])
+    >>> volumes([Box((0,), (4,)), Box((4,), (9,))])
     [4, 5]
     """
     if len(boxes) <= FEW:
-        return list(map(volume, boxes))
+        return [box.volume for box in boxes]
     starts, stops = _corners(boxes)
     return list(map(int, np.maximum(stops - starts, 0).prod(axis=1)))
-
-
-def intersect(one: Box, other: Box) -> Box | None:
-    """The box both hold; None where they do not meet.
-
-    >>> intersect(((0, 0), (6, 4)), ((4, 0), (8, 4)))
-    ((4, 0), (6, 4))
-    """
-    starts = tuple(map(max, one[0], other[0]))
-    stops = tuple(map(min, one[1], other[1]))
-    return None if any(a >= b for a, b in zip(starts, stops, strict=True)) else (starts, stops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +47,7 @@ class Sorted:
         first = bisect_left(self.starts, box[0][self.axis] - self.widest + 1)
         last = bisect_left(self.starts, box[1][self.axis])
         for each in self.boxes[first:last]:
-            common = intersect(each, box)
+            common = each.intersect(box)
             if common:
                 yield each, common
 
@@ -96,11 +76,11 @@ def covered_volumes(wanted: Sequence[Box], have: Sequence[Box]) -> list[int]:
 
     All boxes at once, in numpy: the proof of a trillion parameters is half a million intersections.
 
-    >>> covered_volumes([((0,), (4,)), ((4,), (8,))], [((0,), (3,)), ((3,), (6,))])
+    >>> covered_volumes([Box((0,), (4,)), Box((4,), (8,))], [Box((0,), (3,)), Box((3,), (6,))])
     [4, 2]
     """
     if len(wanted) * len(have) <= FEW:
-        return [sum(volume(common) for each in have if (common := intersect(box, each))) for box in wanted]
+        return [sum(common.volume for each in have if (common := box.intersect(each))) for box in wanted]
     index = sort_boxes(have)
     starts, stops = _corners(index.boxes)
     wanted_starts, wanted_stops = _corners(wanted)
@@ -135,11 +115,11 @@ def _corners(boxes: Sequence[Box]) -> tuple[Numbers, Numbers]:
 def missing_part(wanted: Box, have: Sorted) -> Box | None:
     """A box inside `wanted` that none of the disjoint boxes `have` covers; None if they cover all of it.
 
-    >>> missing_part(((0,), (8,)), sort_boxes([((0,), (6,))]))
-    ((6,), (8,))
+    >>> missing_part(Box((0,), (8,)), sort_boxes([Box((0,), (6,))]))
+    Box(starts=(6,), stops=(8,))
     """
     covered = [common for _, common in have.meeting(wanted)]
-    if sum(map(volume, covered)) == volume(wanted):
+    if sum(common.volume for common in covered) == wanted.volume:
         return None
     return first_gap(wanted, covered)
 
@@ -147,8 +127,8 @@ def missing_part(wanted: Box, have: Sorted) -> Box | None:
 def first_gap(wanted: Box, covered: Sequence[Box]) -> Box | None:
     """A box inside `wanted` that none of the boxes covers, which may overlap; None if together they cover all of it.
 
-    >>> first_gap(((0,), (8,)), [((0,), (4,)), ((2,), (7,))])
-    ((7,), (8,))
+    >>> first_gap(Box((0,), (8,)), [Box((0,), (4,)), Box((2,), (7,))])
+    Box(starts=(7,), stops=(8,))
     """
     left = [wanted]
     for hole in covered:
@@ -157,25 +137,25 @@ def first_gap(wanted: Box, covered: Sequence[Box]) -> Box | None:
 
 
 def _subtract(box: Box, hole: Box) -> list[Box]:
-    common = intersect(box, hole)
+    common = box.intersect(hole)
     if common is None:
         return [box]
     pieces: list[Box] = []
-    starts, stops = list(box[0]), list(box[1])
+    starts, stops = list(box.starts), list(box.stops)
     for axis in range(len(starts)):
-        if starts[axis] < common[0][axis]:
-            pieces.append((tuple(starts), (*stops[:axis], common[0][axis], *stops[axis + 1 :])))
-            starts[axis] = common[0][axis]
-        if common[1][axis] < stops[axis]:
-            pieces.append(((*starts[:axis], common[1][axis], *starts[axis + 1 :]), tuple(stops)))
-            stops[axis] = common[1][axis]
+        if starts[axis] < common.starts[axis]:
+            pieces.append(Box(tuple(starts), tuple(stops)).along(axis, starts[axis], common.starts[axis]))
+            starts[axis] = common.starts[axis]
+        if common.stops[axis] < stops[axis]:
+            pieces.append(Box(tuple(starts), tuple(stops)).along(axis, common.stops[axis], stops[axis]))
+            stops[axis] = common.stops[axis]
     return pieces
 
 
 def shown_box(axes: Sequence[str], box: Box) -> str:
     """A box in words.
 
-    >>> shown_box(("vocab", "hidden"), ((0, 4), (2, 8)))
+    >>> shown_box(("vocab", "hidden"), Box((0, 4), (2, 8)))
     '[vocab 0:2, hidden 4:8]'
     """
     return "[" + ", ".join(f"{axis} {start}:{stop}" for axis, start, stop in zip(axes, *box, strict=True)) + "]"

@@ -12,16 +12,16 @@ from math import prod
 from typing import NamedTuple
 
 from convsvc.tensors.blocks import Block, Laid
-from convsvc.tensors.cover import Box
+from convsvc.tensors.boxes import Box
 
 
 def run_boxes(sizes: tuple[int, ...], start: int, stop: int) -> tuple[Box, ...]:
     """The boxes of axes of these sizes, row-major, which hold their elements `start:stop`: in order, disjoint, at most 2 x axes - 1.
 
-    >>> run_boxes((4, 3), 2, 10)
+    >>> tuple(map(tuple, run_boxes((4, 3), 2, 10)))
     (((0, 2), (1, 3)), ((1, 0), (3, 3)), ((3, 0), (4, 1)))
     >>> run_boxes((4, 3), 3, 6), run_boxes((), 0, 1)
-    ((((1, 0), (2, 3)),), (((), ()),))
+    ((Box(starts=(1, 0), stops=(2, 3)),), (Box(starts=(), stops=()),))
 
     Raises ValueError if the run reaches beyond the elements.
     """
@@ -32,7 +32,7 @@ def run_boxes(sizes: tuple[int, ...], start: int, stop: int) -> tuple[Box, ...]:
 
 def _boxes(sizes: tuple[int, ...], start: int, stop: int) -> list[Box]:
     if not sizes:
-        return [((), ())]
+        return [Box((), ())]
     rest = sizes[1:]
     inner = prod(rest)
     first, head = divmod(start, inner)
@@ -44,14 +44,14 @@ def _boxes(sizes: tuple[int, ...], start: int, stop: int) -> list[Box]:
         boxes += _within(first, _boxes(rest, head, inner))
         first += 1
     if first < last:
-        boxes.append(((first, *(0,) * len(rest)), (last, *rest)))
+        boxes.append(Box((first, *(0,) * len(rest)), (last, *rest)))
     if tail:
         boxes += _within(last, _boxes(rest, 0, tail))
     return boxes
 
 
 def _within(index: int, boxes: list[Box]) -> list[Box]:
-    return [((index, *starts), (index + 1, *stops)) for starts, stops in boxes]
+    return [Box((index, *starts), (index + 1, *stops)) for starts, stops in boxes]
 
 
 def cut_laid(laid: Laid, starts: tuple[int, ...], stops: tuple[int, ...]) -> Laid:
@@ -188,7 +188,7 @@ def _boxes_between(axes: list[_Axis], low: int, high: int) -> list[Box]:
     if len(axes) == 1:  # by far the most
         jump, _, extent = axes[0]
         first, last = max(0, -(-low // jump)), min(extent, -(-high // jump))
-        return [((first,), (last,))] if first < last else []
+        return [Box((first,), (last,))] if first < last else []
     extents = tuple([axis.extent for axis in axes])
     first, last = _before(axes, low), _before(axes, high)
     return _boxes(extents, first, last) if first < last else []

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from convsvc.plan.records import Place, View
 from convsvc.tensors.blocks import Block, Window, lay
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.declare import Row, logical, part, row
 
 SIZES = {"group": 4, "query": 2, "slot": 4, "head_dim": 3, "hidden": 5, "glu": 2, "ffn": 6, "expert": 4, "vocab": 7}
@@ -108,7 +109,7 @@ def test_restricting_a_view_moves_its_offset_and_nothing_else(made: Row, data: s
     block = blocks[0]
     starts = tuple(data.draw(st.integers(a, b - 1)) for a, b in zip(block.starts, block.stops, strict=True))
     stops = tuple(data.draw(st.integers(a + 1, b)) for a, b in zip(starts, block.stops, strict=True))
-    view = View(block.starts, block.stops, block.strides, (Place(0, block.offset),)).restricted(starts, stops)
+    view = View(block.starts, block.stops, block.strides, (Place(0, block.offset),)).restricted(Box(starts, stops))
     assert view is not None
     assert view.strides == block.strides
     smaller = Block(block.tensor, view.starts, view.stops, view.places[0].offset, view.strides)

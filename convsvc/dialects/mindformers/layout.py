@@ -11,6 +11,7 @@ from convsvc.dialects.templates import lay_table
 from convsvc.formats.strategy.records import ParameterLayout
 from convsvc.models.model import Model
 from convsvc.tensors.blocks import Laid, Window
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.runs import cut_laid
 
 
@@ -63,9 +64,9 @@ def _cut(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
     entries: list[Entry] = []
     for entry in whole.entries:
         laid = whole.kinds[entry.kind]
-        numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        numbers: dict[Box, int] = {}
         for cut in cuts.get(laid.name, ()):
-            box = cut.starts, cut.stops
+            box = Box(cut.starts, cut.stops)
             if box not in numbers:
                 numbers[box] = len(kinds)
                 kinds.append(cut_laid(laid, *box))

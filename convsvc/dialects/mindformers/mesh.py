@@ -13,7 +13,7 @@ from math import prod
 
 from convsvc.errors import LayoutError
 from convsvc.formats.strategy.records import ParameterLayout
-from convsvc.tensors.cover import Box
+from convsvc.tensors.boxes import Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Division:
             raise LayoutError(f"a tensor of shape {shape} cannot be cut into {self.counts} pieces", do=_DO)
         steps = [size // count for size, count in zip(shape, self.counts, strict=True)]
         starts = tuple([piece * step for piece, step in zip(self.pieces[rank], steps, strict=True)])
-        return starts, tuple([start + step for start, step in zip(starts, steps, strict=True)])
+        return Box(starts, tuple([start + step for start, step in zip(starts, steps, strict=True)]))
 
     def whole(self, piece: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the tensor whose pieces have this shape. Raises LayoutError if they have not as many dimensions."""

@@ -27,6 +27,7 @@ from convsvc.execute.steps.records import Tensors
 from convsvc.plan.pairs import Pair, Side
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
 from convsvc.roots import ANYWHERE, Roots
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import FLOATS, size_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -149,7 +150,8 @@ class _Loader:
 
 def _transfer(piece: Piece, views: Sequence[View], at: int) -> Transfer:
     """The piece's elements from a side's views to its own row-major order."""
-    reads = tuple(part for view in views if (part := view.restricted(piece.starts, piece.stops)) is not None)
+    box = Box(piece.starts, piece.stops)
+    reads = tuple(part for view in views if (part := view.restricted(box)) is not None)
     strides = tuple(prod(piece.shape[axis + 1 :]) for axis in range(len(piece.shape)))
     sizes = piece.stops
     return Transfer("", sizes, tuple(range(len(sizes))), reads, (View(piece.starts, piece.stops, strides, (Place(at, 0),)),))

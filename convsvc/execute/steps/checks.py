@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from convsvc.execute.steps.held import HeldViews
 from convsvc.execute.steps.inputs import BufferSpot, Reading, lay_reads
-from convsvc.execute.steps.matching import Box, ViewIndex, cut_box, halve
+from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.shaping import tile_shape
 from convsvc.plan.records import PlannedTensor, View
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
 # A piece of a copy: long enough for a disk, and small beside the other buffers.
@@ -62,17 +63,17 @@ def compile_checks(name: str, copies: ViewIndex, box: Box, held: HeldViews, tens
 def _pieces(view: View, tensors: Sequence[PlannedTensor]) -> Iterator[tuple[View, Reading]]:
     """The view in pieces that fit, cut where it is longest in memory, with what is read of each."""
     order = tuple(sorted(range(len(view.strides)), key=lambda axis: -view.strides[axis]))
-    box, volume = Box(view.starts, view.stops), CHECK_BYTES // size_of(tensors[view.places[0].tensor].value_dtype)
-    for piece in cut_box(box, order, tile_shape(box.shape, order, volume, (view,), ())):
+    box, volume = view.box, CHECK_BYTES // size_of(tensors[view.places[0].tensor].value_dtype)
+    for piece in box.cut(order, tile_shape(box.shape, order, volume, (view,), ())):
         yield from _fitting(view, piece, order, tensors)
 
 
 def _fitting(view: View, box: Box, order: tuple[int, ...], tensors: Sequence[PlannedTensor]) -> Iterator[tuple[View, Reading]]:
-    piece = view.restricted(box.starts, box.stops)
+    piece = view.restricted(box)
     assert piece is not None, "a piece lies inside its view"
     reading = lay_reads([piece], tensors)
     # Half as much again: scales, alignment. What is read with its gaps can be far more.
-    halves = halve(box, order) if reading.size_bytes > CHECK_BYTES * 3 // 2 else None
+    halves = box.halve(order) if reading.size_bytes > CHECK_BYTES * 3 // 2 else None
     if halves is None:
         yield piece, reading
         return

@@ -15,12 +15,13 @@ from typing import Literal, TypeVar
 from convsvc.execute.steps.checks import Check, compile_checks
 from convsvc.execute.steps.held import HeldViews
 from convsvc.execute.steps.inputs import lay_reads
-from convsvc.execute.steps.matching import Box, ViewIndex, bounding_box, cut_box, halve
+from convsvc.execute.steps.matching import ViewIndex, bounding_box
 from convsvc.execute.steps.merges import MERGE_BYTES_PER_ELEMENT, compile_merge
 from convsvc.execute.steps.outputs import lay_groups, lay_writes
 from convsvc.execute.steps.records import Held, Step, Tensors
 from convsvc.execute.steps.shaping import run_in_tile, tile_shape
 from convsvc.plan.records import Transfer, View
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
 Made = TypeVar("Made")
@@ -68,12 +69,12 @@ class _Compiler:
         box, order = bounding_box(self._transfer.writes), self._transfer.order
         shape = self._shape(box, self._tile_volume())
         wide = self._wide_shape(box, shape)
-        for tile in cut_box(box, order, wide or shape):
+        for tile in box.cut(order, wide or shape):
             steps = self._wide_steps(tile) if wide else []
             yield from steps or self._tile_steps(tile, shape)
 
     def _tile_steps(self, box: Box, shape: tuple[int, ...]) -> Iterator[Step]:
-        for tile in cut_box(box, self._transfer.order, shape):
+        for tile in box.cut(self._transfer.order, shape):
             yield from _fitting(tile, self._transfer.order, self._compile_tile, lambda step: step.buffer_bytes, self._budget.step_bytes)
 
     def _tile_volume(self) -> int:
@@ -181,7 +182,7 @@ class _Compiler:
         size_of_step: Callable[[Step], int],
     ) -> list[Step]:
         most = self._budget.step_bytes
-        return [step for piece in cut_box(box, order, shape) for step in _fitting(piece, order, compile_piece, size_of_step, most)]
+        return [step for piece in box.cut(order, shape) for step in _fitting(piece, order, compile_piece, size_of_step, most)]
 
 
 def _fitting(
@@ -191,7 +192,7 @@ def _fitting(
     made = make(box)
     if made is None:
         return
-    halves = halve(box, order) if size(made) > most else None
+    halves = box.halve(order) if size(made) > most else None
     if halves is None:
         yield made
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convsvc.execute.steps.inputs import BufferSpot, Reading
-from convsvc.execute.steps.matching import Box, ViewIndex
+from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.strides import shift
 from convsvc.plan.records import Place, View
 from convsvc.tensors.dtypes import size_of
@@ -21,7 +21,7 @@ class HeldViews:
 
     def overlaps(self, view: View) -> Iterator[tuple[View, BufferSpot]]:
         """Each overlap with `view`, and its first element's spot. The overlap's only place numbers the held view."""
-        for overlap in self._index.meeting(Box(view.starts, view.stops)):
+        for overlap in self._index.meeting(view.box):
             number = overlap.places[0].tensor
             spot = self.reading.spots[number]
             moved = shift(overlap.starts, self.views[number].starts, spot.strides)

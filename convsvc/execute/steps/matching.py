@@ -1,36 +1,12 @@
-"""Which views meet a box, without asking all of them; and how a box is cut into tiles. Pure."""
+"""Which views meet a box, without asking all of them. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
 
 from convsvc.plan.records import View
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A half-open box of a logical tensor."""
-
-    starts: tuple[int, ...]
-    stops: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
-
-    @property
-    def volume(self) -> int:
-        return prod(self.shape)
-
-    def along(self, axis: int, start: int, stop: int) -> Box:
-        """The same box with another extent along one axis."""
-        return Box(
-            (*self.starts[:axis], start, *self.starts[axis + 1 :]),
-            (*self.stops[:axis], stop, *self.stops[axis + 1 :]),
-        )
+from convsvc.tensors.boxes import Box
 
 
 def bounding_box(views: Sequence[View]) -> Box:
@@ -54,7 +30,7 @@ class ViewIndex:
     def meeting(self, box: Box) -> Iterator[View]:
         """The parts of the views that lie inside the box."""
         for view in self._near(box):
-            part = view.restricted(box.starts, box.stops)
+            part = view.restricted(box)
             if part is not None:
                 yield part
 
@@ -63,28 +39,3 @@ class ViewIndex:
             return self._views  # a scalar has no axis to be cut along
         first = bisect_left(self._starts, box.starts[self._axis] - self._longest + 1)
         return self._views[first : bisect_left(self._starts, box.stops[self._axis])]
-
-
-def cut_box(box: Box, order: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[Box]:
-    """The box in pieces of `shape` (smaller at the ends), the first axis in `order` outermost.
-
-    >>> [(b.starts, b.stops) for b in cut_box(Box((0, 0), (4, 6)), (0, 1), (3, 6))]
-    [((0, 0), (3, 6)), ((3, 0), (4, 6))]
-    """
-    if not order:
-        yield box
-        return
-    axis = order[0]
-    for start in range(box.starts[axis], box.stops[axis], shape[axis]):
-        piece = box.along(axis, start, min(start + shape[axis], box.stops[axis]))
-        yield from cut_box(piece, order[1:], shape)
-
-
-def halve(box: Box, order: tuple[int, ...]) -> tuple[Box, Box] | None:
-    """Two halves along the first axis in `order` that is longer than one; None for a single element."""
-    for axis in order:
-        start, stop = box.starts[axis], box.stops[axis]
-        if stop - start > 1:
-            middle = (start + stop) // 2
-            return box.along(axis, start, middle), box.along(axis, middle, stop)
-    return None

@@ -13,9 +13,10 @@ from convsvc.errors import PlanError
 from convsvc.execute.steps.checks import Check, compile_checks
 from convsvc.execute.steps.held import HeldViews
 from convsvc.execute.steps.inputs import BufferSpot, Reading, lay_reads
-from convsvc.execute.steps.matching import Box, ViewIndex
+from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.strides import dense_strides, merge_axes
 from convsvc.plan.records import Operand, Place, PlannedTensor, Transform, View
+from convsvc.tensors.boxes import Box
 
 # Buffers of a merge: the tile and the product, in float32.
 MERGE_BYTES_PER_ELEMENT = 8

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.steps.compiling import Budget, compile_steps
 from convsvc.execute.steps.inputs import Read
-from convsvc.execute.steps.matching import Box, ViewIndex
+from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.records import Step, Tensors
 from convsvc.execute.steps.regions import lay_out
 from convsvc.execute.steps.strides import dense_strides
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View
+from convsvc.tensors.boxes import Box
 
 DTYPES = {"I16": np.int16, "I32": np.int32, "I64": np.int64}
 HEADER = 24  # every made-up file begins with so many other bytes
@@ -237,9 +238,9 @@ def test_views_that_meet_a_box_are_found_without_asking_all() -> None:
     asked: list[int] = []
 
     class Asked(View):
-        def restricted(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
+        def restricted(self, box: Box) -> View | None:
             asked.append(self.places[0].tensor)
-            return View.restricted(self, starts, stops)
+            return View.restricted(self, box)
 
     index = ViewIndex([Asked(v.starts, v.stops, v.strides, v.places) for v in views])
     assert [view.places[0].tensor for view in index.meeting(Box((500, 1), (502, 3)))] == [500, 501]
@@ -267,10 +268,10 @@ def test_a_thousand_views_compile_in_well_under_a_second() -> None:
     asked = 0
     original = View.restricted
 
-    def counted(self: View, starts: tuple[int, ...], stops: tuple[int, ...]) -> View | None:
+    def counted(self: View, box: Box) -> View | None:
         nonlocal asked
         asked += 1
-        return original(self, starts, stops)
+        return original(self, box)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(View, "restricted", counted)
