@@ -9,8 +9,8 @@ import pytest
 from convsvc.blocks.gqa import K_NORM_WIDE, Q_NORM, Q_NORM_WIDE, QKV, QKV_BIAS
 from convsvc.blocks.moe import ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_GATE, shared_sizes
 from convsvc.blocks.norms import INPUT_NORM_BIAS, POST_ATTENTION_NORM, POST_MLP_NORM, PRE_MLP_NORM
-from convsvc.dialects.mcore.rank_files import write_settings
 from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.settings import write_settings
 from convsvc.families import FAMILIES, Facts, Model, find_family
 from convsvc.models.family import Wanted
 from convsvc.spec import parse_job

@@ -10,8 +10,8 @@ from convsvc.dialects.huggingface.config import prove
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.huggingface.stored_names import stored_names
 from convsvc.dialects.mcore.grid import Parallel
-from convsvc.dialects.mcore.rank_files import Settings
 from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.models.describe import dense_words, describe, reduce_lists
 from convsvc.models.model import Model

@@ -17,9 +17,10 @@ from convsvc.dialects.mcore.adapters import overlay, refuse_peft, saved_lora
 from convsvc.dialects.mcore.args_digest import changed_since
 from convsvc.dialects.mcore.grid import Parallel, ranks
 from convsvc.dialects.mcore.one_run import OneRun
-from convsvc.dialects.mcore.rank_files import FILE, Settings, rank_folder
+from convsvc.dialects.mcore.rank_files import FILE, rank_folder
 from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
 from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
 from convsvc.dialects.recognise import WEIGHTS, refuse
 from convsvc.errors import SourceError

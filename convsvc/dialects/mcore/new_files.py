@@ -11,8 +11,9 @@ from convsvc.dialects.base import Layout, NewFile, Output, SideFile
 from convsvc.dialects.mcore.checkpoint import TRACKER
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
-from convsvc.dialects.mcore.rank_files import Settings, chunk_name, rank_file
+from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import TensorSpec

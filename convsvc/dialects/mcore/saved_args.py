@@ -18,7 +18,7 @@ from convsvc.blocks.moe import TOKEN_EXPERTS
 from convsvc.dialects.mcore import args_digest
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.pipeline import place_layers
-from convsvc.dialects.mcore.rank_files import Settings
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.models.describe import dtype_words, reduce_lists
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model

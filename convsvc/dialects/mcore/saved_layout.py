@@ -13,7 +13,7 @@ from typing import Any
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.pattern import parse_pattern
 from convsvc.dialects.mcore.pipeline import table_of
-from convsvc.dialects.mcore.rank_files import Settings
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.errors import ConvsvcError, JobError, SourceError
 from convsvc.formats.base import Inert

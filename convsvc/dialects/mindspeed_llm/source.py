@@ -8,7 +8,8 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
 from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
-from convsvc.dialects.mcore.rank_files import Settings, layout
+from convsvc.dialects.mcore.rank_files import layout
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import JobError

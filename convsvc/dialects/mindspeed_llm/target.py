@@ -8,7 +8,9 @@ from typing import Any
 
 from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target, Wants
 from convsvc.dialects.mcore.new_files import output
-from convsvc.dialects.mcore.rank_files import Settings, layout, prefix_of, rows_of, write_settings
+from convsvc.dialects.mcore.rank_files import layout, prefix_of
+from convsvc.dialects.mcore.rows import rows_of
+from convsvc.dialects.mcore.settings import Settings, write_settings
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource, MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.models.facts import Facts

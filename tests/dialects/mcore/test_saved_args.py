@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from convsvc.dialects.mcore.grid import Parallel
-from convsvc.dialects.mcore.rank_files import Settings
 from convsvc.dialects.mcore.saved_args import write_args
 from convsvc.dialects.mcore.saved_layout import read_parallel
+from convsvc.dialects.mcore.settings import Settings
 from convsvc.families import FAMILIES, Facts
 
 CONFIG = {

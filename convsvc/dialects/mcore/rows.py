@@ -1,0 +1,90 @@
+"""Which rows of a framework's tables a scope has, and what of a row's axes a rank holds. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convsvc.blocks.embeddings import EMBEDDING
+from convsvc.dialects.mcore.grid import Rank, slice_evenly
+from convsvc.dialects.mcore.settings import Settings
+from convsvc.dialects.mcore.tables import Layers, Tables
+from convsvc.errors import LayoutError
+from convsvc.models.model import Model
+from convsvc.models.scope import Scope
+from convsvc.tensors.blocks import Window
+from convsvc.tensors.declare import Row
+
+AXES = {
+    "group": "num_key_value_heads",
+    "ffn": "intermediate_size",
+    "expert_ffn": "moe_intermediate_size",
+    "shared_ffn": "the shared experts' intermediate size",
+    "head": "num_attention_heads",
+    "key_head": "linear_num_key_heads",
+    "o_group": "o_groups",
+    "mamba_group": "n_groups",
+    "vocab": "the vocabulary",
+}
+
+
+def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
+    """The rows that hold a scope's logical tensors.
+
+    Raises LayoutError if one has no place in this dialect.
+    """
+    table = _table(scope, model, settings, tables)
+    absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
+    rows = tuple(_as_optional(kept, scope, model) for candidate in table if (kept := candidate.without(absent)) is not None)
+    placed = {each.name for kept in rows for each in kept.logicals}
+    homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
+    if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
+        raise LayoutError(f"{tables.format} has no place for {', '.join(sorted(homeless))} of {model.family.name}")
+    return rows
+
+
+def _as_optional(each: Row, scope: Scope, model: Model) -> Row:
+    """The row, optional where the family says that a checkpoint may do without all it holds; copies have rows of their own."""
+    names = {name for name in scope.optionals if scope.logical + name not in model.same_as and name != EMBEDDING.name}
+    return replace(each, optional=True) if all(part.name in names for part in each.logicals) else each
+
+
+def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
+    if scope.kind == "embedding":
+        return tables.embedding
+    if scope.kind == "output":
+        norms = tables.norms_after_mtp if model.num_mtp else tables.norms
+        if model.tied:
+            return norms + tables.output_biases + (tables.tied if settings.parallel.pp > 1 else ())
+        return norms + tables.outputs + tables.output_biases
+    if scope.kind == "mtp":
+        return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.mtp)
+    if scope.kind == "last_embedding":
+        return tables.last_embedding
+    return _layer_table(settings, tables.te if settings.transformer_engine else tables.local, scope.dense)
+
+
+def _layer_table(settings: Settings, layers: Layers, dense: bool) -> tuple[Row, ...]:
+    up, experts = layers.split if settings.mla_mm_split else layers.up, layers.grouped if settings.grouped_gemm else layers.experts
+    return (layers.dense if dense else layers.sparse) + up + experts
+
+
+def windows_of(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[str, Window]:
+    """What of each axis this rank holds."""
+    parallel, windows = settings.parallel, {}
+    if each.tp:
+        size = settings.padded_vocab if each.tp == "vocab" else scope.sizes[each.tp]
+        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, rank.t, "tensor_parallel_size")
+    if each.ep:
+        parts, index = (parallel.ep * parallel.tp, rank.e * parallel.tp + rank.t) if parallel.extend_ep else (parallel.ep, rank.e)
+        windows[each.ep] = _cut(each, each.ep, scope.sizes[each.ep], parts, index, "expert_parallel_size")
+    if each.etp and not parallel.extend_ep and parallel.etp > 1:
+        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, rank.t, "expert_tensor_parallel_size")
+    return windows
+
+
+def _cut(each: Row, axis: str, size: int, parts: int, index: int, why: str) -> Window:
+    try:
+        return Window(*slice_evenly(AXES.get(axis, axis), size, parts, index, why))
+    except LayoutError as error:
+        do = "state make_vocab_size_divisible_by to pad it with zero rows" if axis == "vocab" else f"choose a {why} that divides {size}"
+        raise LayoutError(f"{each.stored}: {error.message}", do=do, details=error.details) from None
