@@ -9,9 +9,12 @@ Heads and their groups are cut over tensor ranks; the rest every rank holds whol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from convsvc.blocks.moe import TOKEN_EXPERTS
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, is_count, shown
+from convsvc.models.model import Model
 from convsvc.tensors.declare import Row, logical, row
 
 OVERLAPPING = 4
@@ -83,6 +86,15 @@ def compressed_attention_sizes(facts: Facts) -> dict[str, int]:
         "index_head": facts.number("index_n_heads"),
         "index_dim": facts.number("index_head_dim"),
     }
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """What DeepSeek-V4's configuration says layer by layer, of the layers that are here or beside; MTP layers come last."""
+    layers = [scope for scope in (*model.scopes, *model.beside) if "ratio" in scope.sizes]
+    if not layers:
+        return {}
+    by_token = sum(TOKEN_EXPERTS.name in scope.logicals for scope in layers)
+    return {"compress_ratios": [scope.sizes["ratio"] for scope in layers], "num_hash_layers": by_token, "n_hash_layers": by_token}
 
 
 def compressor_of(facts: Facts, layer: int) -> tuple[tuple[Row, ...], dict[str, int]]:

@@ -6,8 +6,10 @@ Sizes: index_head and index_dim. It is too small to be cut: every tensor rank ho
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
 INDEX_QUERY = logical("self_attention.dsa_indexer.wq_b.weight", "index_head index_dim q_rank")
@@ -28,6 +30,12 @@ INDEXER = (
 def dsa_sizes(facts: Facts) -> dict[str, int]:
     """index_head and index_dim."""
     return {"index_head": facts.number("index_n_heads"), "index_dim": facts.number("index_head_dim")}
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """Which layers have an indexer of their own, where any has."""
+    indexed = [INDEX_KEY.name in scope.logicals for scope in model.layers()]
+    return {"indexer_types": ["full" if own else "shared" for own in indexed]} if any(indexed) else {}
 
 
 def indexed_layers(facts: Facts) -> Callable[[int], bool]:

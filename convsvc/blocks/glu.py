@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
 FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden")
@@ -43,3 +46,9 @@ def glu_sizes(facts: Facts) -> dict[str, int]:
     kinds = facts.get("moe_layer_freq")
     experts_only = facts.get("intermediate_size", "ffn_hidden_size") is None and isinstance(kinds, list) and 0 not in kinds
     return {"glu": 2} if experts_only else {"glu": 2, "ffn": facts.number("ffn")}
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """The dense blocks' width, and the switch for a bias that they have; Megatron's is of all linear layers."""
+    width = {"ffn_hidden_size": model.sizes["ffn"]} if "ffn" in model.sizes else {}
+    return {**width, "add_bias_linear": True} if model.layers_have(FC1_BIAS) else width

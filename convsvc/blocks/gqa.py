@@ -6,8 +6,11 @@ all three projections group by group (megatron/core/transformer/attention.py, Se
 
 from __future__ import annotations
 
+from typing import Any
+
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, part, row
 
 QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden")
@@ -70,3 +73,13 @@ def gqa_sizes(facts: Facts) -> dict[str, int]:
         raise SourceError(f"{facts.origin}: hidden_size {hidden} is not a multiple of {heads} attention heads", do="state head_dim")
     query = heads // groups
     return {"group": groups, "query": query, "slot": query + 2, "head_dim": facts.number("head_dim", default=hidden // heads)}
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """Groups and head_dim, and the switch for a bias that layers have."""
+    sizes = model.sizes
+    if "group" not in sizes:
+        return {}
+    heads = {"num_key_value_heads": sizes["group"], "num_query_groups": sizes["group"], "kv_channels": sizes["head_dim"]}
+    biased = {"add_qkv_bias": True} if model.layers_have(QKV_BIAS) else {}
+    return {**heads, "group_query_attention": sizes["query"] > 1, **biased}

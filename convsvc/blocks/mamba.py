@@ -12,6 +12,7 @@ from typing import Any
 
 from convsvc.errors import SourceError
 from convsvc.models.facts import NAMES, Facts
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, part, row
 
 MIXER_NORM = logical("norm.weight", "hidden")
@@ -87,6 +88,25 @@ def mamba_sizes(facts: Facts) -> dict[str, int]:
     }
     multiple = facts.first_number(("pad_vocab_size_multiple",))
     return sizes | ({"vocab": -(-facts.number("vocab") // multiple) * multiple} if multiple else {})
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """Hugging Face's names and Megatron's (megatron/core/transformer/transformer_config.py, mamba_*)."""
+    sizes = model.sizes
+    if "mamba_group" not in sizes:
+        return {}
+    heads = sizes["mamba_group"] * sizes["mamba_head"]
+    return {
+        "state_size": sizes["state"],
+        "mamba_state_dim": sizes["state"],
+        "n_groups": sizes["mamba_group"],
+        "mamba_num_groups": sizes["mamba_group"],
+        "head_dim": sizes["mamba_dim"],
+        "mamba_head_dim": sizes["mamba_dim"],
+        "num_heads": heads,
+        "mamba_num_heads": heads,
+        "conv_kernel": sizes["conv_kernel"],
+    }
 
 
 def _heads(facts: Facts, dim: int) -> int:

@@ -8,7 +8,10 @@ megatron/core/transformer/multi_latent_attention.py), and nothing is permuted on
 
 from __future__ import annotations
 
+from typing import Any
+
 from convsvc.models.facts import Facts
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
 Q_DOWN = logical("self_attention.linear_q_down_proj.weight", "q_rank hidden")
@@ -54,6 +57,22 @@ def mla_sizes(facts: Facts) -> dict[str, int]:
         "key_value": nope + value,
     }
     return sizes | ({"q_rank": facts.number("q_lora_rank")} if has_query_rank(facts) else {})
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """Megatron's names (megatron/core/transformer/transformer_config.py, MLATransformerConfig); qk_head_dim is without the rotary part."""
+    sizes = model.sizes
+    if "kv_rank" not in sizes:
+        return {}
+    return {
+        "q_lora_rank": sizes.get("q_rank"),
+        "kv_lora_rank": sizes["kv_rank"],
+        "qk_head_dim": sizes["nope_dim"],
+        "qk_nope_head_dim": sizes["nope_dim"],
+        "qk_pos_emb_head_dim": sizes["rope_dim"],
+        "qk_rope_head_dim": sizes["rope_dim"],
+        "v_head_dim": sizes["value_dim"],
+    }
 
 
 def has_query_rank(facts: Facts) -> bool:

@@ -7,9 +7,11 @@ expert after the other, input axis first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
+from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
 ROUTER = logical("mlp.router.weight", "expert hidden")
@@ -82,6 +84,23 @@ def shared_sizes(facts: Facts) -> dict[str, int]:
         return {"shared_ffn": facts.number(field) * facts.number("expert_ffn"), "shared_gate": 1}
     name = "moe_shared_expert_intermediate_size" if width is None else "shared_expert_intermediate_size"
     return {"shared_ffn": facts.number(name, default=0), "shared_gate": 1}
+
+
+def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """The experts' number and widths, how many a token chooses, and which layers have them; of the layers that are converted."""
+    sizes, sparse = model.sizes, [not scope.dense for scope in model.layers()]
+    shared = {"moe_shared_expert_intermediate_size": sizes["shared_ffn"]} if sizes.get("shared_ffn") else {}
+    if "expert" not in sizes:
+        return shared
+    first = {"first_k_dense_replace": sparse.count(False)} if "first_k_dense_replace" in facts.values else {}
+    return {
+        "num_experts": sizes["expert"],
+        "moe_ffn_hidden_size": sizes["expert_ffn"],
+        "moe_router_topk": facts.get("num_experts_per_tok", "moe_topk", "moe_router_topk"),
+        "moe_layer_freq": list(map(int, sparse)),
+        **first,
+        **shared,
+    }
 
 
 def sparse_layers(facts: Facts) -> Callable[[int], bool]:

@@ -106,6 +106,10 @@ class Model:
     def layers(self) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind == "layer")
 
+    def layers_have(self, logical: Logical) -> bool:
+        """Whether any layer has this logical tensor."""
+        return any(logical.name in scope.logicals for scope in self.layers())
+
     def renumbered(self) -> Model:
         """The model whose Hugging Face names count the converted layers from 0, however many of the source's were left out."""
         if self.kept == tuple(range(self.hidden_layers)):

@@ -125,14 +125,14 @@ def test_no_mtp_layers_means_none(tmp_path: Path) -> None:
 
 
 def test_a_value_width_that_the_args_have_wrong_is_seen_in_the_tensors(tmp_path: Path) -> None:
-    from convsvc.dialects.mcore.checkpoint import open_rank_files as open_checkpoint
-    from convsvc.dialects.mcore.seen_sizes import see_value_dim
+    from convsvc.dialects.mindspeed_llm.corrections import see_value_dim
     from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
+    from convsvc.dialects.mindspeed_llm.source import SOURCE
     from convsvc.roots import ANYWHERE
 
     write_model("plm", tmp_path / "hf")
     to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", tensor_parallel_size=2)
-    checkpoint = open_checkpoint(MindSpeedSource(format="mindspeed-llm", path=str(tmp_path / "mg")), ANYWHERE)
+    checkpoint = SOURCE.open(MindSpeedSource(format="mindspeed-llm", path=str(tmp_path / "mg")), ANYWHERE)
     args, notes = see_value_dim({**checkpoint.facts.values, "v_head_dim": 128}, checkpoint.found)
     assert args["v_head_dim"] == 8
     assert "say v_head_dim 128" in notes[0].text

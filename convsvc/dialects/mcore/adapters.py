@@ -1,4 +1,4 @@
-"""LoRA adapters in rank files of their own, laid over their base's: both must be cut alike. What saved args say of them."""
+"""LoRA adapters in rank files of their own, laid over their base's: both must be cut alike."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ GRID = frozenset({"tp", "pp", "ep", "etp", "extend_ep"})
 SIZES = ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size", "num_experts", "mtp_num_layers")
 
 
-def saved_lora(facts: Facts) -> AdapterFacts:
-    """What training's args say (mindspeed_llm/training/arguments.py: lora_r, lora_alpha); they are there without adapters, too."""
-    return AdapterFacts(facts.origin, _number(facts, "lora_r"), _number(facts, "lora_alpha"), facts.get("use_rslora"))
-
-
 def refuse_peft(root: RootedPath) -> None:
     """Raises SourceError for a PEFT directory, whose names are Hugging Face's."""
     if root.is_dir() and (root / "adapter_config.json").is_file():
@@ -33,8 +28,11 @@ def refuse_peft(root: RootedPath) -> None:
         )
 
 
-def overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
-    """The tensors of both by rank; where both have a name, `over`'s. Raises SourceError unless both are cut alike."""
+def overlay(base: Checkpoint, over: Checkpoint, lora: AdapterFacts) -> Checkpoint:
+    """The tensors of both by rank; where both have a name, `over`'s. `lora` is what its args say of adapters.
+
+    Raises SourceError unless both are cut alike.
+    """
     folder_of = {Path(file).parent.name: file for file, _ in base.found}
     _check_cut_alike(base, over, folder_of)
     shifted = {
@@ -46,7 +44,7 @@ def overlay(base: Checkpoint, over: Checkpoint) -> Checkpoint:
         files=base.files + over.files,
         found={**base.found, **shifted},
         notes=(*base.notes, *over.notes),
-        lora=saved_lora(over.facts),
+        lora=lora,
     )
 
 
@@ -78,12 +76,3 @@ def _differences(base: Facts, over: Facts) -> Iterator[tuple[str, Any, Any]]:
         a, b = base.get(name), over.get(name)
         if a is not None and b is not None and a != b:
             yield name, a, b
-
-
-def _number(facts: Facts, name: str) -> Any:
-    value = facts.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise SourceError(f"{facts.origin}: {name} is {shown(value)}; it must be a number above 0")
-    return value

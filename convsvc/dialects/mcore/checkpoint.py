@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.mcore import carried
-from convsvc.dialects.mcore.adapters import overlay, refuse_peft, saved_lora
+from convsvc.dialects.mcore.adapters import overlay, refuse_peft
 from convsvc.dialects.mcore.args_digest import changed_since
 from convsvc.dialects.mcore.grid import Parallel, ranks
 from convsvc.dialects.mcore.one_run import OneRun
 from convsvc.dialects.mcore.rank_files import FILE, rank_folder
 from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
-from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, see_value_dim, vocab_divisor
+from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, vocab_divisor
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
 from convsvc.dialects.recognise import WEIGHTS, refuse
@@ -39,16 +39,24 @@ TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 MODEL = re.compile(r"model\d*/")
 
 
-def open_rank_files(source: RankFilesSource, roots: Roots) -> Checkpoint:
-    """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's."""
-    base = _open_one(RootedPath(source.path, roots), source.iteration, stated_sizes(source.architecture))
+Args = Mapping[str, Any]
+Correct = Callable[[Args, Mapping[tuple[str, str], Found]], tuple[Args, tuple[Note, ...]]]
+
+
+def open_rank_files(source: RankFilesSource, roots: Roots, correct: Correct, lora: Callable[[Facts], AdapterFacts]) -> Checkpoint:
+    """Every rank file's header, and those of a LoRA checkpoint beside it, whose tensors take the place of the base's.
+
+    `correct` gives a framework's args where its own tools save wrong ones, and says so; `lora` finds what its args say of adapters.
+    """
+    base = _open_one(RootedPath(source.path, roots), correct, source.iteration, stated_sizes(source.architecture))
     if source.lora is None or source.lora.path is None:
-        return replace(base, lora=saved_lora(base.facts))
+        return replace(base, lora=lora(base.facts))
     refuse_peft(RootedPath(source.lora.path, roots))
-    return overlay(base, _open_one(RootedPath(source.lora.path, roots), None))
+    over = _open_one(RootedPath(source.lora.path, roots), correct)
+    return overlay(base, over, lora(over.facts))
 
 
-def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int] | None = None) -> Checkpoint:
+def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, stated: Mapping[str, int] | None = None) -> Checkpoint:
     """Every rank file's header; the args of the first, which all others must repeat. Without any, what the job states and what is seen."""
     check_directory(root)
     folder = _iteration_folder(root, iteration)
@@ -76,7 +84,7 @@ def _open_one(root: RootedPath, iteration: str | None, stated: Mapping[str, int]
         index, file = index_file(folder / carried.FILE)
         found |= {(carried.carried_file(_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
-    args, corrected = see_value_dim(saved or {}, found)
+    args, corrected = correct(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
     notes = (*(Note("ignored", text) for text in sorted(ignored)), *_beside(folder, rank_files[0]), *corrected, *changed, *one_run.notes())

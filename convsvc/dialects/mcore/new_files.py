@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convsvc.blocks.linear_attention import DELTA_OUT
 from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.base import Layout, NewFile, Output, SideFile
 from convsvc.dialects.mcore.checkpoint import TRACKER
@@ -25,11 +24,21 @@ ITERATION = 1
 
 
 def output(
-    target: ParallelSizes, model: Model, settings: Settings, facts: Facts, layout: Layout, dtypes: tuple[str, ...]
+    target: ParallelSizes,
+    model: Model,
+    settings: Settings,
+    facts: Facts,
+    layout: Layout,
+    dtypes: tuple[str, ...],
+    own: Mapping[str, Any],
+    advice: Iterable[Note] = (),
 ) -> tuple[Layout, Output]:
-    """One file a rank, each with the same args, and one for what is carried; the tracker last."""
+    """One file a rank, each with the same args, and one for what is carried; the tracker last.
+
+    `own` are a framework's args beside Megatron's, `advice` what it must be told beside the weights.
+    """
     specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
-    args = write_args(model, settings, facts, bytes_by_dtype(specs))
+    args = write_args(model, settings, facts, bytes_by_dtype(specs), own)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
     kinds: dict[str, list[int]] = {rank_file(rank, settings): [] for rank in ranks(settings.parallel)}
@@ -46,7 +55,7 @@ def output(
     files = [NewFile(path, "torch_zip", number) for path, number in zip(kinds, chosen, strict=True)]
     files += [NewFile(path, "safetensors", number) for number, path in enumerate(beside, len(skeletons))]
     skeletons += tuple(map(safetensors.plan_skeleton, beside.values()))
-    notes = (*_notes(target, model, settings), *(_carried(path, held) for path, held in beside.items()))
+    notes = (*_notes(target, model, settings), *advice, *(_carried(path, held) for path, held in beside.items()))
     return layout, Output(tuple(files), skeletons, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
 
 
@@ -78,11 +87,4 @@ def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[Note
         notes.append(Note("advice", f"moe_grouped_gemm has no effect: {model.family.name} has no experts"))
     if target.mla_mm_split and not settings.mla_mm_split:
         notes.append(Note("advice", f"mla_mm_split has no effect: {model.family.name} has no latent attention that is ever split"))
-    if settings.parallel.tp > 1 and any(DELTA_OUT.name in scope.logicals for scope in model.layers()):
-        # mindspeed_llm/tasks/models/transformer/qwen3_next_gated_deltanet_attention.py, commit 0bba5c97: sizes are not divided by tp.
-        advice = (
-            "linear attention is cut by key heads, as Megatron core's is; MindSpeed-LLM's own holds all heads on every rank and loads it "
-            "at tensor_parallel_size 1 only"
-        )
-        notes.append(Note("advice", advice))
     return notes

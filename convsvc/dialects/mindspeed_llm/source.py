@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
-from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
-from convsvc.dialects.mcore.rank_files import layout
-from convsvc.dialects.mcore.settings import Settings
-from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
-from convsvc.dialects.mindspeed_llm.tables import TABLES
-from convsvc.errors import JobError
-from convsvc.models.model import Model
-from convsvc.roots import RootedPath, Roots
-from convsvc.spec import Options
+from convsvc.dialects.base import AdapterFacts, Found
+from convsvc.dialects.mcore.source import RankFiles
+from convsvc.dialects.mindspeed_llm.corrections import see_value_dim
+from convsvc.dialects.mindspeed_llm.own_args import saved_lora
+from convsvc.dialects.mindspeed_llm.tables import FORMAT, TABLES
+from convsvc.models.facts import Facts
+from convsvc.notes import Note
 
 
-class MindSpeedLlm(Source):
-    """Rank files: their saved args say the model and the layout."""
+class MindSpeedLlm(RankFiles):
+    name, tables = FORMAT, TABLES
 
-    name = "mindspeed-llm"
+    def correct_args(self, args: Mapping[str, Any], found: Mapping[tuple[str, str], Found]) -> tuple[Mapping[str, Any], tuple[Note, ...]]:
+        return see_value_dim(args, found)
 
-    def recognises(self, root: RootedPath) -> bool:
-        return (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
-
-    def open(self, source: MindSpeedSource, roots: Roots) -> Checkpoint:
-        return open_rank_files(source, roots)
-
-    def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
-        """The MTP layers that the args count. Rank files are converted whole: the args of a part would contradict it."""
-        stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
-        if stated:
-            raise JobError(
-                f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
-                do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
-            )
-        return Wants(checkpoint.facts.first_number(("mtp_num_layers",)))
-
-    def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:
-        """The job's; else what the target's own configuration speaks of, if as many rows are stored: saved args often do not say it, or
-        count the tokenizer's tokens where the published model has rows to spare. All stored rows where nobody says it.
-        """
-        said, stored = checkpoint.facts.get("vocab_size"), stored_rows(checkpoint)
-        _check_vocab(options.vocab_size, said, checkpoint)
-        if options.vocab_size is not None:
-            return options.vocab_size
-        others = spoken()
-        if others is not None and stored is not None and (said or 0) < others <= stored:
-            return others
-        return stored if said is None else None
-
-    def settings(self, source: MindSpeedSource, checkpoint: Checkpoint, model: Model) -> Settings:
-        return read_settings(source, checkpoint, model)
-
-    def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        return assumed(checkpoint)
-
-    def layout(self, model: Model, settings: Settings) -> Layout:
-        return layout(model, settings, TABLES)
-
-    def ignores(self, key: tuple[str, str], model: Model) -> str | None:
-        """Buffers that are no weights: Transformer Engine's `_extra_state`, rotary frequencies."""
-        if key[1].endswith("._extra_state"):
-            return "Transformer Engine's extra state, not a weight"
-        if re.search(r"(^|\.)(rotary_pos_emb|rotary_emb)\.inv_freq$", key[1]):
-            return "a buffer that is computed, not a weight"
-        return None
-
-
-def _check_vocab(stated: int | None, said: Any, checkpoint: Checkpoint) -> None:
-    if stated is not None and said is not None and stated != said:
-        raise JobError(
-            f"options.vocab_size is {stated}; {checkpoint.facts.origin} say vocab_size {said}",
-            do="leave it out: it is read from the checkpoint",
-        )
+    def saved_lora(self, facts: Facts) -> AdapterFacts:
+        return saved_lora(facts)
 
 
 SOURCE = MindSpeedLlm()

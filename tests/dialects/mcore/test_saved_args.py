@@ -6,6 +6,7 @@ from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.saved_args import write_args
 from convsvc.dialects.mcore.saved_layout import read_parallel
 from convsvc.dialects.mcore.settings import Settings
+from convsvc.dialects.mindspeed_llm.target import TARGET
 from convsvc.families import FAMILIES, Facts
 
 CONFIG = {
@@ -29,8 +30,9 @@ RUN = {
 
 
 def args_of(config: dict[str, object], parallel: Parallel) -> dict[str, object]:
-    facts = Facts(config, "test")
-    return vars(write_args(FAMILIES["llama2"].build(facts), Settings(parallel, 128), facts))
+    facts, settings = Facts(config, "test"), Settings(parallel, 128)
+    model = FAMILIES["llama2"].build(facts)
+    return vars(write_args(model, settings, facts, own=TARGET.own_args(model, settings)))
 
 
 def test_nothing_of_a_training_run_is_handed_on() -> None:

@@ -1,0 +1,67 @@
+"""Writing rank files for a framework on Megatron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Layout, Output, Target, Wants
+from convsvc.dialects.mcore.new_files import output
+from convsvc.dialects.mcore.rank_files import layout, prefix_of
+from convsvc.dialects.mcore.rows import rows_of
+from convsvc.dialects.mcore.settings import Settings, write_settings
+from convsvc.dialects.mcore.sizes import ParallelSizes
+from convsvc.dialects.mcore.tables import Tables
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
+from convsvc.notes import Note
+from convsvc.roots import Roots
+from convsvc.spec import Options
+
+
+class RankFiles(Target):
+    """Rank files as training resumes from them: args, tracker, iteration 1.
+
+    A framework has its own `tables`, and may have its own words.
+    """
+
+    tables: Tables
+
+    def own_args(self, model: Model, settings: Settings) -> Mapping[str, Any]:
+        """What its args say of the layout beside Megatron's."""
+        return {}
+
+    def advice(self, model: Model, settings: Settings) -> tuple[Note, ...]:
+        """What a user should know of how it loads this."""
+        return ()
+
+    def wants(self, target: ParallelSizes) -> Wants:
+        """Not asked for is not dropped: MTP layers lie beside the ranks then, for the way back. Who asks for 0 does not want them."""
+        return Wants(target.mtp_num_layers or 0, target.mtp_num_layers is None)
+
+    def settings(self, target: ParallelSizes, model: Model, adapted: Adapted | None = None) -> Settings:
+        return write_settings(target, model)
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return layout(model, settings, self.tables)
+
+    def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
+        return rows_of(scope, model, settings, self.tables)
+
+    def prefix(self, scope: Scope) -> str:
+        return prefix_of(scope, scope.number)
+
+    def output(
+        self,
+        target: ParallelSizes,
+        model: Model,
+        settings: Settings,
+        facts: Facts,
+        layout: Layout,
+        dtypes: tuple[str, ...],
+        options: Options,
+        roots: Roots,
+    ) -> tuple[Layout, Output]:
+        own, advice = self.own_args(model, settings), self.advice(model, settings)
+        return output(target, model, settings, facts, layout, dtypes, own, advice)
