@@ -38,8 +38,8 @@ def names_of(tables: Tables, transformer_engine: bool = False) -> list[str]:
 
     framework = Framework()
     framework.tables = tables
-    entries = framework.layout(model(), Settings(Parallel(), 32, transformer_engine=transformer_engine))
-    names = [entry.laid.name.partition("/")[2] for entry in entries]
+    layout = framework.layout(model(), Settings(Parallel(), 32, transformer_engine=transformer_engine))
+    names = [layout.kinds[entry.kind].name.partition("/")[2] for entry in layout.entries]
     return [name.removeprefix("decoder.layers.0.") for name in names if name.startswith("decoder.layers.0.")]
 
 
