@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """ASGI middleware that answers HEAD by GET's head; what goes on after that (a stream) is ended."""
+    """ASGI middleware that answers HEAD by GET's head. A stream ends itself: its client has had its answer, and is gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -17,13 +16,11 @@ class HeadAsGet:
             await self.app(scope, receive, send)
             return
         inner = {**scope, "method": "GET"}
-        async with anyio.create_task_group() as running:
 
-            async def send_head(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    scope.update({name: inner[name] for name in ("route", "path_params") if name in inner})  # for the request's log
-                    await send(message)
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                    running.cancel_scope.cancel()
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                scope.update({name: inner[name] for name in ("route", "path_params") if name in inner})  # for the request's log
+                await send(message)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-            await self.app(inner, receive, send_head)
+        await self.app(inner, receive, send_head)

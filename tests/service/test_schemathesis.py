@@ -187,4 +187,4 @@ def test_where_a_token_is_needed_nothing_is_learnt_without(operation: Any, close
 
 def test_no_operation_is_left_out() -> None:
     labels = {operation.label for operation in OPERATIONS}
-    assert {"POST /jobs", "GET /jobs", "GET /jobs/{job_id}/events", "POST /plans", "GET /livez"} <= labels
+    assert {"POST /v1/jobs", "GET /v1/jobs", "GET /v1/jobs/{job_id}/events", "POST /v1/plans", "GET /livez"} <= labels
