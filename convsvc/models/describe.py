@@ -22,6 +22,7 @@ Words = dict[str, Any]
 NAMES: Mapping[str, str] = {
     "layers": "num_hidden_layers",
     "vocab": "vocab_size",
+    "heads": "num_attention_heads",
     "groups": "num_key_value_heads",
     "head_dim": "head_dim",
     "ffn": "intermediate_size",
@@ -152,7 +153,7 @@ def _by_layer(model: Model) -> Words:
 
 def _grouped(sizes: Mapping[str, int], family: Family) -> Words:
     groups, head_dim = sizes["group"], sizes["head_dim"]
-    heads = {"num_attention_heads": groups * sizes["query"]}
+    heads = {name_of(family, "heads"): groups * sizes["query"]}
     return heads | {name_of(family, "groups"): groups, name_of(family, "head_dim"): head_dim}
 
 

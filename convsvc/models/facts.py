@@ -19,7 +19,7 @@ from convsvc.errors import JobError, SourceError
 NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer"),
     "hidden": ("hidden_size", "d_model"),
-    "heads": ("num_attention_heads",),
+    "heads": ("num_attention_heads", "n_head"),
     "vocab": ("vocab_size", "padded_vocab_size"),
     "ffn": ("intermediate_size", "ffn_hidden_size"),
     "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts"),

@@ -45,6 +45,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 10, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "moe_layer_freq": 1,
     },
     "minicpm": {**LLAMA, "architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4},
+    "telechat2": {
+        "hidden_size": HIDDEN, "n_layer": 2, "n_head": HEADS, "num_key_value_heads": GROUPS, "ffn_hidden_size": FFN, "vocab_size": 32,
+        "tie_word_embeddings": False, "architectures": ["TelechatForCausalLM"], "model_type": "telechat", "layer_norm_epsilon": 1e-5,
+        "training_seqlen": 8192,
+    },
     "mimo": {
         **LLAMA, "architectures": ["MiMoForCausalLM"], "model_type": "mimo", "attention_bias": True, "head_dim": HEAD_DIM,
         "num_nextn_predict_layers": 1,
@@ -149,6 +154,25 @@ def chatglm_as_glm(tensors: Tensors) -> Tensors:
     return split_rows(out, "query_key_value", {"q_proj": HEADS * HEAD_DIM, "k_proj": GROUPS * HEAD_DIM, "v_proj": GROUPS * HEAD_DIM})
 
 
+def telechat_as_llama(tensors: Tensors) -> Tensors:
+    """Llama with biases on every projection, all 0 but those that TeleChat has."""
+    out = renamed(
+        tensors,
+        {
+            "transformer.h.": "model.layers.",
+            "transformer.word_embeddings": "model.embed_tokens",
+            "transformer.ln_f": "model.norm",
+            "self_attention.query": "self_attn.q_proj",
+            "self_attention.dense": "self_attn.o_proj",
+        },
+    )
+    for name in [name for name in out if "self_attention.key_value" in name]:
+        key_value = out.pop(name).reshape(GROUPS, 2, HEAD_DIM, HIDDEN)
+        for at, part in enumerate("kv"):
+            out[name.replace("self_attention.key_value", f"self_attn.{part}_proj")] = key_value[:, at].reshape(-1, HIDDEN)
+    return out
+
+
 # A family, the sibling, its configuration, and how the tensors are the sibling's.
 SIBLINGS: tuple[tuple[str, str, dict[str, Any], Callable[[Tensors], Tensors]], ...] = (
     ("internlm", "llama2", {**LLAMA, **MANY_HEADS, "model_type": "llama", "attention_bias": True}, as_llama),
@@ -179,6 +203,39 @@ def test_its_rank_files_are_those_of_the_sibling_with_the_same_mathematics(
     assert make_plan(job(tmp_path / "own")).model_type == family
     assert make_plan(job(tmp_path / "sibling")).model_type == sibling
     assert not differences(rank_tensors(tmp_path / "b"), rank_tensors(tmp_path / "a"))
+
+
+def test_telechats_rank_files_are_those_of_a_model_with_a_bias_behind_attention_and_its_own_behind_the_feed_forward(tmp_path: Path) -> None:
+    tensors = random_model("telechat2")
+    biases = {name: each for name, each in tensors.items() if name.endswith("mlp.down_proj.bias")}
+    sibling = {
+        **LLAMA,
+        "model_type": "seed_oss",
+        "attention_bias": False,
+        "attention_out_bias": True,
+        "mlp_bias": False,
+        "head_dim": HEAD_DIM,
+    }
+    write(tmp_path / "own", CONFIGS["telechat2"], tensors)
+    write(tmp_path / "sibling", sibling, telechat_as_llama({name: each for name, each in tensors.items() if name not in biases}))
+    to_megatron(tmp_path / "own", "huggingface", tmp_path / "a", **LAYOUT)
+    to_megatron(tmp_path / "sibling", "huggingface", tmp_path / "b", **LAYOUT)
+    plan = make_plan(job(tmp_path / "own"))
+    assert plan.model_type == "telechat2"
+    assert any("training_seqlen 8192: the rotary base is 10000 x 3 **" in note.text for note in plan.notes)
+    have = rank_tensors(tmp_path / "a")
+    own = {name: have.pop(name) for name in list(have) if name.endswith("linear_fc2.bias")}
+    assert not differences(rank_tensors(tmp_path / "b"), have)
+    assert all(torch.equal(each, biases[f"transformer.h.{int(name[11:14])}.mlp.down_proj.bias"]) for name, each in own.items())
+    assert len(own) == 4
+
+
+def test_the_first_telechats_names_lack_their_beginning(tmp_path: Path) -> None:
+    tensors = random_model("telechat2")
+    short = {name.removeprefix("transformer."): each for name, each in tensors.items()}
+    write(tmp_path / "hf", CONFIGS["telechat2"], short)
+    to_megatron(tmp_path / "hf", "huggingface", tmp_path / "mg", **LAYOUT)
+    assert not differences(tensors, to_huggingface(tmp_path / "mg", tmp_path / "back"))
 
 
 def job(source: Path) -> dict[str, Any]:

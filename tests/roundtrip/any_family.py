@@ -122,6 +122,7 @@ SIBLINGS: dict[str, Choices] = {
     "youtu": {**MLA, **TIED, "model_type": "youtu"},
     "cwm": {**DENSE, "model_type": "cwm"},
     "helium": {**DENSE, "model_type": "helium", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "telechat2": {**DENSE, "model_type": "telechat"},
     "arcee": {**DENSE, "model_type": "arcee", "attention_bias": BOOL, "mlp_bias": BOOL},
 }
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")

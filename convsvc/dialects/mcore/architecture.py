@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import convsvc.blocks
-from convsvc.models.facts import Facts
+from convsvc.models.facts import NAMES, Facts
 from convsvc.models.model import Model
 from convsvc.models.rope import rope_base
 from convsvc.models.words import EPSILON
@@ -30,7 +30,7 @@ def _decoder(model: Model, facts: Facts) -> dict[str, Any]:
         "model_type_hf": model.family.name,
         "num_hidden_layers": model.num_layers,
         "hidden_size": model.sizes["hidden"],
-        "num_attention_heads": facts.get("num_attention_heads"),
+        "num_attention_heads": facts.get(*NAMES["heads"]),
         "vocab_size": model.sizes["vocab"],
         "tie_word_embeddings": model.tied,
         "untie_embeddings_and_output_weights": not model.tied,

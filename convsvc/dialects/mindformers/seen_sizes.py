@@ -143,6 +143,13 @@ def guess_family(shapes: Shapes) -> dict[str, str]:
         return {"model_type_hf": "deepseek3"} if "mlp.router.expert_bias" in kinds else {}
     if normed and not biased and not shared:
         return {"model_type_hf": "qwen3-moe" if sparse else "qwen3"}
+    if (
+        not sparse
+        and not biased
+        and {f"{ATTENTION}linear_proj.bias", "mlp.linear_fc2.bias"} <= kinds
+        and "mlp.linear_fc1.bias" not in kinds
+    ):
+        return {"model_type_hf": "telechat2"}
     if not sparse and f"{ATTENTION}linear_qkv.weight" in kinds:
         return {"model_type_hf": "qwen25" if biased else "llama2"}
     return {}
