@@ -63,8 +63,11 @@ class Placement:
     stages: int
 
 
-def place(table: Table, noop: tuple[int, ...] = ()) -> Placement:
+def place(table: Table, noop: tuple[int, ...] = (), *, beside_layers: bool = False) -> Placement:
     """The layers of a table but for those at the positions `noop`, in which nothing lies.
+
+    What comes before and after the layers lies in the first and the last stage; with `beside_layers`, where the first and the last layer
+    lie: a stack that is one of several may begin in any stage.
 
     >>> place(Table(((2, 2),)), noop=(0,)).layers
     (LayerPlace(stage=0, chunk=None, number=1), LayerPlace(stage=1, chunk=None, number=0), LayerPlace(stage=1, chunk=None, number=1))
@@ -78,7 +81,8 @@ def place(table: Table, noop: tuple[int, ...] = ()) -> Placement:
     slots = [LayerPlace(*cell(stage, chunk), number) for stage, chunk, count in cells for number in range(count)]
     empty = frozenset(noop)
     layers = tuple([slot for at, slot in enumerate(slots) if at not in empty])
-    first, last = cell(*cells[0][:2]), cell(*cells[-1][:2])
+    filled = [each for each in cells if each[2]] if beside_layers else cells
+    first, last = (cell(*each[:2]) for each in ((filled or cells)[0], (filled or cells)[-1]))
     return Placement(layers, first, last, cell(*table.mtp) if table.mtp else last, chunks, len(slots), len(table.counts[0]))
 
 

@@ -16,7 +16,7 @@ UNEVEN = "decoder_first_pipeline_num_layers or decoder_last_pipeline_num_layers"
 COUNTING = "account_for_embedding_in_pipeline_split or account_for_loss_in_pipeline_split"
 
 
-def place_layers(num_layers: int, parallel: Parallel) -> Placement:
+def place_layers(num_layers: int, parallel: Parallel, *, beside_layers: bool = False) -> Placement:
     """Spread `num_layers` layers (noop ones not counted) over stages and chunks.
 
     >>> place_layers(3, Parallel(pp=2, noop=(0,))).layers
@@ -26,7 +26,7 @@ def place_layers(num_layers: int, parallel: Parallel) -> Placement:
     """
     positions = num_layers + len(parallel.noop)
     check_noop(parallel.noop, positions)
-    return place(table_of(positions, parallel), parallel.noop)
+    return place(table_of(positions, parallel), parallel.noop, beside_layers=beside_layers)
 
 
 def table_of(positions: int, parallel: Parallel) -> Table:

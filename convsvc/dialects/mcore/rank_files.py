@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from convsvc.blocks.mtp import MTP_EMBEDDING
@@ -17,7 +17,7 @@ from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.placement import Placement
-from convsvc.models.scope import Scope
+from convsvc.models.scope import Module, Scope
 from convsvc.tensors.blocks import Window
 from convsvc.tensors.declare import Row
 
@@ -26,11 +26,10 @@ FILE = "model_optim_rng.pt"
 
 def layout(model: Model, settings: Settings, tables: Tables) -> Layout:
     """Every stored tensor of every rank, and what is carried beside them."""
-    check_sizes(settings.parallel, model.num_experts)
-    placement = place_layers(model.num_layers, settings.parallel)
+    placements = place_modules(model, settings)
     _check_mtp(model, settings.parallel)
     templates = Templates()
-    stages = [_Stage(model, settings, tables, placement, stage, templates) for stage in range(settings.parallel.pp)]
+    stages = [_Stage(model, settings, tables, placements, stage, templates) for stage in range(settings.parallel.pp)]
     entries: list[Entry] = []
     for rank in ranks(settings.parallel, settings.every_pair):
         entries += stages[rank.p].entries(rank)
@@ -38,6 +37,24 @@ def layout(model: Model, settings: Settings, tables: Tables) -> Layout:
     for laid, unit in lay_carried(model, placed):
         entries += [Entry(file, kind, unit) for kind in templates.add([laid])]
     return Layout(tuple(templates.kinds), tuple(entries))
+
+
+def place_modules(model: Model, settings: Settings) -> dict[str, Placement]:
+    """Where each module's layers lie, over the same stages and chunks. Raises LayoutError for modules that do not fit into one grid."""
+    check_sizes(settings.parallel, model.num_experts)
+    grid, placements = settings.parallel, {}
+    for module in model.modules:
+        own = settings.of(module.name)
+        if own.pp != grid.pp or grid.tp % own.tp or grid.ep % own.ep:
+            raise LayoutError(
+                f"{module.name} is cut with tp {own.tp}, pp {own.pp}, ep {own.ep}, in a grid of tp {grid.tp}, pp {grid.pp}, ep {grid.ep}",
+                do="give every module as many stages, and tensor and expert parts that divide the grid's",
+            )
+        placements[module.name] = place_layers(module.num_layers, own, beside_layers=module.name in settings.modules)
+    chunks = {name: placement.chunks for name, placement in placements.items()}
+    if len(set(chunks.values())) > 1:
+        raise LayoutError("modules have different numbers of chunks", facts=[f"{name}: {count or 1}" for name, count in chunks.items()])
+    return placements
 
 
 def _check_mtp(model: Model, parallel: Parallel) -> None:
@@ -67,7 +84,7 @@ def chunk_name(chunk: int | None) -> str:
     return "model" if chunk is None else f"model{chunk}"
 
 
-_Cut = tuple[tuple[str, int] | None, ...]
+_Cut = tuple[str | tuple[str, int] | None, ...]
 
 
 class _Stage:
@@ -76,12 +93,14 @@ class _Stage:
     Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
     """
 
-    def __init__(self, model: Model, settings: Settings, tables: Tables, placement: Placement, stage: int, templates: Templates) -> None:
+    def __init__(
+        self, model: Model, settings: Settings, tables: Tables, placements: Mapping[str, Placement], stage: int, templates: Templates
+    ) -> None:
         self._settings = settings
         self._templates = templates
         self._rows = [
             template
-            for scope, chunk, prefix in _scopes_of(model, placement, stage)
+            for scope, chunk, prefix in _scopes_of(model, placements, stage, tables)
             for template in templates.of(scope, rows_of(scope, model, settings, tables), f"{chunk_name(chunk)}/{prefix}")
         ]
         # Rows that are cut along the same axes have the same windows on a rank: the first stands for them all.
@@ -114,38 +133,41 @@ class _Stage:
 
 
 def _cut_axes(each: Row, scope: Scope) -> _Cut:
-    """The axes that tp, ep and etp slice in a row, with their sizes: rows with the same have the same windows on a rank."""
-    return tuple((axis, scope.sizes.get(axis, 0)) if axis else None for axis in (each.tp, each.ep, each.etp))
+    """The axes that tp, ep and etp slice in a module's row, with their sizes: rows with the same have the same windows on a rank."""
+    return scope.module, *((axis, scope.sizes.get(axis, 0)) if axis else None for axis in (each.tp, each.ep, each.etp))
 
 
-def _scopes_of(model: Model, placement: Placement, stage: int) -> Iterator[tuple[Scope, int | None, str]]:
+def _scopes_of(model: Model, placements: Mapping[str, Placement], stage: int, tables: Tables) -> Iterator[tuple[Scope, int | None, str]]:
     """What lies in a stage: each scope with its chunk and the prefix of its names there."""
     for scope in model.scopes:
+        placement, names = placements[scope.module], tables.of(scope.module)
         if scope.kind == "embedding" and placement.first[0] == stage:
-            yield scope, placement.first[1], ""
+            yield scope, placement.first[1], names.prefix
         elif scope.kind == "layer":
             slot = placement.layers[scope.number]
             if slot.stage == stage:
-                yield scope, slot.chunk, prefix_of(scope, slot.number)
+                yield scope, slot.chunk, prefix_of(scope, slot.number, names)
         elif scope.kind == "mtp_block" and placement.mtp[0] == stage:
-            yield scope, placement.mtp[1], prefix_of(scope)
+            yield scope, placement.mtp[1], prefix_of(scope, 0, names)
         elif scope.kind == "mtp" and placement.mtp[0] == stage:
-            yield scope, placement.mtp[1], ""
+            yield scope, placement.mtp[1], names.prefix
         elif scope.kind == "output" and placement.last[0] == stage:
-            yield scope, placement.last[1], ""
-    if model.num_mtp and placement.stages > 1 and placement.mtp[0] == stage:
-        yield _last_embedding(model), placement.mtp[1], ""
+            yield scope, placement.last[1], names.prefix
+    for module in model.modules:
+        placement = placements[module.name]
+        if module.num_mtp and placement.stages > 1 and placement.mtp[0] == stage:
+            yield _last_embedding(module), placement.mtp[1], tables.of(module.name).prefix
 
 
-def prefix_of(scope: Scope, number: int = 0) -> str:
-    """What goes before the names of a scope's rows; `number` counts a layer within its chunk."""
+def prefix_of(scope: Scope, number: int, tables: Tables) -> str:
+    """What goes before the names of a scope's rows; `number` counts a layer within its chunk, `tables` are its module's."""
     if scope.kind == "layer":
-        return f"decoder.layers.{number}."
-    return scope.logical if scope.kind == "mtp_block" else ""
+        return f"{tables.prefix}{tables.stack}{number}."
+    return tables.prefix + (scope.logical if scope.kind == "mtp_block" else "")
 
 
-def _last_embedding(model: Model) -> Scope:
+def _last_embedding(module: Module) -> Scope:
     """The embedding that the last stage needs for its MTP layers: their own where they have one, else the model's."""
-    own = next(scope for scope in model.scopes if scope.kind == "mtp")
-    source = own if MTP_EMBEDDING.name in own.logicals else model.scopes[0]
+    own = next(scope for scope in module.scopes if scope.kind == "mtp")
+    source = own if MTP_EMBEDDING.name in own.logicals else module.scopes[0]
     return replace(source, kind="last_embedding")

@@ -32,7 +32,7 @@ def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> t
 
     Raises LayoutError if one has no place in this dialect.
     """
-    table = _table(scope, model, settings, tables)
+    table = _table(scope, model, settings, tables.of(scope.module))
     absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
     rows = tuple(_as_optional(kept, scope, model) for candidate in table if (kept := candidate.without(absent)) is not None)
     placed = {each.name for kept in rows for each in kept.logicals}
@@ -70,15 +70,16 @@ def _layer_table(settings: Settings, layers: Layers, dense: bool) -> tuple[Row, 
 
 def windows_of(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[str, Window]:
     """What of each axis this rank holds."""
-    parallel, windows = settings.parallel, {}
+    parallel, windows = settings.of(scope.module), {}
+    t, e = rank.t % parallel.tp, rank.e % parallel.ep
     if each.tp:
         size = settings.padded_vocab if each.tp == "vocab" else scope.sizes[each.tp]
-        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, rank.t, "tensor_parallel_size")
+        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, t, "tensor_parallel_size")
     if each.ep:
-        parts, index = (parallel.ep * parallel.tp, rank.e * parallel.tp + rank.t) if parallel.extend_ep else (parallel.ep, rank.e)
+        parts, index = (parallel.ep * parallel.tp, e * parallel.tp + t) if parallel.extend_ep else (parallel.ep, e)
         windows[each.ep] = _cut(each, each.ep, scope.sizes[each.ep], parts, index, "expert_parallel_size")
     if each.etp and not parallel.extend_ep and parallel.etp > 1:
-        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, rank.t, "expert_tensor_parallel_size")
+        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, t, "expert_tensor_parallel_size")
     return windows
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from convsvc.blocks.mla import Q_UP, Q_WHOLE
 from convsvc.dialects.mcore.grid import Parallel
@@ -20,7 +21,9 @@ class Settings:
 
     `every_pair`: with expert_tensor_parallel_size 1 there are files, too, for pairs of tensor and expert rank that no process has.
     MindSpeed-LLM's converter writes them for DeepSeek-V4; training does not read them, and we do not write them. `vocab_divisor` is what
-    training pads the vocabulary by, times tp (make_vocab_size_divisible_by), where that is stated.
+    training pads the vocabulary by, times tp (make_vocab_size_divisible_by), where that is stated. `parallel` is the grid of ranks, and how
+    a model is cut that has one module; of several, `modules` says it for those that are cut in another way, over the same stages: a rank
+    holds the part `t % tp` of a module with fewer tensor parts than there are ranks.
     """
 
     parallel: Parallel
@@ -31,6 +34,11 @@ class Settings:
     folder: str = "iter_0000001"
     every_pair: bool = False
     vocab_divisor: int | None = None
+    modules: Mapping[str, Parallel] = field(default_factory=dict)
+
+    def of(self, module: str) -> Parallel:
+        """How a module is cut."""
+        return self.modules.get(module, self.parallel)
 
 
 def write_settings(target: ParallelSizes, model: Model) -> Settings:

@@ -50,7 +50,7 @@ class RankFiles(Target):
         return rows_of(scope, model, settings, self.tables)
 
     def prefix(self, scope: Scope) -> str:
-        return prefix_of(scope, scope.number)
+        return prefix_of(scope, scope.number, self.tables.of(scope.module))
 
     def output(
         self,

@@ -6,7 +6,8 @@ Megatron has mechanisms of its own, and so tables of its own: `Tables` says all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from convsvc.tensors.declare import Row
 
@@ -33,7 +34,8 @@ class Layers:
 class Tables:
     """What the parts of a model are called in the rank files of a framework; `format` is its name in a job.
 
-    `mtp` has `{mtp}` for an MTP layer's number. `tied` and `last_embedding` are the last stage's own copies of the embedding.
+    `mtp` has `{mtp}` for an MTP layer's number. `tied` and `last_embedding` are the last stage's own copies of the embedding. `stack` goes
+    before a layer's number, `prefix` before every name: a model of several modules has tables of its own for those in `modules`.
     """
 
     format: str
@@ -47,3 +49,10 @@ class Tables:
     tied: Rows
     mtp: Rows
     last_embedding: Rows
+    prefix: str = ""
+    stack: str = "decoder.layers."
+    modules: Mapping[str, Tables] = field(default_factory=dict)
+
+    def of(self, module: str) -> Tables:
+        """A module's tables."""
+        return self.modules.get(module, self)
