@@ -127,6 +127,8 @@ def sparse_layers(facts: Facts) -> Callable[[int], bool]:
 
     def is_sparse(layer: int) -> bool:
         if kinds and not frequency:
+            if layer >= len(kinds) and "sparse" not in kinds:
+                return layer >= first  # an MTP layer after dense ones only: what experts there are, are its own
             return kinds[min(layer, len(kinds) - 1)] == "sparse"
         if frequency:
             # An MTP layer, which the list does not count, is built like the last layer; after dense layers only, as the other field says.

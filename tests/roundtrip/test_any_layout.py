@@ -141,8 +141,10 @@ def test_an_mtp_layer_has_its_experts_though_all_layers_before_are_dense(family:
         root = Path(folder)
         tensors = write_model(model, root / "hf")
         assert any(name.startswith("model.layers.1.mlp.experts.") for name in tensors)
-        to_megatron(root / "hf", "huggingface", root / "mcore", {"mtp_num_layers": 1}, verify="roundtrip")
-        assert not different(tensors, to_huggingface(root / "mcore", root / "back"))
+        # Converted, and carried along as they are.
+        for name, layout in (("converted", {"mtp_num_layers": 1}), ("carried", {})):
+            to_megatron(root / "hf", "huggingface", root / name, layout, verify="roundtrip")
+            assert not different(tensors, to_huggingface(root / name, root / f"{name}-back"))
 
 
 @settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
