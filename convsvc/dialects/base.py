@@ -255,6 +255,10 @@ class Source(Protocol):
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""
         return None
 
+    def remarks(self, model: Model, settings: Any) -> tuple[Note, ...]:
+        """What a user should know of how the checkpoint is read. Pure."""
+        return ()
+
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """The layout that is taken for a checkpoint's and where each number of it came from: how an error about it begins."""
         return ()

@@ -100,7 +100,7 @@ def match_layout(source: SourceSpec, checkpoint: Checkpoint, model: Model) -> tu
         inventory, notes = match_source(layout, checkpoint, lambda key: reader.ignores(key, model), model.family.name)
     except (LayoutError, PlanError) as error:
         raise error.beginning(*reader.assumed(checkpoint)) from None
-    return settings, layout, inventory, notes
+    return settings, layout, inventory, (*notes, *reader.remarks(model, settings))
 
 
 def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:

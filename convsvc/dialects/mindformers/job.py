@@ -21,6 +21,21 @@ class LayoutFlags(Strict):
     )
 
 
+class SourceFlags(Strict):
+    """The same of a checkpoint that is there; what a config.json says of them must agree."""
+
+    use_interleaved_weight_layout_mlp: bool | None = Field(
+        None,
+        description="Rows of linear_fc1 alternate between gate and up; false: the gate's rows before up's. Without it, as the config.json "
+        "says, else true: training's default.",
+    )
+    use_contiguous_weight_layout_attention: bool | None = Field(
+        None,
+        description="linear_qkv holds all queries, all keys, all values; false: query group after query group. Without it, as the "
+        "config.json says, else false: training's default.",
+    )
+
+
 class Architecture(Strict):
     """Sizes of the model, by the names of the training configuration; what a config.json or the tensors say must agree.
 
@@ -46,7 +61,7 @@ class Architecture(Strict):
     v_head_dim: Size | None = None
 
 
-class MindFormersSource(SourceSpec, LayoutFlags):
+class MindFormersSource(SourceSpec, SourceFlags):
     """A directory of safetensors under Megatron's names: whole (with param_name_map.json or one file), or cut into `rank_R/` directories.
 
     Cut ones need their strategy files, or metadata.json beside the files. Sizes are read from config_dir, or from a config.json beside

@@ -14,10 +14,10 @@ from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
+from convsvc.dialects.mindformers.flags import WRITTEN, flag_notes
 from convsvc.dialects.mindformers.job import MindFormersTarget
 from convsvc.dialects.mindformers.layout import Settings
 from convsvc.dialects.mindformers.ranks import strategy_file
-from convsvc.dialects.mindformers.tables import Flags
 from convsvc.dialects.mindformers.whole import MAP
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
@@ -53,7 +53,7 @@ def whole_output(
     sides, notes = words(target.config_dir, model, facts, specs.values(), roots)
     placed = tuple([entry._replace(file=file_of[layout.kinds[entry.kind].name]) for entry in layout.entries])
     side_files = (*sides, SideFile(MAP, text=text, last=True))
-    return replace(layout, entries=placed), Output(files, skeletons, side_files, (*notes, *flag_notes(model, settings.flags)))
+    return replace(layout, entries=placed), Output(files, skeletons, side_files, (*notes, *flag_notes(model, settings.flags, WRITTEN)))
 
 
 def rank_output(
@@ -77,7 +77,7 @@ def rank_output(
     said = {stage: to_binary(stage_strategy(stage, layouts.values())) for stage, layouts in settings.strategies.items()}
     strategies = [SideFile(strategy_file(stage * size + rank), text=said[stage]) for stage in said for rank in range(size)]
     sides, notes = words(target.config_dir, model, facts, kinds, roots)
-    return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags)))
+    return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags, WRITTEN)))
 
 
 def words(
@@ -95,14 +95,3 @@ def words(
     main = sizes.most_common(1)[0][0]
     specs = [TensorSpec(laid.name, main, laid.shape) for laid in lay_model(model).kinds if laid.written]
     return config_files(None if config_dir is None else RootedPath(config_dir, roots), model, facts, specs)
-
-
-def flag_notes(model: Model, flags: Flags) -> list[Note]:
-    """What training must be told, as no file says it."""
-    names = frozenset().union(*(scope.logicals for scope in model.scopes)) if model.scopes else frozenset()
-    said = []
-    if any(name.endswith(("mlp.linear_fc1.weight", "shared_experts.linear_fc1.weight")) for name in names):
-        said.append(f"use_interleaved_weight_layout_mlp: {flags.interleaved_mlp}")
-    if "self_attention.linear_qkv.weight" in names:
-        said.append(f"use_contiguous_weight_layout_attention: {flags.contiguous_attention}")
-    return [Note("advice", f"the layout depends on what no file says: {', '.join(said)}")] if said else []

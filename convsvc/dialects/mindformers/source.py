@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
 from convsvc.dialects.mindformers.facts import CONFIG
+from convsvc.dialects.mindformers.flags import READ, flag_notes, read_flags
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Settings, layout
 from convsvc.dialects.mindformers.names import is_counter, why_ignored
-from convsvc.dialects.mindformers.tables import Flags
 from convsvc.errors import JobError
 from convsvc.models.model import Model
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
 
@@ -57,19 +58,19 @@ class MindFormers(Source):
         return opened.shapes
 
     def settings(self, source: MindFormersSource, checkpoint: Checkpoint, model: Model) -> Settings:
-        """As the job says; whether experts are stacked, their shapes do."""
+        """As a configuration or the job says; whether experts are stacked, their shapes do. Raises JobError."""
         opened: Opened = checkpoint.settings
-        flags = Flags(
-            source.use_interleaved_weight_layout_mlp,
-            source.use_contiguous_weight_layout_attention,
-            any(name.endswith(EXPERTS) and len(shape) == 3 for name, shape in opened.shapes.items()),
-        )
+        stacked = any(name.endswith(EXPERTS) and len(shape) == 3 for name, shape in opened.shapes.items())
+        flags = read_flags(source, checkpoint.facts, stacked)
         rows = opened.shapes.get("embedding.word_embeddings.weight", (0,))[0]
         padded = rows if model.scopes and rows > model.sizes["vocab"] else None
         return Settings(flags, padded, opened.cuts)
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings)
+
+    def remarks(self, model: Model, settings: Settings) -> tuple[Note, ...]:
+        return flag_notes(model, settings.flags, READ)
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
         """What training keeps beside the weights, told by its name. Who asks for tensors of no model wants all that a strategy cuts."""
