@@ -175,8 +175,8 @@ def _to_megatron(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
         "tokenizer-type",
     ):
         add(f"--{name}", metavar="X", help="accepted; no effect on the weights")
-    add("--interleaved-mlp", type=_truth, default=True, metavar="BOOL", help="as the model was trained (default True)")
-    add("--contiguous-attention", type=_truth, default=False, metavar="BOOL", help="as the model was trained (default False)")
+    add("--interleaved-mlp", type=_truth, metavar="BOOL", help="as the model was trained (default True, or as config.json says)")
+    add("--contiguous-attention", type=_truth, metavar="BOOL", help="as the model was trained (default False, or as config.json says)")
     args = parser.parse_args(argv)
     args.workers = 1
     return _megatron_job(args), args
