@@ -63,6 +63,8 @@ def job_of(argv: Sequence[str]) -> dict[str, Any]:
 
 def _run(argv: list[str]) -> int:
     job, args = _read(argv)
+    if getattr(args, "ms2torch_ckpt_path", None):
+        print(f"note: nothing is written at --ms2torch-ckpt-path {args.ms2torch_ckpt_path}: no intermediate is needed", file=sys.stderr)
     if args.submit:
         return submit(job, args.submit)
     os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
@@ -108,7 +110,7 @@ def _unify(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
         "leave_out_prefix": args.filter_out_param_prefix,
     }
     target = {"format": "mindformers", "path": os.path.join(args.output_dir, "unified_safe")}
-    return {"model_type": "tensors", "source": given(source), "target": target, "options": {}}, args
+    return {"model_type": "tensors", "source": given(source), "target": target, "options": {"on_exists": "overwrite"}}, args
 
 
 def _reverse(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -135,10 +137,14 @@ def _reverse(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
     source |= {"path": args.input_path, "config_dir": args.config_dir if args.reversed else None, "architecture": sizes or None}
     target |= {"path": args.output_path, "config_dir": args.config_dir}
     if not args.reversed:
+        # The configuration beside the weights is what is read; what is stated must agree with it.
         source.pop("architecture")
+        check_stated(sizes, os.path.join(args.input_path, "config.json"))
+    model_type = MODELS.get(args.model, args.model)
+    check_model(model_type)
     # A router's bias is float32 there, whatever --dtype says.
     options = {"dtype": args.dtype, "widen_kept": True, "on_overflow": "note"}
-    return {"model_type": MODELS.get(args.model, args.model), "source": given(source), "target": given(target), "options": options}, args
+    return {"model_type": model_type, "source": given(source), "target": given(target), "options": options}, args
 
 
 def _to_megatron(argv: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -252,6 +258,34 @@ def _sizes(free: Sequence[str]) -> dict[str, int]:
         except argparse.ArgumentTypeError as error:
             raise JobError(f"--{key}: {error}") from None
     return sizes
+
+
+def check_model(name: str) -> None:
+    """Raises JobError for a model that neither the source tool nor we know."""
+    if name not in MODELS.values():
+        from convsvc.families import FAMILIES
+
+        if name not in FAMILIES:
+            raise JobError(f"--model {name}: there is no such model; there are {', '.join({**MODELS, **FAMILIES})}")
+
+
+def check_stated(sizes: Mapping[str, int], config: str) -> None:
+    """Raises JobError for sizes that a configuration says otherwise. One that is not here (on the service's side) is not looked at."""
+    if not sizes or not os.path.isfile(config):
+        return
+    from convsvc.dialects.json_files import read_json
+    from convsvc.dialects.mindformers.seen_sizes import ALIASES
+    from convsvc.roots import RootedPath
+
+    said = read_json(RootedPath(config))
+    faults = [
+        f"--{name} {value}, {config} says {alias} {said[alias]}"
+        for name, value in sizes.items()
+        for alias in (name, *ALIASES.get(name, ()))
+        if isinstance(said.get(alias), int) and said[alias] != value
+    ]
+    if faults:
+        raise JobError("what is stated contradicts the checkpoint", facts=faults, do="leave these out: they are read from there")
 
 
 def _truth(text: str) -> bool:

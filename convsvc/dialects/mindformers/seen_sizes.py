@@ -117,6 +117,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "ffn_hidden_size": ("intermediate_size",),
     "moe_ffn_hidden_size": ("moe_intermediate_size",),
     "num_experts": ("n_routed_experts", "num_moe_experts", "num_local_experts"),
+    "num_moe_experts": ("num_experts", "n_routed_experts", "num_local_experts"),
     "mtp_num_layers": ("num_nextn_predict_layers",),
 }
 
