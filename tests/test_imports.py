@@ -195,3 +195,14 @@ def test_a_wrong_arrow_is_found(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def late():\n    from convsvc.service import app\n\nimport ray\n")
     assert [name for _, _, name in imports_of(file)] == ["ray", "convsvc.service.app"]
+
+
+def test_what_reads_and_writes_says_so_and_nothing_else_does() -> None:
+    """A module that calls itself pure has no function of the name of one that touches the disk."""
+    wrong = []
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        if "Pure." in (ast.get_docstring(tree) or "").split("\n\n")[0]:
+            functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+            wrong += [f"{path}:{node.lineno} {node.name}" for node in functions if node.name.startswith(("read_", "write_"))]
+    assert not wrong, "\n".join(wrong)

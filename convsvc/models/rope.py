@@ -19,14 +19,14 @@ SCALING = (
 )  # fmt: skip
 
 
-def read_rope(facts: Facts) -> Mapping[str, Mapping[str, Any]]:
+def rope_of(facts: Facts) -> Mapping[str, Mapping[str, Any]]:
     """layer type ("" where there is one rope for all) -> its parameters, among them rope_theta, rope_type, partial_rotary_factor.
 
     What the configuration does not say is not in it.
 
-    >>> read_rope(Facts({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}}, "config.json"))
+    >>> rope_of(Facts({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}}, "config.json"))
     {'': {'rope_theta': 1000000.0}}
-    >>> read_rope(Facts({"rope_theta": 1e4, "rope_scaling": {"type": "yarn", "factor": 4.0}}, "config.json"))
+    >>> rope_of(Facts({"rope_theta": 1e4, "rope_scaling": {"type": "yarn", "factor": 4.0}}, "config.json"))
     {'': {'rope_theta': 10000.0, 'type': 'yarn', 'factor': 4.0, 'rope_type': 'yarn'}}
     """
     nested = facts.get("rope_scaling") or facts.get("rope_parameters")
@@ -44,5 +44,5 @@ def _one(facts: Facts, nested: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def rope_base(facts: Facts) -> Any:
     """The base, where there is one for all layers; None where the configuration is silent or has several."""
-    bases = {values.get("rope_theta") for values in read_rope(facts).values() if isinstance(values.get("rope_theta"), int | float)}
+    bases = {values.get("rope_theta") for values in rope_of(facts).values() if isinstance(values.get("rope_theta"), int | float)}
     return bases.pop() if len(bases) == 1 else None

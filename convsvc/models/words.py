@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from convsvc.models.facts import Facts, shown
 from convsvc.models.family import Family
-from convsvc.models.rope import SCALING, read_rope
+from convsvc.models.rope import SCALING, rope_of
 
 # Only a configuration, or args that a converter made of one, have these.
 HUGGING_FACE = ("num_hidden_layers", "model_type_hf", "architectures", "model_type")
@@ -85,13 +85,13 @@ def alike(one: Any, other: Any) -> bool:
 
 def _flat(facts: Facts, field: str) -> Said | None:
     """A rope parameter that is the same for all layers, as it is usually stored."""
-    values = {name: rope[field] for name, rope in read_rope(facts).items() if rope.get(field) is not None}
+    values = {name: rope[field] for name, rope in rope_of(facts).items() if rope.get(field) is not None}
     found = list(values.values())
     return Said(field, found[0]) if found and all(alike(each, found[0]) for each in found) else None
 
 
 def _scaling(facts: Facts) -> Said | None:
-    ropes = read_rope(facts)
+    ropes = rope_of(facts)
     kind = ropes[""].get("rope_type") if "" in ropes else None
     if kind is None or kind == "default":
         return None

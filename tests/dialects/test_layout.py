@@ -6,7 +6,7 @@ from collections import Counter
 
 from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.mcore import rank_files
-from convsvc.dialects.mcore.settings import write_settings
+from convsvc.dialects.mcore.settings import settings_for
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.families import FAMILIES
@@ -19,7 +19,7 @@ from tests.families.latent_models import CONFIGS
 def test_ranks_that_hold_the_same_elements_hold_the_same_kind() -> None:
     model = FAMILIES["deepseek3"].build(Facts(CONFIGS["deepseek3"], "config.json"))
     target = MindSpeedTarget(format="mindspeed-llm", path="/out", expert_parallel_size=2)
-    layout = rank_files.layout(model, write_settings(target, model), TABLES)
+    layout = rank_files.layout(model, settings_for(target, model), TABLES)
     times = Counter(entry.kind for entry in layout.entries if "mp_rank" in entry.file)
     experts = {kind for kind, laid in enumerate(layout.kinds) if ".experts." in laid.name}
     assert experts
@@ -30,7 +30,7 @@ def test_kinds_are_named_by_the_files_they_lie_in_alone() -> None:
     """No two kinds are equal: then one of them would have done."""
     model = FAMILIES["deepseek3"].build(Facts(CONFIGS["deepseek3"], "config.json"))
     target = MindSpeedTarget(format="mindspeed-llm", path="/out", expert_parallel_size=2, tensor_parallel_size=2)
-    kinds = rank_files.layout(model, write_settings(target, model), TABLES).kinds
+    kinds = rank_files.layout(model, settings_for(target, model), TABLES).kinds
     assert len(set(kinds)) == len(kinds)
 
 

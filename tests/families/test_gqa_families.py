@@ -9,8 +9,8 @@ import pytest
 from convsvc.blocks.gqa import K_NORM_WIDE, Q_NORM, Q_NORM_WIDE, QKV, QKV_BIAS
 from convsvc.blocks.moe import ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_GATE, shared_sizes
 from convsvc.blocks.norms import INPUT_NORM_BIAS, POST_ATTENTION_NORM, POST_MLP_NORM, PRE_MLP_NORM
-from convsvc.dialects.mcore.saved_args import write_args
-from convsvc.dialects.mcore.settings import write_settings
+from convsvc.dialects.mcore.saved_args import compose_args
+from convsvc.dialects.mcore.settings import settings_for
 from convsvc.families import FAMILIES, Facts, Model, find_family
 from convsvc.models.family import Wanted
 from convsvc.spec import parse_job
@@ -72,7 +72,7 @@ def test_args_with_megatrons_names_alone_describe_the_same_model(family: str) ->
     target: Any = parse_job(
         {"source": {"format": "huggingface", "path": "/in"}, "target": {"format": "mindspeed-llm", "path": "/out"}, "options": {}}
     ).target
-    saved = vars(write_args(model, write_settings(target, model), facts))
+    saved = vars(compose_args(model, settings_for(target, model), facts))
     trained = Facts({name: value for name, value in saved.items() if name not in ONLY_HUGGING_FACES}, "args")
     wanted = Wanted(num_mtp=trained.first_number(("mtp_num_layers",)))
     assert shape_of(FAMILIES[family].build(trained, wanted)) == shape_of(model)

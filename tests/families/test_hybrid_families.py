@@ -9,7 +9,7 @@ import pytest
 from convsvc.blocks.linear_attention import full_attention_layers
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.mcore import rank_files
-from convsvc.dialects.mcore.settings import write_settings
+from convsvc.dialects.mcore.settings import settings_for
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import JobError, LayoutError, SourceError
@@ -29,7 +29,7 @@ def target(**layout: Any) -> MindSpeedTarget:
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    found = rank_files.layout(model, write_settings(target(**layout), model), TABLES)
+    found = rank_files.layout(model, settings_for(target(**layout), model), TABLES)
     return {laid.name.partition("/")[2]: laid.shape for laid in reversed(found.kinds)}
 
 
@@ -88,7 +88,7 @@ def test_qwen3_next_has_names_for_one_mtp_layer() -> None:
 
 def test_every_part_of_a_mixers_projection_is_cut_for_itself() -> None:
     model = build("mamba2")
-    layout = rank_files.layout(model, write_settings(target(tensor_parallel_size=2), model), TABLES)
+    layout = rank_files.layout(model, settings_for(target(tensor_parallel_size=2), model), TABLES)
     there = [layout.kinds[entry.kind] for entry in layout.entries if "mp_rank_01" in entry.file]
     second = [laid for laid in there if laid.name.endswith("layers.0.mixer.in_proj.weight")]
     assert second[0].shape == (8 + 8 + 3 + 3 + 2, 8)

@@ -9,7 +9,7 @@ import pytest
 from convsvc.blocks.dsa import INDEX_KEY, indexed_layers
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.mcore import rank_files
-from convsvc.dialects.mcore.settings import write_settings
+from convsvc.dialects.mcore.settings import settings_for
 from convsvc.dialects.mindspeed_llm.job import MindSpeedTarget
 from convsvc.dialects.mindspeed_llm.tables import TABLES
 from convsvc.errors import LayoutError, SourceError
@@ -29,7 +29,7 @@ def target(**layout: Any) -> MindSpeedTarget:
 
 def names_of(model: Model, **layout: Any) -> dict[str, tuple[int, ...]]:
     """Names, without the chunk, and shapes of the first rank that holds them."""
-    settings = write_settings(target(**layout), model)
+    settings = settings_for(target(**layout), model)
     found = rank_files.layout(model, settings, TABLES)
     return {laid.name.partition("/")[2]: laid.shape for laid in reversed(found.kinds)}
 
@@ -73,16 +73,16 @@ def test_heads_that_tensor_ranks_cannot_share_are_refused_by_name() -> None:
 @pytest.mark.parametrize("family", ["plm", "deepseek2-lite"])
 def test_mla_mm_split_without_a_query_rank_is_refused(family: str) -> None:
     with pytest.raises(LayoutError, match="q_lora_rank is not set"):
-        write_settings(target(mla_mm_split=True), build(family))
+        settings_for(target(mla_mm_split=True), build(family))
 
 
 def test_mla_mm_split_has_no_effect_where_training_never_splits() -> None:
-    assert not write_settings(target(mla_mm_split=True), build("longcat")).mla_mm_split
+    assert not settings_for(target(mla_mm_split=True), build("longcat")).mla_mm_split
 
 
 def test_transformer_engine_with_mtp_layers_is_refused() -> None:
     with pytest.raises(LayoutError, match="mtp_num_layers 2"):
-        write_settings(target(transformer_impl="transformer_engine"), build("deepseek3"))
+        settings_for(target(transformer_impl="transformer_engine"), build("deepseek3"))
 
 
 def test_plm_has_no_gate() -> None:
@@ -143,10 +143,10 @@ def test_reduced_models_keep_the_kinds_of_the_layers_they_keep() -> None:
     model = build("glm5", Wanted(num_layers=3, first_dense=1, num_mtp=1), first_k_dense_replace=2)
     assert model.kept == (0, 2, 3)
     assert indexed(model) == [True, False, True, True]
-    settings = write_settings(target(), model)
-    from convsvc.dialects.mcore.saved_args import write_args
+    settings = settings_for(target(), model)
+    from convsvc.dialects.mcore.saved_args import compose_args
 
-    args = vars(write_args(model, settings, Facts({**CONFIGS["glm5"], "first_k_dense_replace": 2}, "config.json")))
+    args = vars(compose_args(model, settings, Facts({**CONFIGS["glm5"], "first_k_dense_replace": 2}, "config.json")))
     assert (args["num_layers"], args["first_k_dense_replace"]) == (3, 1)
     assert args["indexer_types"] == ["full", "shared", "full"]
     again = FAMILIES["glm5"].build(Facts(args, "args"), Wanted(num_mtp=1))

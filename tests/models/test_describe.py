@@ -10,7 +10,7 @@ from convsvc.dialects.huggingface.config import prove
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.huggingface.stored_names import stored_names
 from convsvc.dialects.mcore.grid import Parallel
-from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.models.describe import dense_words, describe, reduce_lists
@@ -57,7 +57,7 @@ def test_the_model_that_a_familys_words_describe_is_the_one_they_were_taken_from
 def test_a_configuration_follows_from_saved_args_and_describes_the_weights(family: str) -> None:
     config = config_of(family)
     model = FAMILIES[family].build(Facts(config, "config.json"))
-    args = vars(write_args(model, Settings(Parallel(), model.sizes["vocab"]), Facts(config, "config.json")))
+    args = vars(compose_args(model, Settings(Parallel(), model.sizes["vocab"]), Facts(config, "config.json")))
     facts = Facts(args, "args")
     again = FAMILIES[family].build(facts, Wanted(num_mtp=model.num_mtp))
     derived, _ = derive(again, facts, {"BF16": 1})

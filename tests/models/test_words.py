@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convsvc.families import FAMILIES, Facts
-from convsvc.models.rope import read_rope, rope_base
+from convsvc.models.rope import rope_base, rope_of
 from convsvc.models.words import EPSILON, contradictions, foreign_computations, own_contradictions, silences
 
 TRAINED: dict[str, Any] = {
@@ -114,7 +114,7 @@ def test_rotary_positions_are_read_as_transformers_reads_them() -> None:
     assert rope_base(Facts({"rope_theta": 1e4, "rope_parameters": {"rope_type": "default"}}, "c")) == 1e4
     assert rope_base(Facts({"rope_theta": 1e4, "rope_parameters": None}, "c")) == 1e4
     by_type = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}
-    assert {name: rope["rope_theta"] for name, rope in read_rope(Facts({"rope_theta": 7, "rope_parameters": by_type}, "c")).items()} == {
+    assert {name: rope["rope_theta"] for name, rope in rope_of(Facts({"rope_theta": 7, "rope_parameters": by_type}, "c")).items()} == {
         "full_attention": 1e6, "sliding_attention": 1e4,
     }  # fmt: skip
     assert rope_base(Facts({"rope_parameters": by_type}, "c")) is None

@@ -9,7 +9,7 @@ from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.mcore.pipeline import place_layers
-from convsvc.dialects.mcore.saved_layout import read_parallel
+from convsvc.dialects.mcore.saved_layout import parallel_of
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.roots import RootedPath
@@ -65,7 +65,7 @@ def _check_cut_alike(base: Checkpoint, over: Checkpoint, folder_of: dict[str, st
 
 def _differences(base: Facts, over: Facts) -> Iterator[tuple[str, Any, Any]]:
     """The fields of the layout and the sizes that differ."""
-    one, other = read_parallel(base), read_parallel(over)
+    one, other = parallel_of(base), parallel_of(over)
     differing = [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
     # The same placement of layers can be written in several ways.
     if not GRID.intersection(differing) and place_layers(base.num_layers, one) == place_layers(over.num_layers, other):

@@ -18,7 +18,7 @@ from convsvc.dialects.mcore.args_digest import changed_since
 from convsvc.dialects.mcore.grid import Parallel, ranks
 from convsvc.dialects.mcore.one_run import OneRun
 from convsvc.dialects.mcore.rank_files import FILE, rank_folder
-from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, read_parallel
+from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, parallel_of
 from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, vocab_divisor
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
@@ -95,9 +95,9 @@ def _name(folder: RootedPath, root: RootedPath) -> str:
     return "" if folder == root else folder.name
 
 
-def read_settings(source: RankFilesSource, checkpoint: Checkpoint, model: Model) -> Settings:
+def settings_of(source: RankFilesSource, checkpoint: Checkpoint, model: Model) -> Settings:
     """The layout the saved args state. How experts and norms are named is seen from the names themselves."""
-    parallel = read_parallel(checkpoint.facts)
+    parallel = parallel_of(checkpoint.facts)
     names = {key[1] for key in checkpoint.found}
     settings = Settings(
         parallel,
@@ -120,7 +120,7 @@ def read_settings(source: RankFilesSource, checkpoint: Checkpoint, model: Model)
 
 def assumed(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The layout that is taken for the checkpoint's and where each number came from, for an error about it."""
-    return describe_layout(checkpoint.facts, read_parallel(checkpoint.facts))
+    return describe_layout(checkpoint.facts, parallel_of(checkpoint.facts))
 
 
 def _every_pair(checkpoint: Checkpoint, parallel: Parallel) -> bool:
@@ -140,7 +140,7 @@ def _seen(names: Iterable[str], on: str, off: str, stated: bool | None) -> bool:
 
 def stored_rows(checkpoint: Checkpoint) -> int | None:
     """Rows of the word embedding over all tensor ranks, padding included."""
-    return _stored_vocab(checkpoint, read_parallel(checkpoint.facts).tp)
+    return _stored_vocab(checkpoint, parallel_of(checkpoint.facts).tp)
 
 
 def _stored_vocab(checkpoint: Checkpoint, tp: int) -> int | None:

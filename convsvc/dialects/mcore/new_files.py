@@ -11,7 +11,7 @@ from convsvc.dialects.mcore.checkpoint import TRACKER
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
-from convsvc.dialects.mcore.saved_args import write_args
+from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.formats import safetensors, torch_zip
@@ -38,7 +38,7 @@ def output(
     `own` are a framework's args beside Megatron's, `advice` what it must be told beside the weights.
     """
     specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
-    args = write_args(model, settings, facts, bytes_by_dtype(specs), own)
+    args = compose_args(model, settings, facts, bytes_by_dtype(specs), own)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
     kinds: dict[str, list[int]] = {rank_file(rank, settings): [] for rank in ranks(settings.parallel)}

@@ -39,7 +39,7 @@ OF_A_RUN = re.compile(
 )
 
 
-def write_args(
+def compose_args(
     model: Model, settings: Settings, facts: Facts, dtypes: Mapping[str, int] | None = None, own: Mapping[str, Any] | None = None
 ) -> Namespace:
     """The Namespace for a new checkpoint. `dtypes`: how many bytes of each dtype it holds; `own`: a framework's beside Megatron's."""

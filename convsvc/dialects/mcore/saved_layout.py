@@ -45,7 +45,7 @@ SPEAKS = re.compile(r"pipeline|virtual_stage|(^|_)(vpp|pp)(_|$)")
 WITHOUT_ARGS = "which has no saved args,"
 
 
-def read_parallel(facts: Facts) -> Parallel:
+def parallel_of(facts: Facts) -> Parallel:
     """The parallel sizes that saved args state; Megatron's defaults for what they leave out.
 
     Raises SourceError for what is no size, for fields that contradict each other, and for a way of cutting the pipeline that is not known.

@@ -41,7 +41,7 @@ class Settings:
         return self.modules.get(module, self.parallel)
 
 
-def write_settings(target: ParallelSizes, model: Model) -> Settings:
+def settings_for(target: ParallelSizes, model: Model) -> Settings:
     """The settings a job's target asks for; what it leaves out is Megatron's default."""
     tp = target.tensor_parallel_size or 1
     _check_schedule(target, model)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants
-from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, read_settings, stored_rows
+from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
@@ -63,7 +63,7 @@ class RankFiles(Source):
         return stored if said is None else None
 
     def settings(self, source: RankFilesSource, checkpoint: Checkpoint, model: Model) -> Settings:
-        return read_settings(source, checkpoint, model)
+        return settings_of(source, checkpoint, model)
 
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         return assumed(checkpoint)

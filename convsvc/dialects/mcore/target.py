@@ -9,7 +9,7 @@ from convsvc.dialects.base import Adapted, Layout, Output, Target, Wants
 from convsvc.dialects.mcore.new_files import output
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
-from convsvc.dialects.mcore.settings import Settings, write_settings
+from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mcore.tables import Tables
 from convsvc.models.facts import Facts
@@ -41,7 +41,7 @@ class RankFiles(Target):
         return Wants(target.mtp_num_layers or 0, target.mtp_num_layers is None)
 
     def settings(self, target: ParallelSizes, model: Model, adapted: Adapted | None = None) -> Settings:
-        return write_settings(target, model)
+        return settings_for(target, model)
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings, self.tables)

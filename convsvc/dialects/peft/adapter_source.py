@@ -79,12 +79,12 @@ def adapter_alone(root: RootedPath, field: str = "source.path") -> Checkpoint:
 
 def _read(root: RootedPath, field: str) -> tuple[AdapterFacts, SourceFile, tuple[StoredTensor, ...]]:
     check_adapter(root, field)
-    facts = read_facts(read_json(root / CONFIG), str(root / CONFIG))
+    facts = facts_of(read_json(root / CONFIG), str(root / CONFIG))
     index, file = index_file(_weights(root, field))
     return facts, file, index.tensors
 
 
-def read_facts(config: Mapping[str, Any], origin: str) -> AdapterFacts:
+def facts_of(config: Mapping[str, Any], origin: str) -> AdapterFacts:
     """What adapter_config.json says. Raises SourceError for another kind of adapter, naming it."""
     kind = config.get("peft_type", "LORA")
     others = [words for name, words in OTHER_KINDS.items() if config.get(name)]

@@ -10,7 +10,7 @@ from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG, Adapter, adapter_output
-from convsvc.dialects.peft.adapter_source import read_facts
+from convsvc.dialects.peft.adapter_source import facts_of
 from convsvc.dialects.peft.job import PeftTarget
 from convsvc.dialects.peft.layout import PREFIX, A, lay_sides, module_of, target_modules
 from convsvc.errors import VerifyError
@@ -59,7 +59,7 @@ class Peft(Target):
         for side in side_files:
             if side.path == CONFIG and side.text is not None:
                 origin = str(root / side.path)
-                planned, read = (read_facts(config, origin) for config in (json.loads(side.text), read_json(root / side.path)))
+                planned, read = (facts_of(config, origin) for config in (json.loads(side.text), read_json(root / side.path)))
                 if planned != read:
                     raise VerifyError(f"{origin} says something else than was written", facts=[f"planned {planned}", f"read {read}"])
 

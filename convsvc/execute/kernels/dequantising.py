@@ -29,7 +29,7 @@ SURELY_FINITE = 3e38
 def dequantise(decoding: Decoding, buffer: Bytes) -> int:
     """Does the decoding in the buffer; every run is of `block.dtype` afterwards. Returns how many finite products have become infinite."""
     stop = decoding.scales_start + decoding.scales_bytes
-    scales = read_scales(buffer[decoding.scales_start : stop], decoding.scale_dtype).reshape(-1, decoding.scale_columns)
+    scales = decode_scales(buffer[decoding.scales_start : stop], decoding.scale_dtype).reshape(-1, decoding.scale_columns)
     dtype, overflows = decoding.block.dtype, 0
     itemsize = size_of(dtype)
     tables = _Tables(scales, NUMBERS[decoding.dtype], dtype)
@@ -89,7 +89,7 @@ def pieces(run: Range, columns: int, block_rows: int) -> Iterator[tuple[int, int
         first += rows * length
 
 
-def read_scales(raw: Bytes, dtype: str) -> Floats:
+def decode_scales(raw: Bytes, dtype: str) -> Floats:
     """Scales as float32. F8_E8M0 is a power of two: its exponent plus 127, 255 for NaN (OCP Microscaling Formats 1.0, 5.4.1)."""
     if dtype == "F8_E8M0":
         powers = np.ldexp(1.0, np.minimum(raw, 254).astype(np.int32) - 127)

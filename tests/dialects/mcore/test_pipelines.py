@@ -14,7 +14,7 @@ import torch
 from convsvc.conversion import convert
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.pipeline import place_layers
-from convsvc.dialects.mcore.saved_layout import read_parallel
+from convsvc.dialects.mcore.saved_layout import parallel_of
 from convsvc.errors import ConvsvcError, JobError, LayoutError, PlanError, SourceError
 from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
@@ -150,7 +150,7 @@ def test_a_layout_of_the_source_is_not_handed_on(tmp_path: Path) -> None:
 )
 def test_a_way_of_cutting_that_is_not_known_is_named(args: dict[str, Any], words: str) -> None:
     with pytest.raises(SourceError) as caught:
-        read_parallel(Facts({"pipeline_model_parallel_size": 2, **args}, "args"))
+        parallel_of(Facts({"pipeline_model_parallel_size": 2, **args}, "args"))
     assert words in str(caught.value)
 
 
@@ -165,7 +165,7 @@ def test_args_of_the_pipeline_that_move_nothing_are_no_hindrance() -> None:
         "batch_p2p_comm": True, "recompute_num_layers": 1, "schedules_method": None, "num_layer_list": None, "noop_layers": None,
         "automated_pipeline": False,
     }  # fmt: skip
-    assert read_parallel(Facts(args, "args")) == Parallel(pp=2)
+    assert parallel_of(Facts(args, "args")) == Parallel(pp=2)
 
 
 def test_an_error_about_a_layout_begins_with_the_layout_that_was_assumed(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from convsvc.dialects.mcore.grid import Parallel
-from convsvc.dialects.mcore.saved_args import write_args
-from convsvc.dialects.mcore.saved_layout import read_parallel
+from convsvc.dialects.mcore.saved_args import compose_args
+from convsvc.dialects.mcore.saved_layout import parallel_of
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mindspeed_llm.target import TARGET
 from convsvc.families import FAMILIES, Facts
@@ -32,7 +32,7 @@ RUN = {
 def args_of(config: dict[str, object], parallel: Parallel) -> dict[str, object]:
     facts, settings = Facts(config, "test"), Settings(parallel, 128)
     model = FAMILIES["llama2"].build(facts)
-    return vars(write_args(model, settings, facts, own=TARGET.own_args(model, settings)))
+    return vars(compose_args(model, settings, facts, own=TARGET.own_args(model, settings)))
 
 
 def test_nothing_of_a_training_run_is_handed_on() -> None:
@@ -49,10 +49,10 @@ def test_the_configuration_is_there_under_both_names() -> None:
 
 def test_a_layout_is_read_back_as_it_was_written() -> None:
     parallel = Parallel(tp=2, pp=2, etp=2, noop=(0, 7), dualpipev=True)
-    assert read_parallel(Facts(args_of(CONFIG, parallel), "test")) == parallel
+    assert parallel_of(Facts(args_of(CONFIG, parallel), "test")) == parallel
 
 
 def test_a_sources_layout_is_not_handed_on() -> None:
     first = args_of(CONFIG, Parallel(pp=2, noop=(0, 7), dualpipev=True))
     again = args_of(first, Parallel(tp=2, etp=2))
-    assert read_parallel(Facts(again, "test")) == Parallel(tp=2, etp=2)
+    assert parallel_of(Facts(again, "test")) == Parallel(tp=2, etp=2)

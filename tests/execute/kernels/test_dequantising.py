@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsvc.execute.check.overflows import Overflows
-from convsvc.execute.kernels.dequantising import NUMBERS, read_scales
+from convsvc.execute.kernels.dequantising import NUMBERS, decode_scales
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.steps.compiling import Budget, compile_steps
 from convsvc.execute.steps.records import Tensors
@@ -149,4 +149,4 @@ def test_all_256_numbers_are_torchs(dtype: str) -> None:
 
 def test_scales_may_be_powers_of_two() -> None:
     raw = torch.arange(256, dtype=torch.uint8)
-    np.testing.assert_array_equal(read_scales(raw.numpy(), "F8_E8M0"), raw.view(torch.float8_e8m0fnu).float().numpy())
+    np.testing.assert_array_equal(decode_scales(raw.numpy(), "F8_E8M0"), raw.view(torch.float8_e8m0fnu).float().numpy())
