@@ -75,8 +75,7 @@ class SourceFile:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A stored tensor that is there: number of its file, and where it lies in it; its scale where it is quantised."""
 
     file: int

@@ -53,7 +53,7 @@ def join_scales(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     _check_shapes(checkpoint, {key: scale for key, (_, scale) in scales.items()})
     taken = {at for at, _ in scales.values()}
     joined = {
-        key: replace(found, scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
+        key: found._replace(scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
     }
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
     return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, _note([scale for _, scale in scales.values()])))
