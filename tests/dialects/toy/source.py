@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Entry, Found, Source
+from convsvc.dialects.base import Checkpoint, Found, Layout, Source
 from convsvc.dialects.files import check_directory, index_files
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
@@ -41,7 +41,7 @@ class Toy(Source):
     def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Settings:
         return Settings(checkpoint.facts.flag("inputs_first"))
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
 from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
 from convsvc.blocks.gqa import K_NORM, PROJ, PROJ_BIAS, Q_NORM, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
-from convsvc.dialects.base import Entry
-from convsvc.dialects.templates import WHOLE, Templates
+from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.templates import Templates
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
@@ -52,16 +51,14 @@ class Settings:
     inputs_first: bool
 
 
-def layout(model: Model, settings: Settings) -> tuple[Entry, ...]:
+def layout(model: Model, settings: Settings) -> Layout:
     """Every stored tensor, with the name of its file less the ending. Raises LayoutError for what has no place here."""
-    return tuple(_entries(model, settings))
-
-
-def _entries(model: Model, settings: Settings) -> Iterator[Entry]:
     templates = Templates()
+    entries: list[Entry] = []
     for scope in model.scopes:
         for template in templates.of(scope, rows_of(scope, model, settings), ""):
-            yield from (Entry(_file(scope), laid, scope.logical or scope.kind) for laid in templates.lay(template, {}, WHOLE))
+            entries += [Entry(_file(scope), kind, template.unit) for kind in templates.lay(template, {}, frozenset())]
+    return Layout(tuple(templates.kinds), tuple(entries))
 
 
 def rows_of(scope: Scope, model: Model, settings: Settings) -> Rows:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Entry, NewFile, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Layout, NewFile, Output, SideFile, Target, Wants
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
@@ -35,7 +36,7 @@ class Toy(Target):
     def settings(self, target: ToyTarget, model: Model, adapted: Adapted | None = None) -> Settings:
         return Settings(target.inputs_first)
 
-    def layout(self, model: Model, settings: Settings) -> tuple[Entry, ...]:
+    def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings)
 
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
@@ -50,22 +51,23 @@ class Toy(Target):
         model: Model,
         settings: Settings,
         facts: Facts,
-        entries: tuple[Entry, ...],
+        layout: Layout,
         dtypes: tuple[str, ...],
         options: Options,
         roots: Roots,
-    ) -> tuple[tuple[Entry, ...], Output]:
-        specs: dict[str, list[TensorSpec]] = {}
+    ) -> tuple[Layout, Output]:
+        placed = tuple([entry._replace(file=f"{entry.file}.{target.files}") for entry in layout.entries])
+        specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+        held: dict[str, list[TensorSpec]] = {}
         bytes_by_dtype: dict[str, int] = {}
-        for entry, dtype in zip(entries, dtypes, strict=True):
-            spec = TensorSpec(entry.laid.name, dtype, entry.laid.shape)
-            specs.setdefault(f"{entry.file}.{target.files}", []).append(spec)
-            bytes_by_dtype[dtype] = bytes_by_dtype.get(dtype, 0) + spec.size_bytes
-        plan = PLANNERS[target.files]
-        files = tuple(NewFile(path, target.files, plan(tensors)) for path, tensors in specs.items())
+        for entry in placed:
+            spec = specs[entry.kind]
+            held.setdefault(entry.file, []).append(spec)
+            bytes_by_dtype[spec.dtype] = bytes_by_dtype.get(spec.dtype, 0) + spec.size_bytes
+        files = tuple([NewFile(path, target.files, number) for number, path in enumerate(held)])
+        skeletons = tuple(map(PLANNERS[target.files], held.values()))
         words = derive(model, facts, bytes_by_dtype)[0] | {"inputs_first": settings.inputs_first}
-        placed = tuple(entry._replace(file=f"{entry.file}.{target.files}") for entry in entries)
-        return placed, Output(files, (SideFile(WORDS, text=write_words(words), last=True),))
+        return replace(layout, entries=placed), Output(files, skeletons, (SideFile(WORDS, text=write_words(words), last=True),))
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec:
         return ToySource(format="toy", path=path, architecture=architecture)
