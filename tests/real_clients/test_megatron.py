@@ -39,8 +39,17 @@ class Trial:
     world: int
     layout: dict[str, Any]
     tied: bool = False
+    through: dict[str, Any] | None = None  # another format on the way, as a target
 
 
+WHOLE = {"format": "mindformers"}
+CUT = {
+    "format": "mindformers",
+    "tensor_parallel_size": 2,
+    "pipeline_parallel_size": 2,
+    "data_parallel_size": 2,
+    "optimizer_weight_shard_size": 2,
+}
 TRIALS = (
     tuple(
         Trial(f"{name}-tp{tp}", tiny, tp, {"tensor_parallel_size": tp, **layout}, tied)
@@ -69,6 +78,17 @@ TRIALS = (
             ("qwen25-tied", QWEN25, {}, True),
             ("qwen3-vpp", QWEN3, {"num_layers_per_virtual_pipeline_stage": 1}, False),
             ("qwen3-moe-partly-dense-vpp", PARTLY_DENSE, {"num_layers_per_virtual_pipeline_stage": 1}, False),
+        )
+    )
+    # Interleaved linear_fc1, grouped queries, an untied head, heads wider than hidden / heads.
+    + tuple(
+        Trial(f"{name}-from-mindformers", tiny, 2, {"tensor_parallel_size": 2}, through=through)
+        for name, tiny, through in (
+            ("llama2-whole", LLAMA, WHOLE),
+            ("qwen3-whole", QWEN3, WHOLE),
+            ("qwen3-cut", QWEN3, CUT),
+            ("qwen25-cut", QWEN25, CUT),
+            ("qwen3-moe-cut", MOE, {**CUT, "expert_parallel_size": 2}),
         )
     )
 )
@@ -112,13 +132,12 @@ def make_world(size: int, folder: Path) -> World:
             source, target = folder / f"{trial.name}-hf", folder / trial.name
             save_random(trial.tiny, source, dtype=torch.float32, tied=trial.tied)
             expected[trial.name] = logits(load(source)[0])
-            convert(
-                {
-                    "source": {"format": "huggingface", "path": str(source)},
-                    "target": {"format": "mindspeed-llm", "path": str(target), **trial.layout},
-                },
-                engine="inline",
-            )
+            given = {"format": "huggingface", "path": str(source)}
+            if trial.through:
+                between = {**trial.through, "path": str(folder / f"{trial.name}-between")}
+                convert({"source": given, "target": between}, engine="inline")
+                given = {"format": trial.through["format"], "path": between["path"]}
+            convert({"source": given, "target": {"format": "mindspeed-llm", "path": str(target), **trial.layout}}, engine="inline")
             tasks.append(
                 {"name": trial.name, "checkpoint": str(target), "tokens": TOKENS.tolist(), "saved": str(folder / f"{trial.name}-saved")}
             )

@@ -134,8 +134,11 @@ def check_seen(seen: Mapping[str, Any], stated: Mapping[str, Any], origin: str, 
         raise SourceError(f"{path} is another model than {origin} says", facts=faults, do="give the numbers of this checkpoint")
 
 
-def guess_family(shapes: Shapes) -> dict[str, str]:
-    """The family that has just such tensors, where neither job nor configuration names one; nothing where several would do."""
+def guess_family(shapes: Shapes) -> dict[str, Any]:
+    """The family that has just such tensors, with the switches that add them; nothing where several would do.
+
+    For where neither job nor configuration names one.
+    """
     kinds = {found[2] for name in shapes if (found := LAYER.fullmatch(name))}
     sparse, shared = "mlp.router.weight" in kinds, any("shared_experts" in kind for kind in kinds)
     latent, normed = f"{ATTENTION}linear_kv_down_proj.weight" in kinds, f"{ATTENTION}q_layernorm.weight" in kinds
@@ -144,13 +147,17 @@ def guess_family(shapes: Shapes) -> dict[str, str]:
         return {"model_type_hf": "deepseek3"} if "mlp.router.expert_bias" in kinds else {}
     if normed and not biased and not shared:
         return {"model_type_hf": "qwen3-moe" if sparse else "qwen3"}
-    if (
-        not sparse
-        and not biased
-        and {f"{ATTENTION}linear_proj.bias", "mlp.linear_fc2.bias"} <= kinds
-        and "mlp.linear_fc1.bias" not in kinds
-    ):
-        return {"model_type_hf": "telechat2"}
     if not sparse and f"{ATTENTION}linear_qkv.weight" in kinds:
-        return {"model_type_hf": "qwen25" if biased else "llama2"}
+        return _dense_family(kinds)
     return {}
+
+
+def _dense_family(kinds: set[str]) -> dict[str, Any]:
+    """Llama and what differs from it in biases alone."""
+    attention, behind = (f"{ATTENTION}{name}.bias" in kinds for name in ("linear_qkv", "linear_proj"))
+    first, last = (f"mlp.{name}.bias" in kinds for name in ("linear_fc1", "linear_fc2"))
+    if first == last and attention == behind:
+        return {"model_type_hf": "llama2", "attention_bias": attention, "mlp_bias": first}
+    if attention and not (behind or first or last):
+        return {"model_type_hf": "qwen25"}
+    return {"model_type_hf": "telechat2"} if behind and last and not (attention or first) else {}
