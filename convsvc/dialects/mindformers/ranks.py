@@ -97,6 +97,7 @@ def strategies(model: Model, settings: Settings, sizes: Sizes) -> dict[int, dict
     stages: dict[int, dict[str, ParameterLayout]] = {stage: {} for stage in range(sizes.pp)}
     for scope, stage in _stages(model, sizes):
         for row in rows_of(scope, model, settings.flags):
+            _check_even(row, scope, sizes.tp)
             for laid in lay(row, scope.sizes, {}, scope.logical, prefix_of(scope)):
                 cut = _cut_of(row, laid.shape, sizes)
                 mesh = sizes.expert_mesh if any("ep" in each for each in cut) else sizes.mesh
@@ -104,6 +105,15 @@ def strategies(model: Model, settings: Settings, sizes: Sizes) -> dict[int, dict
     for laid in model.lay_carried():
         stages[sizes.pp - 1][laid.name] = declared_layout(laid.name, sizes.mesh, ((),) * len(laid.shape), laid.shape)
     return stages
+
+
+def _check_even(row: Row, scope: Scope, tp: int) -> None:
+    """Raises LayoutError where ranks would share what training gives whole: a query group, a row of the gate with its row of up."""
+    if row.tp is not None and row.ep is None and scope.sizes[row.tp] % tp:
+        raise LayoutError(
+            f"tensor_parallel_size {tp} does not divide the {scope.sizes[row.tp]} of axis {row.tp} of {scope.logical}{row.stored}",
+            do="choose one that does",
+        )
 
 
 def cuts(
