@@ -20,7 +20,7 @@ from convsvc.dialects.mindformers.mesh import Division, cuts_of
 from convsvc.dialects.mindformers.names import why_ignored
 from convsvc.dialects.mindformers.whole import Key
 from convsvc.errors import SourceError
-from convsvc.formats.strategy.reader import read_strategy
+from convsvc.formats.strategy.reader import read_strategies
 from convsvc.formats.strategy.records import ParameterLayout, layouts_by_stage
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
@@ -55,7 +55,7 @@ def find_distributed(root: RootedPath, strategy: RootedPath | None, suffix: str 
     Raises SourceError where there is no strategy, a rank's file is unclear, ranks disagree or are of different steps, a file lacks what its
     rank has, or parts of tensors are in no file.
     """
-    stages = read_strategies(root, strategy)
+    stages = stage_layouts(root, strategy)
     numbers = sorted(int(rank[1]) for name in root.names() if (rank := RANK.fullmatch(name)))
     names = {number: _rank_file(root, number, suffix) for number in numbers}
     check_one_step(names)
@@ -85,12 +85,17 @@ def holds_all(metadata: Mapping[str, str], stated: bool | None) -> bool:
     return said.lower() != "true" if said else stated is not False
 
 
-def read_strategies(root: RootedPath, stated: RootedPath | None) -> Stages:
+def stage_layouts(root: RootedPath, stated: RootedPath | None) -> Stages:
     """Every parameter's layout, by pipeline stage. Raises SourceError where files of one stage contradict each other."""
     stages: dict[int, dict[str, ParameterLayout]] = {}
     origin: dict[tuple[int, str], RootedPath] = {}
-    for path in _strategy_files(root, stated):
-        for stage, layouts in layouts_by_stage(read_strategy(path)).items():
+    seen: set[int] = set()
+    paths = _strategy_files(root, stated)
+    for path, strategy in zip(paths, read_strategies(paths), strict=True):
+        if id(strategy) in seen:  # the same bytes as another rank's
+            continue
+        seen.add(id(strategy))
+        for stage, layouts in layouts_by_stage(strategy).items():
             held = stages.setdefault(stage, {})
             for name, layout in layouts.items():
                 if held.setdefault(name, layout) != layout:
