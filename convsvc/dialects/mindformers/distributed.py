@@ -55,7 +55,7 @@ def find_distributed(root: RootedPath, strategy: RootedPath | None, suffix: str 
     Raises SourceError where there is no strategy, a rank's file is unclear, ranks disagree or are of different steps, a file lacks what its
     rank has, or parts of tensors are in no file.
     """
-    stages = stage_layouts(root, strategy)
+    stages = read_layouts(root, strategy)
     numbers = sorted(int(rank[1]) for name in root.names() if (rank := RANK.fullmatch(name)))
     names = {number: _rank_file(root, number, suffix) for number in numbers}
     check_one_step(names)
@@ -85,7 +85,7 @@ def holds_all(metadata: Mapping[str, str], stated: bool | None) -> bool:
     return said.lower() != "true" if said else stated is not False
 
 
-def stage_layouts(root: RootedPath, stated: RootedPath | None) -> Stages:
+def read_layouts(root: RootedPath, stated: RootedPath | None) -> Stages:
     """Every parameter's layout, by pipeline stage. Raises SourceError where files of one stage contradict each other."""
     stages: dict[int, dict[str, ParameterLayout]] = {}
     origin: dict[tuple[int, str], RootedPath] = {}

@@ -17,9 +17,9 @@ READ = "it is read as trained with {}; no file of it says so"
 WRITTEN = "it is written for training with {}, which no file says: training must be told"
 
 
-def read_flags(source: SourceFlags, facts: Facts, stacked_experts: bool) -> Flags:
+def flags_of(source: SourceFlags, facts: Facts, stacked_experts: bool) -> Flags:
     """As the job says, else as a configuration does, else training's defaults. Raises JobError where two of them contradict each other."""
-    interleaved, contiguous = (_read_flag(name, getattr(source, name), facts) for name in (MLP, ATTENTION))
+    interleaved, contiguous = (_flag_of(name, getattr(source, name), facts) for name in (MLP, ATTENTION))
     return Flags(
         DEFAULTS.interleaved_mlp if interleaved is None else interleaved,
         DEFAULTS.contiguous_attention if contiguous is None else contiguous,
@@ -27,7 +27,7 @@ def read_flags(source: SourceFlags, facts: Facts, stacked_experts: bool) -> Flag
     )
 
 
-def _read_flag(name: str, stated: bool | None, facts: Facts) -> bool | None:
+def _flag_of(name: str, stated: bool | None, facts: Facts) -> bool | None:
     configured = facts.get(name)
     if not isinstance(configured, bool) or stated == configured:
         return stated

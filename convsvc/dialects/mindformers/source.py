@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
 from convsvc.dialects.mindformers.facts import CONFIG
-from convsvc.dialects.mindformers.flags import READ, flag_notes, read_flags
+from convsvc.dialects.mindformers.flags import READ, flag_notes, flags_of
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Settings, layout
 from convsvc.dialects.mindformers.names import is_counter, why_ignored
@@ -61,7 +61,7 @@ class MindFormers(Source):
         """As a configuration or the job says; whether experts are stacked, their shapes do. Raises JobError."""
         opened: Opened = checkpoint.settings
         stacked = any(name.endswith(EXPERTS) and len(shape) == 3 for name, shape in opened.shapes.items())
-        flags = read_flags(source, checkpoint.facts, stacked)
+        flags = flags_of(source, checkpoint.facts, stacked)
         rows = opened.shapes.get("embedding.word_embeddings.weight", (0,))[0]
         padded = rows if model.scopes and rows > model.sizes["vocab"] else None
         return Settings(flags, padded, opened.cuts)
