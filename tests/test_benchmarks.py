@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.measuring import run_measured
+from benchmarks.mindformers import QWEN3_06B
+from benchmarks.mindformers import measure as measure_mindformers
 from benchmarks.models import MOE_SMALL_VOCAB, write_model
 from benchmarks.report import fill
 from benchmarks.results import save
@@ -62,3 +64,9 @@ def test_results_come_between_their_marks(tmp_path: Path) -> None:
     assert "old" not in filled
     assert "not measured" in filled
     assert fill(filled, tmp_path) == filled
+
+
+def test_the_guide_of_mindspore_transformers_is_measured_and_gives_the_model_back(tmp_path: Path) -> None:
+    small = {**QWEN3_06B, "num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 96, "head_dim": 8, "vocab_size": 512}
+    rows = measure_mindformers(tmp_path, small, cold=False)
+    assert [row["step"] for row in rows] == ["to 8 ranks", "unify", "reverse"]
