@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,30 @@ if TYPE_CHECKING:
     from convsvc.plan.source import Asked, OpenSource
 
 
+# What makes two checkpoints not the same model: in the answer, and in words.
+FAULTS = {
+    "other_model": "another model",
+    "other_shape": "another shape",
+    "only_a": "only in a",
+    "only_b": "only in b",
+    "different": "differs",
+    "copies": "copies differ",
+}
+
+
 def compare(
     a: str,
     b: str,
     *,
     model_type: str | None = None,
-    iteration: str | None = None,
+    iteration: str | tuple[str | None, str | None] | None = None,
     listener: Listener | None = None,
     roots: Roots = ANYWHERE,
 ) -> dict[str, Any]:
     """Compares the checkpoints at two paths, tensor by tensor and every copy, in bounded memory. Writes nothing.
 
-    What lies there is detected. `model_type` is stated for both, `iteration` for rank files. Answers, as JSON:
+    What lies there is detected. `model_type` is stated for both, `iteration` for rank files,
+    of both or of each. Answers, as JSON:
 
         same           whether all tensors are on both sides and hold the same values
         different      the tensors that do not: {"name", "a", "b" (stored names), "elements", "of", "max_abs", "first" (index), "values"}
@@ -47,7 +59,8 @@ def compare(
 
     told = listener or Listener()
     told.phase("open", 0)
-    asked = tuple(ask_for(RootedPath(path, roots), model_type, iteration=iteration) for path in (a, b))
+    iterations = iteration if isinstance(iteration, tuple) else (iteration, iteration)
+    asked = tuple(ask_for(RootedPath(path, roots), model_type, iteration=said) for path, said in zip((a, b), iterations, strict=True))
     sides = tuple(lay_side(source) for source in _alike(asked, roots))
     pairs = pair_sides(sides[0], sides[1])
     batches = cut_batches(pairs.pairs)
@@ -128,3 +141,19 @@ def _about(side: Side, asked: Asked) -> dict[str, Any]:
         parallel = asdict(source.settings.parallel)
         about["parallel"] = {name: list(size) if isinstance(size, tuple) else size for name, size in parallel.items()}
     return about | {"notes": [note.as_dict() for note in source.notes]}
+
+
+def differences(result: dict[str, Any], most: int) -> Iterator[str]:
+    """A line for each difference in an answer of `compare`, of each kind at most so many. Of an answer that was cut, `left_off` counts."""
+    for name, what in FAULTS.items():
+        count = len(result[name]) + result.get("left_off", {}).get(name, 0)
+        for item in result[name][:most]:
+            yield f"{what}: {_in_words(item) if name == 'different' else item}"
+        if count > most:
+            yield f"{what}: and {count - most} more (--json lists all)"
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    apart = "by no finite number" if found["max_abs"] is None else f"at most {found['max_abs']:.6g} apart"
+    first = f"first at {found['first']}: {found['values'][0]} and {found['values'][1]}"
+    return f"{found['name']} in {found['elements']} of {found['of']} elements, {apart}, {first}"

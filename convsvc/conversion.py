@@ -120,11 +120,14 @@ def verify(job: Job | dict[str, Any] | str, *, listener: Listener | None = None,
     from convsvc.plan.reverse import reverse_tasks
 
     wanted = parse_job(job)
-    plan = make_plan(wanted, roots)
+    told = listener or Listener()
+    # Of a comparison nothing is planned: that is refused.
+    plan = make_plan(wanted.model_copy(update={"mode": "convert"}) if wanted.mode == "verify" else wanted, roots)
+    told.planned(plan)
     back = reverse_tasks(plan) if wanted.options.verify in BACK else ()
     directory = _open_target(plan)
     try:
-        bytes_read = _compare(plan, back, directory, listener or Listener())
+        bytes_read = _compare(plan, back, directory, told)
     finally:
         os.close(directory)
     numbers = {"files": len(plan.target_files), "tensors": len(plan.target_tensors), "tasks": len(plan.tasks)}

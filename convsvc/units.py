@@ -27,3 +27,12 @@ def in_time(nanoseconds: int) -> str:
     """
     seconds, rest = divmod(nanoseconds, 10**9)
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}.{rest:09d} UTC"
+
+
+def counted(count: object, noun: str) -> str:
+    """So many of something; the noun's plural has an s.
+
+    >>> counted(1, "task"), counted(2, "file")
+    ('1 task', '2 files')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -78,8 +78,10 @@ def jobs(sort: str | None, reverse: bool, wide: bool, limit: int, service: Servi
         print_json(found)
         return
     labels = any(job.labels for job in found)
-    head = ("ID", "STATE", "PROGRESS", "AGE", "DURATION", "TENANT", "MODEL", "NAME", *(("LABELS",) if labels else ()), "TARGET")
-    print_table(head, [_row(job, wide, labels) for job in found])
+    modes = any(job.mode != "convert" for job in found)
+    more = (*(("MODE",) if modes else ()), *(("LABELS",) if labels else ()))
+    head = ("ID", "STATE", "PROGRESS", "AGE", "DURATION", "TENANT", "MODEL", "NAME", *more, "TARGET")
+    print_table(head, [_row(job, wide, modes, labels) for job in found])
 
 
 @click.command(epilog="Example: convsvc logs 01jd2k4v --follow --tail 20")
@@ -169,20 +171,20 @@ def _answer(job: JobView, as_json: bool) -> None:
         say(f"{job.id}  {job.state}")
 
 
-def _row(job: JobView, wide: bool, labels: bool) -> tuple[object, ...]:
+def _row(job: JobView, wide: bool, modes: bool, labels: bool) -> tuple[object, ...]:
     def cut(text: str | None) -> str:
         return "-" if not text else text if wide or len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
     known = ",".join(f"{name}={value}" for name, value in sorted(job.labels.items())) or "-"
     took = between(job.started_at, job.ended_at) if job.started_at else "-"
     columns = (job.id, job.state, _progress(job), between(job.created_at), took, job.tenant, cut(job.model_type), cut(job.name))
-    return *columns, *((cut(known),) if labels else ()), job.target
+    return *columns, *((job.mode,) if modes else ()), *((cut(known),) if labels else ()), job.target
 
 
 def _progress(job: JobView) -> str:
     now = job.progress
     if not now.tasks_total:
-        return "-"
+        return f"{now.phase_tasks_done}/{now.phase_tasks_total} {now.phase}" if now.phase_tasks_total else "-"
     size = now.bytes_done + now.bytes_running
     share = f" {100 * size // now.bytes_total}%" if now.bytes_total else ""
     phase = f" {now.phase}" if now.phase and now.phase != "write" else ""

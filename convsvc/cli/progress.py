@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from convsvc.cli.human import duration
 from convsvc.cli.terminal import shown
 from convsvc.engine.listener import Listener
-from convsvc.units import in_bytes
+from convsvc.units import counted, in_bytes
 
 if TYPE_CHECKING:
     from convsvc.plan.plan import Plan
@@ -67,14 +67,14 @@ class Lines:
 
     def phase(self, name: str, total: int) -> None:
         self.name, self.total, self.last = name, total, time.monotonic()
-        self.line(f"{name}, {total} tasks" if total else name)
+        self.line(f"{name}, {counted(total, 'task')}" if total else name)
 
     def advance(self, step: Step) -> None:
         now = time.monotonic()
         if (step.done < step.total or not step.total) and now - self.last < LINE_EVERY_S:
             return
         self.last = now
-        self.line(f"{self.name or 'running'} {step.done}/{step.total} tasks, {step.words}")
+        self.line(f"{self.name or 'running'} {step.done}/{counted(step.total, 'task')}, {step.words}")
 
     def line(self, text: str) -> None:
         print(shown(text), file=sys.stderr, flush=True)

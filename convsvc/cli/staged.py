@@ -10,7 +10,7 @@ from convsvc.cli.administrator import day, job_store, operator
 from convsvc.cli.options import database_option, json_option, print_json, print_table
 from convsvc.cli.terminal import say
 from convsvc.errors import JobError
-from convsvc.units import in_bytes
+from convsvc.units import counted, in_bytes
 
 if TYPE_CHECKING:
     from convsvc.service.store.database import Database
@@ -66,7 +66,7 @@ def _print(found: list[Staged]) -> None:
     rows = [(one.job, one.state, one.tenant, one.submitted_by or "-", day(one.ended_at), _size(one), one.staging) for one in found]
     print_table(head, rows)
     total = sum(one.size_bytes or 0 for one in found)
-    say(f"{len(found)} jobs, {in_bytes(total)}")
+    say(f"{counted(len(found), 'job')}, {in_bytes(total)}")
 
 
 def _size(one: Staged) -> str:

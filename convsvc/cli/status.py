@@ -14,7 +14,7 @@ from convsvc.cli.completing import job_argument
 from convsvc.cli.human import between, duration, moment
 from convsvc.cli.options import Service, json_option, print_json, print_table, service_options
 from convsvc.cli.terminal import say, shown
-from convsvc.units import in_bytes
+from convsvc.units import counted, in_bytes
 
 if TYPE_CHECKING:
     from convsvc.client import Client
@@ -66,7 +66,7 @@ def _failed(client: Client, job: JobView) -> list[AttemptView]:
 
 def _what(job: JobView) -> Iterator[Row]:
     spec = job.spec
-    yield "Job", job.id
+    yield "Job", job.id + ("" if job.mode == "convert" else f", to {job.mode}: it writes nothing")
     if job.name:
         yield "Name", job.name
     yield "State", job.state + (f" ({job.progress.phase})" if job.progress.phase else "") + (", a cancel was asked for" * _canceling(job))
@@ -103,11 +103,15 @@ def _how_far(job: JobView, counts: dict[str, int]) -> Iterator[Row]:
         size = now.bytes_done + now.bytes_running
         rate = f", {in_bytes(int(now.rate_bytes_s))}/s" if now.rate_bytes_s and now.phase == "write" else ""
         share = f" ({100 * size // now.bytes_total} %)" if now.bytes_total else ""
-        yield "Written", f"{now.tasks_done} of {now.tasks_total} tasks, {in_bytes(size)} of {in_bytes(now.bytes_total)}{share}{rate}"
+        yield (
+            "Written",
+            f"{now.tasks_done} of {counted(now.tasks_total, 'task')}, {in_bytes(size)} of {in_bytes(now.bytes_total)}{share}{rate}",
+        )
     if now.phase_tasks_total and now.phase != "write":
         of = f" of {in_bytes(now.phase_bytes_total)}" if now.phase_bytes_total else ""
         rate = f", {in_bytes(int(now.rate_bytes_s))}/s" if now.rate_bytes_s else ""
-        yield now.phase.capitalize(), f"{now.phase_tasks_done} of {now.phase_tasks_total} tasks, {in_bytes(now.phase_bytes_done)}{of}{rate}"
+        total = counted(now.phase_tasks_total, "task" if job.mode == "convert" else "part")
+        yield now.phase.capitalize(), f"{now.phase_tasks_done} of {total}, {in_bytes(now.phase_bytes_done)}{of}{rate}"
     if now.eta_s is not None and job.ended_at is None:
         yield "Time left", f"{duration(now.eta_s)}: {now.eta_basis}"
     if counts:
@@ -118,14 +122,15 @@ def _how_far(job: JobView, counts: dict[str, int]) -> Iterator[Row]:
             f".{PurePosixPath(job.target).name}.convsvc beside the target (in it, where that is a mount): what was written so far",
         )
     if job.plan:
-        yield from _planned(job.plan)
+        yield from _planned(job.plan, "write" if job.mode == "convert" else "compare")
 
 
-def _planned(plan: dict[str, Any]) -> Iterator[Row]:
+def _planned(plan: dict[str, Any], do: str) -> Iterator[Row]:
     source, target = plan.get("source") or {}, plan.get("target") or {}
     if source and target:
-        read = f"{source.get('files')} files, {source.get('tensors')} tensors, {in_bytes(int(source.get('bytes_read') or 0))} to read"
-        yield "Plan", f"{read}; {target.get('files')} files, {in_bytes(int(target.get('bytes') or 0))} to write"
+        files, tensors = counted(source.get("files"), "file"), counted(source.get("tensors"), "tensor")
+        read = f"{files}, {tensors}, {in_bytes(int(source.get('bytes_read') or 0))} to read"
+        yield "Plan", f"{read}; {counted(target.get('files'), 'file')}, {in_bytes(int(target.get('bytes') or 0))} to {do}"
 
 
 def _outcome(job: JobView) -> Iterator[Row]:
@@ -188,8 +193,15 @@ def _print_tasks(job: JobView, tasks: list[TaskView], counts: dict[str, int], mo
         say(f"there may be more: convsvc status {job.id} --tasks --after {tasks[-1].number}")
 
 
+_CHECKED = {
+    "succeeded": "nothing: nothing differs",
+    "canceled": "nothing is left of it",
+    "canceling": "it ends once what it reads now is compared",
+}
+
+
 def _print_next(job: JobView) -> None:
-    steps = {
+    steps = _CHECKED | {"failed": f"convsvc retry {job.id} looks again; its log: convsvc logs {job.id}"} if job.mode != "convert" else {
         "succeeded": f"the target is {job.target}; check it: convsvc inspect {job.target}",
         "failed": f"convsvc retry {job.id}" + (" goes on with what is staged" if job.staged else "")
         + (f"; convsvc cancel {job.id} removes it" if job.staged else "") + f"; its log: convsvc logs {job.id} --level warning",

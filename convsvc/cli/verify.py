@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convsvc.cli.job_file import job_from, job_options
-from convsvc.cli.options import json_option, print_json
+from convsvc.cli.options import Service, json_option, print_json, service_options
 from convsvc.cli.terminal import say
 from convsvc.errors import JobError, SourceError, VerifyError
-from convsvc.units import in_bytes
+from convsvc.units import counted, in_bytes
 
 if TYPE_CHECKING:
     from convsvc.engine.listener import Listener
@@ -26,47 +26,57 @@ SHOWN = 20
 @click.argument("other", metavar="[OTHER]", required=False)
 @click.option("--model-type", metavar="NAME", help="Two checkpoints: the model family of both (default: detected).")
 @click.option("--iteration", metavar="N", help="Two checkpoints: the iteration of rank files (default: the tracker's).")
+@click.option("--on-service", is_flag=True, help="Let the service read, as a job of its own: paths are its machines'.")
+@service_options
 @json_option
-def verify(as_json: bool, other: str | None, model_type: str | None, iteration: str | None, **job: Any) -> None:
+def verify(
+    as_json: bool, other: str | None, model_type: str | None, iteration: str | None, on_service: bool, service: Service, **job: Any
+) -> None:
     """Whether a job's target is, whole, what the job writes; or whether two checkpoints are the same model. Writes nothing.
 
     With a job, every byte of the target is read: each element in each place is compared with what is computed again from the source, and
     headers, checksums and side files with what would be written. With two directories, in any formats and cut in any way, every tensor is
     compared by its values. The exit code is 0 if nothing differs, 6 if something does.
+
+    With --on-service an executor of the service reads, and the answer is the same. Ctrl-C leaves the job: `convsvc watch` comes back to it.
     """
-    first = job["job_file"]
+    first, there = job["job_file"], service if on_service else None
     if other is None and not (first and os.path.isdir(first)):
         if model_type or iteration:
             raise JobError("--model-type and --iteration are for two checkpoints", do="name the second one, or state them in the job")
-        _verify_job(job_from(**job), as_json)
+        _verify_job(job_from(**job), there, as_json)
         return
     if other is None:
         raise JobError(f"{first} is a directory: with what is it compared?", do="name a job, or a second checkpoint")
     if any(value for name, value in job.items() if name != "job_file"):
         raise JobError("two checkpoints are compared without a job", do="leave its options out")
-    _compare(first, other, model_type, iteration, as_json)
+    _compare(os.path.abspath(first), os.path.abspath(other), model_type, iteration, there, as_json)
 
 
-def _verify_job(wanted: dict[str, Any], as_json: bool) -> None:
-    from convsvc.conversion import verify as verify_job
-
-    with _shown() as listener:
-        result = verify_job(wanted, listener=listener)
+def _verify_job(wanted: dict[str, Any], service: Service | None, as_json: bool) -> None:
+    result = _verified_there(wanted, service) if service else _verified_here(wanted)
     if as_json:
         print_json(result)
     else:
         say(f"{result['target']} holds what {wanted['source']['path']} holds, {in_bytes(result['bytes_read'])} compared")
 
 
-def _compare(first: str, other: str, model_type: str | None, iteration: str | None, as_json: bool) -> None:
-    from convsvc.comparison import compare
+def _verified_here(wanted: dict[str, Any]) -> dict[str, Any]:
+    from convsvc.conversion import verify as verify_job
 
-    for path in (first, other):
-        if not os.path.isdir(path):
-            raise SourceError(f"{path} is not a directory", do="name two directories with checkpoints")
     with _shown() as listener:
-        paths = os.path.abspath(first), os.path.abspath(other)
-        result = compare(*paths, model_type=model_type, iteration=iteration, listener=listener)
+        return verify_job(wanted, listener=listener)
+
+
+def _verified_there(wanted: dict[str, Any], service: Service) -> dict[str, Any]:
+    return _answer_of({**wanted, "mode": "verify"}, service)
+
+
+def _compare(first: str, other: str, model_type: str | None, iteration: str | None, service: Service | None, as_json: bool) -> None:
+    if service:
+        result = _compared_there(first, other, model_type, iteration, service)
+    else:
+        result = _compared_here(first, other, model_type, iteration)
     if as_json:
         print_json(result)
     else:
@@ -74,6 +84,38 @@ def _compare(first: str, other: str, model_type: str | None, iteration: str | No
             say(line)
     if not result["same"]:
         raise click.exceptions.Exit(VerifyError.exit_code)
+
+
+def _compared_here(first: str, other: str, model_type: str | None, iteration: str | None) -> dict[str, Any]:
+    from convsvc.comparison import compare
+
+    for path in (first, other):
+        if not os.path.isdir(path):
+            raise SourceError(f"{path} is not a directory", do="name two directories with checkpoints")
+    with _shown() as listener:
+        return compare(first, other, model_type=model_type, iteration=iteration, listener=listener)
+
+
+def _compared_there(first: str, other: str, model_type: str | None, iteration: str | None, service: Service) -> dict[str, Any]:
+    said = {"iteration": iteration} if iteration else {}
+    job = {"mode": "compare", "source": {"path": first, **said}, "target": {"path": other, **said}}
+    try:
+        return _answer_of(job | ({"model_type": model_type} if model_type else {}), service)
+    except VerifyError as differs:
+        if "comparison" not in differs.details:
+            raise
+        return dict(differs.details["comparison"])
+
+
+def _answer_of(job: dict[str, Any], service: Service) -> dict[str, Any]:
+    """What a job of the service answers once it has succeeded. Raises what it failed with."""
+    from convsvc.cli.connection import connect
+    from convsvc.cli.watch import follow_job
+
+    with connect(service) as client:
+        view = client.submit(job)
+        say(f"job {view.id}", err=True)
+        return follow_job(client, view.id).result or {}
 
 
 @contextmanager
@@ -89,31 +131,16 @@ def _shown() -> Iterator[Listener]:
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
+    from convsvc.comparison import differences
+
     for side in ("a", "b"):
         about = result[side]
         cut = {name: size for name, size in about.get("parallel", {}).items() if size not in (None, [], False, 1)}
         shown = "".join(f", {name} {size}" for name, size in cut.items())
-        yield f"{side}: {about['path']} ({about['format']}, {about['model_type']}, {about['files']} files{shown})"
+        yield f"{side}: {about['path']} ({about['format']}, {about['model_type']}, {counted(about['files'], 'file')}{shown})"
         yield from (f"   {note['kind']}: {note['text']}" for note in about["notes"])
-    yield from _some("another model", result["other_model"])
-    yield from _some("another shape", result["other_shape"])
-    yield from _some("only in a", result["only_a"])
-    yield from _some("only in b", result["only_b"])
-    yield from _some("differs", [_difference(each) for each in result["different"]])
-    yield from _some("copies differ", result["copies"])
-    yield from (f"dtypes: {said} ({count} tensors), compared by value" for said, count in result["dtypes"].items())
+    yield from differences(result, SHOWN)
+    yield from (f"dtypes: {said} ({counted(count, 'tensor')}), compared by value" for said, count in result["dtypes"].items())
     yield from (f"configurations differ: {text}" for text in result["advice"])
     verdict = "the same model" if result["same"] else "not the same"
-    yield f"{verdict}: {result['compared']} tensors compared, {in_bytes(result['bytes_read'])} read"
-
-
-def _some(what: str, items: list[str]) -> Iterator[str]:
-    yield from (f"{what}: {item}" for item in items[:SHOWN])
-    if len(items) > SHOWN:
-        yield f"{what}: and {len(items) - SHOWN} more (--json lists all)"
-
-
-def _difference(found: dict[str, Any]) -> str:
-    apart = "by no finite number" if found["max_abs"] is None else f"at most {found['max_abs']:.6g} apart"
-    first = f"first at {found['first']}: {found['values'][0]} and {found['values'][1]}"
-    return f"{found['name']} in {found['elements']} of {found['of']} elements, {apart}, {first}"
+    yield f"{verdict}: {counted(result['compared'], 'tensor')} compared, {in_bytes(result['bytes_read'])} read"

@@ -13,6 +13,7 @@ from convsvc.cli.progress import Display, Step, make_display
 from convsvc.cli.watching import goes_on
 from convsvc.client.answers import progress_of, waiting_view
 from convsvc.errors import Canceled, ServiceError, error_from_dict
+from convsvc.units import counted
 
 if TYPE_CHECKING:
     from convsvc.client import Client
@@ -68,7 +69,7 @@ def show_event(display: Display, event: EventView) -> None:
     if event.kind == "phase":
         display.phase(str(data.get("phase")), int(data.get("total") or 0))
     elif event.kind == "planned":
-        display.line(f"planned: {data.get('model_type')}, {data.get('tasks')} tasks")
+        _show_planned(display, data)
     elif event.kind == "task":
         _show_task(display, data)
     elif event.kind == "progress" and data:
@@ -90,6 +91,14 @@ def step_of(now: Progress) -> Step:
 def waiting_line(waiting: Waiting) -> str:
     since = f" (for {between(waiting.since)})" if waiting.since else ""
     return f"waiting: {waiting.text}{since}"
+
+
+def _show_planned(display: Display, data: dict[str, Any]) -> None:
+    """A job that compares only has no tasks, and what two checkpoints are is not known before they are read."""
+    if data.get("tasks"):
+        display.line(f"planned: {data.get('model_type')}, {counted(data['tasks'], 'task')}")
+    elif data.get("model_type"):
+        display.line(f"planned: {data['model_type']}")
 
 
 def _show_task(display: Display, data: dict[str, Any]) -> None:

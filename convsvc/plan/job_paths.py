@@ -26,7 +26,7 @@ def check_job_paths(job: Job, roots: Roots) -> None:
     For a quick answer only: what is opened later is opened beneath the roots, as everything may have changed by then.
     """
     for field, path in job_paths(job).items():
-        roots.check(path, field, inside=field == "target.path")
+        roots.check(path, field, inside=field == "target.path" and job.mode == "convert")
 
 
 def paths_in(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,8 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     What the job reads and writes must lie in `roots`. Raises JobError, LayoutError, SourceError or PlanError; PathRefused.
     """
     job = parse_job(job)
+    if job.mode != "convert":
+        raise JobError(f"this job is to {job.mode}, not to convert", do="submit it, use `convsvc verify`, or leave its mode out")
     check_job_paths(job, roots)
     job = settled(job, roots)
     source = open_source(asked_of(job, roots), roots)

@@ -58,7 +58,9 @@ class JobView:
     what the run reported at its end, `error` a ConvsvcError in JSON form (`errors.error_from_dict`). `tenant` owns it, `submitted_by`
     names the token it came with, and its wait counts from `queued_at`. `notes` are {"kind", "text"}: the plan's as soon as it is made,
     those of the run at its end too; `report` is where the conversion's report lies then. `waiting` says why it does not go on: only
-    of a job that was asked for alone. `staged`: an unfinished target lies beside the target's place, which a retry goes on with.
+    of a job that was asked for alone. `mode`: convert, verify or compare; a comparison's `result` is what `convsvc.compare` answers, and
+    one that found differences has failed with that in its `error`'s details. `staged`: an unfinished target lies beside the
+    target's place, which a retry goes on with.
     """
 
     id: str
@@ -87,6 +89,7 @@ class JobView:
     labels: dict[str, str] = field(default_factory=dict)
     waiting: Waiting | None = None
     staged: bool = False
+    mode: str = "convert"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -19,18 +19,22 @@ from convsvc.spec.faults import in_words
 from convsvc.spec.fields import LabelName, LabelValue, Strict, Text
 from convsvc.spec.formats import sides
 from convsvc.spec.options import Options
-from convsvc.spec.places import SourceSpec, TargetSpec
+from convsvc.spec.places import Detected, SourceSpec, TargetSpec
 
 # Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
-SPEC_VERSION = 4
+SPEC_VERSION = 5
 _SHOWN_FAULTS = 50
+DETECTED = "detected"
 
 if TYPE_CHECKING:
     from convsvc.spec.places import SourceSpec as Source
     from convsvc.spec.places import TargetSpec as Target
 else:
-    Source = Annotated[reduce(or_, sides("SOURCE").values()), Field(discriminator="format")]
-    Target = Annotated[reduce(or_, sides("TARGET").values()), Field(discriminator="format")]
+    Source = Annotated[reduce(or_, [*sides("SOURCE").values(), Detected]), Field(discriminator="format")]
+    Target = Annotated[reduce(or_, [*sides("TARGET").values(), Detected]), Field(discriminator="format")]
+
+
+Mode = Literal["convert", "verify", "compare"]
 
 
 class Webhook(Strict):
@@ -40,7 +44,7 @@ class Webhook(Strict):
 
 
 class Job(Strict):
-    """A conversion: from `source` to `target`.
+    """A conversion from `source` to `target`, or a look at what one has left there: see `mode`.
 
     >>> job = parse_job({"source": {"format": "huggingface", "path": "/in"},
     ...                  "target": {"format": "mindspeed-llm", "path": "/out", "tensor_parallel_size": 2}})
@@ -48,6 +52,11 @@ class Job(Strict):
     2
     """
 
+    mode: Mode = Field(
+        "convert",
+        description="verify: whether the target is, whole, what the job writes. compare: whether source and target are the same model; "
+        "both are read, and only their paths are said. Neither writes anything.",
+    )
     name: Text | None = Field(None, max_length=200)
     model_type: Text | None = Field(None, max_length=200, description="The model family; detected where it is not given.")
     source: Source
@@ -66,8 +75,25 @@ class Job(Strict):
             raise ValueError("must not be empty; leave it out to have it detected")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _compared_sides(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("mode") != "compare":
+            return data
+        sides = {side: data[side] for side in ("source", "target") if isinstance(data.get(side), dict)}
+        return data | {side: {"format": DETECTED} | said for side, said in sides.items()}
+
     @model_validator(mode="after")
     def _two_places(self) -> Job:
+        detected = [side for side in ("source", "target") if getattr(self, side).format == DETECTED]
+        if self.mode == "compare":
+            if len(detected) < 2:
+                raise ValueError("mode compare finds out what lies at source.path and target.path: leave their formats out")
+            if self.options != Options():
+                raise ValueError("mode compare has no options")
+            return self
+        if detected:
+            raise ValueError(f"{detected[0]}.format: detected is for mode compare")
         if self.source.path.rstrip("/") == self.target.path.rstrip("/"):
             raise ValueError(f"source.path and target.path are the same: {self.source.path}")
         return self
@@ -122,7 +148,10 @@ def job_schema() -> dict[str, Any]:
 
 def dump_job(job: Job) -> dict[str, Any]:
     """The job as JSON, without what was not set."""
-    return job.model_dump(mode="json", exclude_none=True)
+    dumped = job.model_dump(mode="json", exclude_none=True)
+    if job.mode == "convert":  # as a job has always been: digests and fingerprints of it stay
+        del dumped["mode"]
+    return dumped
 
 
 def _fault(item: Any) -> dict[str, Any]:
@@ -137,10 +166,10 @@ def _fault(item: Any) -> dict[str, Any]:
         shown = shown[:77] + "..."
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        known = str(item.get("ctx", {}).get("expected_tags") or ", ".join(repr(name) for name in sorted(sides(where[0].upper()))))
+        known = ", ".join(sides(where[0].upper()))
         said = given.get("format") if isinstance(given, dict) else None
         what = "is required" if said is None else f"there is no format {json.dumps(said, default=str)}"
-        field, text = f"{field}.format", f"{field}.format: {what}: one of {known.replace(chr(39), '')}"
+        field, text = f"{field}.format", f"{field}.format: {what}: one of {known}"
     elif item["type"] == "extra_forbidden":
         text = f"{field}: there is no such field (given {shown})"
     elif item["type"] == "missing":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from convsvc.spec.fields import Path, Strict
+from convsvc.spec.fields import Path, Strict, Text
 from convsvc.spec.model import ARCHITECTURE, Architecture, Lora
 
 
@@ -27,3 +29,10 @@ class TargetSpec(Strict):
 
     format: str
     path: Path
+
+
+class Detected(SourceSpec):
+    """A side of a comparison: a checkpoint whose format is found out where it lies. `format` may be left out."""
+
+    format: Literal["detected"]
+    iteration: Text | None = Field(None, max_length=200, description="Of rank files, instead of the one that the tracker names.")

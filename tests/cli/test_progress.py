@@ -50,7 +50,7 @@ def test_a_job_on_the_service_is_told_from_its_events() -> None:
     show_event(shown, event("phase", phase="write", total=1))
     show_event(shown, event("task", number=0, name="layer 0", state="done", tasks_done=1, tasks_total=1, bytes_done=10))
     show_event(shown, event("state", state="succeeded", before="verifying"))
-    assert shown.lines == ["planned: qwen3, 1 tasks", "write, 1 tasks", "write 1/1 tasks, 10 B", "succeeded"]
+    assert shown.lines == ["planned: qwen3, 1 task", "write, 1 task", "write 1/1 task, 10 B", "succeeded"]
 
 
 def test_a_job_that_waits_says_why_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,38 @@ def test_the_service_plans_and_lists_what_this_machine_would(job_file: str, serv
         assert main(["plan", job_file, "--json", *where]) == 0
         plan = json.loads(capsys.readouterr().out)
         plan["needs"].pop("free_bytes_available")  # others write to this disk too
+        assert not plan.pop("problems", [])  # what would make the job fail is the service's to say
         assert main(["families", "--json", *where]) == 0
         names = [family["name"] for family in json.loads(capsys.readouterr().out)]
         answers.append((plan, names))
     assert answers[0] == answers[1]
+
+
+def test_the_service_verifies_and_compares_as_this_machine_does(
+    job_file: str, checkpoint: Path, service_url: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["convert", job_file, "--engine", "inline"]) == 0
+    there, both = ["--on-service", "--url", service_url], [str(checkpoint), str(tmp_path / "mcore")]
+    for status in (0, 6):
+        for command in (["verify", job_file], ["verify", *both], ["verify", *both, "--json"]):
+            answers = []
+            for where in ([], there):
+                capsys.readouterr()
+                assert main([*command, *where]) == status
+                answers.append(capsys.readouterr().out)
+            assert answers[0] == answers[1]
+        weights = checkpoint / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 0x01
+        weights.write_bytes(data)
+    assert main(["verify", str(checkpoint), str(tmp_path / "nowhere"), *there]) == 3
+
+    capsys.readouterr()
+    assert main(["jobs", "--url", service_url]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["MODE", "TARGET"]
+    assert [row.split()[-2] for row in reversed(rows)] == [*["verify", "compare", "compare"] * 2, "compare"]
+    assert main(["status", rows[1].split()[0], "--url", service_url]) == 0
+    shown = capsys.readouterr().out
+    assert "to compare: it writes nothing" in shown
+    assert "differs: " in shown

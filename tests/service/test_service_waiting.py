@@ -97,7 +97,7 @@ def test_a_tenant_that_has_as_many_jobs_running_as_it_may_is_told(store: Store, 
     submit("/shared/a", tenant="a")
     claims.claim()
     waiting = why(store, submit("/shared/b", tenant="a"))
-    assert (waiting.reason, waiting.text) == ("quota", "tenant a has 1 jobs running, as many as it may")
+    assert (waiting.reason, waiting.text) == ("quota", "tenant a has 1 job running, as many as it may")
 
 
 def test_a_cluster_that_is_away_is_named_with_the_time_since_when(store: Store, claims: Claims, submit: Submit) -> None:

@@ -21,6 +21,7 @@ from convsvc.execute.staging.sites import take_from
 from convsvc.plan.plan import Plan
 from convsvc.roots import Roots
 from convsvc.service.executor.bounds import Bounds
+from convsvc.service.executor.checking import run_check
 from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.succession import after_predecessor
 from convsvc.service.observe.tracing import JobSpans
@@ -30,6 +31,7 @@ from convsvc.service.store.models import DEFAULT_TENANT
 from convsvc.service.store.pace import Meter
 from convsvc.service.store.states import JobEvent
 from convsvc.service.store.task_logs import Report, ended_attempt
+from convsvc.units import counted
 
 _log = logging.getLogger("convsvc.job")
 
@@ -81,10 +83,26 @@ class StoreListener(Listener):
 
     def planned(self, plan: Plan) -> None:
         """The plan is made; not the driver's to tell."""
+        if self._claim.job.mode != "convert":
+            self._read_only(plan)
+            return
         tasks = [PlannedTask(task.id, task.name, task.bytes_out) for task in plan.tasks]
         self._sizes = {task.number: task.bytes for task in tasks}
         self._claims.planned(self._claim, plan.model_type, plan.summary(), tasks)
-        self.log(f"planned {plan.model_type}: {len(tasks)} tasks, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
+        self.log(f"planned {plan.model_type}: {counted(len(tasks), 'task')}, {plan.bytes_in} bytes to read, {plan.bytes_out} to write")
+        for note in plan.notes:
+            self.log(str(note))
+        self._spans.step("open")
+
+    def compares(self) -> None:
+        """Nothing is planned: two checkpoints are compared."""
+        self._claims.planned(self._claim, self._claim.job.model_type, None, ())
+        self._spans.step("open")
+
+    def _read_only(self, plan: Plan) -> None:
+        """Of a job that writes nothing the tasks are no tasks: what they would write is computed and compared."""
+        self._claims.planned(self._claim, plan.model_type, plan.summary(), ())
+        self.log(f"planned {plan.model_type}: {plan.bytes_out} bytes to compare")
         for note in plan.notes:
             self.log(str(note))
         self._spans.step("open")
@@ -101,7 +119,7 @@ class StoreListener(Listener):
         pace = self._meter.as_dict() if total else None
         self._claims.phase(self._claim, name, total, _STATES.get(name), pace, skipped=self._skipped)
         self._skipped = ()
-        self.log(f"{name}: {total} tasks" if total else name)
+        self.log(f"{name}: {counted(total, 'task')}" if total else name)
 
     def tasks_skipped(self, tasks: Sequence[int]) -> None:
         self._skipped = tuple(tasks)  # told with the phase, which comes next
@@ -199,6 +217,8 @@ class EngineRunner:
         from convsvc.execute.forecast import check_memory
         from convsvc.plan.planner import make_plan
 
+        if claim.job.mode != "convert":
+            return run_check(claim, listener, self._bounds.until_deadline(should_stop), roots_of(claim))
         target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
         holder, take = this_process(claim.job_id, claim.fence), partial(take_from, target, roots)
         if claim.publishing and is_published(target):

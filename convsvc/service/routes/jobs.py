@@ -53,6 +53,7 @@ def _submit(here: Context, caller: Caller, request: Request, job: Job, key: str 
     with here.audit.of(act(caller, request, "submit")) as deed:
         # What it was, for when the job is forgotten.
         deed.detail = {"source": job.source.path, "target": job.target.path} | ({"name": job.name} if job.name else {})
+        deed.detail |= {"mode": job.mode} if job.mode != "convert" else {}
         check_places(job, roots_of(caller))
         here.settings.webhooks.check(job)
         view, created = here.store.submit(job, key, caller=caller)

@@ -32,6 +32,11 @@ def same_place(path: str) -> str:
     return os.path.realpath(path)
 
 
+def writes(spec: dict[str, Any]) -> bool:
+    """Whether a job writes to its target, which nobody else may write to meanwhile."""
+    return bool(spec.get("mode", "convert") == "convert")
+
+
 def existing_job(session: Session, job_id: str, tenant: str | None = None, *, lock: bool = False) -> JobRow:
     """The job with that id, or the only one whose id begins so; of `tenant`'s jobs, or of all. Raises NoSuchJob, UnclearJob."""
     row = session.get(JobRow, job_id, with_for_update=lock or None, populate_existing=lock)
@@ -133,7 +138,7 @@ def _apply(session: Session, row: JobRow, instruction: Instruction, lease: Lease
         row.executor, row.lease_until, row.fence = None, None, row.fence + 1
         if row.state not in ENDED and row.phase:
             row.claims -= 1  # released in good order: not an executor that died of it
-    elif instruction == "hold_target":
+    elif instruction == "hold_target" and writes(row.spec):
         row.active_target = place or same_place(row.target_path)
     elif instruction == "free_target":
         row.active_target = None

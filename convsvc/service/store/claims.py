@@ -30,6 +30,7 @@ from convsvc.service.store.task_logs import NOTHING, Report
 from convsvc.spec import Job, parse_job
 
 MAX_CLAIMS = 3
+_SUCCESS = {"convert": "the target is {}", "verify": "{} is what the job writes", "compare": "the same model as in {}"}
 PLAN = "plan"  # before the driver: the job is looked at
 
 
@@ -137,8 +138,8 @@ class Claims:
                 row.claims, row.phase = row.claims + 1, PLAN
 
     @retried
-    def planned(self, claim: Claim, model_type: str, summary: dict[str, Any], tasks: Sequence[PlannedTask]) -> None:
-        """The plan is made: store its tasks, and go on to running."""
+    def planned(self, claim: Claim, model_type: str | None, summary: dict[str, Any] | None, tasks: Sequence[PlannedTask]) -> None:
+        """The plan is made: store its tasks, and go on to running. A comparison has neither plan nor tasks."""
         with self._held(claim) as (session, row):
             session.execute(delete(TaskRow).where(TaskRow.job_id == row.id))
             session.add_all(TaskRow(job_id=row.id, number=t.number, name=t.name, state="pending", bytes=t.bytes) for t in tasks)
@@ -232,7 +233,7 @@ class Claims:
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.result, row.phase = result, ""
-            add_log(session, row, f"succeeded: the target is {row.target_path}")
+            add_log(session, row, f"succeeded: {_SUCCESS[claim.job.mode].format(row.target_path)}")
             advance(session, row, "succeed")
 
     @retried

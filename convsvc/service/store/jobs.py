@@ -17,7 +17,7 @@ from convsvc.service.access.identity import LOOPBACK, Caller
 from convsvc.service.errors import KeyReused
 from convsvc.service.observe.tracing import traced
 from convsvc.service.store.attempts import newest_attempts
-from convsvc.service.store.changes import advance, existing_job, locked_job, same_place
+from convsvc.service.store.changes import advance, existing_job, locked_job, same_place, writes
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
 from convsvc.service.store.ids import new_job_id
@@ -284,7 +284,7 @@ def _retry(session: Session, row: JobRow, place: str) -> None:
 
 
 def _insert(session: Session, request: _Request) -> JobRow:
-    job, now = request.job, now_of(session)
+    job, now, spec = request.job, now_of(session), dump_job(request.job)
     row = JobRow(
         id=request.id,
         tenant=request.caller.tenant,
@@ -292,11 +292,11 @@ def _insert(session: Session, request: _Request) -> JobRow:
         priority=job.priority,
         name=job.name,
         labels=job.labels,
-        spec=dump_job(job),
+        spec=spec,
         model_type=job.model_type,
         source_path=job.source.path,
         target_path=job.target.path,
-        active_target=request.place,
+        active_target=request.place if writes(spec) else None,
         idempotency_key=request.key,
         request_hash=request.digest,
         state="queued",

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from convsvc.service.errors import QuotaReached
 from convsvc.service.store.models import JobRow, TenantRow
 from convsvc.service.store.states import ENDED, JOB_STATES, LEASED
-from convsvc.units import in_bytes
+from convsvc.units import counted, in_bytes
 
 ACTIVE = sorted({*JOB_STATES} - ENDED)
 LIMITS = ("most_running_jobs", "most_queued_jobs", "most_active_bytes", "requests_per_minute")
@@ -29,7 +29,7 @@ def check_quotas(session: Session, limits: TenantRow, *, more: int = 1) -> None:
     if limits.most_queued_jobs is not None:
         queued = _queued_jobs(session, limits.name)
         if queued + more > limits.most_queued_jobs:
-            raise _reached(limits, f"{queued} jobs in the queue", f"{limits.most_queued_jobs}", JOBS_RETRY_S)
+            raise _reached(limits, f"{counted(queued, 'job')} in the queue", f"{limits.most_queued_jobs}", JOBS_RETRY_S)
     if limits.most_active_bytes is not None:
         size = _active_bytes(session, limits.name)
         if size >= limits.most_active_bytes:

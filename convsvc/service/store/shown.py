@@ -17,6 +17,7 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
     return JobView(
         id=row.id,
         name=row.name,
+        mode=row.spec.get("mode", "convert"),
         model_type=row.model_type,
         state=row.state,
         run=row.run,

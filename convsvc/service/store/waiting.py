@@ -13,6 +13,7 @@ from convsvc.service.store.models import ExecutorRow, JobRow, TenantRow
 from convsvc.service.store.quotas import running_jobs
 from convsvc.service.store.states import LEASED
 from convsvc.service.views import Waiting
+from convsvc.units import counted
 
 MOST_NAMED = 3
 
@@ -96,7 +97,7 @@ def _quota(session: Session, row: JobRow, position: int) -> Waiting | None:
     bound = limits.most_running_jobs if limits else None
     if bound is None or (running := running_jobs(session, row.tenant).get(row.tenant, 0)) < bound:
         return None
-    return Waiting("quota", f"tenant {row.tenant} has {running} jobs running, as many as it may", row.queued_at, position)
+    return Waiting("quota", f"tenant {row.tenant} has {counted(running, 'job')} running, as many as it may", row.queued_at, position)
 
 
 def _turn(session: Session, row: JobRow, there: list[ExecutorRow], place: tuple[int, int], tenant: str | None) -> Waiting:
@@ -114,7 +115,7 @@ def _turn(session: Session, row: JobRow, there: list[ExecutorRow], place: tuple[
         named = [job.id for job in jobs if tenant in {None, job.tenant}][:MOST_NAMED]
         shown = f" ({', '.join(named)}{', ...' if len(jobs) > len(named) else ''})" if named else ""
         count = len(there)
-        text += f"; {'the executor is' if count == 1 else f'all {count} executors are'} busy with {_jobs(len(jobs))}{shown}"
+        text += f"; {'the executor is' if count == 1 else f'all {count} executors are'} busy with {counted(len(jobs), 'job')}{shown}"
     return Waiting("queue", text, row.queued_at, position)
 
 
@@ -125,10 +126,6 @@ def _position(session: Session, row: JobRow) -> tuple[int, int]:
     ahead = or_(JobRow.priority > row.priority, and_(JobRow.priority == row.priority, older))
     before = session.execute(select(func.count()).where(*mine, ahead)).scalar_one()
     return before + 1, session.execute(select(func.count()).where(*mine)).scalar_one()
-
-
-def _jobs(count: int) -> str:
-    return f"{count} job{'s' if count > 1 else ''}"
 
 
 def _time(text: Any) -> datetime | None:
