@@ -257,7 +257,7 @@ def test_bytes_that_are_still_to_be_written_are_bounded(
     claim = claims.claim()
     assert claim is not None
     claims.planned(claim, "llama2", {}, [PlannedTask(0, "layer 0", 1000)])
-    with pytest.raises(QuotaReached, match="tenant a has 1000 bytes to be written"):
+    with pytest.raises(QuotaReached, match="tenant a has 1000 B to be written"):
         submit(caller)
     claims.succeed(claim, {})
     submit(caller)
