@@ -24,7 +24,7 @@ NEIGHBOURS = {
     "blocks": {"models"},  # a block finds its sizes in a model's facts
     "families": {"blocks", "models"},
     "spec": {"job_text"},
-    "service": {"conversion"},  # the executor runs a job as `convsvc convert` does
+    "service": {"conversion", "comparison"},  # the executor runs a job as `convsvc convert` and `convsvc verify` do
     "client": {"service"},  # the views and errors alone; see below
 }
 HTTP_AND_SQL = {"fastapi", "starlette", "uvicorn", "httpx", "sse_starlette", "sqlalchemy", "alembic"}
