@@ -210,3 +210,23 @@ def test_job_ids_complete_and_a_service_that_is_away_completes_nothing(
 def test_completion_is_printed_for_each_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     assert f"_CONVSVC_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def test_one_of_something_is_one_and_a_check_says_what_it_is(told: Callable[..., Told], capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {"source": {"files": 1, "tensors": 1, "bytes_read": 10}, "target": {"files": 1, "bytes": 10}}
+    one = replace(JOB.progress, tasks_done=1, tasks_total=1)
+    told(replace(JOB, plan=plan, progress=one))
+    assert main(["status", ID]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1 task," in shown
+    assert "1 file, 1 tensor, 10 B to read; 1 file, 10 B to write" in shown
+
+    looking = replace(one, phase="compare", tasks_done=0, tasks_total=0, phase_tasks_done=1, phase_tasks_total=3)
+    told(replace(JOB, mode="verify", state="verifying", plan=plan, progress=looking))
+    assert main(["status", ID]) == 0
+    shown = capsys.readouterr().out
+    assert f"{ID}, to verify: it writes nothing" in shown
+    assert "1 of 3 parts" in shown
+    assert "1 file, 10 B to compare" in shown
+    assert main(["jobs"]) == 0
+    assert "1/3 compare" in capsys.readouterr().out

@@ -172,3 +172,11 @@ def test_a_conversion_is_said_as_ever_and_no_other_job_is_planned_as_one() -> No
     for wanted in ({**job_for(), "mode": "verify"}, {"mode": "compare", "source": {"path": "/a"}, "target": {"path": "/b"}}):
         with pytest.raises(JobError, match="not to convert"):
             make_plan(parse_job(wanted))
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_what_is_read_is_opened_beneath_the_roots_whatever_was_checked_before(job: dict[str, Any], side: str) -> None:
+    """A directory may have become a link since the job was taken in."""
+    inside = {"source": job["target"]["path"], "target": job["source"]["path"]}[side]
+    with pytest.raises(PathRefused):
+        compare(job["source"]["path"], job["target"]["path"], roots=Roots((inside,)))
