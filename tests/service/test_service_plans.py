@@ -66,4 +66,4 @@ def test_every_problem_is_said_and_a_target_that_another_job_has_comes_first(
         assert planned(url, job, tmp_path) == 4
     said = capsys.readouterr().err
     assert holder in said
-    assert "1000 bytes free" in said
+    assert "1000 B free" in said

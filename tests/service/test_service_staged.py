@@ -72,7 +72,7 @@ def test_the_table_names_who_where_and_how_much(database: Database, failed: str,
     assert head.split()[:4] == ["JOB", "STATE", "TENANT", "BY"]
     assert row.startswith(failed)
     assert row.endswith(".out.convsvc")
-    assert total.startswith("1 jobs, ")
+    assert total.startswith("1 job, ")
 
 
 def test_what_a_running_job_has_staged_is_not_removed(
