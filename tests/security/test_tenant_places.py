@@ -14,8 +14,23 @@ from convsvc.service.access.places import check_places, roots_of
 from convsvc.spec import job_schema, parse_job
 
 # Fields that hold text but no path. A new field belongs here, or is named so that `job_paths` knows it.
-NO_PATHS = {"format", "name", "model_type", "iteration", "url", "max_shard_size", "schedules_method", "transformer_impl", "dtype"}
+NO_PATHS = {
+    "format",
+    "name",
+    "model_type",
+    "iteration",
+    "url",
+    "max_shard_size",
+    "schedules_method",
+    "transformer_impl",
+    "dtype",
+    "file_suffix",
+    "leave_out_prefix",
+    "max_part_size",
+    "mode",
+}
 NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_modules", "check_copies", "pipeline_model_parallel_layout"}
+NO_PATHS |= {"file_suffix", "leave_out_prefix", "max_part_size", "mode"}
 
 
 def holds_text(field: dict[str, Any]) -> bool:
@@ -27,7 +42,7 @@ def test_every_field_of_a_job_that_holds_text_is_a_path_or_known_to_be_none() ->
     schema = job_schema()
     fields = {name: field for kind in [schema, *schema["$defs"].values()] for name, field in kind.get("properties", {}).items()}
     text = {name for name, field in fields.items() if holds_text(field)}
-    assert text - NO_PATHS == {"path", "config_dir"}
+    assert text - NO_PATHS == {"path", "config_dir", "base_path", "strategy_path"}
 
 
 def a_job(**places: str) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def cut_of(layout: ParameterLayout, dimensions: int | None = None) -> Division:
     """How a layout cuts its parameter over the ranks of a stage; `dimensions` of the tensor, where they are known.
 
     >>> cut = cut_of(ParameterLayout("w", (2, 2), ((0,), ()), 2, -1))
-    >>> cut.counts, [cut.box(rank, (8, 3)) for rank in range(4)]
-    ((4, 1), [((0, 0), (2, 3)), ((4, 0), (6, 3)), ((2, 0), (4, 3)), ((6, 0), (8, 3))])
+    >>> cut.counts, [cut.box(rank, (8, 3)).starts for rank in range(4)]
+    ((4, 1), [(0, 0), (4, 0), (2, 0), (6, 0)])
 
     Raises LayoutError if the optimizer's shards do not fit the replicas that there are.
     """

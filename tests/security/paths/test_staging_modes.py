@@ -137,7 +137,7 @@ def test_what_a_mount_makes_somebody_elses_is_ours_if_what_we_make_there_is_too(
         path.touch()
         os.chown(path, SOMEBODY, -1)
     assert owner_of_new(world.tenant) == os.geteuid()
-    for module in ("folders", "locks"):
+    for module in ("staging.folders", "staging.locks"):
         monkeypatch.setattr(f"convsvc.execute.{module}.owner_of_new", lambda directory: SOMEBODY)
     convert(world.to_mcore(on_exists="resume"), engine="inline", roots=world.roots)
     assert (world.tenant / "out").is_dir()
