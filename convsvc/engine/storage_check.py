@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from convsvc import __version__
-from convsvc.engine.base import Call, Engine
+from convsvc.engine.base import Call, Engine, Outcome
 from convsvc.errors import StorageError, TargetError
 from convsvc.execute.disk.trials import BAD, MISSING, OK, PAGE, Finding, try_all
 
 FUNCTION = "convsvc.engine.storage_check:answer"
-DEADLINE_S = 120.0
+DEADLINE_S, AGAIN_S = 120.0, 0.5
 SPEED_BYTES = 64 << 20
 HALF = PAGE // 2
 OURS, THEIRS = b"o" * HALF, b"t" * HALF
@@ -117,17 +117,34 @@ def _judge_page(engine: Engine, place: str, workshop: Path, payload: dict[str, A
 
 
 def _call(engine: Engine, place: str, payload: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """(what was answered, the worker); (None, why) where nothing was."""
-    call = Call(f"storage-{secrets.token_hex(4)}", FUNCTION, payload, DEADLINE_S, engine.places - {place})
-    engine.submit(call)
-    until = monotonic() + DEADLINE_S
+    """(what was answered, the worker); (None, why) where nothing was.
+
+    That a machine is avoided is a wish: one that has no processor free at the moment lets another answer, and is asked again.
+    """
+    until, why = monotonic() + DEADLINE_S, f"no answer within {DEADLINE_S:g} s"
+    while (left_s := until - monotonic()) > 0:
+        name = secrets.token_hex(4)
+        call = Call(f"storage-{name}", FUNCTION, {**payload, "name": name}, left_s, engine.places - {place})
+        engine.submit(call)
+        outcome = _outcome(engine, call.id, until)
+        if outcome is None:
+            break
+        if outcome.error is not None and outcome.place in ("", place):
+            return None, str(outcome.error.get("message", ""))
+        if outcome.error is None and outcome.place == place:
+            return outcome.value, outcome.worker
+        why = f"it was answered by {outcome.worker} instead, again and again"
+        sleep(AGAIN_S)
+    return None, why
+
+
+def _outcome(engine: Engine, call_id: str, until: float) -> Outcome | None:
+    """What became of a call; None if nothing did in time."""
     while monotonic() < until:
         for outcome in engine.wait(0.5):
-            if outcome.id == call.id and outcome.error is None and outcome.place == place:
-                return outcome.value, outcome.worker
-            if outcome.id == call.id:
-                return None, str((outcome.error or {}).get("message", f"it was answered by {outcome.worker} instead"))
-    return None, f"no answer within {DEADLINE_S:g} s"
+            if outcome.id == call_id:
+                return outcome
+    return None
 
 
 def _version(wanted: str) -> Finding:
