@@ -73,7 +73,11 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
     if seen.result == BAD:
         return {"host": host, "findings": [seen.as_dict()]}
     own = workshop / payload["name"]
-    own.mkdir()
+    try:
+        own.mkdir()
+    except OSError as error:
+        unwritable = Finding("writing", BAD, f"nothing can be made here: {error.strerror}", "mount it for writing, by the service's user")
+        return {"host": host, "findings": [seen.as_dict(), unwritable.as_dict()]}
     found = [_version(payload["version"]), seen, _gets_no_lock(workshop), *try_all(own, payload["speed_bytes"])]
     descriptor = os.open(workshop / SHARED, os.O_WRONLY)
     try:
