@@ -141,14 +141,14 @@ KINDS = (
         "dcp",
         (r"\.metadata|.*\.distcp",),
         "a torch distributed checkpoint (DCP: .metadata and .distcp files)",
-        "gather it first: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {root} FILE`, or let the framework that "
-        "trained it save a Hugging Face directory",
+        'give it as one: source.format "dcp"',
     ),
     Kind(
         "fsdp",
         (r"pytorch_model_fsdp(_\d+|\.bin)",),
         "an FSDP checkpoint of accelerate",
-        "gather it first: `accelerate merge-weights {root}/pytorch_model_fsdp_0 OUTPUT`",
+        'of sharded state dicts (a directory pytorch_model_fsdp_0), give that as source.format "dcp"; pytorch_model_fsdp.bin is one '
+        "state dict: load it into the model and save that with transformers' save_pretrained",
     ),
     Kind(
         "mindformers",

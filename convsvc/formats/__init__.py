@@ -1,7 +1,7 @@
 """How bytes lie on disk: one module a file format.
 
 >>> sorted(FORMATS)
-['safetensors', 'torch_zip']
+['distcp', 'safetensors', 'torch_zip']
 """
 
 from __future__ import annotations

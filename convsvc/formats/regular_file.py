@@ -7,12 +7,26 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from convsvc.errors import FormatError, StorageError
 from convsvc.roots import RootedPath
 from convsvc.roots.rooted_path import FAILING
 
 AnyPath = str | os.PathLike[str] | RootedPath
+
+
+class Readable(Protocol):
+    """What headers are read from: a file, or the part of one that is a file by itself. `path` is for errors, offsets are its own."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read(self, file_offset: int, size_bytes: int, what: str) -> bytes:
+        """Exactly so many bytes. Raises FormatError where it ends before, StorageError where the disk fails."""
 
 
 @dataclass(frozen=True, slots=True)

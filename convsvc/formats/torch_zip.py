@@ -20,11 +20,11 @@ from convsvc.formats.alike import Alike, Content
 from convsvc.formats.base import HEAD_BYTES, FileIndex, Skeleton
 from convsvc.formats.known import describe
 from convsvc.formats.pickle.machine import LIMITS
-from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
+from convsvc.formats.regular_file import AnyPath, Readable, open_regular
 from convsvc.formats.torch_tensors import Strided, read_torch_pickle
 from convsvc.formats.torch_tree import Namer
 from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
-from convsvc.formats.zip.reader import Record, check_stored, read_directory
+from convsvc.formats.zip.reader import Digest, Record, check_stored, read_directory
 from convsvc.tensors.dtypes import SIZES
 
 WHAT, DO = "a zip file", "give it as a torch checkpoint (.pt, .bin)"
@@ -47,18 +47,24 @@ def read_index(path: AnyPath) -> FileIndex:
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
-        _check_head(file)
-        records = read_directory(file, digest)
-        archive = _archive_of(file, records)
-        check_stored(file, records)
-        _check_byteorder(file, records.get(f"{archive}/byteorder"))
-        pickle = _pickle_of(file, records[f"{archive}/data.pkl"])
+        content = read_content(file, digest)
+    return FileIndex(file.path, file.size_bytes, content.tensors, content.tree, digest=f"sha256:{digest.hexdigest()}")
+
+
+def read_content(file: Readable, digest: Digest | None = None) -> Content:
+    """What an open torch file holds; `digest` is given its zip directory. Raises FormatError, HostileFile."""
+    _check_head(file)
+    records = read_directory(file, digest)
+    archive = _archive_of(file, records)
+    check_stored(file, records)
+    _check_byteorder(file, records.get(f"{archive}/byteorder"))
+    pickle = _pickle_of(file, records[f"{archive}/data.pkl"])
     table = tuple(records.values())
     content = _ALIKE.find(pickle, table)
     if content is None:
         content = _run(pickle, file.path, records, f"{archive}/data/")
         _ALIKE.keep(pickle, table, content)
-    return FileIndex(file.path, file.size_bytes, content.tensors, content.tree, digest=f"sha256:{digest.hexdigest()}")
+    return content
 
 
 def plan_skeleton(tree: Mapping[str, Any], *, archive: str, align: int = 4096) -> Skeleton:
@@ -93,14 +99,14 @@ def _run(pickle: bytes, source: str, records: Mapping[str, Record], folder: str)
     return Content(tuple(namer.tensors.values()), _as_mapping(tree))
 
 
-def _check_head(file: RegularFile) -> None:
+def _check_head(file: Readable) -> None:
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the first bytes")
     if not looks_like(head):
         what, do = describe(head)
         raise FormatError(f"{file.path} is not a torch zip file, it is {what}", do=do)
 
 
-def _archive_of(file: RegularFile, records: Mapping[str, Record]) -> str:
+def _archive_of(file: Readable, records: Mapping[str, Record]) -> str:
     """The folder all records are in: the first record's, as torch's own reader takes it."""
     archive = next(iter(records), "").split("/")[0]
     if f"{archive}/constants.pkl" in records or any(name.startswith(f"{archive}/code/") for name in records):
@@ -117,7 +123,7 @@ def _archive_of(file: RegularFile, records: Mapping[str, Record]) -> str:
     return archive
 
 
-def _check_byteorder(file: RegularFile, record: Record | None) -> None:
+def _check_byteorder(file: Readable, record: Record | None) -> None:
     if record is None:
         return
     order = file.read(record.data_offset, min(record.size_bytes, _SMALL_RECORD_BYTES), "the record byteorder")
@@ -128,7 +134,7 @@ def _check_byteorder(file: RegularFile, record: Record | None) -> None:
         )
 
 
-def _pickle_of(file: RegularFile, record: Record) -> bytes:
+def _pickle_of(file: Readable, record: Record) -> bytes:
     if record.size_bytes > LIMITS.size_bytes:
         raise FormatError(
             f"the pickle of {file.path} has {record.size_bytes} bytes, at most {LIMITS.size_bytes} are read",

@@ -5,6 +5,7 @@ A tensor has `dtype`, `shape` and `crc()`. No pickle is run that names anything 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,19 @@ class _Loaded:
     def crc(self) -> int | None:
         """CRC-32 of the values; None where they are not looked at."""
         return _crc(self._tensor) if self._has_values else None
+
+
+class _InItem:
+    """A tensor that is an item of a `.distcp` file."""
+
+    def __init__(self, path: str, *place: int) -> None:
+        self._path, self._place = path, place
+        tensor = _load_item(path, *place)
+        self.dtype, self.shape = DTYPES.get(str(tensor.dtype), str(tensor.dtype)), list(tensor.shape)
+
+    def crc(self) -> int | None:
+        """CRC-32 of the values."""
+        return _crc(_load_item(self._path, *self._place))
 
 
 # torch's names of the types, and safetensors'.
@@ -86,6 +100,28 @@ def open_torch(path: str) -> dict[str, Any]:
 
     with FakeTensorMode():  # then torch reads no values, and maps nothing
         return dict(_tensors(torch.load(path, map_location="cpu", weights_only=True), has_values=False))
+
+
+def open_distcp(path: str) -> dict[str, Any]:
+    """The items that `.metadata` beside a file says lie in it, loaded as torch's own FileSystemReader loads them."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from convsvc.formats.dcp.metadata import read_metadata
+    from convsvc.formats.dcp.records import METADATA
+
+    folder, name = os.path.split(path)
+    tensors = read_metadata(f"{folder}/{METADATA}").tensors
+    items = {key: chunk.item for key, each in tensors.items() for chunk in each.chunks if chunk.item and chunk.item.file == name}
+    with FakeTensorMode():  # then torch reads no values
+        return {key: _InItem(path, item.file_offset, item.size_bytes) for key, item in items.items()}
+
+
+def _load_item(path: str, file_offset: int, size_bytes: int) -> Any:
+    import torch
+    from torch.distributed.checkpoint.utils import _create_file_view
+
+    with open(path, "rb") as file:
+        return torch.load(_create_file_view(file, file_offset, size_bytes), map_location="cpu", weights_only=True)
 
 
 def _tensors(tree: Any, prefix: str = "", has_values: bool = True) -> Iterator[tuple[str, Any]]:

@@ -68,6 +68,12 @@ def _spelled(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
+def change_names(names: Iterable[str], change: Change, family: Family) -> dict[str, str]:
+    """Every name, and what it is after a change; the names of the family stay as they are."""
+    fitting = _fitting(family)
+    return {name: _renamed(name, change, fitting) for name in names}
+
+
 def find_change(names: Iterable[str], family: Family) -> Change | None:
     """The change of prefix under which most names fit the family; None where they fit as they are, or no change helps."""
     names = set(names)

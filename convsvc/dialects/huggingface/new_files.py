@@ -36,7 +36,7 @@ def output(
     kinds = [layout.kinds[entry.kind] for entry in written]
     specs = [TensorSpec(laid.name, dtypes[entry.kind], laid.shape) for entry, laid in zip(written, kinds, strict=True)]
     units = [entry.unit for entry in written]
-    shards = _by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else _by_layer(specs, units)
+    shards = by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else by_layer(specs, units)
     names = shard_names(len(shards))
     files = tuple(NewFile(name, "safetensors", number) for number, name in enumerate(names))
     skeletons = tuple(map(safetensors.plan_skeleton, shards))
@@ -67,7 +67,7 @@ def shard_names(count: int) -> list[str]:
     return [f"model-{at:05d}-of-{count:05d}.safetensors" for at in range(1, count + 1)]
 
 
-def _by_layer(specs: Sequence[TensorSpec], units: Sequence[str]) -> list[list[TensorSpec]]:
+def by_layer(specs: Sequence[TensorSpec], units: Sequence[str]) -> list[list[TensorSpec]]:
     """A shard for each layer; what stands before the first layer goes with it, what stands after the last with that."""
     shards: list[list[TensorSpec]] = [[]]
     current: str | None = None
@@ -81,7 +81,7 @@ def _by_layer(specs: Sequence[TensorSpec], units: Sequence[str]) -> list[list[Te
     return shards
 
 
-def _by_size(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
+def by_size(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
     """Filled in order; a tensor larger than the limit has a shard of its own."""
     shards: list[list[TensorSpec]] = [[]]
     size = 0

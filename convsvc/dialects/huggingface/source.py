@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,16 +54,7 @@ class HuggingFace(Source):
 
         Raises SourceError if it cannot be seen which way round packed experts lie.
         """
-        packed = tuple(
-            scope.prefix + each.stored
-            for scope in model.scopes
-            for each in model.family.packed
-            if ("", scope.prefix + each.stored) in checkpoint.found and scope.logicals.issuperset(part.name for part in each.logicals)
-        )
-        if not packed:
-            return None
-        _check_turned(checkpoint, packed)
-        return Settings(packed)
+        return packed_rows(model, {name: found.tensor.shape for (_, name), found in checkpoint.found.items()}, checkpoint.path)
 
     def layout(self, model: Model, settings: Settings | None = None) -> Layout:
         """Every tensor a Hugging Face checkpoint of this model has, in the model's order."""
@@ -86,20 +77,33 @@ class HuggingFace(Source):
         return model.storing(names)
 
 
-def _check_turned(checkpoint: Checkpoint, packed: tuple[str, ...]) -> None:
+def packed_rows(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> Settings | None:
+    """Which of the family's packed rows are stored, by the shapes of the whole tensors; None where none is. Raises SourceError."""
+    packed = tuple(
+        scope.prefix + each.stored
+        for scope in model.scopes
+        for each in model.family.packed
+        if scope.prefix + each.stored in shapes and scope.logicals.issuperset(part.name for part in each.logicals)
+    )
+    if not packed:
+        return None
+    _check_turned(shapes, packed, path)
+    return Settings(packed)
+
+
+def _check_turned(shapes: Mapping[str, tuple[int, ...]], packed: tuple[str, ...], path: str) -> None:
     """Output before input is how transformers 5 packs experts; some models' own code packs them the other way round.
 
     The shape tells which it is, of both matrices of a layer together: one of them is no square. Raises SourceError where there is one only.
     """
     folders: dict[str, list[tuple[int, ...]]] = {}
     for stored in packed:
-        shape = checkpoint.found["", stored].tensor.shape
-        if len(shape) == 3:
-            folders.setdefault(stored.rpartition(".")[0], []).append(shape)
-    unclear = sorted(folder for folder, shapes in folders.items() if all(shape[1] == shape[2] for shape in shapes))
+        if len(shapes[stored]) == 3:
+            folders.setdefault(stored.rpartition(".")[0], []).append(shapes[stored])
+    unclear = sorted(folder for folder, both in folders.items() if all(shape[1] == shape[2] for shape in both))
     if unclear:
         raise SourceError(
-            f"{checkpoint.path}: which way round the packed experts lie cannot be seen, as their matrices are square",
+            f"{path}: which way round the packed experts lie cannot be seen, as their matrices are square",
             facts=unclear[:5],
             do="save them one by one: transformers 5 does with save_pretrained(save_original_format=True)",
         )

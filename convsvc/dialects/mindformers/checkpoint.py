@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.mindformers.chunked import choose_iteration, find_chunked, is_chunked, iterations
 from convsvc.dialects.mindformers.distributed import Distributed, find_distributed, has_ranks
 from convsvc.dialects.mindformers.facts import find_facts
 from convsvc.dialects.mindformers.job import MindFormersSource
-from convsvc.dialects.mindformers.layout import Cut
 from convsvc.dialects.mindformers.whole import MAP, Key, find_whole
 from convsvc.dialects.recognise import refuse
 from convsvc.notes import Note

@@ -20,10 +20,10 @@ from math import prod
 from typing import Any
 
 from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import index_files
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mindformers.distributed import Distributed, holds_all, shown
-from convsvc.dialects.mindformers.layout import Cut
 from convsvc.dialects.mindformers.whole import Key
 from convsvc.errors import SourceError
 from convsvc.formats.regular_file import open_regular

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import prod
 
 from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import index_files
 from convsvc.dialects.mindformers.files import check_one_step, choose_file
-from convsvc.dialects.mindformers.layout import Cut
 from convsvc.dialects.mindformers.mesh import Division, cuts_of
 from convsvc.dialects.mindformers.names import why_ignored
 from convsvc.dialects.mindformers.whole import Key

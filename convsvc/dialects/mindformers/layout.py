@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.base import Layout
+from convsvc.dialects.cuts import Cut, cut_layout
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
 from convsvc.dialects.templates import lay_table
 from convsvc.formats.strategy.records import ParameterLayout
 from convsvc.models.model import Model
-from convsvc.tensors.blocks import Laid, Window
-from convsvc.tensors.boxes import Box
-from convsvc.tensors.runs import cut_laid
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What a file holds of a tensor: the box `starts:stops` of the whole; `spare` where another file may hold it instead."""
-
-    file: str
-    starts: tuple[int, ...]
-    stops: tuple[int, ...]
-    spare: bool = False
+from convsvc.tensors.blocks import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +34,7 @@ class Settings:
 def layout(model: Model, settings: Settings) -> Layout:
     """Every stored tensor, whole (its file is told by its name alone) or as it is cut."""
     whole = lay_whole(model, settings)
-    return _cut(whole, settings.cuts) if settings.cuts else whole
+    return cut_layout(whole, settings.cuts) if settings.cuts else whole
 
 
 def lay_whole(model: Model, settings: Settings) -> Layout:
@@ -56,19 +45,3 @@ def lay_whole(model: Model, settings: Settings) -> Layout:
         lambda scope: (rows_of(scope, model, settings.flags), prefix_of(scope)),
         lambda row: padded if row.tp == "vocab" else {},
     )
-
-
-def _cut(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
-    """What of each tensor lies in which files; files that hold the same box of it hold the same kind."""
-    kinds: list[Laid] = []
-    entries: list[Entry] = []
-    for entry in whole.entries:
-        laid = whole.kinds[entry.kind]
-        numbers: dict[Box, int] = {}
-        for cut in cuts.get(laid.name, ()):
-            box = Box(cut.starts, cut.stops)
-            if box not in numbers:
-                numbers[box] = len(kinds)
-                kinds.append(cut_laid(laid, *box))
-            entries.append(Entry(cut.file, numbers[box], entry.unit, cut.spare))
-    return Layout(tuple(kinds), tuple(entries))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
 from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.base import Layout, NewFile, Output, SideFile
-from convsvc.dialects.huggingface.config_files import config_files
-from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import parse_size
+from convsvc.dialects.huggingface.words import words
 from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
 from convsvc.dialects.mindformers.flags import WRITTEN, flag_notes
 from convsvc.dialects.mindformers.job import MindFormersTarget
@@ -25,8 +22,7 @@ from convsvc.formats.strategy.binary import to_binary
 from convsvc.formats.strategy.records import stage_strategy
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.notes import Note
-from convsvc.roots import RootedPath, Roots
+from convsvc.roots import Roots
 
 METADATA = {"format": "ms", "remove_redundancy": "False"}
 
@@ -78,20 +74,3 @@ def rank_output(
     strategies = [SideFile(strategy_file(stage * size + rank), text=said[stage]) for stage in said for rank in range(size)]
     sides, notes = words(target.config_dir, model, facts, kinds, roots)
     return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags, WRITTEN)))
-
-
-def words(
-    config_dir: str | None, model: Model, facts: Facts, written: Iterable[TensorSpec], roots: Roots
-) -> tuple[list[SideFile], list[Note]]:
-    """config.json and what belongs to it, as beside Hugging Face weights: no other word of the model is in the files.
-
-    Its dtype is that of most of what is `written`.
-    """
-    if not model.scopes:
-        return [], [Note("advice", "these are tensors under their own names, of no model that is known: no config.json is written")]
-    sizes = Counter[str]()
-    for spec in written:
-        sizes[spec.dtype] += spec.size_bytes
-    main = sizes.most_common(1)[0][0]
-    specs = [TensorSpec(laid.name, main, laid.shape) for laid in lay_model(model).kinds if laid.written]
-    return config_files(None if config_dir is None else RootedPath(config_dir, roots), model, facts, specs)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from convsvc.dialects.cuts import Cut
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mindformers.job import MindFormersTarget
-from convsvc.dialects.mindformers.layout import Cut, Settings
+from convsvc.dialects.mindformers.layout import Settings
 from convsvc.dialects.mindformers.mesh import cuts_of, dealt, declared_layout
 from convsvc.dialects.mindformers.tables import prefix_of, rows_of
 from convsvc.errors import LayoutError

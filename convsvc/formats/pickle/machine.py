@@ -35,6 +35,22 @@ class Limits:
 LIMITS = Limits()
 
 
+class Built:
+    """An object that a builder makes of a class of its own: one of very many, which only keeps what is of use of its state.
+
+    May be a key; compared by identity.
+    """
+
+    __slots__ = ()
+
+    def build(self, state: Any) -> None:
+        """Takes what it needs out of the state, which is emptied then: no honest object shares its attributes with another.
+
+        Raises KeyError, TypeError or ValueError for a state that is not of its class.
+        """
+        raise NotImplementedError
+
+
 class Machine:
     """The pickle machine: a stack, marks in it, a memo, and a position in the data."""
 
@@ -146,7 +162,7 @@ class Machine:
         A nested tuple's hash visits each reference again and again (2**40 steps for 40 short tuples), and colliding hashes of
         tuples and of huge integers are easy to make; strings and bytes are hashed with a secret.
         """
-        if type(value) in (str, bytes, bool, float, type(None)) or isinstance(value, Inert):
+        if type(value) in (str, bytes, bool, float, type(None)) or isinstance(value, Inert | Built):
             return value
         if type(value) is int and -(2**60) < value < 2**60:
             return value
@@ -227,6 +243,10 @@ class Machine:
             self._set_attributes(target, state)
         elif type(target) is Inert:
             object.__setattr__(target, "state", state if target.state is None else (target.state, state))
+        elif isinstance(target, Built):
+            target.build(state)
+            if type(state) is dict:
+                state.clear()
         elif not isinstance(target, dict):
             raise hostile(self.source, f"attributes of {type(target).__name__}")
 

@@ -75,7 +75,7 @@ class _Writer:
         if value is None or isinstance(value, bool):
             return {None: b"N", True: b"\x88", False: b"\x89"}[value]
         if isinstance(value, int) and value.bit_length() < 255 * 8:
-            return _integer(int(value))
+            return pickled_integer(int(value))
         if isinstance(value, float):
             return b"G" + struct.pack(">d", value)
         if isinstance(value, str):
@@ -86,7 +86,7 @@ class _Writer:
         raise _refused(path, f"is of type {kind}, which torch.load(weights_only=True) does not read")
 
     def _text(self, value: str) -> bytes:
-        return self._remembered(_unicode(value))
+        return self._remembered(pickled_text(value))
 
     def _global(self, module: str, name: str) -> bytes:
         return self._remembered(f"c{module}\n{name}\n".encode())
@@ -134,7 +134,15 @@ class _Writer:
             raise _refused(path, f"({spec.name}) has the dtype {spec.dtype}, which torch does not know")
         numel = prod(spec.shape) * (1 if spec.dtype in STORAGES else SIZES[spec.dtype])
         before, between, after = self.frames.get(spec.dtype) or self._around(spec.dtype)
-        self.parts += [before, _unicode(str(len(self.tensors))), between, _integer(numel), b"tQK\x00", _geometry(spec.shape), after]
+        self.parts += [
+            before,
+            pickled_text(str(len(self.tensors))),
+            between,
+            pickled_integer(numel),
+            b"tQK\x00",
+            _geometry(spec.shape),
+            after,
+        ]
         self.tensors.append(("/".join(path), spec))
 
     def _around(self, dtype: str) -> tuple[bytes, bytes, bytes]:
@@ -156,12 +164,14 @@ class _Writer:
         return before, between, after + b"tR"
 
 
-def _unicode(value: str) -> bytes:
+def pickled_text(value: str) -> bytes:
+    """The opcode that pushes a string."""
     data = value.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-def _integer(value: int) -> bytes:
+def pickled_integer(value: int) -> bytes:
+    """The shortest opcode that pushes an integer."""
     if 0 <= value < 1 << 8:
         return b"K" + struct.pack("<B", value)
     if 0 <= value < 1 << 16:
@@ -177,7 +187,7 @@ def _geometry(shape: tuple[int, ...]) -> bytes:
     """The opcodes of a tensor's size and stride."""
     ending = _SHORT_TUPLES.get(len(shape), b"t")
     opening = b"" if len(shape) in _SHORT_TUPLES else b"("
-    return b"".join(opening + b"".join(map(_integer, numbers)) + ending for numbers in (shape, _strides(shape)))
+    return b"".join(opening + b"".join(map(pickled_integer, numbers)) + ending for numbers in (shape, _strides(shape)))
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from convsvc.errors import FormatError
-from convsvc.formats.regular_file import RegularFile
+from convsvc.formats.regular_file import Readable
 
 # 64 MiB of directory is about a million records; torch.save writes one for every storage.
 MAX_DIRECTORY_BYTES = 64 << 20
@@ -52,7 +52,7 @@ class _Entry(NamedTuple):
     method: int
 
 
-def read_directory(file: RegularFile, digest: Digest | None = None) -> Mapping[str, Record]:
+def read_directory(file: Readable, digest: Digest | None = None) -> Mapping[str, Record]:
     """All records of a zip file by name, in the directory's order; `digest` is given the directory's bytes.
 
     Raises FormatError where the directory is missing (a file cut short has none), or a record is encrypted, named twice, outside
@@ -74,7 +74,7 @@ def read_directory(file: RegularFile, digest: Digest | None = None) -> Mapping[s
     return records
 
 
-def check_stored(file: RegularFile, records: Mapping[str, Record]) -> None:
+def check_stored(file: Readable, records: Mapping[str, Record]) -> None:
     """Raises FormatError naming the first record that is compressed: its tensors have no place in the file."""
     for record in records.values():
         if record.method != 0:
@@ -85,13 +85,11 @@ def check_stored(file: RegularFile, records: Mapping[str, Record]) -> None:
             )
 
 
-def _find_directory(file: RegularFile) -> tuple[int, int, int]:
+def _find_directory(file: Readable) -> tuple[int, int, int]:
     """Offset, size in bytes, and number of entries of the central directory."""
-    tail_start = max(0, file.size_bytes - _END_BYTES - _MAX_COMMENT_BYTES)
-    tail = file.read(tail_start, file.size_bytes - tail_start, "the end of the zip file")
-    at = tail.rfind(_END)
-    while at >= 0 and not _ends_with(tail, at):
-        at = tail.rfind(_END, 0, at)
+    tail_start, tail, at = _find_end(file, _END_BYTES)  # nearly always, as nearly no zip has a comment
+    if at < 0:
+        tail_start, tail, at = _find_end(file, _END_BYTES + _MAX_COMMENT_BYTES)
     if at < 0:
         raise _damaged(file, "it begins as a zip file but has no directory at its end; it is cut short")
     disk, disk_of_directory, _, count, size, start = struct.unpack("<4H2L", tail[at + 4 : at + 20])
@@ -106,12 +104,22 @@ def _find_directory(file: RegularFile) -> tuple[int, int, int]:
     return start, size, count
 
 
+def _find_end(file: Readable, size_bytes: int) -> tuple[int, bytes, int]:
+    """Where a file's last bytes begin, these bytes, and where in them the end record is; -1 for nowhere."""
+    tail_start = max(0, file.size_bytes - size_bytes)
+    tail = file.read(tail_start, file.size_bytes - tail_start, "the end of the zip file")
+    at = tail.rfind(_END)
+    while at >= 0 and not _ends_with(tail, at):
+        at = tail.rfind(_END, 0, at)
+    return tail_start, tail, at
+
+
 def _ends_with(tail: bytes, at: int) -> bool:
     """Whether the end record at `at`, with its comment, is the last thing of the file; else those bytes are data."""
     return len(tail) - at >= _END_BYTES and at + _END_BYTES + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail)
 
 
-def _read_end64(file: RegularFile, locator: bytes, limit: int) -> tuple[int, int, int, int, int, int]:
+def _read_end64(file: Readable, locator: bytes, limit: int) -> tuple[int, int, int, int, int, int]:
     disk, end64_offset, _ = struct.unpack("<LQL", locator[4:])
     if end64_offset + _END64_BYTES > limit:
         raise _damaged(file, f"its zip64 end record is said to be at {end64_offset}, after its locator at {limit}")
@@ -122,7 +130,7 @@ def _read_end64(file: RegularFile, locator: bytes, limit: int) -> tuple[int, int
     return end64_offset, disk | disk_here, disk_of_directory, count, size, start
 
 
-def _entries(file: RegularFile, directory: bytes, count: int) -> Iterator[_Entry]:
+def _entries(file: Readable, directory: bytes, count: int) -> Iterator[_Entry]:
     at = 0
     for number in range(count):
         head = directory[at : at + _CENTRAL_BYTES]
@@ -168,7 +176,7 @@ def _extra_field(extra: bytes, wanted: int) -> bytes | None:
     return None
 
 
-def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
+def _locate(file: Readable, entry: _Entry, limit: int) -> Record:
     """The record with its place, which only the local header tells: its extra field may differ from the directory's."""
     wanted = _LOCAL_BYTES + len(entry.name)
     if entry.header_offset + wanted > limit:
@@ -183,14 +191,14 @@ def _locate(file: RegularFile, entry: _Entry, limit: int) -> Record:
     return Record(_decoded(file, entry.name), entry.header_offset, data_offset, entry.size_bytes, entry.method)
 
 
-def _check_disjoint(file: RegularFile, records: Mapping[str, Record]) -> None:
+def _check_disjoint(file: Readable, records: Mapping[str, Record]) -> None:
     ordered = sorted(records.values(), key=lambda record: record.header_offset)
     for before, after in pairwise(ordered):
         if before.data_offset + before.size_bytes > after.header_offset:
             raise _damaged(file, f"the records {before.name!r} and {after.name!r} overlap")
 
 
-def _decoded(file: RegularFile, name: bytes) -> str:
+def _decoded(file: Readable, name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -201,5 +209,5 @@ def _shown(name: bytes) -> str:
     return repr(name[:80].decode(errors="replace"))
 
 
-def _damaged(file: RegularFile, fact: str) -> FormatError:
+def _damaged(file: Readable, fact: str) -> FormatError:
     return FormatError(f"{file.path} is not a sound zip file", facts=[fact], do=_AGAIN)

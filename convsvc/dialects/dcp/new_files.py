@@ -1,0 +1,79 @@
+"""A new torch distributed checkpoint: its files, `.metadata` last, and what lies beside Hugging Face weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from convsvc.dialects.alike import plan_alike
+from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.dcp.job import DcpTarget
+from convsvc.dialects.dcp.layout import Settings, rank_file
+from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
+from convsvc.dialects.huggingface.words import words
+from convsvc.formats import distcp
+from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
+from convsvc.formats.dcp.writing import write_metadata
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.roots import Roots
+from convsvc.spec import Options
+from convsvc.tensors.boxes import Box
+
+KIND = "distcp"
+
+
+def output(
+    target: DcpTarget,
+    model: Model,
+    settings: Settings,
+    facts: Facts,
+    layout: Layout,
+    dtypes: tuple[str, ...],
+    options: Options,
+    roots: Roots,
+) -> tuple[Layout, Output]:
+    """A file a rank; or, of whole tensors, a file a layer, or files of at most max_shard_size."""
+    specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+    if settings.shards == 1:
+        layout = _in_files(layout, specs, options)
+    held: dict[str, list[int]] = {}
+    for entry in layout.entries:
+        held.setdefault(entry.file, []).append(entry.kind)
+    skeletons, chosen = plan_alike(held.values(), specs, distcp.plan_skeleton)
+    files = tuple([NewFile(path, KIND, number) for path, number in zip(held, chosen, strict=True)])
+    metadata = _metadata(files, skeletons)
+    prefix = settings.prefix
+    paths = {name: (prefix[:-1], name.removeprefix(prefix)) if prefix else (name,) for name in metadata.tensors}
+    sides, notes = words(target.config_dir, model, facts, specs, roots)
+    last = SideFile(METADATA, text=write_metadata(metadata, paths), last=True)
+    return layout, Output(files, skeletons, (*sides, last), tuple(notes))
+
+
+def _in_files(layout: Layout, specs: Sequence[TensorSpec], options: Options) -> Layout:
+    """The layout with the files that whole tensors go to."""
+    written = [specs[entry.kind] for entry in layout.entries]
+    units = [entry.unit for entry in layout.entries]
+    groups = by_size(written, parse_size(options.max_shard_size)) if options.max_shard_size else by_layer(written, units)
+    file_of = {spec.name: rank_file(0, number) for number, group in enumerate(groups) for spec in group}
+    return replace(layout, entries=tuple([entry._replace(file=file_of[specs[entry.kind].name]) for entry in layout.entries]))
+
+
+def _metadata(files: Sequence[NewFile], skeletons: Sequence[Skeleton]) -> Metadata:
+    """What the files hold: pieces of a tensor follow each other along its first dimension, in the files' order."""
+    pieces: dict[str, list[tuple[str, StoredTensor]]] = {}
+    for file in files:
+        for tensor in skeletons[file.skeleton].tensors:
+            pieces.setdefault(tensor.name, []).append((file.path, tensor))
+    return Metadata({name: _chunked(held) for name, held in pieces.items()}, ())
+
+
+def _chunked(pieces: Sequence[tuple[str, StoredTensor]]) -> Chunked:
+    chunks, at = [], 0
+    for file, tensor in pieces:
+        stop = (at + tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
+        start = (at, *(0,) * (len(stop) - 1)) if stop else ()
+        chunks.append(Chunk(Box(start, stop), Item(file, *distcp.item_of(tensor))))
+        at = stop[0] if stop else 0
+    return Chunked(pieces[0][1].dtype, chunks[-1].box.stops, tuple(chunks))

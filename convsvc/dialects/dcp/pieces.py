@@ -1,0 +1,84 @@
+"""The pieces of a checkpoint's tensors in its files: where each lies, from the files' own headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.cuts import Cut
+from convsvc.dialects.files import READERS
+from convsvc.errors import SourceError
+from convsvc.formats.base import StoredTensor
+from convsvc.formats.dcp.items import Wanted, locate_items
+from convsvc.formats.dcp.records import Chunked
+from convsvc.roots import RootedPath
+from convsvc.tensors.boxes import Box
+
+SHOWN = 12
+KIND = "distcp"
+
+Key = tuple[str, str]
+
+
+class Pieces(NamedTuple):
+    """Files; tensors by their full names; every piece by (where, name), `where` being as in the cuts; what of each tensor lies where."""
+
+    files: tuple[SourceFile, ...]
+    tensors: Mapping[str, Chunked]
+    found: dict[Key, Found]
+    cuts: dict[str, tuple[Cut, ...]]
+
+
+def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
+    """Every chunk that holds anything. Raises SourceError for files that are not there, FormatError for what an item is not."""
+    by_file: dict[str, list[tuple[Wanted, Box]]] = {}
+    for name, chunked in tensors.items():
+        for box, item in chunked.chunks:
+            if item is not None and box.volume:
+                shape = tuple([stop - start for start, stop in zip(*box, strict=True)])
+                by_file.setdefault(item.file, []).append((Wanted(item, name, chunked.dtype, shape), box))
+    _check_there(root, by_file)
+    for held in by_file.values():
+        held.sort(key=lambda piece: piece[0].item.file_offset)
+    with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
+        located = list(pool.map(lambda name: _locate(root / name, [wanted for wanted, _ in by_file[name]]), by_file))
+    files = tuple([file for file, _ in located])
+    pieces = Collected()
+    for number, (name, (_, places)) in enumerate(zip(by_file, located, strict=True)):
+        for (_, box), tensor in zip(by_file[name], places, strict=True):
+            pieces.add(name, number, tensor, box)
+    return Pieces(files, tensors, pieces.found, pieces.in_cuts())
+
+
+class Collected:
+    """Pieces as they are met. A file may hold several of one tensor: the later ones are told by their place, too."""
+
+    def __init__(self) -> None:
+        self.found: dict[Key, Found] = {}
+        self._cuts: dict[str, list[Cut]] = {}
+
+    def add(self, file: str, number: int, tensor: StoredTensor, box: Box) -> None:
+        where = file if (file, tensor.name) not in self.found else f"{file} at byte {tensor.file_offset}"
+        self.found[where, tensor.name] = Found(number, tensor)
+        self._cuts.setdefault(tensor.name, []).append(Cut(where, *box))
+
+    def in_cuts(self) -> dict[str, tuple[Cut, ...]]:
+        return {name: tuple(cuts) for name, cuts in self._cuts.items()}
+
+
+def _check_there(root: RootedPath, by_file: Mapping[str, list[tuple[Wanted, Box]]]) -> None:
+    missing = [name for name in by_file if not (root / name).is_file()]
+    if missing:
+        facts = [f"{name}: {len(by_file[name])} chunks, e.g. of {by_file[name][0][0].name[:200]}" for name in missing[:SHOWN]]
+        raise SourceError(f"{root}: {len(missing)} of {len(by_file)} files that .metadata names are missing", facts=facts, do="fetch them")
+
+
+def _locate(path: RootedPath, wanted: list[Wanted]) -> tuple[SourceFile, list[StoredTensor]]:
+    """The file as it was, and where in it each wanted chunk lies."""
+    before = path.look()
+    if before is None:
+        raise SourceError(f"{path} does not exist")
+    _, digest, tensors = locate_items(path, wanted)
+    return SourceFile(before[0], KIND, before[1].st_size, before[1].st_mtime_ns, path.path, digest), tensors

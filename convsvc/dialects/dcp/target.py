@@ -1,0 +1,57 @@
+"""Writing a torch distributed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
+from convsvc.dialects.dcp.job import DcpSource, DcpTarget
+from convsvc.dialects.dcp.layout import Settings, lay_target
+from convsvc.dialects.dcp.names import with_dot
+from convsvc.dialects.dcp.new_files import output
+from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
+from convsvc.models.facts import Facts
+from convsvc.models.model import Model
+from convsvc.roots import Roots
+from convsvc.spec import Options, SourceSpec, TargetSpec
+
+
+class Dcp(Target):
+    """`.distcp` files, whole tensors or a shard a rank, and `.metadata`."""
+
+    name = "dcp"
+
+    def settled(self, target: DcpTarget, words_dir: str | None) -> TargetSpec:
+        """With the source's own configuration where nothing else is said."""
+        return target if target.config_dir is not None else target.model_copy(update={"config_dir": words_dir})
+
+    def spoken_vocab(self, target: DcpTarget, roots: Roots) -> int | None:
+        return spoken_vocab(target.config_dir, roots)
+
+    def settings(self, target: DcpTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        return Settings(prefix=with_dot(target.prefix), shards=target.shards)
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return lay_target(model, settings)
+
+    def output(
+        self,
+        target: DcpTarget,
+        model: Model,
+        settings: Settings,
+        facts: Facts,
+        layout: Layout,
+        dtypes: tuple[str, ...],
+        options: Options,
+        roots: Roots,
+    ) -> tuple[Layout, Output]:
+        return output(target, model, settings, facts, layout, dtypes, options, roots)
+
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        if not any(side.path == CONFIG for side in side_files):
+            return None
+        return DcpSource(format="dcp", path=path, prefix=target.prefix or None, architecture=architecture)
+
+
+TARGET = Dcp()

@@ -1,0 +1,86 @@
+"""Where the tensors of a `.distcp` file lie: each of its items is a torch file by itself, at a place that `.metadata` says.
+
+Its zip directory is at its end, its pickle at its beginning; a read of a few KiB of either end says all, however large the tensor is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from convsvc.errors import FormatError
+from convsvc.formats.base import StoredTensor
+from convsvc.formats.dcp.records import Item
+from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
+from convsvc.formats.torch_zip import read_content
+
+# What torch.save writes before a tensor's bytes and after them.
+EDGE_BYTES = 1 << 11
+
+
+class Wanted(NamedTuple):
+    """A chunk that should be in an item: its tensor's name, dtype, and the chunk's shape."""
+
+    item: Item
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Window:
+    """An item of a file as a file by itself; both of its ends are read once."""
+
+    __slots__ = ("_file", "_first", "_head", "_tail", "_tail_offset", "path", "size_bytes")
+
+    def __init__(self, file: RegularFile, wanted: Wanted) -> None:
+        _, self._first, self.size_bytes = wanted.item
+        self._file = file
+        self.path = f"{file.path} (the item of {wanted.name[:200]} at byte {self._first})"
+        if not self.size_bytes:
+            raise FormatError(f"{self.path} is empty", do="save the checkpoint again")
+        self._head = file.read(self._first, min(self.size_bytes, EDGE_BYTES), f"the item of {wanted.name[:200]}")
+        self._tail_offset = max(0, self.size_bytes - EDGE_BYTES)
+        self._tail = file.read(self._first + self._tail_offset, self.size_bytes - self._tail_offset, f"the item of {wanted.name[:200]}")
+
+    def read(self, file_offset: int, size_bytes: int, what: str) -> bytes:
+        """Exactly so many bytes of the item. Raises FormatError where it ends before."""
+        stop = file_offset + size_bytes
+        if stop > self.size_bytes:
+            raise FormatError(
+                f"{self.path} is cut short",
+                facts=[f"{what} is at bytes {file_offset} to {stop}, the item has {self.size_bytes}"],
+                do="copy the checkpoint again, or save it again",
+            )
+        if stop <= len(self._head):
+            return self._head[file_offset:stop]
+        if file_offset >= self._tail_offset:
+            return self._tail[file_offset - self._tail_offset : stop - self._tail_offset]
+        return self._file.read(self._first + file_offset, size_bytes, what)
+
+
+def locate_items(path: AnyPath, wanted: Iterable[Wanted]) -> tuple[int, str, list[StoredTensor]]:
+    """The size of a file, a digest of its items' zip directories, and where in it each wanted chunk lies, in their order.
+
+    Raises FormatError, naming file and tensor, where an item is no torch file of that one tensor; HostileFile, StorageError.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        tensors = list(_located(file, wanted, digest))
+        return file.size_bytes, f"sha256:{digest.hexdigest()}", tensors
+
+
+def _located(file: RegularFile, wanted: Iterable[Wanted], digest: hashlib._Hash) -> Iterator[StoredTensor]:
+    for each in wanted:
+        window = Window(file, each)
+        tensors = read_content(window, digest).tensors
+        found = tensors[0] if len(tensors) == 1 else None
+        if found is None or found.name:
+            raise FormatError(f"{window.path} holds {len(tensors)} tensors in a tree, not one by itself", do="save the checkpoint again")
+        if (found.dtype, found.shape) != (each.dtype, each.shape):
+            raise FormatError(
+                f"{window.path} is not what .metadata says",
+                facts=[f"expected {each.dtype} {list(each.shape)}, found {found.dtype} {list(found.shape)}"],
+                do="copy the checkpoint again: its .metadata and its files are of different savings",
+            )
+        yield StoredTensor(each.name, found.dtype, found.shape, each.item.file_offset + found.file_offset)

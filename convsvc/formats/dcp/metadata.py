@@ -1,0 +1,206 @@
+"""Reading `.metadata`: the pickle of a torch.distributed.checkpoint Metadata, by our own machine, at a bounded price.
+
+Classes after torch/distributed/checkpoint/metadata.py and filesystem.py (_StorageInfo) of torch 2.0 to 2.13:
+
+    Metadata(state_dict_metadata: {name: TensorStorageMetadata | BytesStorageMetadata}, planner_data, storage_data, storage_meta, version)
+    TensorStorageMetadata(properties: TensorProperties, size, chunks: [ChunkStorageMetadata(offsets, sizes)])
+    storage_data: {MetadataIndex(fqn, offset, index): _StorageInfo(relative_path, offset, length, transform_descriptors)}
+
+Names are flat whether or not `planner_data` says how they were nested, so that is not looked at. A trillion parameters have 10^5 to 10^6
+chunks: objects of these classes keep what is needed and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import add
+from typing import Any
+
+from convsvc.errors import FormatError
+from convsvc.formats.base import Global
+from convsvc.formats.dcp.records import Chunk, Chunked, Item, Metadata
+from convsvc.formats.pickle.machine import Built, Limits
+from convsvc.formats.pickle.reader import read_pickle
+from convsvc.formats.regular_file import AnyPath, open_regular
+from convsvc.formats.torch_tensors import DTYPES
+from convsvc.tensors.boxes import Box
+
+# A million chunks: some 50 opcodes and 250 bytes each.
+LIMITS = Limits(size_bytes=512 << 20, opcodes=100_000_000, copied_bytes=1 << 30)
+SHOWN = 10
+MAX_AXES = 64
+_TAGS = {torch: tag for tag, torch in DTYPES.items()}
+_CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
+
+Offset = tuple[int, ...]
+
+
+class _Properties(Built):
+    __slots__ = ("dtype",)
+
+    def build(self, state: Any) -> None:
+        self.dtype = state[0] if type(state) is tuple else state["dtype"]
+
+
+class _Tensor(Built):
+    __slots__ = ("chunks", "properties", "size")
+
+    def build(self, state: Any) -> None:
+        self.properties, self.size, self.chunks = state["properties"], state["size"], state["chunks"]
+
+
+class _Bytes(Built):
+    __slots__ = ()
+
+    def build(self, state: Any) -> None:
+        """It has none."""
+
+
+class _Chunk(Built):
+    __slots__ = ("offsets", "sizes")
+
+    def build(self, state: Any) -> None:
+        self.offsets, self.sizes = state["offsets"], state["sizes"]
+
+
+class _Index(Built):
+    __slots__ = ("fqn", "offset")
+
+    def build(self, state: Any) -> None:
+        self.fqn, self.offset = state["fqn"], state.get("offset")
+
+
+class _Place(Built):
+    __slots__ = ("length", "offset", "path", "transforms")
+
+    def build(self, state: Any) -> None:
+        self.path, self.offset, self.length = state["relative_path"], state["offset"], state["length"]
+        self.transforms = state.get("transform_descriptors")
+
+
+class _Metadata(Built):
+    __slots__ = ("storage", "tensors")
+
+    def build(self, state: Any) -> None:
+        self.tensors, self.storage = state["state_dict_metadata"], state["storage_data"]
+
+
+def _size(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """torch.Size of a tuple, which it is here; never a copy."""
+    if len(args) != 1 or type(args[0]) is not tuple or len(args[0]) > MAX_AXES:
+        raise TypeError("a torch.Size that is not of a tuple")
+    return args[0]
+
+
+_BUILDERS = {
+    (_CLASSES, "Metadata"): lambda args: _Metadata(),
+    (_CLASSES, "TensorStorageMetadata"): lambda args: _Tensor(),
+    (_CLASSES, "BytesStorageMetadata"): lambda args: _Bytes(),
+    (_CLASSES, "ChunkStorageMetadata"): lambda args: _Chunk(),
+    (_CLASSES, "MetadataIndex"): lambda args: _Index(),
+    (_CLASSES, "TensorProperties"): lambda args: _Properties(),
+    # Where torch up to 2.2 had the class, and what Megatron makes of Metadata (core/dist_checkpointing/strategies/torch.py).
+    ("torch.distributed._shard.sharded_tensor.metadata", "TensorProperties"): lambda args: _Properties(),
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata"): lambda args: _Metadata(),
+    (_PLACES, "_StorageInfo"): lambda args: _Place(),
+    ("torch", "Size"): _size,
+}
+
+
+def read_metadata(path: AnyPath) -> Metadata:
+    """The tensors of a `.metadata` file. Raises FormatError, HostileFile for a pickle that names what runs code; StorageError."""
+    with open_regular(path) as file:
+        if file.size_bytes > LIMITS.size_bytes:
+            raise FormatError(f"{file.path} has {file.size_bytes} bytes, at most {LIMITS.size_bytes} are read")
+        return parse_metadata(file.read(0, file.size_bytes, "the metadata"), file.path)
+
+
+def parse_metadata(data: bytes, source: str) -> Metadata:
+    """The same of bytes; `source` is for errors. Pure."""
+    root = read_pickle(data, source, _BUILDERS, _no_persistent_ids, LIMITS)
+    if type(root) is not _Metadata or type(root.tensors) is not dict or type(root.storage) is not dict:
+        raise FormatError(f"{source} is a pickle, but not the metadata of a torch distributed checkpoint", do="give the directory itself")
+    faults: list[str] = []
+    items = _items(root.storage, faults)
+    tensors: dict[str, Chunked] = {}
+    objects: list[str] = []
+    for name, said in root.tensors.items():
+        if type(name) is not str:
+            faults.append(f"the name {str(name)[:80]!r} is no string")
+        elif type(said) is _Bytes:
+            objects.append(name)
+        elif type(said) is _Tensor:
+            tensors[name] = _tensor(name, said, items, faults)
+        else:
+            faults.append(f"{name[:200]}: is neither a tensor nor an object")
+    if faults:
+        shown = faults[:SHOWN] + ([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
+        raise FormatError(f"{source} contradicts itself", facts=shown, do="save the checkpoint again, or copy it again")
+    return Metadata(tensors, tuple(objects))
+
+
+def _no_persistent_ids(pid: Any) -> Any:
+    raise TypeError("a persistent id, which no metadata has")
+
+
+def _items(storage: Mapping[Any, Any], faults: list[str]) -> dict[tuple[str, Offset | None], Item]:
+    """Where each (name, offset) lies."""
+    items: dict[tuple[str, Offset | None], Item] = {}
+    for index, place in storage.items():
+        if type(index) is not _Index or type(place) is not _Place or type(index.fqn) is not str:
+            faults.append("a place in it is not (name, offset): (file, offset, length)")
+            continue
+        fault = _place_fault(index, place)
+        key = index.fqn, index.offset
+        if fault is None and key in items:
+            fault = f"is in two places, at {items[key].file} and {place.path}"
+        if fault is None:
+            items[key] = Item(place.path, place.offset, place.length)
+        else:
+            faults.append(f"{index.fqn[:200]}: {fault}")
+    return items
+
+
+def _place_fault(index: _Index, place: _Place) -> str | None:
+    if index.offset is not None and not _are_counts(index.offset):
+        return "its offset is no list of counts"
+    if type(place.path) is not str or not _is_inside(place.path):
+        return f"it lies in {str(place.path)[:100]!r}, which is no file within the directory"
+    if not _are_counts((place.offset, place.length)):
+        return "its place in the file is not two counts"
+    if place.transforms:
+        return "it is packed by an extension, which is not read; save it without"
+    return None
+
+
+def _is_inside(path: str) -> bool:
+    return bool(path) and "\0" not in path and len(path) < 4096 and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def _tensor(name: str, said: _Tensor, items: Mapping[tuple[str, Offset | None], Item], faults: list[str]) -> Chunked:
+    shape, chunks, dtype = said.size, [], getattr(said.properties, "dtype", None)
+    if not _are_counts(shape) or type(said.chunks) is not list or type(dtype) is not Global or dtype.module != "torch":
+        faults.append(f"{name[:200]}: is not (dtype, size, chunks)")
+        return Chunked("", (), ())
+    for chunk in said.chunks:
+        if type(chunk) is not _Chunk or not _are_within(chunk.offsets, chunk.sizes, shape):
+            faults.append(f"{name[:200]}: a chunk of it is not within its size {list(shape)}")
+            break
+        box = Box(chunk.offsets, tuple(map(add, chunk.offsets, chunk.sizes)))
+        chunks.append(Chunk(box, items.get((name, chunk.offsets))))
+    return Chunked(_TAGS.get(dtype.name, f"torch.{dtype.name}"), shape, tuple(chunks))
+
+
+def _are_within(offsets: Any, sizes: Any, shape: Offset) -> bool:
+    if not _are_counts(offsets) or not _are_counts(sizes) or not len(offsets) == len(sizes) == len(shape):
+        return False
+    return all(start + size <= whole for start, size, whole in zip(offsets, sizes, shape, strict=True))
+
+
+def _are_counts(values: Any) -> bool:
+    if type(values) is not tuple or len(values) > MAX_AXES:
+        return False
+    for value in values:  # noqa: SIM110  a generator takes thrice as long, a million times
+        if type(value) is not int or not 0 <= value < 2**53:
+            return False
+    return True

@@ -1,0 +1,112 @@
+"""Writing `.metadata`: the pickle that torch.distributed.checkpoint loads, of tensors alone. Pure.
+
+Opcodes of protocol 2. Classes and attributes' names are put into the memo first, so that a chunk is a few short strings of bytes: a
+trillion parameters have a hundred thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from convsvc.formats.dcp.records import Chunked, Metadata
+from convsvc.formats.pickle.writer import pickled_integer, pickled_text
+from convsvc.formats.torch_tensors import DTYPES
+
+_CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
+_GLOBALS = (
+    *[(_CLASSES, name) for name in ("Metadata", "TensorStorageMetadata", "ChunkStorageMetadata", "MetadataIndex", "TensorProperties")],
+    *[(_CLASSES, "_MEM_FORMAT_ENCODING"), (_PLACES, "_StorageInfo"), ("torch", "Size"), ("torch.serialization", "_get_layout")],
+)
+_WORDS = ("fqn", "offset", "index", "relative_path", "length", "properties", "size", "chunks", "offsets", "sizes")
+_SHORT_TUPLES = {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}
+_BATCH = 1000  # items in one SETITEMS, as pickle.py does
+# torch/distributed/checkpoint/filesystem.py, CURRENT_DCP_VERSION
+_VERSION = "1.0.0"
+
+
+def write_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> bytes:
+    """The bytes of a `.metadata`. `paths` say where in a nested state a tensor stands; every chunk must have its item."""
+    return b"".join(_Writer().all_of(metadata, paths))
+
+
+class _Writer:
+    """Opcodes by what they push."""
+
+    __slots__ = ("classes", "preamble", "words")
+
+    def __init__(self) -> None:
+        self.preamble = [b"\x80\x02"]
+        self.classes = {name: self._kept(f"c{module}\n{name}\n".encode()) for module, name in _GLOBALS}
+        self.words = {word: self._kept(pickled_text(word)) for word in _WORDS}
+
+    def _kept(self, opcodes: bytes) -> bytes:
+        """Puts an object into the memo and drops it (BINPUT, POP); what fetches it."""
+        number = len(self.preamble) - 1
+        self.preamble.append(opcodes + b"q" + bytes([number]) + b"0")
+        return b"h" + bytes([number])
+
+    def all_of(self, metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> Iterable[bytes]:
+        names = [(name, pickled_text(name)) for name in metadata.tensors]
+        tensors = (text + self.tensor(metadata.tensors[name]) for name, text in names)
+        places = (place for name, text in names for place in self.places(text, metadata.tensors[name]))
+        # preamble is complete once these are made
+        dtypes = {each.dtype for each in metadata.tensors.values()}
+        for dtype in sorted(dtypes):
+            self.classes[dtype] = self._kept(f"ctorch\n{DTYPES[dtype]}\n".encode())
+        yield from self.preamble
+        yield self.classes["Metadata"] + b")\x81}(" + pickled_text("state_dict_metadata")
+        yield from _dict(tensors)
+        yield pickled_text("planner_data")
+        yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in names)
+        yield pickled_text("storage_data")
+        yield from _dict(places)
+        yield pickled_text("storage_meta") + b"N" + pickled_text("version") + pickled_text(_VERSION) + b"ub."
+
+    def tensor(self, chunked: Chunked) -> bytes:
+        words, classes = self.words, self.classes
+        layout = classes["_get_layout"] + pickled_text("torch.strided") + b"\x85R"
+        memory = classes["_MEM_FORMAT_ENCODING"] + b"K\x00\x85R"
+        # dtype, layout, requires_grad, memory_format, pin_memory: TensorProperties.__getstate__
+        properties = classes["TensorProperties"] + b")\x81(" + classes[chunked.dtype] + layout + b"\x89" + memory + b"\x89tb"
+        chunks = b"".join([self.chunk(*box) for box, _ in chunked.chunks])
+        parts = words["properties"] + properties + words["size"] + self.size(chunked.shape) + words["chunks"] + b"](" + chunks + b"e"
+        return classes["TensorStorageMetadata"] + b")\x81}(" + parts + b"ub"
+
+    def chunk(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> bytes:
+        sizes = tuple([stop - start for start, stop in zip(starts, stops, strict=True)])
+        parts = self.words["offsets"] + self.size(starts) + self.words["sizes"] + self.size(sizes)
+        return self.classes["ChunkStorageMetadata"] + b")\x81}(" + parts + b"ub"
+
+    def places(self, name: bytes, chunked: Chunked) -> Iterable[bytes]:
+        words, classes = self.words, self.classes
+        for number, (box, item) in enumerate(chunked.chunks):
+            if item is None:
+                raise ValueError("a chunk without a place")
+            offset, length = pickled_integer(item.file_offset), pickled_integer(item.size_bytes)
+            yield (
+                classes["MetadataIndex"] + b")\x81}("
+                + words["fqn"] + name + words["offset"] + self.size(box.starts) + words["index"] + pickled_integer(number) + b"ub"
+                + classes["_StorageInfo"] + b")\x81}("
+                + words["relative_path"] + pickled_text(item.file) + words["offset"] + offset + words["length"] + length + b"ub"
+            )  # fmt: skip
+
+    def size(self, numbers: tuple[int, ...]) -> bytes:
+        return self.classes["Size"] + _tuple([pickled_integer(number) for number in numbers]) + b"\x85R"
+
+
+def _tuple(parts: list[bytes]) -> bytes:
+    short = _SHORT_TUPLES.get(len(parts))
+    return b"".join(parts) + short if short else b"(" + b"".join(parts) + b"t"
+
+
+def _dict(items: Iterable[bytes]) -> Iterable[bytes]:
+    """A dict of items, which push a key and a value each."""
+    yield b"}"
+    batch: list[bytes] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            yield b"(" + b"".join(batch) + b"u"
+            batch.clear()
+    if batch:
+        yield b"(" + b"".join(batch) + b"u"

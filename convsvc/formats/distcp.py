@@ -1,0 +1,88 @@
+"""Files of torch.distributed.checkpoint (`.distcp`): torch files of one tensor each, one after the other; `.metadata` says where.
+
+By its first bytes such a file is a torch file, so it is never told by them. Offset and length of an item are free: items are laid so that
+tensors begin where direct I/O reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from convsvc.errors import FormatError, TargetError
+from convsvc.formats.base import FileIndex, Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.regular_file import AnyPath
+from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
+
+WHAT, DO = "a file of a torch distributed checkpoint", "give the directory that it lies in"
+DIGEST_OF = "the zip directories of its items: names, sizes, places and the CRC-32 of every record, so the values too, as far as that goes"
+
+# torch.save to a stream calls its folder so.
+_ARCHIVE = "archive"
+# Small tensors are not worth a page before and one behind them.
+_ALIGN, _SMALL_ALIGN, _SMALL_BYTES = 4096, 64, 1 << 16
+
+
+def looks_like(head: bytes) -> bool:
+    """Never: a file begins as the first of its items does."""
+    return False
+
+
+def read_index(path: AnyPath) -> FileIndex:
+    """Nothing: `.metadata` says where a file's tensors lie. Raises FormatError."""
+    raise FormatError(f"{path} is {WHAT}", do=DO)
+
+
+def plan_skeleton(tensors: Sequence[TensorSpec]) -> Skeleton:
+    """A new file with these tensors, an item each. Pure. Raises TargetError for names that occur twice."""
+    stored: list[StoredTensor] = []
+    at = 0
+    for spec in tensors:
+        item = _item(spec.dtype, spec.shape)
+        start = _aligned(at, spec.size_bytes)
+        stored.append(StoredTensor(spec.name, spec.dtype, spec.shape, start + item.tensors[0].file_offset))
+        at = start + item.size_bytes
+    if len({spec.name for spec in tensors}) != len(tensors):
+        raise TargetError("a .distcp file cannot hold two tensors of one name")
+    return Skeleton(at, tuple(stored), ())
+
+
+def seal(skeleton: Skeleton, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes], ...]:
+    """All that is not a tensor, which is little beside the tensors and much in a plan. Raises TargetError if a checksum is missing."""
+    return tuple(chain.from_iterable(_sealed(tensor, crcs) for tensor in skeleton.tensors))
+
+
+def item_of(tensor: StoredTensor) -> tuple[int, int]:
+    """First byte and size in bytes of the item in which a tensor of a skeleton lies."""
+    item = _item(tensor.dtype, tensor.shape)
+    return tensor.file_offset - item.tensors[0].file_offset, item.size_bytes
+
+
+def open_with_library(path: str) -> Mapping[str, Any]:
+    """The tensors that torch finds, by the names that `.metadata` has for them."""
+    from convsvc.formats.witnesses import open_distcp
+
+    return open_distcp(path)
+
+
+@lru_cache(maxsize=4096)
+def _item(dtype: str, shape: tuple[int, ...]) -> Skeleton:
+    """A torch file that is a tensor and nothing else."""
+    spec = TensorSpec("", dtype, shape)
+    return plan_torch_zip(spec, _ARCHIVE, _SMALL_ALIGN if spec.size_bytes < _SMALL_BYTES else _ALIGN)
+
+
+def _aligned(at: int, size_bytes: int) -> int:
+    align = _SMALL_ALIGN if size_bytes < _SMALL_BYTES else _ALIGN
+    return -(-at // align) * align
+
+
+def _sealed(tensor: StoredTensor, crcs: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
+    if tensor.size_bytes and tensor.name not in crcs:
+        raise TargetError(f"{tensor.name} has no checksum", do="write it before the file is sealed")
+    item = _item(tensor.dtype, tensor.shape)
+    first = tensor.file_offset - item.tensors[0].file_offset
+    for offset, data in (*item.segments, *seal_torch_zip(item.seal_state, {"": crcs.get(tensor.name, 0)})):
+        yield first + offset, data
