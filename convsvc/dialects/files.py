@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 from convsvc.dialects.base import SourceFile
@@ -24,18 +25,18 @@ def check_directory(root: RootedPath) -> None:
     raise SourceError(f"{root} is {describe_file(root)[0]}, not a directory", do="give the directory that holds the checkpoint")
 
 
-def index_files(paths: Sequence[RootedPath]) -> Iterator[tuple[Any, SourceFile]]:
+def index_files(paths: Sequence[RootedPath], kinds: Sequence[str] = ()) -> Iterator[tuple[Any, SourceFile]]:
     """`index_file` of each path, in their order; several are read at once, as a thousand files are mostly waiting on shared storage."""
     with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
-        yield from pool.map(index_file, paths)
+        yield from pool.map(index_file, paths, kinds or repeat(None))
 
 
-def index_file(path: RootedPath) -> tuple[Any, SourceFile]:
-    """A weight file's index, and the file as it was then."""
+def index_file(path: RootedPath, kind: str | None = None) -> tuple[Any, SourceFile]:
+    """A weight file's index, and the file as it was then; of the kind that its first bytes tell, if none is known."""
     before = path.look()
     if before is None:
         raise SourceError(f"{path} does not exist")
-    kind = format_of(path)
+    kind = kind or format_of(path)
     if kind is None:
         what, do = describe_file(path)
         raise SourceError(f"{path} is {what}", facts=[f"it is of no format that is read: {', '.join(FORMATS)}"], do=do)

@@ -6,6 +6,7 @@ tensors begin where direct I/O reaches them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -13,10 +14,14 @@ from typing import Any
 
 from convsvc.errors import FormatError, TargetError
 from convsvc.formats.base import FileIndex, Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.dcp.items import Wanted, locate_items
+from convsvc.formats.dcp.metadata import read_metadata
+from convsvc.formats.dcp.records import METADATA, Metadata
 from convsvc.formats.regular_file import AnyPath
 from convsvc.formats.torch_zip_layout import plan_torch_zip, seal_torch_zip
+from convsvc.roots import RootedPath
 
-WHAT, DO = "a file of a torch distributed checkpoint", "give the directory that it lies in"
+WHAT, DO = "a file of a torch distributed checkpoint, as the .metadata beside it tells", "give the directory that it lies in"
 DIGEST_OF = "the zip directories of its items: names, sizes, places and the CRC-32 of every record, so the values too, as far as that goes"
 
 # torch.save to a stream calls its folder so.
@@ -31,8 +36,30 @@ def looks_like(head: bytes) -> bool:
 
 
 def read_index(path: AnyPath) -> FileIndex:
-    """Nothing: `.metadata` says where a file's tensors lie. Raises FormatError."""
-    raise FormatError(f"{path} is {WHAT}", do=DO)
+    """Where the tensors of a file lie that has a `.metadata` beside it, by the names in there.
+
+    Raises FormatError where there is none, or an item is not as it says; HostileFile, StorageError.
+    """
+    rooted = path if isinstance(path, RootedPath) else RootedPath(os.fspath(path))
+    folder = RootedPath(os.path.dirname(rooted.path), rooted.roots)
+    found = (folder / METADATA).look()
+    if found is None:
+        raise FormatError(f"{path} is {WHAT}, and there is none", do=DO)
+    metadata = _metadata(folder, found[1].st_size, found[1].st_mtime_ns)
+    wanted = [
+        Wanted(chunk.item, name, each.dtype, chunk.shape)
+        for name, each in metadata.tensors.items()
+        for chunk in each.chunks
+        if chunk.item is not None and chunk.item.file == rooted.name
+    ]
+    size, digest, tensors = locate_items(rooted, wanted)
+    return FileIndex(rooted.path, size, tuple(tensors), {tensor.name: tensor for tensor in tensors}, digest=digest)
+
+
+@lru_cache(maxsize=1)
+def _metadata(folder: RootedPath, size_bytes: int, mtime_ns: int) -> Metadata:
+    """What is said of a directory's files, read once for all of them; by size and time, too, as it may be written anew."""
+    return read_metadata(folder / METADATA)
 
 
 def plan_skeleton(tensors: Sequence[TensorSpec]) -> Skeleton:

@@ -84,7 +84,7 @@ def _is_carried(plan: Plan, transfer: Transfer) -> bool:
 def _headers(plan: Plan, root: RootedPath) -> dict[Where, Found]:
     """Every stored tensor of the planned files, by (file, name)."""
     names = [file.path for file in plan.target_files]
-    indexes = index_files([root / name for name in names])
+    indexes = index_files([root / name for name in names], [file.format for file in plan.target_files])
     return {
         (name, tensor.name): Found(number, tensor)
         for number, (name, (index, _)) in enumerate(zip(names, indexes, strict=True))

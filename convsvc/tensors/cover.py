@@ -44,6 +44,9 @@ class Sorted:
 
     def meeting(self, box: Box) -> Iterator[tuple[Box, Box]]:
         """(one of the boxes, its intersection with `box`) for all that meet it, in order along the sorted axis."""
+        if not box.starts:  # scalars: of no axes, and all alike
+            yield from ((each, box) for each in self.boxes)
+            return
         first = bisect_left(self.starts, box[0][self.axis] - self.widest + 1)
         last = bisect_left(self.starts, box[1][self.axis])
         for each in self.boxes[first:last]:

@@ -14,7 +14,7 @@ from convsvc.dialects.huggingface.words import words
 from convsvc.formats import distcp
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
-from convsvc.formats.dcp.writing import write_metadata
+from convsvc.formats.dcp.writing import pickle_metadata
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.roots import Roots
@@ -47,7 +47,7 @@ def output(
     prefix = settings.prefix
     paths = {name: (prefix[:-1], name.removeprefix(prefix)) if prefix else (name,) for name in metadata.tensors}
     sides, notes = words(target.config_dir, model, facts, specs, roots)
-    last = SideFile(METADATA, text=write_metadata(metadata, paths), last=True)
+    last = SideFile(METADATA, text=pickle_metadata(metadata, paths), last=True)
     return layout, Output(files, skeletons, (*sides, last), tuple(notes))
 
 

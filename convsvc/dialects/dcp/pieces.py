@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import NamedTuple
 
 from convsvc.dialects.base import Found, SourceFile
@@ -35,10 +36,10 @@ def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
     """Every chunk that holds anything. Raises SourceError for files that are not there, FormatError for what an item is not."""
     by_file: dict[str, list[tuple[Wanted, Box]]] = {}
     for name, chunked in tensors.items():
-        for box, item in chunked.chunks:
-            if item is not None and box.volume:
-                shape = tuple([stop - start for start, stop in zip(*box, strict=True)])
-                by_file.setdefault(item.file, []).append((Wanted(item, name, chunked.dtype, shape), box))
+        for chunk in chunked.chunks:
+            box, item = chunk
+            if item is not None and (box.volume or not prod(chunked.shape)):
+                by_file.setdefault(item.file, []).append((Wanted(item, name, chunked.dtype, chunk.shape), box))
     _check_there(root, by_file)
     for held in by_file.values():
         held.sort(key=lambda piece: piece[0].item.file_offset)

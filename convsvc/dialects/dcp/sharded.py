@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from operator import add
 from typing import Any
 
@@ -51,7 +52,7 @@ def find_sharded(root: RootedPath, wanted: Callable[[Metadata], Mapping[str, Chu
     collected = Collected()
     for name in chosen:
         for piece in met[name]:
-            if piece[3].volume:
+            if piece[3].volume or not prod(chosen[name].shape):
                 collected.add(*piece)
     return Pieces(tuple(files), chosen, collected.found, collected.in_cuts())
 

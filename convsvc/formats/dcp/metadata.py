@@ -32,6 +32,8 @@ MAX_AXES = 64
 _TAGS = {torch: tag for tag, torch in DTYPES.items()}
 _CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
 
+_AGAIN = "save the checkpoint again, or copy it again"
+
 Offset = tuple[int, ...]
 
 
@@ -118,6 +120,13 @@ def read_metadata(path: AnyPath) -> Metadata:
 def parse_metadata(data: bytes, source: str) -> Metadata:
     """The same of bytes; `source` is for errors. Pure."""
     root = read_pickle(data, source, _BUILDERS, _no_persistent_ids, LIMITS)
+    try:
+        return _checked(root, source)
+    except AttributeError:
+        raise FormatError(f"{source} contradicts itself", facts=["an object in it has no state"], do=_AGAIN) from None
+
+
+def _checked(root: Any, source: str) -> Metadata:
     if type(root) is not _Metadata or type(root.tensors) is not dict or type(root.storage) is not dict:
         raise FormatError(f"{source} is a pickle, but not the metadata of a torch distributed checkpoint", do="give the directory itself")
     faults: list[str] = []
@@ -135,7 +144,7 @@ def parse_metadata(data: bytes, source: str) -> Metadata:
             faults.append(f"{name[:200]}: is neither a tensor nor an object")
     if faults:
         shown = faults[:SHOWN] + ([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
-        raise FormatError(f"{source} contradicts itself", facts=shown, do="save the checkpoint again, or copy it again")
+        raise FormatError(f"{source} contradicts itself", facts=shown, do=_AGAIN)
     return Metadata(tensors, tuple(objects))
 
 

@@ -24,6 +24,11 @@ class Chunk(NamedTuple):
     box: Box
     item: Item | None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its own."""
+        return tuple([stop - start for start, stop in zip(*self.box, strict=True)])
+
 
 class Chunked(NamedTuple):
     """A tensor: its dtype (a tag, or torch's own word for one that is none of ours), its whole shape, its chunks."""

@@ -24,7 +24,7 @@ _BATCH = 1000  # items in one SETITEMS, as pickle.py does
 _VERSION = "1.0.0"
 
 
-def write_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> bytes:
+def pickle_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> bytes:
     """The bytes of a `.metadata`. `paths` say where in a nested state a tensor stands; every chunk must have its item."""
     return b"".join(_Writer().all_of(metadata, paths))
 
