@@ -199,10 +199,10 @@ def test_a_real_conversion_reads_and_writes_what_its_files_hold(
 def test_requests_are_counted_by_route_and_never_by_path(url: str, scrape: Any, store: Store, a_job: Any) -> None:
     ids = [store.submit(parse_job(a_job(f"/shared/{n}")))[0].id for n in range(3)]
     for job_id in ids:
-        httpx.get(f"{url}/jobs/{job_id}", headers={"X-Request-ID": "one-of-mine"})
-    httpx.get(f"{url}/jobs/nope")
+        httpx.get(f"{url}/jobs/{job_id}", timeout=60, headers={"X-Request-ID": "one-of-mine"})
+    httpx.get(f"{url}/jobs/nope", timeout=60)
     for n in range(20):
-        httpx.get(f"{url}/no/such/{n}")
+        httpx.get(f"{url}/no/such/{n}", timeout=60)
     httpx.request("BREW", f"{url}/jobs")
     page = scrape()
     assert page("convsvc_http_requests_total", method="GET", route="/jobs/{job_id}", status="200") == 3
@@ -222,14 +222,14 @@ def test_a_crash_is_counted_and_answered_with_the_requests_id(settings: Settings
 
     with serve_app(settings, plan=plan) as url:
         answer = httpx.post(f"{url}/plans", json=a_job(), headers={"X-Request-ID": "mine-1"})
-        page = Page(httpx.get(f"{url}/metrics").text)
+        page = Page(httpx.get(f"{url}/metrics", timeout=60).text)
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine-1")
     assert page("convsvc_http_requests_total", method="POST", route="/plans", status="500") == 1
 
 
 def test_openmetrics_is_answered_to_who_asks_for_it(url: str, run: Any) -> None:
     run("/shared/1")
-    answer = httpx.get(f"{url}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    answer = httpx.get(f"{url}/metrics", timeout=60, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert "convsvc_jobs" in {family.name for family in parse_openmetrics(answer.text)}
 
@@ -255,9 +255,11 @@ def test_with_tokens_only_a_token_that_may_scrape_is_answered(settings: Settings
     make = Tokens(database).create
     texts = {scope: make("prometheus", "platform", (scope,), expires_at=None, actor="a test")[1] for scope in ("metrics", "jobs:read")}
     with serve_app(replace(settings, require_tokens=True)) as url:
-        statuses = [httpx.get(f"{url}/metrics").status_code]
-        statuses += [httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {text}"}).status_code for text in texts.values()]
-        jobs = httpx.get(f"{url}/jobs", headers={"Authorization": f"Bearer {texts['metrics']}"}).status_code
+        statuses = [httpx.get(f"{url}/metrics", timeout=60).status_code]
+        statuses += [
+            httpx.get(f"{url}/metrics", timeout=60, headers={"Authorization": f"Bearer {text}"}).status_code for text in texts.values()
+        ]
+        jobs = httpx.get(f"{url}/jobs", timeout=60, headers={"Authorization": f"Bearer {texts['metrics']}"}).status_code
     assert statuses == [401, 200, 403]
     assert jobs == 403
 
