@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.dialects.base import Entry, Layout
+from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.models.scope import Scope
+from convsvc.models.scope import Rows, Scope
 from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
 from convsvc.tensors.declare import Row
 
@@ -55,6 +57,22 @@ class Templates:
         first = len(self.kinds)
         self.kinds += tensors
         return range(first, len(self.kinds))
+
+
+def rows_that_fit(scope: Scope, model: Model, table: Rows, framework: str) -> Rows:
+    """The rows of a framework's table that hold a scope's logical tensors; optional where a checkpoint of the family may do without.
+
+    Copies (`Model.same_as`) need no row. Raises LayoutError if another logical tensor has no place in the table.
+    """
+    absent = frozenset(each.name for row in table for each in row.logicals) - scope.logicals
+    copies = {name for name in scope.logicals if scope.logical + name in model.same_as}
+    optionals = scope.optionals - copies - {EMBEDDING.name}
+    kept = [row for candidate in table if (row := candidate.without(absent)) is not None]
+    rows = tuple([replace(row, optional=True) if all(part.name in optionals for part in row.logicals) else row for row in kept])
+    homeless = scope.logicals - copies - {each.name for row in rows for each in row.logicals}
+    if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
+        raise LayoutError(f"{framework} has no place for {', '.join(sorted(homeless))} of {model.family.name}")
+    return rows
 
 
 def lay_table(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.dialects.mcore.grid import Rank, slice_evenly
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.tables import Layers, Tables
+from convsvc.dialects.templates import rows_that_fit
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import Scope
@@ -32,20 +32,7 @@ def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> t
 
     Raises LayoutError if one has no place in this dialect.
     """
-    table = _table(scope, model, settings, tables.of(scope.module))
-    absent = frozenset(each.name for candidate in table for each in candidate.logicals) - scope.logicals
-    rows = tuple(_as_optional(kept, scope, model) for candidate in table if (kept := candidate.without(absent)) is not None)
-    placed = {each.name for kept in rows for each in kept.logicals}
-    homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
-    if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
-        raise LayoutError(f"{tables.format} has no place for {', '.join(sorted(homeless))} of {model.family.name}")
-    return rows
-
-
-def _as_optional(each: Row, scope: Scope, model: Model) -> Row:
-    """The row, optional where the family says that a checkpoint may do without all it holds; copies have rows of their own."""
-    names = {name for name in scope.optionals if scope.logical + name not in model.same_as and name != EMBEDDING.name}
-    return replace(each, optional=True) if all(part.name in names for part in each.logicals) else each
+    return rows_that_fit(scope, model, _table(scope, model, settings, tables.of(scope.module)), tables.format)
 
 
 def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:

@@ -6,7 +6,7 @@ layouts depend on flags of the training configuration, which no checkpoint recor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
 from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
@@ -15,10 +15,10 @@ from convsvc.blocks.mla import KV_DOWN, KV_DOWN_NORM, KV_UP, LATENT_PROJ, Q_DOWN
 from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_FC2, SHARED_GATE
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.blocks.norms import INPUT_NORM, INPUT_NORM_BIAS, PRE_MLP_NORM, PRE_MLP_NORM_BIAS
-from convsvc.errors import LayoutError
+from convsvc.dialects.templates import rows_that_fit
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
-from convsvc.tensors.declare import Row, row
+from convsvc.tensors.declare import row
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +109,7 @@ MTP_LAYER = (
 
 def rows_of(scope: Scope, model: Model, flags: Flags) -> Rows:
     """The rows that hold a scope's logical tensors. Raises LayoutError if one has no place in this dialect."""
-    absent = frozenset(each.name for candidate in _table(scope, flags) for each in candidate.logicals) - scope.logicals
-    rows = tuple(_as_optional(kept, scope) for candidate in _table(scope, flags) if (kept := candidate.without(absent)) is not None)
-    placed = {each.name for kept in rows for each in kept.logicals}
-    homeless = {name for name in scope.logicals - placed if scope.logical + name not in model.same_as}
-    if homeless and not (scope.kind == "output" and model.tied):
-        raise LayoutError(f"mindformers has no place for {', '.join(sorted(homeless))} of {model.family.name}")
-    return rows
-
-
-def _as_optional(kept: Row, scope: Scope) -> Row:
-    """The row, optional where the family says that a checkpoint may do without all it holds."""
-    return replace(kept, optional=True) if all(each.name in scope.optionals for each in kept.logicals) else kept
+    return rows_that_fit(scope, model, _table(scope, flags), "mindformers")
 
 
 def _table(scope: Scope, flags: Flags) -> Rows:

@@ -9,8 +9,7 @@ from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
 from convsvc.blocks.gqa import K_NORM, PROJ, PROJ_BIAS, Q_NORM, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.dialects.base import Entry, Layout
-from convsvc.dialects.templates import Templates
-from convsvc.errors import LayoutError
+from convsvc.dialects.templates import Templates, rows_that_fit
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.tensors.declare import row
@@ -65,11 +64,7 @@ def rows_of(scope: Scope, model: Model, settings: Settings) -> Rows:
     """The rows of a scope: those of the table whose logical tensors the model has."""
     layer = SMALL + (INPUTS_FIRST if settings.inputs_first else OUTPUTS_FIRST)
     table = {"embedding": START, "layer": layer, "output": END}.get(scope.kind, ())
-    rows = tuple(each for each in table if scope.logicals.issuperset(part.name for part in each.logicals))
-    homeless = scope.logicals - {part.name for each in rows for part in each.logicals}
-    if homeless and not (scope.kind == "output" and model.tied):
-        raise LayoutError(f"toy has no place for {', '.join(sorted(homeless))} of {model.family.name}")
-    return rows
+    return rows_that_fit(scope, model, table, "toy")
 
 
 def _file(scope: Scope) -> str:
