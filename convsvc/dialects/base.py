@@ -6,11 +6,13 @@ written. Reading opens headers only. Whatever general code wants to know of a fo
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
+from convsvc.errors import JobError
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
@@ -207,9 +209,9 @@ class Source(Protocol):
     adapters: str | None = None
     certainty: int = 1
 
+    @abstractmethod
     def recognises(self, root: RootedPath) -> bool:
         """Whether a directory looks like a checkpoint of this format, by the names in it."""
-        raise NotImplementedError
 
     def lora(self, source: Any) -> Lora | None:
         """What the job says of adapters in the source."""
@@ -223,9 +225,9 @@ class Source(Protocol):
         """The directory whose configuration and tokenizer belong to the weights, where the format has such."""
         return None
 
+    @abstractmethod
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
-        raise NotImplementedError
 
     def alone(self, source: Any, roots: Roots) -> Checkpoint | None:
         """What lies at `source.path` itself, for who looks at it without what `open` needs from elsewhere; None where that is nothing."""
@@ -262,9 +264,9 @@ class Source(Protocol):
         """The layout that is taken for a checkpoint's and where each number of it came from: how an error about it begins."""
         return ()
 
+    @abstractmethod
     def layout(self, model: Model, settings: Any) -> Layout:
         """The stored tensors of this model. Pure. Raises LayoutError."""
-        raise NotImplementedError
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
         """Why a stored tensor that no entry claims may be left out; None if it may not."""
@@ -273,6 +275,16 @@ class Source(Protocol):
     def storing(self, model: Model, names: Iterable[str]) -> Model:
         """The model, told which copies of a tensor (`Model.same_as`) the checkpoint stores, of the logical tensors with these names."""
         return model
+
+
+def refuse_parts(options: Options) -> None:
+    """Raises JobError for options that want a part of a model: for formats whose words would contradict a part."""
+    stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
+    if stated:
+        raise JobError(
+            f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
+            do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
+        )
 
 
 class Target(Protocol):
@@ -304,9 +316,9 @@ class Target(Protocol):
         """How the target shall be laid out. Raises LayoutError."""
         return adapted
 
+    @abstractmethod
     def layout(self, model: Model, settings: Any) -> Layout:
         """The stored tensors of this model. Pure. Raises LayoutError."""
-        raise NotImplementedError
 
     def rows(self, scope: Scope, model: Model, settings: Any) -> Rows:
         """The rows that hold a scope's logical tensors. Pure. Raises LayoutError if one has no place in this format."""
@@ -316,6 +328,7 @@ class Target(Protocol):
         """What goes before the names of a scope's rows, pipeline stages apart. Pure."""
         return ""
 
+    @abstractmethod
     def output(
         self,
         target: Any,
@@ -328,14 +341,13 @@ class Target(Protocol):
         roots: Roots,
     ) -> tuple[Layout, Output]:
         """The target's files. `dtypes` are the kinds'; the entries come back with their file filled in. `roots` hold what is copied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         """What a job would say to read what was written for `target`, at this path, as a source; None where that is no whole model.
 
         `architecture` are the sizes that the job had to state for its own source.
         """
-        raise NotImplementedError
 
     def check_words(self, root: RootedPath, side_files: Iterable[SideFile]) -> None:
         """Compares the words of a target that is no whole model with what was planned. Raises VerifyError."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants
+from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings
@@ -41,12 +41,7 @@ class RankFiles(Source):
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that the args count. Rank files are converted whole: the args of a part would contradict it."""
-        stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
-        if stated:
-            raise JobError(
-                f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
-                do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
-            )
+        refuse_parts(options)
         return Wants(checkpoint.facts.first_number(("mtp_num_layers",)))
 
     def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:

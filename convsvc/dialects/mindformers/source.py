@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants
+from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
 from convsvc.dialects.mindformers.facts import CONFIG
 from convsvc.dialects.mindformers.flags import READ, flag_notes, flags_of
 from convsvc.dialects.mindformers.job import MindFormersSource
 from convsvc.dialects.mindformers.layout import Settings, layout
 from convsvc.dialects.mindformers.names import is_counter, why_ignored
-from convsvc.errors import JobError
 from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
@@ -45,12 +44,7 @@ class MindFormers(Source):
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that are there. It is converted whole, as its tensors say how many layers there are."""
-        stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
-        if stated:
-            raise JobError(
-                f"options.{' and options.'.join(stated)}: a part of a model can be taken from a Hugging Face source only",
-                do="leave it out; or convert to Hugging Face first, and that to what you want with these options",
-            )
+        refuse_parts(options)
         return Wants(checkpoint.facts.first_number(("mtp_num_layers",)))
 
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
