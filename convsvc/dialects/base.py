@@ -10,10 +10,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from convsvc.errors import JobError
-from convsvc.formats.base import Skeleton, StoredTensor
+from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.model import Model
@@ -23,6 +23,9 @@ from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Lora, Options
 from convsvc.spec.places import SourceSpec, TargetSpec
 from convsvc.tensors.blocks import Laid, LogicalTensor
+
+SaidT = TypeVar("SaidT")
+SettingsT = TypeVar("SettingsT")
 
 # What every target has beside its framework's own files: the list of what was made, and the report of how.
 MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
@@ -180,6 +183,27 @@ class Output:
     notes: tuple[Note, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Draft(Generic[SaidT, SettingsT]):
+    """What a target's files are made from: what the job says of it, the model, how it is laid out; `dtypes` are the layout's kinds'.
+
+    `facts` are the source's. Files that are copied must lie in `roots`.
+    """
+
+    target: SaidT
+    model: Model
+    settings: SettingsT
+    facts: Facts
+    layout: Layout
+    dtypes: tuple[str, ...]
+    options: Options
+    roots: Roots
+
+    def specs(self) -> list[TensorSpec]:
+        """What the kinds are in a file, by their numbers."""
+        return [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(self.layout.kinds, self.dtypes, strict=True)]
+
+
 class Wants(NamedTuple):
     """Which MTP layers a target asks for: how many (None for all that there are), and whether others are carried along as they are."""
 
@@ -329,18 +353,8 @@ class Target(Protocol):
         return ""
 
     @abstractmethod
-    def output(
-        self,
-        target: Any,
-        model: Model,
-        settings: Any,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        """The target's files. `dtypes` are the kinds'; the entries come back with their file filled in. `roots` hold what is copied."""
+    def output(self, draft: Draft[Any, Any]) -> tuple[Layout, Output]:
+        """The target's files; the layout comes back with its entries' files filled in."""
 
     @abstractmethod
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Adapted, Layout, Output
+from convsvc.dialects.base import Adapted, Draft, Layout, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.models.model import Model
 from convsvc.notes import Note, sort_notes
@@ -70,7 +70,7 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     kept = kept_notes(layout.kinds, dtypes, model, options)
     check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
     check_tiled(layout.kinds)
-    layout, output = writer.output(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots)
+    layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots))
     files, targets = _planned_targets(layout, output)
     wanted = gather(layout)
     left_out = _left_out(weights, wanted, model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.dcp.job import DcpTarget
 from convsvc.dialects.dcp.layout import Settings, rank_file
 from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
@@ -15,29 +15,17 @@ from convsvc.formats import distcp
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
 from convsvc.formats.dcp.writing import pickle_metadata
-from convsvc.models.facts import Facts
-from convsvc.models.model import Model
-from convsvc.roots import Roots
 from convsvc.spec import Options
 from convsvc.tensors.boxes import Box
 
 KIND = "distcp"
 
 
-def output(
-    target: DcpTarget,
-    model: Model,
-    settings: Settings,
-    facts: Facts,
-    layout: Layout,
-    dtypes: tuple[str, ...],
-    options: Options,
-    roots: Roots,
-) -> tuple[Layout, Output]:
+def output(draft: Draft[DcpTarget, Settings]) -> tuple[Layout, Output]:
     """A file a rank; or, of whole tensors, a file a layer, or files of at most max_shard_size."""
-    specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+    layout, settings, specs = draft.layout, draft.settings, draft.specs()
     if settings.shards == 1:
-        layout = _in_files(layout, specs, options)
+        layout = _in_files(layout, specs, draft.options)
     held: dict[str, list[int]] = {}
     for entry in layout.entries:
         held.setdefault(entry.file, []).append(entry.kind)
@@ -46,7 +34,7 @@ def output(
     metadata = _metadata(files, skeletons)
     prefix = settings.prefix
     paths = {name: (prefix[:-1], name.removeprefix(prefix)) if prefix else (name,) for name in metadata.tensors}
-    sides, notes = words(target.config_dir, model, facts, specs, roots)
+    sides, notes = words(draft.target.config_dir, draft.model, draft.facts, specs, draft.roots)
     last = SideFile(METADATA, text=pickle_metadata(metadata, paths), last=True)
     return layout, Output(files, skeletons, (*sides, last), tuple(notes))
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
 from convsvc.dialects.dcp.job import DcpSource, DcpTarget
 from convsvc.dialects.dcp.layout import Settings, lay_target
 from convsvc.dialects.dcp.names import with_dot
 from convsvc.dialects.dcp.new_files import output
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.roots import Roots
-from convsvc.spec import Options, SourceSpec, TargetSpec
+from convsvc.spec import SourceSpec, TargetSpec
 
 
 class Dcp(Target):
@@ -35,18 +34,8 @@ class Dcp(Target):
     def layout(self, model: Model, settings: Settings) -> Layout:
         return lay_target(model, settings)
 
-    def output(
-        self,
-        target: DcpTarget,
-        model: Model,
-        settings: Settings,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        return output(target, model, settings, facts, layout, dtypes, options, roots)
+    def output(self, draft: Draft[DcpTarget, Settings]) -> tuple[Layout, Output]:
+        return output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):

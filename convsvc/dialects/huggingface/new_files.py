@@ -7,44 +7,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
 from convsvc.errors import JobError
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
-from convsvc.models.facts import Facts
-from convsvc.models.model import Model
-from convsvc.roots import RootedPath, Roots
-from convsvc.spec import Options
+from convsvc.roots import RootedPath
 
 INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def output(
-    target: HuggingFaceTarget,
-    model: Model,
-    facts: Facts,
-    layout: Layout,
-    dtypes: tuple[str, ...],
-    options: Options,
-    roots: Roots,
-) -> tuple[Layout, Output]:
+def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index."""
+    layout, limit = draft.layout, draft.options.max_shard_size
     written = [entry for entry in layout.entries if layout.kinds[entry.kind].written]
-    kinds = [layout.kinds[entry.kind] for entry in written]
-    specs = [TensorSpec(laid.name, dtypes[entry.kind], laid.shape) for entry, laid in zip(written, kinds, strict=True)]
+    kinds = draft.specs()
+    specs = [kinds[entry.kind] for entry in written]
     units = [entry.unit for entry in written]
-    shards = by_size(specs, parse_size(options.max_shard_size)) if options.max_shard_size else by_layer(specs, units)
+    shards = by_size(specs, parse_size(limit)) if limit else by_layer(specs, units)
     names = shard_names(len(shards))
     files = tuple(NewFile(name, "safetensors", number) for number, name in enumerate(names))
     skeletons = tuple(map(safetensors.plan_skeleton, shards))
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-    placed = tuple([entry._replace(file=file_of[laid.name]) for entry, laid in zip(written, kinds, strict=True)])
+    placed = tuple([entry._replace(file=file_of[kinds[entry.kind].name]) for entry in written])
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
-    folder = None if target.config_dir is None else RootedPath(target.config_dir, roots)
-    beside, notes = config_files(folder, model, facts, specs)
+    config_dir = draft.target.config_dir
+    folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
+    beside, notes = config_files(folder, draft.model, draft.facts, specs)
     return replace(layout, entries=placed), Output(files, skeletons, (*beside, *side), tuple(notes))
 
 

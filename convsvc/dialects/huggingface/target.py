@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.huggingface.job import HuggingFaceSource, HuggingFaceTarget
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import output
 from convsvc.dialects.peft.job import PeftTarget
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.roots import Roots
-from convsvc.spec import Options, SourceSpec, TargetSpec
+from convsvc.spec import SourceSpec, TargetSpec
 
 
 class HuggingFace(Target):
@@ -37,18 +36,8 @@ class HuggingFace(Target):
     def layout(self, model: Model, settings: None = None) -> Layout:
         return lay_model(model)
 
-    def output(
-        self,
-        target: HuggingFaceTarget,
-        model: Model,
-        settings: None,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        return output(target, model, facts, layout, dtypes, options, roots)
+    def output(self, draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
+        return output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.mcore.checkpoint import TRACKER
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
@@ -16,29 +16,19 @@ from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import TensorSpec
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.notes import Note
 
 ITERATION = 1
 
 
-def output(
-    target: ParallelSizes,
-    model: Model,
-    settings: Settings,
-    facts: Facts,
-    layout: Layout,
-    dtypes: tuple[str, ...],
-    own: Mapping[str, Any],
-    advice: Iterable[Note] = (),
-) -> tuple[Layout, Output]:
+def output(draft: Draft[ParallelSizes, Settings], own: Mapping[str, Any], advice: Iterable[Note] = ()) -> tuple[Layout, Output]:
     """One file a rank, each with the same args, and one for what is carried; the tracker last.
 
     `own` are a framework's args beside Megatron's, `advice` what it must be told beside the weights.
     """
-    specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
-    args = compose_args(model, settings, facts, bytes_by_dtype(specs), own)
+    model, settings, layout, specs = draft.model, draft.settings, draft.layout, draft.specs()
+    args = compose_args(model, settings, draft.facts, bytes_by_dtype(specs), own)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
     kinds: dict[str, list[int]] = {rank_file(rank, settings): [] for rank in ranks(settings.parallel)}
@@ -55,7 +45,7 @@ def output(
     files = [NewFile(path, "torch_zip", number) for path, number in zip(kinds, chosen, strict=True)]
     files += [NewFile(path, "safetensors", number) for number, path in enumerate(beside, len(skeletons))]
     skeletons += tuple(map(safetensors.plan_skeleton, beside.values()))
-    notes = (*_notes(target, model, settings), *advice, *(_carried(path, held) for path, held in beside.items()))
+    notes = (*_notes(draft.target, model, settings), *advice, *(_carried(path, held) for path, held in beside.items()))
     return layout, Output(tuple(files), skeletons, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, Output, Target, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, Target, Wants
 from convsvc.dialects.mcore.new_files import output
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mcore.tables import Tables
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.notes import Note
-from convsvc.roots import Roots
-from convsvc.spec import Options
 
 
 class RankFiles(Target):
@@ -52,16 +49,6 @@ class RankFiles(Target):
     def prefix(self, scope: Scope) -> str:
         return prefix_of(scope, scope.number, self.tables.of(scope.module))
 
-    def output(
-        self,
-        target: ParallelSizes,
-        model: Model,
-        settings: Settings,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        own, advice = self.own_args(model, settings), self.advice(model, settings)
-        return output(target, model, settings, facts, layout, dtypes, own, advice)
+    def output(self, draft: Draft[ParallelSizes, Settings]) -> tuple[Layout, Output]:
+        own, advice = self.own_args(draft.model, draft.settings), self.advice(draft.model, draft.settings)
+        return output(draft, own, advice)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.huggingface.words import words
 from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
@@ -17,27 +17,16 @@ from convsvc.dialects.mindformers.layout import Settings
 from convsvc.dialects.mindformers.ranks import strategy_file
 from convsvc.dialects.mindformers.whole import MAP
 from convsvc.formats import safetensors
-from convsvc.formats.base import TensorSpec
 from convsvc.formats.strategy.binary import to_binary
 from convsvc.formats.strategy.records import stage_strategy
-from convsvc.models.facts import Facts
-from convsvc.models.model import Model
-from convsvc.roots import Roots
 
 METADATA = {"format": "ms", "remove_redundancy": "False"}
 
 
-def whole_output(
-    target: MindFormersTarget,
-    model: Model,
-    settings: Settings,
-    facts: Facts,
-    layout: Layout,
-    dtypes: tuple[str, ...],
-    roots: Roots,
-) -> tuple[Layout, Output]:
+def whole_output(draft: Draft[MindFormersTarget, Settings]) -> tuple[Layout, Output]:
     """Parts of some 3 GiB, the largest tensors first into the lightest part; the map last."""
-    specs = {laid.name: TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)}
+    target, layout = draft.target, draft.layout
+    specs = {spec.name: spec for spec in draft.specs()}
     limit = parse_size(target.max_part_size) if target.max_part_size else PART_BYTES
     sizes = {name: spec.size_bytes for name, spec in specs.items()}
     parts = spread_over_parts(sizes, part_count(sizes, limit))
@@ -46,23 +35,16 @@ def whole_output(
     file_of = {name: file.path for file, part in zip(files, parts, strict=True) for name in part}
     total = sum(spec.size_bytes for spec in specs.values())
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}, indent=4) + "\n"
-    sides, notes = words(target.config_dir, model, facts, specs.values(), roots)
+    sides, notes = words(target.config_dir, draft.model, draft.facts, specs.values(), draft.roots)
     placed = tuple([entry._replace(file=file_of[layout.kinds[entry.kind].name]) for entry in layout.entries])
     side_files = (*sides, SideFile(MAP, text=text, last=True))
-    return replace(layout, entries=placed), Output(files, skeletons, side_files, (*notes, *flag_notes(model, settings.flags, WRITTEN)))
+    said = flag_notes(draft.model, draft.settings.flags, WRITTEN)
+    return replace(layout, entries=placed), Output(files, skeletons, side_files, (*notes, *said))
 
 
-def rank_output(
-    target: MindFormersTarget,
-    model: Model,
-    settings: Settings,
-    facts: Facts,
-    layout: Layout,
-    dtypes: tuple[str, ...],
-    roots: Roots,
-) -> tuple[Layout, Output]:
+def rank_output(draft: Draft[MindFormersTarget, Settings]) -> tuple[Layout, Output]:
     """A file a rank, and a strategy file a rank, as MindSpore saves them."""
-    kinds = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
+    target, settings, layout, kinds = draft.target, draft.settings, draft.layout, draft.specs()
     held: dict[str, list[int]] = {}
     for entry in layout.entries:
         held.setdefault(entry.file, []).append(entry.kind)
@@ -72,5 +54,5 @@ def rank_output(
     size = prod(next(iter(settings.strategies[0].values())).dev_matrix)
     said = {stage: to_binary(stage_strategy(stage, layouts.values())) for stage, layouts in settings.strategies.items()}
     strategies = [SideFile(strategy_file(stage * size + rank), text=said[stage]) for stage in said for rank in range(size)]
-    sides, notes = words(target.config_dir, model, facts, kinds, roots)
-    return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(model, settings.flags, WRITTEN)))
+    sides, notes = words(target.config_dir, draft.model, draft.facts, kinds, draft.roots)
+    return layout, Output(files, skeletons, (*sides, *strategies), (*notes, *flag_notes(draft.model, settings.flags, WRITTEN)))

@@ -7,18 +7,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target, Wants
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, MindFormersTarget
 from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
 from convsvc.dialects.mindformers.new_files import rank_output, whole_output
 from convsvc.dialects.mindformers.ranks import cuts, sizes_of, strategies
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
-from convsvc.spec import Options, SourceSpec, TargetSpec
+from convsvc.spec import SourceSpec, TargetSpec
 
 
 class MindFormers(Target):
@@ -66,19 +65,8 @@ class MindFormers(Target):
     def prefix(self, scope: Scope) -> str:
         return prefix_of(scope)
 
-    def output(
-        self,
-        target: MindFormersTarget,
-        model: Model,
-        settings: Settings,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        write = rank_output if settings.cuts else whole_output
-        return write(target, model, settings, facts, layout, dtypes, roots)
+    def output(self, draft: Draft[MindFormersTarget, Settings]) -> tuple[Layout, Output]:
+        return rank_output(draft) if draft.settings.cuts else whole_output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):

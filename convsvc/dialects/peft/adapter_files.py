@@ -23,9 +23,8 @@ class Adapter:
     target_modules: tuple[str, ...]
 
 
-def adapter_output(layout: Layout, dtypes: tuple[str, ...], adapter: Adapter, config_dir: str | None) -> tuple[Layout, Output]:
+def adapter_output(layout: Layout, specs: list[TensorSpec], adapter: Adapter, config_dir: str | None) -> tuple[Layout, Output]:
     """The directory's files. PEFT reads one weight file; without an index there is nothing to split."""
-    specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
     skeleton = safetensors.plan_skeleton(specs, {"format": "pt"})
     notes = [Note("ignored", "only the LoRA adapters are written, for PEFT: the base model's weights are left out")]
     if config_dir is not None:

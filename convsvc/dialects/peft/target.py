@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG, Adapter, adapter_output
@@ -14,10 +14,8 @@ from convsvc.dialects.peft.adapter_source import facts_of
 from convsvc.dialects.peft.job import PeftTarget
 from convsvc.dialects.peft.layout import PREFIX, A, lay_sides, module_of, target_modules
 from convsvc.errors import VerifyError
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.roots import RootedPath, Roots
-from convsvc.spec import Options
+from convsvc.roots import RootedPath
 
 
 class Peft(Target):
@@ -35,21 +33,12 @@ class Peft(Target):
             for side in lay_sides(whole.kinds[entry.kind], settings.sides, settings.r)
         )
 
-    def output(
-        self,
-        target: PeftTarget,
-        model: Model,
-        settings: Adapted,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
-        linear = [module_of(laid) for laid in lay_model(model).kinds if len(laid.shape) == 2]
-        adapted = {laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for laid in layout.kinds if f".{A}." in laid.name}
+    def output(self, draft: Draft[PeftTarget, Adapted]) -> tuple[Layout, Output]:
+        settings = draft.settings
+        linear = [module_of(laid) for laid in lay_model(draft.model).kinds if len(laid.shape) == 2]
+        adapted = {laid.name.removeprefix(PREFIX).partition(f".{A}.")[0] for laid in draft.layout.kinds if f".{A}." in laid.name}
         adapter = Adapter(settings.r, settings.alpha, settings.use_rslora, target_modules(linear, adapted))
-        return adapter_output(layout, dtypes, adapter, target.config_dir)
+        return adapter_output(draft.layout, draft.specs(), adapter, draft.target.config_dir)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> None:
         """None: it is loaded beside its base."""

@@ -7,15 +7,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Layout, NewFile, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, NewFile, Output, SideFile, Target, Wants
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
-from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
-from convsvc.roots import Roots
-from convsvc.spec import Options, SourceSpec
+from convsvc.spec import SourceSpec
 from tests.dialects.toy import toybox
 from tests.dialects.toy.job import ToySource, ToyTarget
 from tests.dialects.toy.table import Settings, layout, rows_of
@@ -45,19 +43,9 @@ class Toy(Target):
     def prefix(self, scope: Scope) -> str:
         return f"layer.{scope.number}. " if scope.kind == "layer" else ""
 
-    def output(
-        self,
-        target: ToyTarget,
-        model: Model,
-        settings: Settings,
-        facts: Facts,
-        layout: Layout,
-        dtypes: tuple[str, ...],
-        options: Options,
-        roots: Roots,
-    ) -> tuple[Layout, Output]:
+    def output(self, draft: Draft[ToyTarget, Settings]) -> tuple[Layout, Output]:
+        target, layout, specs = draft.target, draft.layout, draft.specs()
         placed = tuple([entry._replace(file=f"{entry.file}.{target.files}") for entry in layout.entries])
-        specs = [TensorSpec(laid.name, dtype, laid.shape) for laid, dtype in zip(layout.kinds, dtypes, strict=True)]
         held: dict[str, list[TensorSpec]] = {}
         bytes_by_dtype: dict[str, int] = {}
         for entry in placed:
@@ -66,7 +54,7 @@ class Toy(Target):
             bytes_by_dtype[spec.dtype] = bytes_by_dtype.get(spec.dtype, 0) + spec.size_bytes
         files = tuple([NewFile(path, target.files, number) for number, path in enumerate(held)])
         skeletons = tuple(map(PLANNERS[target.files], held.values()))
-        words = derive(model, facts, bytes_by_dtype)[0] | {"inputs_first": settings.inputs_first}
+        words = derive(draft.model, draft.facts, bytes_by_dtype)[0] | {"inputs_first": draft.settings.inputs_first}
         return replace(layout, entries=placed), Output(files, skeletons, (SideFile(WORDS, text=write_words(words), last=True),))
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec:
