@@ -216,6 +216,6 @@ def test_a_call_that_waits_in_ray_for_a_cpu_is_not_overdue(on_ray: Engine, tmp_p
     for number in range(2):
         on_ray.submit(call("rest", id=f"long-{number}", begun=str(tmp_path / "b"), ended=str(tmp_path / "e"), seconds=3.0))
     for number in range(2):
-        on_ray.submit(call("double", id=f"behind-{number}", timeout_s=0.5, number=1))
+        on_ray.submit(call("double", id=f"behind-{number}", timeout_s=2, number=1))
     got = outcomes(on_ray, 4)
     assert [(outcome.id, outcome.error) for outcome in got if outcome.lost] == []
