@@ -20,7 +20,7 @@ from convsvc.client import Client
 from convsvc.errors import ServiceError
 from convsvc.loopback import is_loopback
 from convsvc.service.errors import Exposed
-from convsvc.service.serve import Supervisor, refuse_exposure, warn_of_open_door
+from convsvc.service.serve import Supervisor, listen, refuse_exposure, warn_of_open_door
 
 SERVE = "from convsvc.service.serve import serve; serve(port=0, engine='inline', database_url={url!r})"
 
@@ -83,6 +83,13 @@ def test_a_service_without_tokens_says_at_its_start_who_can_use_it(capsys: pytes
     assert "anybody on this machine can read and write files as" in capsys.readouterr().err
     warn_of_open_door("127.0.0.1", tokens_exist=True)
     assert capsys.readouterr().err == ""
+
+
+def test_an_answer_of_two_packets_does_not_wait_for_the_acknowledgement_of_the_first() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken_is_told_in_words_and_no_executor_is_started(tmp_path: Path) -> None:
