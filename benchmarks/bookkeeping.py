@@ -9,14 +9,12 @@ The listener that the driver tells of a run is told of one: each task starts, sa
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.measuring import machine
 from benchmarks.results import FOLDER, save
+from benchmarks.stores import stores
 from convsvc.service.executor.runner import StoreListener
 from convsvc.service.store.claims import Claims, PlannedTask
 from convsvc.service.store.database import Database
@@ -30,24 +28,6 @@ JOB = {
     "target": {"format": "mindspeed-llm", "path": "/shared/out", "tensor_parallel_size": 8},
 }
 RESULT = {"bytes_read": 1 << 30, "bytes_written": 1 << 30, "seconds": 1.0, "worker": "ray-node-17-4242"}
-
-
-@contextmanager
-def databases(stated: str | None) -> Iterator[dict[str, str]]:
-    """The job stores to measure, by the name of the arm."""
-    if stated:
-        yield {stated.partition(":")[0]: stated}
-        return
-    from tests.service.postgres_server import binaries, cluster
-
-    with tempfile.TemporaryDirectory() as folder:
-        found = {"sqlite": f"sqlite:///{folder}/convsvc.db"}
-        bin_dir = binaries()
-        if bin_dir is None:
-            yield found
-            return
-        with cluster(bin_dir) as server:
-            yield {**found, "postgresql without fsync": server.url.replace("postgresql:", "postgresql+psycopg:")}
 
 
 def book(url: str, tasks: int) -> dict[str, float]:
@@ -98,7 +78,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=FOLDER)
     args = parser.parse_args()
     began = machine()
-    with databases(args.database_url) as urls:
+    with stores(args.database_url) as urls:
         rows = [{"store": name, "tasks": args.tasks, **book(url, args.tasks)} for name, url in urls.items()]
     save("bookkeeping", "What the driver spends on telling the job store of its tasks", rows, began, args.results)
 

@@ -1,6 +1,6 @@
 """Many follow jobs on which nothing happens: what they cost a real `convsvc serve`, and how long others wait for `GET /jobs/ID` meanwhile.
 
-python -m benchmarks.following --followers 500                          # SQLite in a temporary directory
+python -m benchmarks.following --followers 500                          # SQLite, and PostgreSQL if this machine has a server
 python -m benchmarks.following --database-url postgresql+psycopg://...  # an empty database
 
 The followers' own side is in this process, which shares the machine's processors with the service.
@@ -21,6 +21,7 @@ import httpx
 from benchmarks.measuring import machine
 from benchmarks.posting import cpu_seconds, job, serving
 from benchmarks.results import FOLDER, save
+from benchmarks.stores import stores
 
 JOBS = 10  # that are followed
 SETTLE_S = 5.0
@@ -65,10 +66,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=FOLDER)
     args = parser.parse_args()
     began = machine()
-    with tempfile.TemporaryDirectory() as folder:
-        url = args.database_url or f"sqlite:///{folder}/convsvc.db"
-        with serving(url, Path(folder) / "serve.log") as (service, pid):
-            rows = [asyncio.run(measure(service, pid, count, args.seconds)) for count in (0, args.followers)]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, stores(args.database_url) as urls:
+        for name, url in urls.items():
+            with serving(url, Path(folder) / f"{name}.log") as (service, pid):
+                for count in (0, args.followers):
+                    rows.append({"store": name, **asyncio.run(measure(service, pid, count, args.seconds))})
     save("following", "Idle followers of jobs, and others who ask meanwhile (ten times a second)", rows, began, args.results)
 
 

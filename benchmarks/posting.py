@@ -1,6 +1,6 @@
 """Many clients post jobs to a real `convsvc serve` at once: requests a second, their times, the service's processor time a job.
 
-python -m benchmarks.posting --clients 200 --jobs 2000                # SQLite in a temporary directory
+python -m benchmarks.posting --clients 200 --jobs 2000                # SQLite, and PostgreSQL if this machine has a server
 python -m benchmarks.posting --database-url postgresql+psycopg://...  # an empty database
 
 Clients and service share the machine's processors. An arm with one client says what a request takes when nobody else asks.
@@ -29,6 +29,7 @@ import httpx
 
 from benchmarks.measuring import machine
 from benchmarks.results import FOLDER, save
+from benchmarks.stores import stores
 
 
 @dataclass
@@ -132,10 +133,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=FOLDER)
     args = parser.parse_args()
     began = machine()
-    with tempfile.TemporaryDirectory() as folder:
-        url = args.database_url or f"sqlite:///{folder}/convsvc.db"
-        with serving(url, Path(folder) / "serve.log") as (service, pid):
-            rows = [measure(service, pid, min(args.jobs, 200), 1), measure(service, pid, args.jobs, args.clients)]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, stores(args.database_url) as urls:
+        for name, url in urls.items():
+            with serving(url, Path(folder) / f"{name}.log") as (service, pid):
+                for jobs, clients in ((min(args.jobs, 200), 1), (args.jobs, args.clients)):
+                    rows.append({"store": name, **measure(service, pid, jobs, clients)})
     save("posting", "Clients that post jobs to the service at once", rows, began, args.results)
 
 

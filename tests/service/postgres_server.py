@@ -1,6 +1,7 @@
 """A PostgreSQL server for the tests: a private cluster in a temporary directory, on a socket in it, or the one that a URL names.
 
-Nothing is flushed to disk. A test's database is emptied and used by the next one, which takes a tenth of the time of a new one.
+Nothing is flushed to disk unless it runs with DURABLE. A test's database is emptied and used by the next one, which takes a tenth of the
+time of a new one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 import psycopg
 
 URL = "CONVSVC_TEST_POSTGRES_URL"
-OPTIONS = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c shared_buffers=64MB -c max_connections=200"
+DURABLE = "-c shared_buffers=64MB -c max_connections=200"
+OPTIONS = f"{DURABLE} -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 _DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
 
@@ -68,7 +70,7 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def cluster(bin_dir: Path) -> Iterator[Postgres]:
+def cluster(bin_dir: Path, options: str = OPTIONS) -> Iterator[Postgres]:
     """Runs a cluster until the block ends. As the user postgres where the tests run as root, since PostgreSQL refuses to."""
     home = Path(tempfile.mkdtemp(prefix="convsvc-postgres-"))  # pytest's are shut to others than root
     user = "postgres" if os.getuid() == 0 else None
@@ -82,8 +84,8 @@ def cluster(bin_dir: Path) -> Iterator[Postgres]:
     try:
         data, log = home / "data", home / "log"
         run(f"{bin_dir}/initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
-        options = f"{OPTIONS} -c listen_addresses='' -c unix_socket_directories='{home}'"
-        run(f"{bin_dir}/pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-o", options)
+        private = f"-c listen_addresses='' -c unix_socket_directories='{home}'"
+        run(f"{bin_dir}/pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-o", f"{options} {private}")
         try:
             yield Postgres(f"postgresql://postgres@/postgres?host={home}")
         finally:
