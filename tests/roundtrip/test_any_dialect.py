@@ -50,8 +50,14 @@ def mindformers_sides(draw: st.DrawFn, model: Drawn) -> Side:
     return side | ({"num_layer_list": [cut, model.layers - cut]} if pp == 2 else {})
 
 
+@st.composite
+def dcp_sides(draw: st.DrawFn, model: Drawn) -> Side:
+    """Whole tensors, or cut over up to five ranks, which need not divide anything."""
+    return {"format": "dcp", "shards": draw(st.integers(1, 5)), "prefix": draw(st.sampled_from(("", "model.", "module.")))}
+
+
 def sides(model: Drawn) -> st.SearchStrategy[Side]:
-    return mindspeed_sides(model) | mindformers_sides(model)
+    return mindspeed_sides(model) | mindformers_sides(model) | dcp_sides(model)
 
 
 def source_of(side: Side, path: Path) -> Side:
@@ -84,7 +90,7 @@ def test_the_families_of_the_framework_have_their_places() -> None:
 @given(data=st.data())
 def test_there_through_two_dialects_and_back_is_the_identity(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family))
-    first, second = data.draw(mindformers_sides(model)), data.draw(sides(model))
+    first, second = data.draw(mindformers_sides(model) | dcp_sides(model)), data.draw(sides(model))
     if data.draw(st.booleans()):
         first, second = second, first
     with tempfile.TemporaryDirectory() as folder:

@@ -12,15 +12,16 @@ chunks: objects of these classes keep what is needed and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import add
 from typing import Any
 
 from convsvc.errors import FormatError
 from convsvc.formats.base import Global
+from convsvc.formats.dcp.fused import Fused
 from convsvc.formats.dcp.records import Chunk, Chunked, Item, Metadata
 from convsvc.formats.pickle.machine import Built, Limits
-from convsvc.formats.pickle.reader import read_pickle
+from convsvc.formats.pickle.reader import call_object, read_pickle
 from convsvc.formats.regular_file import AnyPath, open_regular
 from convsvc.formats.torch_tensors import DTYPES
 from convsvc.tensors.boxes import Box
@@ -61,6 +62,12 @@ class _Bytes(Built):
 class _Chunk(Built):
     __slots__ = ("offsets", "sizes")
 
+    @classmethod
+    def made(cls, offsets: Any, sizes: Any) -> _Chunk:
+        chunk = cls()
+        chunk.offsets, chunk.sizes = offsets, sizes
+        return chunk
+
     def build(self, state: Any) -> None:
         self.offsets, self.sizes = state["offsets"], state["sizes"]
 
@@ -68,12 +75,24 @@ class _Chunk(Built):
 class _Index(Built):
     __slots__ = ("fqn", "offset")
 
+    @classmethod
+    def made(cls, fqn: Any, offset: Any) -> _Index:
+        index = cls()
+        index.fqn, index.offset = fqn, offset
+        return index
+
     def build(self, state: Any) -> None:
         self.fqn, self.offset = state["fqn"], state.get("offset")
 
 
 class _Place(Built):
     __slots__ = ("length", "offset", "path", "transforms")
+
+    @classmethod
+    def made(cls, path: Any, offset: Any, length: Any) -> _Place:
+        place = cls()
+        place.path, place.offset, place.length, place.transforms = path, offset, length, None
+        return place
 
     def build(self, state: Any) -> None:
         self.path, self.offset, self.length = state["relative_path"], state["offset"], state["length"]
@@ -108,6 +127,10 @@ _BUILDERS = {
     ("torch", "Size"): _size,
 }
 
+_NEWOBJ = 0x81
+_FUSED = {"chunk": (_CLASSES, "ChunkStorageMetadata"), "index": (_CLASSES, "MetadataIndex"), "place": (_PLACES, "_StorageInfo")}
+_MADE: Mapping[str, Callable[..., Any]] = {"chunk": _Chunk.made, "index": _Index.made, "place": _Place.made}
+
 
 def read_metadata(path: AnyPath) -> Metadata:
     """The tensors of a `.metadata` file. Raises FormatError, HostileFile for a pickle that names what runs code; StorageError."""
@@ -119,11 +142,19 @@ def read_metadata(path: AnyPath) -> Metadata:
 
 def parse_metadata(data: bytes, source: str) -> Metadata:
     """The same of bytes; `source` is for errors. Pure."""
-    root = read_pickle(data, source, _BUILDERS, _no_persistent_ids, LIMITS)
+    root = _root(data, source)
     try:
         return _checked(root, source)
     except AttributeError:
         raise FormatError(f"{source} contradicts itself", facts=["an object in it has no state"], do=_AGAIN) from None
+
+
+def _root(data: bytes, source: str) -> Any:
+    try:
+        return read_pickle(data, source, _BUILDERS, _no_persistent_ids, LIMITS, {_NEWOBJ: Fused(call_object, _FUSED, _MADE)})
+    except FormatError:
+        # Damaged, or an honest pickle that refers to what is not kept: its own opcodes say which.
+        return read_pickle(data, source, _BUILDERS, _no_persistent_ids, LIMITS)
 
 
 def _checked(root: Any, source: str) -> Metadata:

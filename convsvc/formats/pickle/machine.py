@@ -64,6 +64,7 @@ class Machine:
         "memo",
         "persistent_load",
         "position",
+        "skipped",
         "source",
         "stack",
     )
@@ -83,6 +84,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.position = 0
         self.composite_keys = self.copied_bytes = 0
+        self.skipped = 0  # numbers of the memo that were taken and left empty
 
     def run(self, opcodes: Mapping[int, Callable[[Machine], Any]]) -> Any:
         """The object that the whole program leaves; `opcodes` are its steps by their codes."""
@@ -260,6 +262,10 @@ class Machine:
         if type(module) is not str or type(name) is not str or len(module) + len(name) > 1000:
             raise self.damaged("a global whose name is not a string, or none that could be")
         self.push(global_named(module, name, self.source))
+
+    def memoize(self) -> None:
+        """MEMOIZE: under the next number."""
+        self.memo[len(self.memo) + self.skipped] = self.stack[-1]
 
     def remember(self, number: int) -> None:
         self.memo[number] = self.stack[-1]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.errors import FormatError
@@ -25,11 +26,12 @@ def read_pickle(
     builders: Mapping[tuple[str, str], Builder],
     persistent_load: Callable[[Any], Any],
     limits: Limits = LIMITS,
+    steps: Mapping[int, Callable[[Machine], None]] = MappingProxyType({}),
 ) -> Any:
     """The object in `data`: plain containers and values, Namespaces, `Inert` records, and what `builders` make. Pure.
 
     `builders` maps (module, name) to what is called with the pickled arguments instead of that function; `persistent_load` gets
-    persistent ids. `source` is the file's name, for errors.
+    persistent ids. `source` is the file's name, for errors. `steps` are others for some opcodes than the machine's own.
 
     >>> read_pickle(b"\\x80\\x02}X\\x01\\x00\\x00\\x00aK\\x01s.", "x.pt", {}, id)
     {'a': 1}
@@ -40,7 +42,7 @@ def read_pickle(
         raise FormatError(f"the pickle of {source} has {len(data)} bytes, at most {limits.size_bytes} are read")
     machine = Machine(data, source, builders, persistent_load, limits)
     try:
-        return machine.run(_OPCODES)
+        return machine.run({**_OPCODES, **steps} if steps else _OPCODES)
     except FormatError:
         raise
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error, RecursionError) as error:
@@ -64,7 +66,8 @@ def _integer(machine: Machine, size: int) -> None:
     machine.push(int.from_bytes(machine.take(length), "little", signed=True))
 
 
-def _call(machine: Machine) -> None:
+def call_object(machine: Machine) -> None:
+    """REDUCE and NEWOBJ."""
     function, args = machine.pop_many(2)
     machine.push(machine.call(function, args))
 
@@ -180,13 +183,13 @@ _OPCODES: dict[int, Callable[[Machine], Any]] = {
     ord("j"): lambda m: m.push(m.memo[m.number(4)]),  # LONG_BINGET
     ord("q"): _put,  # BINPUT
     ord("r"): lambda m: m.remember(m.number(4)),  # LONG_BINPUT
-    0x94: lambda m: m.remember(len(m.memo)),  # MEMOIZE
+    0x94: Machine.memoize,  # MEMOIZE
     # objects
     ord("c"): lambda m: m.name_global(m.line(), m.line()),  # GLOBAL
     ord("i"): _instance,  # INST
     0x93: lambda m: m.name_global(*m.pop_many(2)),  # STACK_GLOBAL
-    ord("R"): _call,  # REDUCE
-    0x81: _call,  # NEWOBJ
+    ord("R"): call_object,  # REDUCE
+    0x81: call_object,  # NEWOBJ
     0x92: _call_with_keywords,  # NEWOBJ_EX
     ord("b"): _build,  # BUILD
     ord("Q"): lambda m: m.push(m.persistent_load(m.pop())),  # BINPERSID
