@@ -91,4 +91,4 @@ def write_sparse_target(plan: Plan, root: Path) -> None:
                 os.pwrite(opened.fileno(), data, file_offset)
     for side in plan.side_files:
         if side.text is not None:
-            (root / side.path).write_text(side.text)
+            (root / side.path).write_bytes(side.data)
