@@ -14,9 +14,11 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from convsvc.errors import FormatError
 from convsvc.formats.dcp import metadata as reading
 from convsvc.formats.dcp.metadata import parse_metadata
-from convsvc.formats.dcp.records import Metadata
+from convsvc.formats.dcp.records import Chunk, Chunked, Item, Metadata
+from convsvc.formats.dcp.writing import pickle_metadata
 from convsvc.formats.pickle.machine import Limits
 from convsvc.formats.pickle.reader import call_object
+from convsvc.tensors.boxes import Box
 
 NUMBERS = (0, 1, 0x4B, 0x84, 0x85, 0x94, 0xFF, 0x100, 0x9494, 0xFFFF, 0x10000, 0x94949494, 1 << 31, 1 << 40, (1 << 53) - 1)
 
@@ -66,6 +68,13 @@ def test_a_chunk_and_its_place_take_a_few_steps(monkeypatch: pytest.MonkeyPatch)
     assert len(parse_metadata(data, "m").tensors[name].chunks) == 1000
     with pytest.raises(FormatError, match="opcodes"):
         slowly(data, monkeypatch)
+
+
+def test_what_we_write_is_read_in_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = tuple(Chunk(Box((at, 0), (at + 1, 9)), Item("__0_0.distcp", at * 4096, 5000)) for at in range(1000))
+    ours = Metadata({"model.w": Chunked("F32", (1000, 9), chunks)}, ())
+    monkeypatch.setattr(reading, "LIMITS", Limits(opcodes=12 * 1000))
+    assert parse_metadata(pickle_metadata(ours, {"model.w": ("model", "w")}), "m") == ours
 
 
 def test_what_refers_to_what_was_not_kept_is_read_all_the_same() -> None:
