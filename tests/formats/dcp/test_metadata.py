@@ -159,10 +159,11 @@ def test_a_pickle_of_something_else_is_no_metadata() -> None:
         parse({"state_dict_metadata": {}})
 
 
-def test_what_a_chunk_costs_while_it_is_read_is_bounded() -> None:
-    """A trillion parameters have 10^5 to 10^6 chunks."""
+@pytest.mark.parametrize(("protocol", "limit"), [(2, 2000), (4, 1024)])
+def test_what_a_chunk_costs_while_it_is_read_is_bounded(protocol: int, limit: int) -> None:
+    """A trillion parameters have 10^5 to 10^6 chunks. Protocol 2, which torch writes, says each opcode; 4 is read in few steps."""
     pieces = [((f"__{rank}_0.distcp", (rank * 2, 0), (rank * 2 + 2, 3)), rank * 4096, 4000) for rank in range(20_000)]
-    data = pickle.dumps(make_metadata({"model.layers.0.mlp.w": torch.zeros(40_000, 3)}, {"model.layers.0.mlp.w": pieces}))
+    data = pickle.dumps(make_metadata({"model.layers.0.mlp.w": torch.zeros(40_000, 3)}, {"model.layers.0.mlp.w": pieces}), protocol)
     tracemalloc.start()
     try:
         metadata = parse_metadata(data, "m")
@@ -170,4 +171,4 @@ def test_what_a_chunk_costs_while_it_is_read_is_bounded() -> None:
     finally:
         tracemalloc.stop()
     assert len(metadata.tensors["model.layers.0.mlp.w"].chunks) == 20_000
-    assert peak / 20_000 < 1024
+    assert peak / 20_000 < limit
