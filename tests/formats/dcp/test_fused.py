@@ -93,16 +93,10 @@ def test_what_refers_to_what_was_not_kept_is_read_all_the_same() -> None:
     ids=["a tuple of fewer numbers", "a string of fewer letters"],
 )
 def test_what_only_looks_like_a_chunk_or_a_place_is_an_error(was: bytes, becomes: bytes) -> None:
-    """A step counts what it takes: numbers of a tuple, letters of a string."""
-    metadata = of.Metadata(
-        {"w": of.TensorStorageMetadata(of.TensorProperties(torch.float32), torch.Size([1, 9]), [])},
-        planner_data={},
-        storage_data={of.MetadataIndex("w", torch.Size([0, 0])): _StorageInfo("__0_0.distcp", 0, 9)},
-    )
-    chunk = of.ChunkStorageMetadata(torch.Size([0, 0]), torch.Size([1, 9]))
-    metadata.state_dict_metadata["w"].chunks.append(chunk)  # type: ignore[union-attr]
-    data = pickle.dumps(metadata, 4)
-    assert parse_metadata(data, "m").tensors["w"].shape == (1, 9)
+    """A step counts what it takes: numbers of a tuple, letters of a string. Ours says attributes' names first, so one chunk is a step."""
+    chunk = Chunk(Box((0, 0), (1, 9)), Item("__0_0.distcp", 0, 9))
+    data = pickle_metadata(Metadata({"w": Chunked("F32", (5, 300), (chunk,))}, ()), {"w": ("w",)})
+    assert parse_metadata(data, "m").tensors["w"].chunks == (chunk,)
     assert was in data
     with pytest.raises(FormatError):
         parse_metadata(data.replace(was, becomes), "m")
