@@ -10,10 +10,8 @@ import logging
 import os
 import queue
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from typing import Any
 
 from convsvc.engine.base import Call, Node, Outcome
 from convsvc.engine.calling import lost, run_call, unexpected
+from convsvc.engine.ray_home import RayHome
 from convsvc.engine.ray_slots import Slots
 from convsvc.engine.said import speak_up
 from convsvc.errors import EngineAway
@@ -68,7 +67,7 @@ class RayEngine:
     name = "ray"
 
     def __init__(self, address: str | None = None, slots: int | None = None, *, autoscaling: bool = False) -> None:
-        self._temporary: str | None = None
+        self._home: RayHome | None = None
         self._ray = _import_ray(local=address is None)
         self._owns_ray = not self._ray.is_initialized()
         if self._owns_ray:
@@ -134,9 +133,8 @@ class RayEngine:
             self._kill(reference)
         if self._owns_ray:
             self._ray.shutdown()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        if self._home is not None:
+            self._home.remove()
 
     def _start(self, address: str | None, slots: int | None) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -145,11 +143,10 @@ class RayEngine:
                 _check_reachable(address)
                 _within(JOIN_S, lambda: self._ray.init(address=address, **quiet))
                 return
-            # Ray puts sockets there, whose paths may be 107 bytes long at most.
-            self._temporary = tempfile.mkdtemp(prefix="cvs-", dir="/tmp")
+            self._home = RayHome()
             local: dict[str, Any] = {
                 "num_cpus": slots or len(os.sched_getaffinity(0)),
-                "_temp_dir": self._temporary,
+                "_temp_dir": str(self._home.path),
                 "include_dashboard": False,
             }
             # Not in a thread of its own: Ray's processes end with the thread that started them.

@@ -44,6 +44,12 @@ def test_a_deadline_counts_from_the_run_and_a_cancel_comes_first() -> None:
     assert not Bounds(deadline_s=3600).until_deadline(lambda: False)()
 
 
+def test_a_check_that_is_late_does_not_promise_that_a_retry_goes_on() -> None:
+    with pytest.raises(DeadlinePassed) as late:
+        Bounds(deadline_s=-1).until_deadline(lambda: False, goes_on=False)()
+    assert "anew" in str(late.value.do)
+
+
 def test_the_supervised_executor_is_told_of_every_bound_that_is_not_usual() -> None:
     assert Bounds().words() == []
     command = executor_command("ray", None, None, None, Bounds(3, 60, 7200, True))

@@ -27,11 +27,12 @@ class Bounds:
         found += [] if self.deadline_s is None else ["--deadline-s", f"{self.deadline_s:g}"]
         return found + (["--autoscaling"] if self.autoscaling else [])
 
-    def until_deadline(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """`should_stop`, which raises DeadlinePassed too, `deadline_s` from now on."""
+    def until_deadline(self, should_stop: Callable[[], bool], *, goes_on: bool = True) -> Callable[[], bool]:
+        """`should_stop`, which raises DeadlinePassed too, `deadline_s` from now on. `goes_on`: a retry keeps what was done."""
         if self.deadline_s is None:
             return should_stop
         until = monotonic() + self.deadline_s
+        again = "retry it: it goes on where it stopped" if goes_on else "retry it where the executor is less busy: it begins anew"
 
         def stop() -> bool:
             if should_stop():
@@ -39,7 +40,7 @@ class Bounds:
             if monotonic() > until:
                 raise DeadlinePassed(
                     f"the job was not done after {self.deadline_s:g} s, the executor's deadline for a job",
-                    do="retry it: it goes on where it stopped; or ask for a longer --deadline-s",
+                    do=f"{again}; or ask for a longer --deadline-s",
                 )
             return False
 

@@ -218,7 +218,7 @@ class EngineRunner:
         from convsvc.plan.planner import make_plan
 
         if claim.job.mode != "convert":
-            return run_check(claim, listener, self._bounds.until_deadline(should_stop), roots_of(claim))
+            return run_check(claim, listener, self._bounds.until_deadline(should_stop, goes_on=False), roots_of(claim))
         target, roots = Path(os.path.realpath(claim.job.target.path)), roots_of(claim)
         holder, take = this_process(claim.job_id, claim.fence), partial(take_from, target, roots)
         if claim.publishing and is_published(target):
