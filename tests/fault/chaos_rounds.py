@@ -98,10 +98,7 @@ class Rounds:
         self._fleet.kill_executor()
 
     def _executor_term(self) -> None:
-        pid = self._fleet.supervisor.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGTERM)
-        until(lambda: self._fleet.supervisor.pid != pid, "another executor", 90)
+        self._fleet.kill_executor(signal.SIGTERM)
 
     def _api(self) -> None:
         self._fleet.api.kill()

@@ -197,11 +197,12 @@ class Fleet:
     supervisor: Supervisor
     log: Path
 
-    def kill_executor(self) -> None:
-        """And wait until its supervisor has started another one."""
+    def kill_executor(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """And wait until its supervisor has started another one. It may have died of an earlier blow, just now."""
         pid = self.supervisor.pid
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, how)
         until(lambda: self.supervisor.pid != pid, "another executor", 90)
 
 
