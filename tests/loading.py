@@ -133,13 +133,20 @@ def has_class(config: dict[str, Any]) -> bool:
     return config.get("model_type") in library().CONFIG_MAPPING and not config.get("zero_expert_num")
 
 
+def _class_for(directory: Path) -> Any:
+    """The class that loads all of a model: one that sees is no causal language model to transformers, or only half of one."""
+    config = json.loads((directory / "config.json").read_text())
+    return library().AutoModelForImageTextToText if config.get("vision_config") else library().AutoModelForCausalLM
+
+
 def loading_report(directory: Path) -> dict[str, list[str]]:
     """What transformers misses, does not expect, or finds in another shape; MTP layers, which it leaves out, apart."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _, info = library().AutoModelForCausalLM.from_pretrained(directory, dtype="auto", output_loading_info=True)
+        _, info = _class_for(directory).from_pretrained(directory, dtype="auto", output_loading_info=True)
     facts = Facts(json.loads((directory / "config.json").read_text()), "config.json")
-    mtp = find_family(None, facts).mtp
+    family = find_family(None, facts)
+    facts, mtp = family.flat(facts), family.mtp
     found = {kind: sorted(map(str, info.get(kind, ()))) for kind in KINDS}
     if mtp is not None:
         found["unexpected_keys"] = [name for name in found["unexpected_keys"] if mtp.number_of(name, facts.num_layers) is None]

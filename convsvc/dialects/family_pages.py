@@ -19,7 +19,8 @@ from convsvc.dialects.base import Target
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
 from convsvc.models.family import Wanted
-from convsvc.models.scope import Scope
+from convsvc.models.scope import DECODER, Scope
+from convsvc.models.towers import Tower
 from convsvc.spec import parse_target
 from convsvc.spec.formats import sides
 from convsvc.tensors.declare import Logical, Part, Row
@@ -32,6 +33,9 @@ EXAMPLE: Mapping[str, object] = {
     "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
     "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
+    "vision_config": {
+        "depth": 4, "embed_dim": 64, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 8, "intermediate_size": 96, "patch_size": 14,
+    },
 }  # fmt: skip
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}
@@ -97,6 +101,8 @@ def page(family: Family, notes: str | None = None) -> str:
     model = example_model(family)
     sections = list(_sections(model))
     lines = [f"# {family.title}", "", *_about(family), ""]
+    if family.towers:
+        lines += _names(sections)
     for target in tabled():
         lines += [f"## {target.title}", ""]
         try:
@@ -151,7 +157,11 @@ def _about(family: Family) -> Iterator[str]:
 def _sections(model: Model) -> Iterator[Section]:
     """Embedding, a section for each kind of layer, the MTP layer, what comes last."""
     family = model.family
-    first, *_, last = model.scopes
+    for tower in family.towers:
+        yield from _tower_sections(tower, [scope for scope in model.scopes if scope.module == tower.name])
+    if not family.decoder:
+        return
+    first, *_, last = (scope for scope in model.scopes if scope.module == DECODER)
     yield Section("Before the layers", first, "")
     kinds: dict[tuple[Row, ...], list[Scope]] = {}
     for layer in model.layers():
@@ -167,6 +177,34 @@ def _sections(model: Model) -> Iterator[Section]:
         like = next((f", like: {_heading(alike[0], model, kinds)}" for rows, alike in kinds.items() if rows == block.rows), "")
         yield Section(f"Its transformer layer{like}", block, family.mtp.block_prefix or family.mtp.prefix)
     yield Section("After the layers", last, "")
+
+
+def _tower_sections(tower: Tower, scopes: Iterable[Scope]) -> Iterator[Section]:
+    """A module beside the decoder: what lies before its layers, each kind of layer, what lies behind."""
+    kinds: set[tuple[Row, ...]] = set()
+    where = {
+        "embedding": f"{tower.name}: before the layers",
+        "layer": f"{tower.name}: a layer",
+        "output": f"{tower.name}: after the layers",
+    }
+    for scope in scopes:
+        if scope.kind == "layer" and scope.rows in kinds:
+            continue
+        kinds |= {scope.rows} if scope.kind == "layer" else set()
+        prefix = tower.prefix + tower.layer_prefix if scope.kind == "layer" else tower.prefix
+        yield Section(where[scope.kind], scope, prefix)
+
+
+def _names(sections: Iterable[Section]) -> list[str]:
+    """The tensors of a model of several modules by Hugging Face's names, which few frameworks have a place for."""
+    lines = ["## Hugging Face", ""]
+    for section in sections:
+        lines += [f"### {section.heading}", "", "| Hugging Face | axes as stored |", "|---|---|"]
+        for row in section.scope.rows:
+            parts = "<br>".join(_order(part, row) for part in row.parts)
+            lines.append(f"| `{section.prefix}{row.stored}`{' (may be absent)' if row.optional else ''} | {parts} |")
+        lines.append("")
+    return lines
 
 
 def _heading(layer: Scope, model: Model, kinds: Iterable[tuple[Row, ...]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from convsvc.blocks.embeddings import EMBEDDING
@@ -57,6 +57,15 @@ class Templates:
         first = len(self.kinds)
         self.kinds += tensors
         return range(first, len(self.kinds))
+
+
+def check_module(module: str, places: Collection[str], framework: str) -> None:
+    """Raises LayoutError for a module that a framework has no place for: a tower's layers bear the names that a decoder's do."""
+    if module not in places:
+        raise LayoutError(
+            f"{framework} has no place for the {module} of a model",
+            do="convert to a format that keeps models of several modules: huggingface, dcp, mindspeed-mm",
+        )
 
 
 def rows_that_fit(scope: Scope, model: Model, table: Rows, framework: str) -> Rows:

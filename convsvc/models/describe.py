@@ -16,6 +16,7 @@ from convsvc.blocks.mamba import MIXER_BIASES, MIXER_CONV_BIAS
 from convsvc.blocks.moe import TOKEN_EXPERTS
 from convsvc.models.family import Family
 from convsvc.models.model import Model
+from convsvc.models.scope import DECODER
 
 Words = dict[str, Any]
 # What a family's configuration calls these where `Family.names` does not say; a family without shared experts has no name for them.
@@ -50,6 +51,8 @@ def name_of(family: Family, what: str) -> str:
 def describe(model: Model) -> Words:
     """Every field of the configuration that the model's layout follows from."""
     family, sizes = model.family, model.sizes
+    if not family.decoder:
+        return {}
     words: Words = {name_of(family, "layers"): model.num_layers, "hidden_size": sizes["hidden"], name_of(family, "vocab"): sizes["vocab"]}
     for axis, of in BY_AXIS.items():
         if axis in sizes:
@@ -125,7 +128,7 @@ def reduce_lists(values: Mapping[str, Any], kept: Sequence[int], hidden_layers: 
 
 def _flags(model: Model) -> Words:
     """Whether the rows that a flag adds are there."""
-    held = {row.stored for scope in model.scopes for row in scope.rows}
+    held = {row.stored for scope in model.scopes if scope.module == DECODER for row in scope.rows}
     flags = {flag if isinstance(flag, str) else flag[0]: rows for flag, rows in model.family.flags}
     if "mamba_group" in model.sizes:
         # The convolution's bias is there unless it is denied, so that the family's table has neither.

@@ -33,7 +33,9 @@ def detect_family(families: Iterable[Family], facts: Facts) -> Family:
     model_type names (a class of somebody's own). Raises JobError if there is none, or more than one.
     """
     families = tuple(families)
-    fitting = [] if _other_parts(facts) else _fitting(families, facts)
+    fitting = _fitting(tuple(family for family in families if family.towers), facts)
+    if not fitting and not _other_parts(facts):
+        fitting = _fitting(families, facts)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

@@ -15,6 +15,7 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.mtp_layers import Mtp
 from convsvc.models.scope import LayerRows, Rows, Scope
+from convsvc.models.towers import Step, Tower, flatten
 from convsvc.notes import Note
 from convsvc.tensors.blocks import Laid, lay
 
@@ -54,6 +55,10 @@ class Family:
     transformers rotates where the configuration does not say; `one_schedule` says that its training takes dualpipev or virtual stages of
     a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures;
     `advice` are functions that find what the configuration makes the model compute beyond its weights (families/beyond.py).
+
+    A model of several modules has `towers` beside its text decoder, and all else here is the decoder's (`around` makes such a family of
+    the decoder's own). `inside` are the steps from its configuration to the text's, for a configuration that nests it. With `decoder`
+    false there are the towers alone (diffusion models).
     """
 
     name: str
@@ -86,13 +91,32 @@ class Family:
     zero_centred: bool = False
     partial_rotary: float = 1.0
     advice: tuple[Callable[[Facts], str | None], ...] = ()
+    towers: tuple[Tower, ...] = ()
+    inside: tuple[Step, ...] = ()
+    decoder: bool = True
+
+    def flat(self, facts: Facts) -> Facts:
+        """The configuration as a text model's: what it nests of the text lies at the top. Once is enough, twice is the same."""
+        return flatten(facts, self.inside)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
         """The model that `facts` describe, or the part of it that is wanted.
 
         Raises SourceError if the configuration lacks a number, or has fewer layers than wanted.
         """
-        wanted = wanted or Wanted()
+        wanted, facts = wanted or Wanted(), self.flat(facts)
+        beside = self._tower_scopes(facts, wanted)
+        if not self.decoder:
+            check_rows(facts.origin, wanted.stored, ((scope.rows, scope.sizes) for scope in beside))
+            return Model(self, beside, dict(beside[0].sizes), (), 0, False, keeps=_keeps(beside))
+        return self._with_decoder(facts, wanted, beside)
+
+    def _tower_scopes(self, facts: Facts, wanted: Wanted) -> tuple[Scope, ...]:
+        towers = [tower for tower in self.towers if tower.is_there(facts)]
+        check_layers(facts.origin, wanted.stored, {f"layers of the {tower.name}": tower.num_layers(facts) for tower in towers})
+        return tuple(scope for tower in towers for scope in tower.scopes(facts))
+
+    def _with_decoder(self, facts: Facts, wanted: Wanted, towers: tuple[Scope, ...]) -> Model:
         hidden_layers = facts.num_layers
         counted = self.mtp.counted(facts) if self.mtp else 0
         num_mtp, available = self._mtp_layers(wanted, hidden_layers, counted)
@@ -108,6 +132,7 @@ class Family:
         for find in self.sizes:
             sizes |= find(facts)
         scopes = (
+            *towers,
             Scope("embedding", "", "", self.embedding, sizes),
             *(self._layer(facts, sizes, number, layer) for number, layer in enumerate(kept)),
             *(scope for number in range(num_mtp) for scope in self._mtp(facts, sizes, number, hidden_layers)),
@@ -121,7 +146,7 @@ class Family:
             model,
             beside=beside,
             carriable=self._carriable(beside, sizes),
-            keeps={scope.logical + each.name: row.keep for scope in scopes for row in scope.rows if row.keep for each in row.logicals},
+            keeps=_keeps(scopes),
             notes=_mtp_notes(facts, wanted, counted, available),
             advice=tuple(said for find in self.advice if (said := find(facts))),
         )
@@ -169,6 +194,11 @@ class Family:
         yield Scope("mtp", f"mtp.layers.{number}.", prefix, self.mtp.rows, sizes, number)
         block = f"mtp.layers.{number}.transformer_layer."
         yield _layer_scope("mtp_block", block, block_prefix, made, sizes, number)
+
+
+def _keeps(scopes: Iterable[Scope]) -> dict[str, str]:
+    """The dtypes in which logical tensors are kept."""
+    return {scope.logical + each.name: row.keep for scope in scopes for row in scope.rows if row.keep for each in row.logicals}
 
 
 def _layer_scope(kind: str, logical: str, prefix: str, made: LayerRows, sizes: Mapping[str, int], number: int) -> Scope:

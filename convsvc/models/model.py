@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from convsvc.models.scope import Module, Scope, modules_of
+from convsvc.models.scope import DECODER, Module, Scope, modules_of
 from convsvc.notes import Note
 from convsvc.tensors.blocks import Laid, LogicalTensor, lay
 from convsvc.tensors.declare import Logical, Row, row
@@ -104,7 +104,8 @@ class Model:
         return frozenset(scope.logical + each.name for scope in self.scopes for row in scope.rows for each in row.logicals if each.integers)
 
     def layers(self) -> tuple[Scope, ...]:
-        return tuple(scope for scope in self.scopes if scope.kind == "layer")
+        """The text decoder's layers."""
+        return tuple(scope for scope in self.scopes if scope.kind == "layer" and scope.module == DECODER)
 
     def layers_have(self, logical: Logical) -> bool:
         """Whether any layer has this logical tensor."""
@@ -117,7 +118,7 @@ class Model:
         return replace(self, scopes=tuple(replace(scope, prefix=self._prefix_of(scope)) for scope in self.scopes))
 
     def _prefix_of(self, scope: Scope) -> str:
-        if scope.kind == "layer":
+        if scope.kind == "layer" and scope.module == DECODER:
             return self.family.layer_prefix.format(layer=scope.number)
         mtp = self.family.mtp
         if mtp is None or scope.kind not in ("mtp", "mtp_block"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
@@ -73,7 +73,7 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     family = find_family(asked.model_type, checkpoint.facts)
     checkpoint = join_scales(checkpoint, product_dtype(asked.options.dtype))
     checkpoint, adapters = split_adapters(checkpoint, reader.lora(asked.source))
-    checkpoint = reader.by_family_names(checkpoint, family)
+    checkpoint = reader.by_family_names(replace(checkpoint, facts=family.flat(checkpoint.facts)), family)
     model = build_model(asked, checkpoint)
     settings, layout, inventory, notes = match_layout(asked.source, checkpoint, model)
     check_floats(inventory, checkpoint, model.integers)

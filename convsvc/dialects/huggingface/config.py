@@ -16,6 +16,7 @@ from convsvc.models.describe import PER_LAYER, Words, dense_words, describe, red
 from convsvc.models.facts import Facts, shown
 from convsvc.models.family import Family, Wanted
 from convsvc.models.model import Model
+from convsvc.models.scope import DECODER
 from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations, is_converted
 
 SHOWN = 12
@@ -62,7 +63,11 @@ def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[i
     # MTP layers that are carried are no part of what is built: their number is compared with what the configuration says.
     counts = model.family.mtp.counts if model.family.mtp else ()
     need, have = ({name: value for name, value in describe(each).items() if name not in counts} for each in (model, rebuilt))
-    faults = _differing_words(need, have) + _miscounted(config, model, counts)
+    faults = (
+        _differing_words(need, have)
+        + _miscounted(facts_of(config, model, origin).values, model, counts)
+        + _differing_towers(rebuilt, model)
+    )
     faults += _shorten(_differing_tensors(rebuilt, model, written))
     if faults:
         raise PlanError(
@@ -97,15 +102,20 @@ def check_words(config: Facts, facts: Facts, model: Model) -> None:
 
 def _rebuild(config: Mapping[str, Any], model: Model, origin: str) -> Model:
     """The model that the configuration describes, of the family that it shows (where it shows none, of the job's)."""
-    facts = Facts(config, origin)
+    facts = facts_of(config, model, origin)
     counts = model.family.mtp.counts if model.family.mtp else ()
-    is_counted = any(config.get(name) is not None for name in counts)
+    is_counted = any(facts.get(name) is not None for name in counts)
     try:
         family = shown_family(facts, model.family)
         num_mtp = facts.first_number(counts) - model.carried_mtp if is_counted else model.num_mtp
         return family.build(facts, Wanted(num_mtp=max(num_mtp, 0) if family.mtp else 0))
     except ConvsvcError as error:
         raise PlanError(f"{origin} is not the configuration of a {model.family.name} model: {error.message}", facts=error.facts) from None
+
+
+def facts_of(config: Mapping[str, Any], model: Model, origin: str) -> Facts:
+    """A configuration as the model's family reads it: what it nests of the text lies at the top."""
+    return model.family.flat(Facts(config, origin))
 
 
 def shown_family(facts: Facts, stated: Family) -> Family:
@@ -159,6 +169,15 @@ def _differing_words(need: Words, have: Words) -> list[str]:
         for name in need
         if name in have and need[name] != have[name]
     ]
+
+
+def _differing_towers(rebuilt: Model, model: Model) -> list[str]:
+    """How the modules beside the decoder are made, in what their tensors' shapes do not say (heads)."""
+    need, have = (
+        {f"{scope.module}, {axis}": size for scope in each.scopes if scope.module != DECODER for axis, size in scope.sizes.items()}
+        for each in (model, rebuilt)
+    )
+    return _differing_words(need, have)
 
 
 def _differing_tensors(rebuilt: Model, model: Model, written: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

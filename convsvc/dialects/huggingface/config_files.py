@@ -17,6 +17,7 @@ from convsvc.formats.base import TensorSpec
 from convsvc.models.describe import dtype_words
 from convsvc.models.facts import Facts, is_count, shown
 from convsvc.models.model import Model
+from convsvc.models.towers import spread
 from convsvc.models.words import silences
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
@@ -39,13 +40,15 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
     origin = str(folder / CONFIG)
     given = dict(read_json(folder / CONFIG))
     config, left_out = without_quantisation(given)
-    check_words(Facts(config, origin), facts, model)
-    notes += [Note("advice", f"{line}: see that the weights were trained so") for line in silences(facts, Facts(config, origin))]
-    changes = follow(config, model, facts, origin) | dtype_words(config, sizes) | silent_words(Facts(config, origin), facts)
-    prove({**config, **changes}, model, written, origin)
+    flat = model.family.flat(Facts(config, origin))
+    check_words(flat, facts, model)
+    notes += [Note("advice", f"{line}: see that the weights were trained so") for line in silences(facts, flat)]
+    changes = follow(flat.values, model, facts, origin) | dtype_words(flat.values, sizes) | silent_words(flat, facts)
+    changed = spread(config, changes, model.family.inside)
+    prove(changed, model, written, origin)
     if not changes and not left_out:
         return files, notes
-    config |= changes
+    config = changed
     files = [file for file in files if file.path != CONFIG] + [SideFile(CONFIG, text=_text(config))]
     said = [f"{name} {shown(given.get(name))} -> {shown(value)}" for name, value in changes.items()]
     said += [f"{name} left out, as the weights are not quantised" for name in left_out]

@@ -119,7 +119,7 @@ def _renamed(name: str, change: Change, fitting: re.Pattern[str]) -> str:
 
 def _fitting(family: Family) -> re.Pattern[str]:
     """What the family's names begin with: the layers' prefixes, and the names outside of layers."""
-    prefixes = [family.layer_prefix]
+    prefixes = [family.layer_prefix, *(tower.prefix for tower in family.towers)]
     if family.mtp is not None:
         prefixes += [family.mtp.prefix, family.mtp.block_prefix or family.mtp.prefix]
     starts = [re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(prefix)) for prefix in dict.fromkeys(prefixes) if prefix]

@@ -15,9 +15,9 @@ from convsvc.blocks.mla import KV_DOWN, KV_DOWN_NORM, KV_UP, LATENT_PROJ, Q_DOWN
 from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, ROUTER_BIAS, SHARED_FC1, SHARED_FC2, SHARED_GATE
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_NORM
 from convsvc.blocks.norms import INPUT_NORM, INPUT_NORM_BIAS, PRE_MLP_NORM, PRE_MLP_NORM_BIAS
-from convsvc.dialects.templates import rows_that_fit
+from convsvc.dialects.templates import check_module, rows_that_fit
 from convsvc.models.model import Model
-from convsvc.models.scope import Rows, Scope
+from convsvc.models.scope import DECODER, Rows, Scope
 from convsvc.tensors.declare import row
 
 
@@ -109,6 +109,7 @@ MTP_LAYER = (
 
 def rows_of(scope: Scope, model: Model, flags: Flags) -> Rows:
     """The rows that hold a scope's logical tensors. Raises LayoutError if one has no place in this dialect."""
+    check_module(scope.module, (DECODER,), "mindformers")
     return rows_that_fit(scope, model, _table(scope, flags), "mindformers")
 
 

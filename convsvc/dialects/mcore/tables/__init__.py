@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from convsvc.tensors.declare import Row
-
-Rows = tuple[Row, ...]
+from convsvc.dialects.templates import check_module
+from convsvc.models.scope import DECODER, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +53,6 @@ class Tables:
     modules: Mapping[str, Tables] = field(default_factory=dict)
 
     def of(self, module: str) -> Tables:
-        """A module's tables."""
+        """A module's tables. Raises LayoutError for one that the framework has no place for."""
+        check_module(module, (DECODER, *self.modules), self.format)
         return self.modules.get(module, self)

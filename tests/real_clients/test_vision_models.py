@@ -1,0 +1,77 @@
+"""transformers computes with a vision-language model what it computed before it was converted, there and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convsvc.conversion import convert
+from tests.real_clients.tiny_models import transformers
+
+pytestmark = pytest.mark.real_client
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 3,
+    "vocab_size": 96, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0]}
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny:
+    """A vision-language model: its configuration's class, what its text and its vision part say, and how the one for pictures is fed."""
+
+    config: str
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.config.removesuffix("Config")
+
+
+MODELS = (
+    Tiny("Qwen2VLConfig", {"rope_parameters": MROPE}, {"depth": 2, "embed_dim": 16, "num_heads": 4, "hidden_size": 32, "patch_size": 4}),
+    Tiny(
+        "Qwen2_5_VLConfig",
+        {"rope_parameters": MROPE},
+        {"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 4, "out_hidden_size": 32, "patch_size": 4},
+    ),
+)
+
+
+def tiny_model(tiny: Tiny) -> Any:
+    config = getattr(transformers(), tiny.config)(text_config=TEXT | tiny.text, vision_config=tiny.vision, **tiny.rest)
+    torch.manual_seed(1)
+    model = transformers().AutoModelForImageTextToText.from_config(config).eval()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.uniform_(-0.5, 0.5)
+    return model
+
+
+def answers(model: Any, tiny: Tiny) -> list[torch.Tensor]:
+    """The logits of a text; the vision tower's parameters are compared one by one."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[5, 10, 11, 12, 7]])).logits
+    return [logits, *(value for _, value in sorted(model.state_dict().items()))]
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
+@pytest.mark.parametrize("tiny", MODELS, ids=str)
+def test_a_vision_model_computes_the_same_after_torch_dcp_and_back(tiny: Tiny, tied: bool, tmp_path: Path) -> None:
+    tiny = Tiny(tiny.config, tiny.text, tiny.vision, tiny.rest | {"tie_word_embeddings": tied})
+    model = tiny_model(tiny)
+    model.save_pretrained(tmp_path / "hf")
+    for source, target in (("huggingface", "dcp"), ("dcp", "huggingface")):
+        there = {"huggingface": tmp_path / ("hf" if source == "huggingface" else "back"), "dcp": tmp_path / "dcp"}
+        convert({"source": {"format": source, "path": str(there[source])}, "target": {"format": target, "path": str(there[target])}})
+    again, told = type(model).from_pretrained(tmp_path / "back", output_loading_info=True)
+    assert not any(told.values()), told
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads((tmp_path / "hf" / "config.json").read_text())
+    for one, other in zip(answers(model, tiny), answers(again.eval(), tiny), strict=True):
+        assert torch.equal(one, other)
