@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, help="where files are written, some gigabytes (default: a temporary one)")
     parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
-    parser.add_argument("--samples", type=int, default=20, help="tasks that are really done")
+    parser.add_argument("--samples", type=int, default=20, help="tasks that are really done; 0: only plan")
     parser.add_argument("--results", type=Path, default=FOLDER)
     options = parser.parse_args()
     before = machine()
@@ -49,9 +49,10 @@ def main() -> None:
         rows = [row for model in options.models.split(",") for row in plan_model(model, Path(name))]
         save("planning", "Planning from headers alone", rows, before, options.results)
         before, model = machine(), options.models.split(",")[-1]
-        samples = in_own_process("sample_tasks", job(Path(name) / model, LAYOUTS[0]), options.samples)
-        title = f"{samples['tasks']} of the {samples['of']} tasks of {model} to {shown(LAYOUTS[0])}, in one process"
-        save("planned-tasks", title, extrapolated(samples), before, options.results)
+        if options.samples:
+            samples = in_own_process("sample_tasks", job(Path(name) / model, LAYOUTS[0]), options.samples)
+            title = f"{samples['tasks']} of the {samples['of']} tasks of {model} to {shown(LAYOUTS[0])}, in one process"
+            save("planned-tasks", title, extrapolated(samples), before, options.results)
 
 
 def plan_model(model: str, root: Path) -> list[dict[str, Any]]:
