@@ -205,10 +205,12 @@ class Draft(Generic[SaidT, SettingsT]):
 
 
 class Wants(NamedTuple):
-    """Which MTP layers a target asks for: how many (None for all that there are), and whether others are carried along as they are."""
+    """Which MTP layers a target asks for: how many (None for all that there are), and whether others are carried along as they are; and
+    which of the model's modules (None for all)."""
 
     num_mtp: int | None = None
     carry_mtp: bool = True
+    modules: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.dialects.base import Entry, Layout
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.models.scope import Rows, Scope
+from convsvc.models.scope import DECODER, Rows, Scope
 from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
-from convsvc.tensors.declare import Row
+from convsvc.tensors.declare import ANYWHERE, Row
+from convsvc.tensors.runs import cut_laid
 
 Windows = frozenset[tuple[str, Window]]
 
@@ -49,7 +50,10 @@ class Templates:
         """The new kinds that a row's stored tensors are, by their numbers; `key` are the windows once more, as they can be looked up."""
         bare = self._bare.get((template.alike, key))
         if bare is None:
-            bare = self._bare[template.alike, key] = tuple(lay(template.row, template.scope.sizes, windows))
+            bare = tuple(lay(template.row, template.scope.sizes, windows))
+            if ANYWHERE in windows:
+                bare = tuple(_part(each, windows[ANYWHERE]) for each in bare)
+            self._bare[template.alike, key] = bare
         return self.add([renamed(each, template.scope.logical, template.prefix, template.tensors) for each in bare])
 
     def add(self, tensors: Iterable[Laid]) -> range:
@@ -57,6 +61,15 @@ class Templates:
         first = len(self.kinds)
         self.kinds += tensors
         return range(first, len(self.kinds))
+
+
+def _part(laid: Laid, window: Window) -> Laid:
+    """Of so many equal parts of a stored tensor's first dimension (`window.stop`), the one with the number `window.start`."""
+    rows, rest = divmod(laid.shape[0], window.stop)
+    if rest:
+        raise LayoutError(f"{laid.name} has {laid.shape[0]} rows, which {window.stop} tensor ranks do not divide")
+    first = (window.start * rows, *(0 for _ in laid.shape[1:]))
+    return cut_laid(laid, first, (first[0] + rows, *laid.shape[1:]))
 
 
 def check_module(module: str, places: Collection[str], framework: str) -> None:
@@ -79,7 +92,8 @@ def rows_that_fit(scope: Scope, model: Model, table: Rows, framework: str) -> Ro
     kept = [row for candidate in table if (row := candidate.without(absent)) is not None]
     rows = tuple([replace(row, optional=True) if all(part.name in optionals for part in row.logicals) else row for row in kept])
     homeless = scope.logicals - copies - {each.name for row in rows for each in row.logicals}
-    if homeless and scope.kind != "last_embedding" and not (scope.kind == "output" and model.tied):
+    is_tied = scope.kind == "output" and scope.module == DECODER and model.tied
+    if homeless and scope.kind != "last_embedding" and not is_tied:
         raise LayoutError(f"{framework} has no place for {', '.join(sorted(homeless))} of {model.family.name}")
     return rows
 

@@ -25,7 +25,7 @@ class Model:
     `beside` are the MTP layers that are kept as they are. `carriable` are the tensors that would be kept so (theirs, and
     `Family.carried`), by their stored names and with the dtype they are kept in; `carried` those of them that are there. `keeps` are the
     dtypes in which logical tensors are kept, whatever the others are cast to (`Row.keep`). `notes` say what the configuration gave
-    reason to say, `advice` what training must be told beside the weights.
+    reason to say, `advice` what training must be told beside the weights. `left_out` are the names of modules that nobody asked for.
     """
 
     family: Family
@@ -44,6 +44,7 @@ class Model:
     keeps: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     advice: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -61,6 +62,11 @@ class Model:
     def without(self, absent: frozenset[str]) -> Model:
         """The model less the logical tensors (by full name) that a checkpoint of it does without."""
         return replace(self, scopes=tuple(scope.without(absent) for scope in self.scopes)) if absent else self
+
+    def only(self, modules: Container[str]) -> Model:
+        """The model of these modules alone."""
+        left_out = tuple(module.name for module in self.modules if module.name not in modules)
+        return replace(self, scopes=tuple(scope for scope in self.scopes if scope.module in modules), left_out=left_out)
 
     def storing(self, names: Iterable[str]) -> Model:
         """The model whose Hugging Face checkpoint stores, of the copies (`same_as`), those with these full names."""

@@ -163,12 +163,22 @@ def _described(settings: Any) -> dict[str, Any]:
 
 def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered]) -> list[Note]:
     notes = [
-        Note("filled", f"{name}: padded with zero rows beyond the vocabulary of {each.tensor.sizes[0]}")
+        Note(
+            "filled",
+            f"{name}: padded with zero rows beyond the vocabulary of {each.tensor.sizes[0]}"
+            if each.tensor.axes[:1] == ("vocab",)
+            else f"{name}: zeros for what the format has room for and the model has not",
+        )
         for name, each in targets.items()
         if each.fills
     ]
     return notes + [
-        Note("ignored", f"{name}: the source's padding rows beyond the vocabulary of {each.tensor.sizes[0]} are left out")
+        Note(
+            "ignored",
+            f"{name}: the source's padding rows beyond the vocabulary of {each.tensor.sizes[0]} are left out"
+            if each.tensor.axes[:1] == ("vocab",)
+            else f"{name}: the source's zeros for what the model has not are left out",
+        )
         for name, each in sources.items()
         if each.fills
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from convsvc.dialects import source_of, target_of
 from convsvc.dialects.base import Checkpoint, Layout, Wants
-from convsvc.errors import LayoutError, PlanError
+from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.families import find_family
 from convsvc.models.family import Wanted
 from convsvc.models.model import Model
@@ -84,8 +84,25 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
         claimed = {each.key for each in inventory.entries}
         adapters, unused = leave_out(adapters, lambda key: None if key in claimed else reader.ignores(key, model))
         notes += unused
+    if asked.wants.modules is not None:
+        model, inventory, left_out = only(asked.wants.modules, model, inventory)
+        notes += left_out
     model = reader.storing(model, inventory.tensors())
     return OpenSource(checkpoint, model, settings, inventory, absent, adapters, (*checkpoint.notes, *model.notes, *notes, *missed))
+
+
+def only(modules: tuple[str, ...], model: Model, inventory: Inventory) -> tuple[Model, Inventory, tuple[Note, ...]]:
+    """Of a model and what is held of it these modules, and a note for each other one, which was found whole. Raises JobError."""
+    unknown = [name for name in modules if name not in {module.name for module in model.modules}]
+    if unknown:
+        known = ", ".join(module.name for module in model.modules)
+        raise JobError(f"{model.family.name} has no {', '.join(unknown)}", facts=[f"its modules are {known}"])
+    part = model.only(modules)
+    wanted = {scope.logical + each.name for scope in part.scopes for row in scope.rows for each in row.logicals}
+    kept = tuple(each for each in inventory.entries if any(block.tensor.name in wanted for block in inventory.kinds[each.kind].blocks))
+    count = len(inventory.entries) - len(kept)
+    note = Note("ignored", f"{count} tensor(s) of {', '.join(part.left_out)} are left out: {', '.join(modules)} alone is asked for")
+    return part, Inventory(inventory.kinds, kept), (note,) if count else ()
 
 
 def match_layout(source: SourceSpec, checkpoint: Checkpoint, model: Model) -> tuple[Any, Layout, Inventory, tuple[Note, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from operator import add, sub
+from operator import add, mul, sub
 from typing import NamedTuple
 
 from convsvc.tensors.boxes import Box
@@ -91,6 +91,8 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         return
     # The stored tensors of a looped row are alike: one is laid, the others are it, moved along the looped axes.
     blocks, shape, padding = _concatenate(row.parts, sizes, windows, dict(zip(row.looped, firsts, strict=True)), scope)
+    if row.hole is not None:
+        blocks, padding = _hollowed(blocks, interval(row.hole[1], sizes), row.hole[0])
     if row.shape is not None:
         extent = dict(zip(blocks[0].tensor.axes, blocks[0].shape, strict=True))
         shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
@@ -100,6 +102,33 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
         moved = tuple(_moved(block, local) for block in blocks) if any(local.values()) else blocks
         yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written)
+
+
+def _hollowed(blocks: tuple[Block, ...], hole: tuple[int, int], axis: str) -> tuple[tuple[Block, ...], tuple[tuple[int, int], ...]]:
+    """The blocks without what they have for these indices of an axis, and the runs where that would lie: zeros.
+
+    What lies within the axis must be stored in one run.
+    """
+    (block,) = blocks
+    at = block.tensor.axes.index(axis)
+    first, last = (min(max(each, block.starts[at]), block.stops[at]) for each in hole)
+    kept = tuple(_within(block, at, *part) for part in ((block.starts[at], first), (last, block.stops[at])) if part[0] < part[1])
+    gone = _within(block, at, first, last)
+    inner = prod(gone.shape[at:])
+    if not inner:
+        return kept, ()
+    if block.strides[at] * (last - first) != inner or block.strides[-1] != 1:
+        raise ValueError(f"{block.tensor.name}: what lies within {axis} is not stored in one run")
+    outer = product(*map(range, gone.shape[:at]))
+    return kept, tuple((gone.offset + sum(map(mul, index, gone.strides)), inner) for index in outer)
+
+
+def _within(block: Block, axis: int, start: int, stop: int) -> Block:
+    """The block's part between two indices of an axis."""
+    starts, stops = list(block.starts), list(block.stops)
+    offset = block.offset + (start - starts[axis]) * block.strides[axis]
+    starts[axis], stops[axis] = start, stop
+    return Block(block.tensor, tuple(starts), tuple(stops), offset, block.strides)
 
 
 def renamed(laid: Laid, scope: str, prefix: str, tensors: dict[str, LogicalTensor]) -> Laid:

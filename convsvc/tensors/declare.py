@@ -14,6 +14,9 @@ from functools import lru_cache
 
 from convsvc.tensors.notation import NotationError, Order, parse_axes, parse_order
 
+# In the place of an axis that a parallelism slices: a stored tensor's first dimension, wherever the cuts fall in what is merged there.
+ANYWHERE = "*"
+
 
 @dataclass(frozen=True, slots=True)
 class Logical:
@@ -66,7 +69,9 @@ class Row:
     names under which it is accepted when reading. `tp`, `ep`, `etp` name the axis that this parallelism slices. `optional` says
     that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one
     the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`). `keep` is the dtype
-    in which model code keeps it whatever the others are cast to (a router's bias: float32).
+    in which model code keeps it whatever the others are cast to (a router's bias: float32). `uneven` says that slices along `tp` need not
+    be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (a bias
+    that keys do not have, in one tensor with those of queries and values).
     """
 
     stored: str
@@ -79,6 +84,8 @@ class Row:
     shape: Order | None = None
     written: bool = True
     keep: str | None = None
+    uneven: bool = False
+    hole: tuple[str, str] | None = None
 
     @property
     def logicals(self) -> tuple[Logical, ...]:
@@ -132,6 +139,8 @@ def row(
     shape: str | None = None,
     written: bool = True,
     keep: str | None = None,
+    uneven: bool = False,
+    hole: tuple[str, str] | None = None,
 ) -> Row:
     """A row of a table: the stored name, what it holds, in which order.
 
@@ -142,7 +151,7 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole)
     for piece in parts:
         stored_axes = {axis for group in piece.order for axis in group}
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}

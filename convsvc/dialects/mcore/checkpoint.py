@@ -59,13 +59,13 @@ def open_rank_files(source: RankFilesSource, roots: Roots, correct: Correct, lor
 def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, stated: Mapping[str, int] | None = None) -> Checkpoint:
     """Every rank file's header; the args of the first, which all others must repeat. Without any, what the job states and what is seen."""
     check_directory(root)
-    folder = _iteration_folder(root, iteration)
+    folder = iteration_folder(root, iteration)
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
     saved: Mapping[str, Any] | None = None
     changed: tuple[Note, ...] = ()
     ignored: set[str] = set()
-    rank_files = _rank_files(folder)
+    rank_files = rank_paths(folder)
     one_run = OneRun(folder.name)
     for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
@@ -77,21 +77,28 @@ def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, 
         for tensor in index.tensors:
             if MODEL.match(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
-        ignored |= set(_objects(index, len(found) - before))
-        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not _is_known(key)}
+        ignored |= set(objects_in(index, len(found) - before))
+        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
         files.append(file)
     if (folder / carried.FILE).is_file():
         index, file = index_file(folder / carried.FILE)
-        found |= {(carried.carried_file(_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
+        found |= {(carried.carried_file(folder_name(folder, root)), tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
     args, corrected = correct(saved or {}, found)
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
-    notes = (*(Note("ignored", text) for text in sorted(ignored)), *_beside(folder, rank_files[0]), *corrected, *changed, *one_run.notes())
-    return Checkpoint(str(root), tuple(files), found, facts, _name(folder, root), notes)
+    notes = (
+        *(Note("ignored", text) for text in sorted(ignored)),
+        *weights_beside(folder, rank_files[0]),
+        *corrected,
+        *changed,
+        *one_run.notes(),
+    )
+    return Checkpoint(str(root), tuple(files), found, facts, folder_name(folder, root), notes)
 
 
-def _name(folder: RootedPath, root: RootedPath) -> str:
+def folder_name(folder: RootedPath, root: RootedPath) -> str:
+    """The iteration's directory relative to the checkpoint; empty where it is that itself."""
     return "" if folder == root else folder.name
 
 
@@ -148,7 +155,8 @@ def _stored_vocab(checkpoint: Checkpoint, tp: int) -> int | None:
     return shapes[0][0] * tp if shapes and shapes[0] else None
 
 
-def _iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
+def iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
+    """The directory of the iteration that the tracker names, or that is stated; the root itself where rank directories lie in it."""
     if stated is None and any(name.startswith("mp_rank_") for name in root.names()):
         return root
     tracker = root / TRACKER
@@ -172,7 +180,8 @@ def _tracked(tracker: RootedPath) -> str:
         return file.read(0, min(file.size_bytes, MAX_TRACKER_BYTES), "the iteration").decode("utf-8", errors="replace").strip()
 
 
-def _rank_files(folder: RootedPath) -> list[RootedPath]:
+def rank_paths(folder: RootedPath) -> list[RootedPath]:
+    """Every rank's file. Raises SourceError where there is none, or a rank's directory has none."""
     folders = [folder / name for name in folder.names() if re.fullmatch(r"mp_rank_\d+(_\d+){0,2}", name)]
     if not folders:
         refuse(folder, "a directory of Megatron rank files", but=("rank_files",))
@@ -188,7 +197,7 @@ def _rank_files(folder: RootedPath) -> list[RootedPath]:
     return [path / FILE for path in folders]
 
 
-def _beside(folder: RootedPath, first: RootedPath) -> list[Note]:
+def weights_beside(folder: RootedPath, first: RootedPath) -> list[Note]:
     """A note for what looks like weights in the iteration's directory or the first rank's (all ranks' are alike) and is not read."""
     rank = RootedPath(os.path.dirname(first.path), first.roots)
     names = [f"{rank.name}/{name}" for name in rank.names() if name != FILE] + [name for name in folder.names() if name != carried.FILE]
@@ -224,7 +233,7 @@ def _check_ranks(checkpoint: Checkpoint, settings: Settings) -> None:
         )
 
 
-def _objects(index: FileIndex, tensors: int) -> Iterator[str]:
+def objects_in(index: FileIndex, tensors: int) -> Iterator[str]:
     """What stands among a model's tensors, of which there are so many, and is none: Transformer Engine's extra states, as a rule."""
     chunks = [value for key, value in index.tree.items() if MODEL.match(f"{key}/") and isinstance(value, Mapping)]
     if sum(map(len, chunks)) <= tensors:
@@ -233,5 +242,6 @@ def _objects(index: FileIndex, tensors: int) -> Iterator[str]:
         yield f"*.{str(name).rpartition('.')[2]} in the models: objects, not tensors"
 
 
-def _is_known(key: str) -> bool:
+def is_known(key: str) -> bool:
+    """Whether what stands at a rank file's top is not training state."""
     return key in ("args", "checkpoint_version", "iteration") or bool(re.fullmatch(r"model\d*", key))

@@ -17,7 +17,9 @@ class Parallel:
     `etp` is 1 or `tp`; `noop` are positions. Chunks (virtual pipeline stages) are stated by `layers_per_virtual_stage`, or by their number
     in a stage, `virtual_stages`; without either there are none. Layers are spread evenly over stages but for what is stated: each stage's
     number (`layer_list`), that of the first or the last stage; that the embedding or the output counts as a layer (`embedding_counts`,
-    `output_counts`); `pattern`, which says everything (`parse_pattern`).
+    `output_counts`); `pattern`, which says everything (`parse_pattern`); or `counts`, a table of layers [chunk][stage], of one of several
+    modules as a rule: a smaller one than the grid begins again where it ends. `returns` then says that what lies behind the layers is
+    in the first stage's last chunk (MindSpeed-MM's U shape).
     """
 
     tp: int = 1
@@ -35,6 +37,8 @@ class Parallel:
     embedding_counts: bool = False
     output_counts: bool = False
     pattern: tuple[str, ...] | None = None
+    counts: tuple[tuple[int, ...], ...] | None = None
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,17 @@ def check_sizes(parallel: Parallel, num_experts: int) -> None:
         if num_experts % spread:
             over = f"expert_parallel_size {parallel.ep}" + (f" x tensor_parallel_size {parallel.tp}" if parallel.extend_ep else "")
             raise LayoutError(f"{num_experts} experts cannot be spread evenly over {over}")
+
+
+def slice_unevenly(size: int, parts: int, index: int) -> tuple[int, int]:
+    """The `index`-th of `parts` slices of an axis, the first of which have one element more where it does not come out even.
+
+    >>> [slice_unevenly(5, 2, index) for index in (0, 1)]
+    [(0, 3), (3, 5)]
+    """
+    step, more = divmod(size, parts)
+    start = index * step + min(index, more)
+    return start, start + step + (index < more)
 
 
 def slice_evenly(axis: str, size: int, parts: int, index: int, why: str) -> tuple[int, int]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from convsvc.blocks.mtp import MTP_EMBEDDING
 from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.mcore.carried import carried_file, lay_carried
-from convsvc.dialects.mcore.grid import Parallel, Rank, check_sizes, ranks
-from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.grid import Parallel, Rank, ranks
+from convsvc.dialects.mcore.modules import Placements, place_modules
 from convsvc.dialects.mcore.rows import rows_of, windows_of
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.tables import Tables
 from convsvc.dialects.templates import Templates, Windows
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.models.placement import Placement
+from convsvc.models.placement import LayerPlace, Placement
 from convsvc.models.scope import Module, Scope
 from convsvc.tensors.blocks import Window
 from convsvc.tensors.declare import Row
@@ -37,24 +37,6 @@ def layout(model: Model, settings: Settings, tables: Tables) -> Layout:
     for laid, unit in lay_carried(model, placed):
         entries += [Entry(file, kind, unit) for kind in templates.add([laid])]
     return Layout(tuple(templates.kinds), tuple(entries))
-
-
-def place_modules(model: Model, settings: Settings) -> dict[str, Placement]:
-    """Where each module's layers lie, over the same stages and chunks. Raises LayoutError for modules that do not fit into one grid."""
-    check_sizes(settings.parallel, model.num_experts)
-    grid, placements = settings.parallel, {}
-    for module in model.modules:
-        own = settings.of(module.name)
-        if own.pp != grid.pp or grid.tp % own.tp or grid.ep % own.ep:
-            raise LayoutError(
-                f"{module.name} is cut with tp {own.tp}, pp {own.pp}, ep {own.ep}, in a grid of tp {grid.tp}, pp {grid.pp}, ep {grid.ep}",
-                do="give every module as many stages, and tensor and expert parts that divide the grid's",
-            )
-        placements[module.name] = place_layers(module.num_layers, own, beside_layers=module.name in settings.modules)
-    chunks = {name: placement.chunks for name, placement in placements.items()}
-    if len(set(chunks.values())) > 1:
-        raise LayoutError("modules have different numbers of chunks", facts=[f"{name}: {count or 1}" for name, count in chunks.items()])
-    return placements
 
 
 def _check_mtp(model: Model, parallel: Parallel) -> None:
@@ -93,9 +75,7 @@ class _Stage:
     Ranks that hold the same windows of a row (all expert ranks of an attention's, say) have equal tensors: they are laid once.
     """
 
-    def __init__(
-        self, model: Model, settings: Settings, tables: Tables, placements: Mapping[str, Placement], stage: int, templates: Templates
-    ) -> None:
+    def __init__(self, model: Model, settings: Settings, tables: Tables, placements: Placements, stage: int, templates: Templates) -> None:
         self._settings = settings
         self._templates = templates
         self._rows = [
@@ -137,26 +117,26 @@ def _cut_axes(each: Row, scope: Scope) -> _Cut:
     return scope.module, *((axis, scope.sizes.get(axis, 0)) if axis else None for axis in (each.tp, each.ep, each.etp))
 
 
-def _scopes_of(model: Model, placements: Mapping[str, Placement], stage: int, tables: Tables) -> Iterator[tuple[Scope, int | None, str]]:
+def _scopes_of(model: Model, placements: Placements, stage: int, tables: Tables) -> Iterator[tuple[Scope, int | None, str]]:
     """What lies in a stage: each scope with its chunk and the prefix of its names there."""
     for scope in model.scopes:
-        placement, names = placements[scope.module], tables.of(scope.module)
-        if scope.kind == "embedding" and placement.first[0] == stage:
-            yield scope, placement.first[1], names.prefix
-        elif scope.kind == "layer":
-            slot = placement.layers[scope.number]
-            if slot.stage == stage:
-                yield scope, slot.chunk, prefix_of(scope, slot.number, names)
-        elif scope.kind == "mtp_block" and placement.mtp[0] == stage:
-            yield scope, placement.mtp[1], prefix_of(scope, 0, names)
-        elif scope.kind == "mtp" and placement.mtp[0] == stage:
-            yield scope, placement.mtp[1], names.prefix
-        elif scope.kind == "output" and placement.last[0] == stage:
-            yield scope, placement.last[1], names.prefix
+        names = tables.of(scope.module)
+        for placement in placements[scope.module]:
+            where = _place_of(scope, placement)
+            if where is not None and where.stage == stage:
+                yield scope, where.chunk, prefix_of(scope, where.number, names)
     for module in model.modules:
-        placement = placements[module.name]
+        placement = placements[module.name][0]
         if module.num_mtp and placement.stages > 1 and placement.mtp[0] == stage:
             yield _last_embedding(module), placement.mtp[1], tables.of(module.name).prefix
+
+
+def _place_of(scope: Scope, placement: Placement) -> LayerPlace | None:
+    """Where a scope lies in its module's placement."""
+    if scope.kind == "layer":
+        return placement.layers[scope.number]
+    ends = {"embedding": placement.first, "output": placement.last, "mtp": placement.mtp, "mtp_block": placement.mtp}
+    return LayerPlace(*ends[scope.kind], 0) if scope.kind in ends else None
 
 
 def prefix_of(scope: Scope, number: int, tables: Tables) -> str:

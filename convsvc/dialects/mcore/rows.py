@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.dialects.mcore.grid import Rank, slice_evenly
+from convsvc.dialects.mcore.grid import Rank, slice_evenly, slice_unevenly
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.tables import Layers, Tables
 from convsvc.dialects.templates import rows_that_fit
@@ -12,7 +12,7 @@ from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Window
-from convsvc.tensors.declare import Row
+from convsvc.tensors.declare import ANYWHERE, Row
 
 AXES = {
     "group": "num_key_value_heads",
@@ -41,7 +41,9 @@ def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tu
     if scope.kind == "output":
         norms = tables.norms_after_mtp if model.num_mtp else tables.norms
         if model.tied:
-            return norms + tables.output_biases + (tables.tied if settings.parallel.pp > 1 else ())
+            own = settings.of(scope.module)
+            is_apart = own.pp > 1 or len(own.counts or ()) > 1
+            return norms + tables.output_biases + (tables.tied if is_apart else ())
         return norms + tables.outputs + tables.output_biases
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.mtp)
@@ -59,7 +61,9 @@ def windows_of(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[
     """What of each axis this rank holds."""
     parallel, windows = settings.of(scope.module), {}
     t, e = rank.t % parallel.tp, rank.e % parallel.ep
-    if each.tp:
+    if each.tp == ANYWHERE:
+        windows[ANYWHERE] = Window(t, parallel.tp)
+    elif each.tp:
         size = settings.padded_vocab if each.tp == "vocab" else scope.sizes[each.tp]
         windows[each.tp] = _cut(each, each.tp, size, parallel.tp, t, "tensor_parallel_size")
     if each.ep:
@@ -71,6 +75,8 @@ def windows_of(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[
 
 
 def _cut(each: Row, axis: str, size: int, parts: int, index: int, why: str) -> Window:
+    if each.uneven:
+        return Window(*slice_unevenly(size, parts, index))
     try:
         return Window(*slice_evenly(AXES.get(axis, axis), size, parts, index, why))
     except LayoutError as error:

@@ -1,0 +1,1 @@
+"""Rank files of MindSpeed-MM: models of several modules, each cut in its own way."""

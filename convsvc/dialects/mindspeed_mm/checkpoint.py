@@ -1,0 +1,86 @@
+"""Opening rank files of MindSpeed-MM: headers, and the configuration that they do not hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.files import check_directory, index_file, index_files
+from convsvc.dialects.json_files import read_json
+from convsvc.dialects.mcore import carried
+from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, objects_in, rank_paths, weights_beside
+from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
+from convsvc.errors import SourceError
+from convsvc.models.facts import Facts
+from convsvc.notes import Note
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import stated_sizes
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The iteration's directory, and how many model chunks a rank file has (0: the one that is not numbered)."""
+
+    folder: str
+    chunks: int
+
+
+def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
+    """Every rank file's header. Raises SourceError, FormatError; PathRefused."""
+    root = RootedPath(source.path, roots)
+    check_directory(root)
+    folder = iteration_folder(root, source.iteration)
+    files: list[SourceFile] = []
+    found: dict[tuple[str, str], Found] = {}
+    ignored: set[str] = set()
+    chunks: set[str] = set()
+    paths = rank_paths(folder)
+    for path, (index, file) in zip(paths, index_files(paths), strict=True):
+        relative, before = os.path.relpath(path.path, root.path), len(found)
+        for tensor in index.tensors:
+            if MODEL.match(tensor.name):
+                found[relative, tensor.name] = Found(len(files), tensor)
+        chunks |= {key for key in index.tree if re.fullmatch(r"model\d*", key)}
+        ignored |= set(objects_in(index, len(found) - before))
+        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
+        files.append(file)
+    if (folder / carried.FILE).is_file():
+        index, file = index_file(folder / carried.FILE)
+        name = carried.carried_file(folder_name(folder, root))
+        found |= {(name, tensor.name): Found(len(files), tensor) for tensor in index.tensors}
+        files.append(file)
+    notes = (*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0]))
+    opened = Opened(folder_name(folder, root), _counted(chunks, root))
+    return Checkpoint(str(root), tuple(files), found, _facts(source, root), opened, notes)
+
+
+def _counted(chunks: set[str], root: RootedPath) -> int:
+    """How many numbered chunks there are; 0 where there is one without a number. Raises SourceError for both, and for gaps."""
+    numbers = sorted(int(key.removeprefix("model") or 0) for key in chunks)
+    if not chunks or ("model" in chunks and len(chunks) > 1) or numbers != list(range(len(chunks))):
+        raise SourceError(
+            f"the rank files of {root} hold {', '.join(sorted(chunks)) or 'no model'}", do="they hold model, or model0, model1, ..."
+        )
+    return 0 if "model" in chunks else len(chunks)
+
+
+def _facts(source: MindSpeedMMSource, root: RootedPath) -> Facts:
+    """The configuration, and what the job states."""
+    if source.config_dir is None:
+        raise SourceError(
+            f"{root}: rank files of MindSpeed-MM say nothing of the model that is in them",
+            do="state source.config_dir, a directory with the model's config.json",
+        )
+    folder = RootedPath(source.config_dir, root.roots)
+    return Facts(read_json(folder / CONFIG), str(folder / CONFIG)).stating(stated_sizes(source.architecture))
+
+
+def is_mindspeed_mm(root: RootedPath) -> bool:
+    """Whether the first rank file has a module of MindSpeed-MM in it, by its tensors' names."""
+    folder = iteration_folder(root, None)
+    index, _ = index_file(rank_paths(folder)[0])
+    return any(re.match(r"model\d*/(image_encoder|text_decoder|audio_encoder|predictor)\.", tensor.name) for tensor in index.tensors)

@@ -1,0 +1,59 @@
+"""Reading rank files of MindSpeed-MM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.mcore.checkpoint import TRACKER
+from convsvc.dialects.mcore.rank_files import layout
+from convsvc.dialects.mindspeed_mm.checkpoint import is_mindspeed_mm, open_checkpoint
+from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
+from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
+from convsvc.dialects.mindspeed_mm.settings import Settings
+from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
+from convsvc.errors import ConvsvcError
+from convsvc.models.model import Model
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import Options
+
+
+class MindSpeedMM(Source):
+    """Rank files whose layout is seen from their names and shapes, of a model that a config.json describes."""
+
+    name = FORMAT
+    certainty = 2  # rank directories and tracker are as MindSpeed-LLM's
+
+    def recognises(self, root: RootedPath) -> bool:
+        if not (root / TRACKER).is_file() and not any(name.startswith("mp_rank_") for name in root.names()):
+            return False
+        try:
+            return is_mindspeed_mm(root)
+        except ConvsvcError:
+            return False
+
+    def words_dir(self, source: MindSpeedMMSource) -> str | None:
+        return source.config_dir
+
+    def open(self, source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
+        return open_checkpoint(source, roots)
+
+    def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
+        """There are no MTP layers. Rank files are converted whole."""
+        refuse_parts(options)
+        return wants._replace(num_mtp=0, carry_mtp=True)
+
+    def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:
+        """As many rows as are stored: an embedding that was resized for training is larger than its configuration says."""
+        if options.vocab_size is not None:
+            return options.vocab_size
+        return stored_vocab(checkpoint, grid_of(checkpoint), MindSpeedMMSource(format=FORMAT, path="/"))
+
+    def settings(self, source: MindSpeedMMSource, checkpoint: Checkpoint, model: Model) -> Settings:
+        return settings_of(source, checkpoint, model)
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return layout(model, settings.cut, tables_of(model.family.name, settings.canonical))
+
+
+SOURCE = MindSpeedMM()

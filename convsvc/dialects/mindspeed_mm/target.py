@@ -1,0 +1,56 @@
+"""Writing rank files for MindSpeed-MM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target, Wants
+from convsvc.dialects.huggingface.config_files import spoken_vocab
+from convsvc.dialects.mcore.rank_files import layout
+from convsvc.dialects.mcore.rows import rows_of
+from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource, MindSpeedMMTarget
+from convsvc.dialects.mindspeed_mm.new_files import output
+from convsvc.dialects.mindspeed_mm.settings import Settings, settings_for
+from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
+from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
+from convsvc.roots import Roots
+from convsvc.spec import SourceSpec, TargetSpec
+
+
+class MindSpeedMM(Target):
+    """Rank files in release/, with a tracker that says so."""
+
+    name = FORMAT
+
+    def settled(self, target: MindSpeedMMTarget, words_dir: str | None) -> TargetSpec:
+        """With the configuration that the source is described by, where nothing else is said."""
+        return target if target.config_dir is not None else target.model_copy(update={"config_dir": words_dir})
+
+    def spoken_vocab(self, target: MindSpeedMMTarget, roots: Roots) -> int | None:
+        return spoken_vocab(target.config_dir, roots)
+
+    def wants(self, target: MindSpeedMMTarget) -> Wants:
+        """MTP layers, which it has no place for, lie beside the ranks for the way back; of modules all, or one."""
+        return Wants(0, True, ("image_encoder",) if target.save_vit_only else None)
+
+    def settings(self, target: MindSpeedMMTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        return settings_for(target, model)
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return layout(model, settings.cut, tables_of(model.family.name, settings.canonical))
+
+    def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
+        return rows_of(scope, model, settings.cut, tables_of(model.family.name, settings.canonical))
+
+    def output(self, draft: Draft[MindSpeedMMTarget, Settings]) -> tuple[Layout, Output]:
+        return output(draft)
+
+    def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        if target.save_vit_only or target.config_dir is None:
+            return None
+        return MindSpeedMMSource(format=FORMAT, path=path, config_dir=target.config_dir, architecture=architecture)
+
+
+TARGET = MindSpeedMM()

@@ -1,0 +1,129 @@
+"""What MindSpeed-MM's mm-convert writes for vision-language models, asked of job JSON; mindspeed_mm/PROVENANCE.md has the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convsvc.conversion import convert
+from convsvc.errors import ConvsvcError
+from tests.golden.mindspeed_mm_corpus import (
+    Case,
+    cases,
+    expected_ranks,
+    expected_tensors,
+    manifest,
+    read_ranks,
+    read_tensors,
+    write_input,
+)
+
+# transformers has no class for these sizes' configurations, or loads them under other names.
+pytestmark = pytest.mark.not_for_transformers
+CONVERTERS = ("Qwen2VLConverter", "Qwen2_5_VLConverter")
+LAYOUT = ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers", "tp_size", "vit_tp_size", "audio_tp_size", "ep_size")
+# What a command line refuses, and a job has no such field for, or says in another way.
+OF_THE_COMMAND_LINE = {"q2vl-val-onedim", "q2vl-val-unknown-key", "q2vl-val-missing-mmdir", "q2vl-val-missing-parallel"}
+# Refused there, and done here: two-dimensional lists on the way back, no index beside one file, an index that lists what was dropped.
+DONE_HERE = {"q2vl-m2h-vpp-2d", "q2vl-m2h-noindex", "q2vl-m2h-index-unknown-key"}
+# A head of its own beside a configuration that says there is none: refused, as transformers would not load it.
+TIED_WITH_A_HEAD = {"q2vl-rt-tie-head-pp1"}
+
+
+def job_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> dict[str, Any]:
+    """A converter's command as a job."""
+    config, subcommand = step["cfg"], step["subcommand"]
+    common = config.get("common_model_config", {})
+    structure = {"enable_canonical_hf_struct": True} if common.get("enable_canonical_hf_struct") else {}
+
+    def place(text: str) -> str:
+        return str(places[text.strip("{}")])
+
+    def layout(name: str = "parallel_config") -> dict[str, Any]:
+        return {field: value for field, value in config.get(name, {}).items() if field in LAYOUT}
+
+    if subcommand == "mm_to_hf":
+        beside = {"config_dir": place(config["hf_config"]["hf_dir"]), **structure, **layout()}
+        return {"source": mm(place(config["mm_dir"]), **beside), "target": hf(place(config["save_hf_dir"]))}
+    shape = {"ldt": True} if subcommand == "hf_to_mm_ldt" else {}
+    alone = {"save_vit_only": True} if config.get("save_vit_only") else {}
+    return {
+        "source": hf(place(config["hf_config"]["hf_dir"])),
+        "target": mm(place(config["mm_dir"]), **structure, **shape, **alone, **layout()),
+    }
+
+
+def mm(path: str, **more: Any) -> dict[str, Any]:
+    return {"format": "mindspeed-mm", "path": path, **more}
+
+
+def hf(path: str, **more: Any) -> dict[str, Any]:
+    return {"format": "huggingface", "path": path, **more}
+
+
+def run(case: Case, folder: Path) -> dict[str, Path]:
+    """Does what the case asks for; the places by their names."""
+    places = {name: folder / name for name in (*case.said["inputs"], "mm_out", "hf_out")}
+    for name, given in case.said["inputs"].items():
+        write_input(given, places[name])
+    for step in case.steps:
+        convert(job_of(step, places))
+    return places
+
+
+def select(verdicts: tuple[str, ...], *subcommands: str, but: set[str] = frozenset()) -> list[Any]:  # type: ignore[assignment]
+    chosen = [case for case in cases() if case.converter in CONVERTERS and case.subcommand in subcommands and case.verdict in verdicts]
+    return [pytest.param(case, id=case.id) for case in chosen if case.id not in but and ("cfg" in case.said or "steps" in case.said)]
+
+
+@pytest.mark.parametrize("case", select(("reference",), "hf_to_mm", "hf_to_mm_ldt"))
+def test_rank_files_are_what_the_source_tool_writes(case: Case, tmp_path: Path) -> None:
+    places = run(case, tmp_path)
+    assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))
+
+
+@pytest.mark.parametrize("case", select(("reference",), "mm_to_hf"))
+def test_hugging_face_directories_are_what_the_source_tool_writes(case: Case, tmp_path: Path) -> None:
+    places = run(case, tmp_path)
+    assert read_tensors(places["hf_out"]) == expected_tensors(manifest(case.id))
+
+
+@pytest.mark.parametrize("case", select(("reference",), "roundtrip", but=TIED_WITH_A_HEAD))
+def test_there_and_back_is_the_identity(case: Case, tmp_path: Path) -> None:
+    places = run(case, tmp_path)
+    assert read_tensors(places["hf_out"]) == read_tensors(places["hf"])
+
+
+@pytest.mark.parametrize("case", select(("reject",), "hf_to_mm", "mm_to_hf", but=OF_THE_COMMAND_LINE | DONE_HERE))
+def test_a_bad_request_is_refused(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(ConvsvcError):
+        run(case, tmp_path)
+
+
+def run_or_refuse(case: Case, folder: Path) -> dict[str, Path] | None:
+    """As `run`; None where that is refused."""
+    try:
+        return run(case, folder)
+    except ConvsvcError:
+        return None
+
+
+@pytest.mark.parametrize("case", select(("peer_bug",), "roundtrip"))
+def test_where_the_source_tool_is_wrong_we_are_right_or_refuse(case: Case, tmp_path: Path) -> None:
+    places = run_or_refuse(case, tmp_path)
+    assert places is None or read_tensors(places["hf_out"]) == read_tensors(places["hf"])
+
+
+@pytest.mark.parametrize("case", select(("peer_bug",), "hf_to_mm"))
+def test_where_the_source_tool_loses_tensors_we_do_not(case: Case, tmp_path: Path) -> None:
+    """Refused; or every tensor comes back, and where a right answer is known it is that."""
+    places = run_or_refuse(case, tmp_path)
+    if places is None:
+        return
+    if case.said.get("corrected"):
+        assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))
+    convert({"source": mm(str(places["mm_out"]), config_dir=str(places["hf"])), "target": hf(str(places["hf_out"]))})
+    assert read_tensors(places["hf_out"]) == read_tensors(places["hf"])
