@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.huggingface.layout import lay_model
-from convsvc.errors import ConvsvcError
-from convsvc.families import find_family
+from convsvc.errors import ConvsvcError, JobError
+from convsvc.families import find_family, text_facts
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.models.detect import TEXT_PARTS
 from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
 
@@ -101,7 +102,7 @@ def _complete(name: str, config: str | None, index: Mapping[str, str] | str | No
         values = json.loads(config or "{}")
     except ValueError:
         values = {}
-    shapes = _shapes(values, every=index is not None) if values else {}
+    shapes = _shapes(values, list(index) if isinstance(index, Mapping) else []) if values else {}
     dtype = DTYPES.get(str(values.get("torch_dtype", values.get("dtype"))), "BF16")
     if isinstance(index, Mapping):
         kinds = {each: _stored(each, shapes, dtype, index, values) for each in index}
@@ -134,20 +135,27 @@ def _by_name(name: str, dtype: str) -> str:
     return "U8" if name.endswith("_blocks") or "quant_state" in name else dtype
 
 
-def _shapes(config: Mapping[str, Any], every: bool) -> Shapes:
+def _shapes(config: Mapping[str, Any], listed: list[str]) -> Shapes:
     """Names and shapes by transformers' class, else by the family's tables; nothing where neither knows the model.
 
-    `every`: also of what the family reads and does not write.
+    `listed` are an index's names: then also of what the family reads and does not write.
     """
     try:
         return _of_class(config)
     except Exception as error:
         print(f"  no class for {config.get('architectures')}: {type(error).__name__}", file=sys.stderr)
+    facts = Facts(config, "config.json")
     try:
-        model = find_family(None, Facts(config, "config.json")).build(Facts(config, "config.json"))
+        try:
+            model = find_family(None, facts).build(facts)
+        except JobError:
+            # Where the text decoder lies in a model that has no class here, nobody can tell: under the prefix that most have.
+            names = (f"language_model.{each}" for each in ("model.embed_tokens.weight", "model.layers.0.", "lm_head.weight"))
+            inner = text_facts(None, facts, listed or list(names))
+            model = find_family(None, inner).build(inner)
     except ConvsvcError:
         return {}
-    return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written or every}
+    return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written or listed}
 
 
 def _of_class(config: Mapping[str, Any]) -> Shapes:
@@ -204,13 +212,26 @@ def _encoded(name: str, shape: tuple[int, ...], method: str, block: list[int] | 
 
 
 def outcome(root: Path, target: Mapping[str, Any]) -> str:
-    """planned, with the family; or the first line of the refusal, without the path."""
+    """planned, with the family; or the first line of the refusal, without the path.
+
+    What is refused in a line that names the way for its text decoder alone is planned that way.
+    """
     place = {**target, "path": str(root.parent / "to")}
+    source: dict[str, Any] = {"format": "huggingface", "path": str(root)}
     try:
-        plan = make_plan({"source": {"format": "huggingface", "path": str(root)}, "target": place, "options": {}})
+        return f"planned: {make_plan({'source': source, 'target': place}).model_type}"
     except ConvsvcError as error:
-        return "refused: " + str(error).splitlines()[0].replace(f"{root}/", "").replace(str(root), root.name)
-    return f"planned: {plan.model_type}"
+        said = error
+    if "source.modules" not in str(said):
+        return _first_line(said, root)
+    try:
+        return f"planned: {make_plan({'source': source | {'modules': ['text_decoder']}, 'target': place}).model_type}, its text decoder"
+    except ConvsvcError as error:
+        return _first_line(error, root)
+
+
+def _first_line(error: ConvsvcError, root: Path) -> str:
+    return "refused: " + str(error).splitlines()[0].replace(f"{root}/", "").replace(str(root), root.name)
 
 
 def keep(published: Published, folder: Path) -> None:
@@ -242,7 +263,8 @@ def shortened(published: Published, layers: int) -> Published:
         if isinstance(published.index, Mapping)
         else published.index
     )
-    return replace(published, config=json.dumps(values | dict.fromkeys(names, layers)), index=index, tensors=tensors)
+    parts = {name: {**values[name], "num_hidden_layers": layers} for name in TEXT_PARTS if isinstance(values.get(name), dict)}
+    return replace(published, config=json.dumps(values | dict.fromkeys(names, layers) | parts), index=index, tensors=tensors)
 
 
 def main() -> None:

@@ -76,8 +76,8 @@ def check_module(module: str, places: Collection[str], framework: str) -> None:
     """Raises LayoutError for a module that a framework has no place for: a tower's layers bear the names that a decoder's do."""
     if module not in places:
         raise LayoutError(
-            f"{framework} has no place for the {module} of a model",
-            do="convert to a format that keeps models of several modules: huggingface, dcp, mindspeed-mm",
+            f"{framework} has no place for the {module} of a model: source.modules: [text_decoder] converts its text decoder alone",
+            do="set that, or convert to a format that keeps models of several modules: huggingface, dcp, mindspeed-mm",
         )
 
 

@@ -6,12 +6,12 @@ A new family is one new file: every module of this package is looked at.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from types import MappingProxyType
 
 from convsvc.errors import JobError
-from convsvc.models import unmodelled
+from convsvc.models import unmodelled, wrapped
 from convsvc.models.detect import detect_family
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family, Wanted
@@ -39,12 +39,20 @@ def find_family(stated: str | None, facts: Facts) -> Family:
     several families share these by the family's own test of other fields (`distinguish`); one with neither, by fields that only one
     family has (`shown_by`). Raises JobError if there is no such family, or not exactly one shows.
     """
+    inside = wrapped.placed(FAMILIES, facts)
+    if inside is not None and stated in (None, inside.name):
+        return inside
     if stated is not None:
         return _named(stated)
     saved = facts.get("model_type_hf")
     if isinstance(saved, str) and saved in FAMILIES:
         return FAMILIES[saved]
     return detect_family(FAMILIES.values(), facts)
+
+
+def text_facts(stated: str | None, facts: Facts, names: Collection[str]) -> Facts:
+    """What a configuration of any modules says of its text decoder, of the family that the job states or the configuration shows."""
+    return wrapped.text_facts(FAMILIES.values(), None if stated is None else _named(stated), facts, names)
 
 
 def _named(name: str) -> Family:
@@ -57,4 +65,4 @@ def _named(name: str) -> Family:
         raise JobError(f"model_type is {name!r}; known are {known}") from None
 
 
-__all__ = ["FAMILIES", "Facts", "Family", "Model", "Wanted", "find_family"]
+__all__ = ["FAMILIES", "Facts", "Family", "Model", "Wanted", "find_family", "text_facts"]

@@ -16,6 +16,11 @@ from convsvc.models.family import Family, standard_layer
 from convsvc.models.scope import LayerRows
 
 
+def is_latent(facts: Facts) -> bool:
+    """Whether its attention is latent: DeepSeek-OCR's class is the same, and its attention the usual one (use_mla)."""
+    return facts.flag("use_mla", default=True)
+
+
 def latent_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
     """A standard layer; where the configuration gives queries no low rank, their projection is one matrix."""
     rows = standard_layer(family, facts, layer)
@@ -37,9 +42,11 @@ FAMILY = Family(
     experts=MOE + SHARED_EXPERTS,
     sizes=(mla_sizes, glu_sizes, moe_sizes, shared_sizes),
     layer=latent_layer,
-    distinguish=has_query_rank,
+    distinguish=lambda facts: is_latent(facts) and has_query_rank(facts),
     megatron={"multi_latent_attention": True, "qk_layernorm": True},
     names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
 )
-LITE = replace(FAMILY, name="deepseek2-lite", title="DeepSeek-V2-Lite", distinguish=lambda facts: not has_query_rank(facts))
+LITE = replace(
+    FAMILY, name="deepseek2-lite", title="DeepSeek-V2-Lite", distinguish=lambda facts: is_latent(facts) and not has_query_rank(facts)
+)
 FAMILIES = (FAMILY, LITE)

@@ -47,6 +47,7 @@ def around(
         "distinguish": None,
         "shown_by": None,
         "spelling": (),
+        "text": text.name,
         "towers": towers,
         "inside": inside,
     }

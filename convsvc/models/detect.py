@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from convsvc.errors import JobError
@@ -12,6 +13,8 @@ from convsvc.models.family import Family
 
 # Where a multimodal configuration keeps that of its language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")
+# What wrappers add to the kind of their text part.
+TEXT_ENDS = ("_text", "_vl_text", "_omni_text", "v_text", "_text_model", "_unified_text", "_thinker_text")
 # What shows that a model has more parts than a language model.
 OTHER_PARTS = re.compile(
     r"^(mm_)?(vision|visual|audio|image|vit|projector|speech)(_config|_tower|_encoder|_tower_name)?$|^vision_.*config$"
@@ -65,32 +68,97 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
         body = _fitting(families, Facts({**facts.values, "architectures": []}, facts.origin))
         around = f", its body is {body[0].name}" if len(body) == 1 else ""
         return JobError(f"{facts.origin} is no language model: {architectures[0]} is {head}{around}", do="convert the language model")
-    part = next((name for name in TEXT_PARTS if isinstance(facts.get(name), Mapping)), None)
-    if part is not None:
-        said = _text_part(families, facts, part)
-        return JobError(f"{facts.origin} is a multimodal model ({_named(facts)}): {said}", do="convert its text part as a model of its own")
-    others = _other_parts(facts)
-    if others:
-        body = _fitting(families, facts)
-        text = f"its text part is of the family {body[0].name}" if len(body) == 1 else "of no known family"
-        return JobError(f"{facts.origin} is a multimodal model ({_named(facts)}, with {', '.join(others[:3])}): {text}", do=do)
+    text = _text_part(facts)
+    if text.steps or text.others:
+        return _multimodal(families, facts, text)
     return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=do)
 
 
-def _text_part(families: tuple[Family, ...], facts: Facts, part: str) -> str:
-    """What a multimodal configuration's text part is."""
-    nested: dict[str, Any] = dict(facts.get(part))
-    # Qwen's omni models keep it one level down.
-    below = next((name for name in TEXT_PARTS if isinstance(nested.get(name), Mapping)), None)
-    if below is not None:
-        part, nested = f"{part}.{below}", dict(nested[below])
-    inner = Facts(nested, f"{facts.origin}, {part}")
-    fitting = _fitting(families, inner)
-    if not fitting and str(inner.get("model_type", default="")).endswith("_text"):
-        fitting = _fitting(families, Facts({**nested, "model_type": inner.get("model_type").removesuffix("_text")}, inner.origin))
+def _multimodal(families: tuple[Family, ...], facts: Facts, text: TextPart) -> JobError:
+    """A model of more modules than a text decoder: what its text part is, and how that is converted."""
+    fitting = _text_families(families, facts, text)
+    part = f" ({'.'.join(text.steps)})" if text.steps else ""
+    beside = f", with {', '.join(text.others[:3])}" if text.others and not text.steps else ""
+    begins = f"{facts.origin} is a multimodal model ({_named(facts)}{beside})"
     if len(fitting) == 1:
-        return f"its text part ({part}) is of the family {fitting[0].name}"
-    return f"its text part ({part}: {_named(inner)}) is of no known family"
+        return JobError(
+            f"{begins}: its text part{part} is of the family {fitting[0].name}; source.modules: [text_decoder] converts that",
+            do="set source.modules to [text_decoder]: the other modules are carried along as they are",
+        )
+    names = ", ".join(family.name for family in families if not family.towers)
+    said = f"{part.removesuffix(')')}: {_named(text.facts)})" if part else ""
+    return JobError(
+        f"{begins}: its text part{said} is of no known family",
+        do=f"set source.modules to [text_decoder] and state model_type, if it is one of: {names}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """What a configuration says of the text: where (`steps` into it), and what other parts there are beside."""
+
+    facts: Facts
+    steps: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def _text_part(facts: Facts) -> TextPart:
+    """The innermost part that is about text; Qwen's omni models keep it one level down."""
+    values, steps = facts.values, []
+    others = _other_parts(facts)
+    while (name := next((name for name in TEXT_PARTS if isinstance(values.get(name), Mapping)), None)) is not None:
+        steps.append(name)
+        values = values[name]
+    inner = Facts(values, f"{facts.origin}, {'.'.join(steps)}") if steps else facts
+    return TextPart(inner, tuple(steps), tuple(others))
+
+
+def find_text(families: tuple[Family, ...], facts: Facts, stated: Family | None = None) -> tuple[TextPart, Family]:
+    """The text decoder of a model of any modules: what is said of it, and its family, which is the stated one if there is one.
+
+    Raises JobError where none shows, or several do.
+    """
+    text = _text_part(facts)
+    if stated is not None:
+        return text, next((family for family in families if family.name == stated.text), stated)
+    fitting = _text_families(families, facts, text)
+    if len(fitting) == 1:
+        return text, fitting[0]
+    if fitting:
+        names = ", ".join(family.name for family in fitting)
+        raise JobError(f"{text.facts.origin} ({_named(text.facts)}) fits several model families: {names}", do="state model_type")
+    raise _multimodal(families, facts, text)
+
+
+def _text_families(families: tuple[Family, ...], facts: Facts, text: TextPart) -> list[Family]:
+    """The text families that a model's text part shows: by its own words, by those of a model known with its towers, by others' names."""
+    texts = tuple(family for family in families if not family.towers)
+    inner = text.facts.values
+    kind = str(inner.get("model_type") or "")
+    for stem in dict.fromkeys((kind, *(kind.removesuffix(end) for end in TEXT_ENDS))):
+        said = {**inner, "model_type": stem or None}
+        if found := _fitting(texts, Facts(said, text.facts.origin)):
+            return found
+    around = {family.text for family in _fitting(tuple(family for family in families if family.towers), facts)}
+    return [family for family in texts if family.name in around] or _by_ending(texts, facts, inner)
+
+
+def _by_ending(texts: tuple[Family, ...], facts: Facts, inner: Mapping[str, Any]) -> list[Family]:
+    """By how a class or a kind of somebody's own ends: LlavaLlamaForCausalLM, videollama3_qwen2."""
+    origin = facts.origin
+    for values in (inner, facts.values):
+        classes = [str(each) for each in values.get("architectures") or ()]
+        ends = {end for family in texts for end in family.architectures if any(each.endswith(end) for each in classes)}
+        if ends:
+            longest = max(ends, key=len)
+            fitting = _fitting(texts, Facts({**inner, "architectures": [longest], "model_type": None}, origin))
+            # Others save their models under a class that is first of all somebody else's.
+            return [family for family in fitting if family.architectures[0] == longest] or fitting
+        kind = str(values.get("model_type") or "")
+        kinds = {end for family in texts for end in family.model_types if kind.endswith("_" + end)}
+        if kinds:
+            return _fitting(texts, Facts({**inner, "architectures": [], "model_type": max(kinds, key=len)}, origin))
+    return []
 
 
 def _other_parts(facts: Facts) -> list[str]:
@@ -106,4 +174,4 @@ def _named(facts: Facts) -> str:
     return f"architectures {shown(facts.get('architectures'))}, model_type {shown(facts.get('model_type'))}"
 
 
-__all__ = ["detect_family"]
+__all__ = ["TextPart", "detect_family", "find_text"]

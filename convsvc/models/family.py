@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,9 +12,11 @@ from convsvc.blocks.moe import PACKED_EXPERTS, sparse_layers
 from convsvc.blocks.mtp import MTP_EMBEDDING, MTP_OUTPUT
 from convsvc.errors import SourceError
 from convsvc.models.believable import check_layers, check_rows
+from convsvc.models.class_defaults import completed
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.mtp_layers import Mtp
+from convsvc.models.others import find_others, names_pattern, other_notes
 from convsvc.models.scope import LayerRows, Rows, Scope
 from convsvc.models.towers import Step, Tower, flatten
 from convsvc.notes import Note
@@ -58,7 +61,9 @@ class Family:
 
     A model of several modules has `towers` beside its text decoder, and all else here is the decoder's (`around` makes such a family of
     the decoder's own). `inside` are the steps from its configuration to the text's, for a configuration that nests it. With `decoder`
-    false there are the towers alone (diffusion models).
+    false there are the towers alone (diffusion models). `text` is the name of the family that the decoder is by itself. With `others`, what
+    is stored under names that are not the decoder's is carried along, whatever it is; `silent` is the model_type whose class's sizes are
+    taken where its nested configuration says none.
     """
 
     name: str
@@ -94,10 +99,13 @@ class Family:
     towers: tuple[Tower, ...] = ()
     inside: tuple[Step, ...] = ()
     decoder: bool = True
+    text: str | None = None
+    others: bool = False
+    silent: str = ""
 
     def flat(self, facts: Facts) -> Facts:
         """The configuration as a text model's: what it nests of the text lies at the top. Once is enough, twice is the same."""
-        return flatten(facts, self.inside)
+        return completed(flatten(facts, self.inside), self.silent)
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
         """The model that `facts` describe, or the part of it that is wanted.
@@ -141,13 +149,14 @@ class Family:
         check_rows(facts.origin, wanted.stored, ((scope.rows, scope.sizes) for scope in scopes))
         carries = range(num_mtp, available) if wanted.carry_mtp and len(kept) == hidden_layers else ()
         beside = tuple(scope for number in carries for scope in self._mtp(facts, sizes, number, hidden_layers))
+        others = tuple(find_others(wanted.shapes(), self._own_names())) if self.others and wanted.shapes else ()
         model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
         model = replace(
             model,
             beside=beside,
-            carriable=self._carriable(beside, sizes),
+            carriable=(*self._carriable(beside, sizes), *others),
             keeps=_keeps(scopes),
-            notes=_mtp_notes(facts, wanted, counted, available),
+            notes=(*_mtp_notes(facts, wanted, counted, available), *other_notes([laid.name for laid, _ in others], self.layer_prefix)),
             advice=tuple(said for find in self.advice if (said := find(facts))),
         )
         stored = facts.items("mtp_copies", str)
@@ -175,6 +184,12 @@ class Family:
         sizes = {**sizes, "part": 2, "input": sizes["hidden"]}
         layers = ((laid, each.keep) for scope in mtp for each in scope.rows for laid in lay(each, scope.sizes, {}, prefix=scope.prefix))
         return (*layers, *((laid, each.keep) for each in self.carried for laid in lay(each, sizes, {})))
+
+    def _own_names(self) -> re.Pattern[str]:
+        """What the decoder's own names begin with, or are."""
+        mtp = () if self.mtp is None else (self.mtp.prefix, self.mtp.block_prefix or self.mtp.prefix)
+        ends = (*self.embedding, *self.final_norm, *self.output, *self.tied_output, *self.carried)
+        return names_pattern((self.layer_prefix, *mtp), (name for each in ends for name in (each.stored, *each.also)))
 
     def rows_of(self, facts: Facts, layer: int) -> LayerRows:
         """The rows of the source's `layer`-th layer."""

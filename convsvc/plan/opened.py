@@ -23,7 +23,7 @@ from convsvc.plan.planner import describe_layouts, describe_model
 from convsvc.plan.records import Transfer, View
 from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
-from convsvc.spec import Architecture, parse_target
+from convsvc.spec import Architecture, SourceSpec, parse_target
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
@@ -55,12 +55,22 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
         _check_tensors(plan, _headers(plan, root))
         target.check_words(root, plan.side_files)
         return
-    source = open_source(Asked(written, plan.job.get("model_type"), wants=_wants(plan)), root.roots)
+    source = open_source(_asked(plan, written), root.roots)
     checkpoint = source.checkpoint
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
     kind_of = {number[_where(each.found, checkpoint.files, real)]: each.kind for each in source.inventory.entries}
     _check_blocks(_Claims(plan, source.inventory.kinds, kind_of))
+
+
+def _asked(plan: Plan, written: SourceSpec) -> Asked:
+    """What was written as a source that is read as the plan's was: by its text decoder alone, where that was so."""
+    modules = plan.facts.get("modules")
+    if not modules:
+        return Asked(written, plan.job.get("model_type"), wants=_wants(plan))
+    if hasattr(written, "modules"):
+        written = written.model_copy(update={"modules": tuple(modules)})
+    return Asked(written, plan.model_type, wants=_wants(plan))
 
 
 def _stated_sizes(plan: Plan) -> dict[str, int]:

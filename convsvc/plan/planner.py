@@ -10,6 +10,7 @@ from convsvc.dialects import source_of, target_of
 from convsvc.dialects.base import Adapted, Draft, Layout, Output
 from convsvc.errors import JobError, PlanError
 from convsvc.models.model import Model
+from convsvc.models.scope import DECODER
 from convsvc.notes import Note, sort_notes
 from convsvc.plan.adapters import attach, locate_adapters
 from convsvc.plan.allocation import without_collection
@@ -138,6 +139,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "experts": model.num_experts,
         "tied_embeddings": model.tied,
         "sizes": dict(model.sizes),
+        **({"modules": [DECODER]} if model.family.others else {}),
     }
 
 

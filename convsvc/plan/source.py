@@ -9,7 +9,7 @@ from typing import Any
 from convsvc.dialects import source_of, target_of
 from convsvc.dialects.base import Checkpoint, Layout, Wants
 from convsvc.errors import JobError, LayoutError, PlanError
-from convsvc.families import find_family
+from convsvc.families import find_family, text_facts
 from convsvc.models.family import Wanted
 from convsvc.models.model import Model
 from convsvc.notes import Note
@@ -68,7 +68,7 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
     """
     reader = source_of(asked.source.format)
-    checkpoint = reader.open(asked.source, roots)
+    checkpoint = of_modules(asked, reader.open(asked.source, roots))
     # Before anything that can be mended: a model that is not known is of no use dequantised.
     family = find_family(asked.model_type, checkpoint.facts)
     checkpoint = join_scales(checkpoint, product_dtype(asked.options.dtype))
@@ -103,6 +103,14 @@ def only(modules: tuple[str, ...], model: Model, inventory: Inventory) -> tuple[
     count = len(inventory.entries) - len(kept)
     note = Note("ignored", f"{count} tensor(s) of {', '.join(part.left_out)} are left out: {', '.join(modules)} alone is asked for")
     return part, Inventory(inventory.kinds, kept), (note,) if count else ()
+
+
+def of_modules(asked: Asked, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as its text decoder's, where the job asks for that of a model of several modules. Raises JobError."""
+    if not getattr(asked.source, "modules", None):
+        return checkpoint
+    names = {name for _, name in checkpoint.found}
+    return replace(checkpoint, facts=text_facts(asked.model_type, checkpoint.facts, names))
 
 
 def match_layout(source: SourceSpec, checkpoint: Checkpoint, model: Model) -> tuple[Any, Layout, Inventory, tuple[Note, ...]]:

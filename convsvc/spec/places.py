@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from convsvc.spec.fields import Path, Strict, Text
 from convsvc.spec.model import ARCHITECTURE, Architecture, Lora
+
+Modules = Annotated[tuple[Literal["text_decoder"], ...], Field(min_length=1, max_length=1)]
+MODULES = Field(
+    None,
+    description="The modules that are converted, of a model of several whose other modules nobody has declared: its text decoder, by the "
+    "family that it is. The others are carried along as they are, for the way back.",
+)
 
 
 class SourceSpec(Strict):

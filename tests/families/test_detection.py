@@ -72,7 +72,7 @@ def test_of_a_multimodal_model_the_text_parts_family_is_named(part: str) -> None
     text = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
     said = refused(architectures=["InternVLChatModel"], model_type="internvl_chat", **{part: text})
     assert said.startswith("config.json is a multimodal model (architectures ['InternVLChatModel']")
-    assert said.endswith(f"its text part ({part}) is of the family qwen25")
+    assert said.endswith(f"its text part ({part}) is of the family qwen25; source.modules: [text_decoder] converts that")
 
 
 def test_a_text_part_that_only_says_model_type_is_named_too() -> None:
@@ -94,7 +94,7 @@ def test_a_model_with_a_vision_tower_and_no_text_part_is_called_multimodal() -> 
 def test_a_known_class_with_a_vision_tower_is_multimodal_around_that_family() -> None:
     said = refused(architectures=["QWenLMHeadModel"], model_type="qwen", visual={"width": 1664})
     assert said.startswith("config.json is a multimodal model")
-    assert said.endswith("its text part is of the family qwen")
+    assert said.endswith("its text part is of the family qwen; source.modules: [text_decoder] converts that")
     assert shown(architectures=["QWenLMHeadModel"], model_type="qwen", visual=None, vision_config={}) == "qwen"
 
 

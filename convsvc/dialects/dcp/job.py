@@ -8,7 +8,7 @@ from pydantic import Field
 
 from convsvc.spec.fields import Path, Size, Text
 from convsvc.spec.model import ARCHITECTURE, Architecture
-from convsvc.spec.places import SourceSpec, TargetSpec
+from convsvc.spec.places import MODULES, Modules, SourceSpec, TargetSpec
 
 Prefix = Annotated[Text, Field(max_length=200)]
 
@@ -30,6 +30,7 @@ class DcpSource(SourceSpec):
         False, description='Read optimizer state and the like too, for model_type "tensors"; false: it is left out by its names.'
     )
     architecture: Architecture | None = ARCHITECTURE
+    modules: Modules | None = MODULES
 
 
 class DcpTarget(TargetSpec):

@@ -34,6 +34,9 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
     sizes: Counter[str] = Counter()
     for spec in specs:
         sizes[spec.dtype] += spec.size_bytes
+    if folder is None and model.family.others:
+        text = "the target has weights only, no config.json: that of a model of several modules does not follow from its text decoder"
+        return [], [Note("advice", f"{text}; give target.config_dir")]
     if folder is None:
         return _derived(model, facts, written, sizes)
     files, notes = copied_files(folder)

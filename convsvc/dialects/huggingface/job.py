@@ -7,13 +7,14 @@ from typing import Literal
 from pydantic import Field
 
 from convsvc.spec.fields import Path
-from convsvc.spec.places import ModelSource, TargetSpec
+from convsvc.spec.places import MODULES, ModelSource, Modules, TargetSpec
 
 
 class HuggingFaceSource(ModelSource):
     """A directory with config.json and model*.safetensors or pytorch_model*.bin."""
 
     format: Literal["huggingface"]
+    modules: Modules | None = MODULES
 
 
 class HuggingFaceTarget(TargetSpec):

@@ -20,6 +20,11 @@ def carried_file(folder: str) -> str:
     return f"{folder}/{FILE}" if folder else FILE
 
 
+def is_carried(file: str) -> bool:
+    """Whether a file of a checkpoint is that of what is carried."""
+    return file.rpartition("/")[2] == FILE
+
+
 def lay_carried(model: Model, placed: frozenset[str]) -> Iterator[tuple[Laid, str]]:
     """The file's tensors with their units: copies (`Model.copies`) that have no other place, then what the family carries.
 

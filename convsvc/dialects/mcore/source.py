@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.mcore.carried import is_carried
 from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings
@@ -56,6 +57,11 @@ class RankFiles(Source):
         if others is not None and stored is not None and (said or 0) < others <= stored:
             return others
         return stored if said is None else None
+
+    def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
+        """Of what is carried along: tensors in rank files are parts, and under names of Megatron's."""
+        found = checkpoint.found.items()
+        return {name: each.tensor.shape for (file, name), each in found if is_carried(file)}
 
     def settings(self, source: RankFilesSource, checkpoint: Checkpoint, model: Model) -> Settings:
         return settings_of(source, checkpoint, model)

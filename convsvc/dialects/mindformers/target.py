@@ -14,6 +14,7 @@ from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
 from convsvc.dialects.mindformers.new_files import rank_output, whole_output
 from convsvc.dialects.mindformers.ranks import cuts, sizes_of, strategies
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
+from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
@@ -44,6 +45,11 @@ class MindFormers(Target):
         return spoken_vocab(target.config_dir, roots)
 
     def settings(self, target: MindFormersTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        if model.family.others:
+            raise LayoutError(
+                "mindformers has no place for tensors of modules beside a text decoder: its configuration speaks of one model",
+                do="convert the text decoder by way of huggingface, dcp or mindspeed-llm",
+            )
         flags = Flags(
             target.use_interleaved_weight_layout_mlp,
             target.use_contiguous_weight_layout_attention,
