@@ -54,16 +54,42 @@ KIMI_K2: Mapping[str, Any] = {
     "num_key_value_heads": 64,
     "vocab_size": 163840,
 }
-MODELS = {"deepseek-v3-671b": DEEPSEEK_V3, "kimi-k2-1t": KIMI_K2}
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+INT4 = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 32}}}}
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "deepseek-v3-671b": DEEPSEEK_V3,
+    "kimi-k2-1t": KIMI_K2,
+    # As they are published: every projection in float8, the routed experts in four bits.
+    "deepseek-v3-671b-fp8": {**DEEPSEEK_V3, "quantization_config": FP8},
+    "kimi-k2-thinking-1t-int4": {**KIMI_K2, "quantization_config": INT4},
+}
+
+
+def _stored(spec: TensorSpec, said: Mapping[str, Any] | None) -> list[TensorSpec]:
+    """What a weight is stored as."""
+    if said is None or not spec.name.endswith("_proj.weight"):
+        return [spec]
+    rows, columns = spec.shape
+    if said is FP8:
+        scales = (-(-rows // 128), -(-columns // 128))
+        return [TensorSpec(spec.name, "F8_E4M3", spec.shape), TensorSpec(f"{spec.name}_scale_inv", "F32", scales)]
+    if ".experts." not in spec.name:
+        return [spec]
+    parts = (("_packed", "I32", (rows, columns // 8)), ("_scale", "BF16", (rows, columns // 32)), ("_shape", "I32", (2,)))
+    return [TensorSpec(spec.name + end, dtype, shape) for end, dtype, shape in parts]
 
 
 def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
-    """Writes a Hugging Face directory of this configuration in bf16, all weights holes; answers the bytes it pretends to have."""
+    """Writes a Hugging Face directory of this configuration, in bf16 where it does not say that it is quantised, all weights holes.
+
+    Answers the bytes it pretends to have.
+    """
     root.mkdir(parents=True)
     (root / "config.json").write_text(json.dumps(config))
     facts = Facts(config, "the benchmark")
     model = find_family(None, facts).build(facts, Wanted(num_mtp=0))
-    specs = [TensorSpec(laid.name, "BF16", laid.shape) for laid in lay_model(model).kinds]
+    said = config.get("quantization_config")
+    specs = [spec for laid in lay_model(model).kinds for spec in _stored(TensorSpec(laid.name, "BF16", laid.shape), said)]
     shards = list(cut_shards(specs, SHARD_BYTES))
     weight_map: dict[str, str] = {}
     total = 0

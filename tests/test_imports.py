@@ -1,4 +1,4 @@
-"""Imports point one way: tensors <- formats, models, blocks <- families <- dialects <- plan <- execute <- engine <- service, cli."""
+"""Imports point one way: tensors <- encodings, formats, models, blocks <- families <- dialects <- plan <- execute <- engine <- service."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ SERVICE = 6
 # A part may import parts of a lower rank, and itself. Those of one rank do not know each other, but for what NEIGHBOURS allows.
 RANKS = {
     "errors": 0, "notes": 0, "loopback": 0, "units": 0, "job_text": 1, "tensors": 1, "spec": 1,
-    "roots": 2, "formats": 2, "blocks": 2, "models": 2, "families": 2, "dialects": 2,
+    "roots": 2, "encodings": 2, "formats": 2, "blocks": 2, "models": 2, "families": 2, "dialects": 2,
     "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "comparison": SERVICE,
     "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
 }  # fmt: skip
 NEIGHBOURS = {
     "formats": {"roots"},
-    "dialects": {"blocks", "families", "formats", "models", "roots"},  # a dialect's layout is a family's tensors, placed on ranks, in files
+    "dialects": {
+        "blocks",
+        "encodings",
+        "families",
+        "formats",
+        "models",
+        "roots",
+    },  # a dialect's layout is a family's tensors, placed on ranks, in files
     "models": {"blocks"},  # a family's table has blocks in it by default
     "blocks": {"models"},  # a block finds its sizes in a model's facts
     "families": {"blocks", "models"},
@@ -31,7 +38,7 @@ HTTP_AND_SQL = {"fastapi", "starlette", "uvicorn", "httpx", "sse_starlette", "sq
 FILES_AND_NETWORK = {"os", "io", "pathlib", "mmap", "socket", "shutil", "tempfile", "subprocess", "torch", "safetensors", "ray"}
 
 # A kernel's memory may be the kernel's own (mmap without a file): `steps.alignment`.
-PURE = ("tensors", "blocks", "models", "families", "execute/steps", "execute/kernels")
+PURE = ("tensors", "encodings", "blocks", "models", "families", "execute/steps", "execute/kernels")
 
 Import = tuple[Path, int, str]
 

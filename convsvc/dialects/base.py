@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
+from convsvc.encodings.base import Form
 from convsvc.errors import JobError
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.models.facts import Facts
@@ -81,30 +82,43 @@ class SourceFile:
 
 
 class Found(NamedTuple):
-    """A stored tensor that is there: number of its file, and where it lies in it; its scale where it is quantised."""
+    """A stored tensor that is there: number of its file, and where it lies in it; how it is encoded, where it is.
+
+    The `tensor` of one that is encoded is what it counts as: with the name, the shape and the dtype of its values.
+    """
 
     file: int
     tensor: StoredTensor
-    scale: Scale | None = None
+    encoded: Encoded | None = None
 
     @property
     def value_dtype(self) -> str:
         """What its elements are once they are read."""
-        return self.tensor.dtype if self.scale is None else self.scale.dtype
+        return self.tensor.dtype
+
+    @property
+    def pieces(self) -> tuple[Found, ...]:
+        """The stored tensors that it is made of: itself where it is not encoded."""
+        return (self,) if self.encoded is None else self.encoded.pieces
+
+    def shaped(self, shape: tuple[int, ...]) -> Found:
+        """What it is in a model where it has this shape, if its form allows that: the last columns may be padding. Itself if not."""
+        if self.encoded is None or shape == self.tensor.shape:
+            return self
+        form = self.encoded.form
+        stored = (*shape[:-2], shape[-1], shape[-2]) if form.turned and len(shape) > 1 else shape
+        if stored[:-1] != form.shape[:-1] or not 0 <= form.columns - stored[-1] <= form.loose:
+            return self
+        tensor = replace(self.tensor, shape=shape)
+        return Found(self.file, tensor, replace(self.encoded, form=replace(form, shape=stored, loose=0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """The factors of a quantised tensor, one for each block of `rows` x `columns` elements: a stored tensor of its own.
+class Encoded:
+    """A weight whose values are made from several stored tensors, its `pieces`: the codes first, the rest as its form has them."""
 
-    `dtype` is what the products are: BF16, or F32 where the job wants more than BF16 holds.
-    """
-
-    name: str
-    found: Found
-    rows: int
-    columns: int
-    dtype: str = "BF16"
+    form: Form
+    pieces: tuple[Found, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,12 @@ def join_modules(parts: Mapping[str, Checkpoint], main: str) -> Checkpoint:
 
 
 def shifted(found: Mapping[Key, Found], by: int) -> dict[Key, Found]:
-    """The tensors with the numbers of their files, and of their scales', where so many files stand before theirs."""
+    """The tensors with the numbers of their files, and of their pieces', where so many files stand before theirs."""
     if not by:
         return dict(found)
     return {key: _shifted(each, by) for key, each in found.items()}
 
 
 def _shifted(each: Found, by: int) -> Found:
-    scale = None if each.scale is None else replace(each.scale, found=_shifted(each.scale.found, by))
-    return Found(each.file + by, each.tensor, scale)
+    encoded = None if each.encoded is None else replace(each.encoded, pieces=tuple(_shifted(piece, by) for piece in each.encoded.pieces))
+    return Found(each.file + by, each.tensor, encoded)

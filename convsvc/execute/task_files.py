@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from convsvc.encodings.base import Form, Grid
 from convsvc.errors import PlaceUnfit
 from convsvc.plan.records import (
-    BlockScale,
+    Coded,
     Fill,
     Operand,
     Place,
@@ -23,7 +24,7 @@ from convsvc.plan.records import (
 )
 
 # Grows with every change of what is written here, or of what its numbers mean: who reads it does so exactly as it was meant.
-TASK_VERSION = 1
+TASK_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ class _Picker:
             picked = self._tensors[tensor]
             self._new_files.setdefault(picked.file, len(self._new_files))
             self._new_tensors[tensor] = len(self._new_tensors)
-            if picked.scale is not None:
-                self.pick(picked.scale.tensor)
+            for piece in picked.coded.pieces if picked.coded else ():
+                self.pick(piece)
         return self._new_tensors[tensor]
 
     def side(self) -> Side:
@@ -113,10 +114,10 @@ class _Picker:
         )
 
     def _renumbered(self, t: PlannedTensor) -> PlannedTensor:
-        return PlannedTensor(self._new_files[t.file], t.name, t.dtype, t.shape, t.file_offset, t.size_bytes, self._new_scale(t.scale))
+        return PlannedTensor(self._new_files[t.file], t.name, t.dtype, t.shape, t.file_offset, t.size_bytes, self._new_code(t.coded))
 
-    def _new_scale(self, scale: BlockScale | None) -> BlockScale | None:
-        return None if scale is None else replace(scale, tensor=self._new_tensors[scale.tensor])
+    def _new_code(self, coded: Coded | None) -> Coded | None:
+        return None if coded is None else coded._replace(pieces=tuple([self._new_tensors[piece] for piece in coded.pieces]))
 
 
 def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callable[[int], int]) -> Transfer:
@@ -143,26 +144,35 @@ def _with_tensors(views: tuple[View, ...], number: Callable[[int], int]) -> tupl
 
 
 def _dump_side(side: Side) -> dict[str, Any]:
+    forms = {form: at for at, form in enumerate(dict.fromkeys([t.coded.form for t in side.tensors if t.coded]))}
     return {
         "files": [[f.path, f.size_bytes, f.format, f.mtime_ns] for f in side.files],
-        "tensors": [_dump_tensor(tensor) for tensor in side.tensors],
+        "forms": [astuple(form) for form in forms],
+        "tensors": [_dump_tensor(tensor, forms) for tensor in side.tensors],
         "numbers": list(side.numbers),
     }
 
 
 def _load_side(raw: dict[str, Any]) -> Side:
-    tensors = tuple(_load_tensor(item) for item in raw["tensors"])
+    forms = [_load_form(*item) for item in raw["forms"]]
+    tensors = tuple(_load_tensor(item, forms) for item in raw["tensors"])
     return Side(tuple(PlannedFile(*item) for item in raw["files"]), tensors, tuple(raw["numbers"]))
 
 
-def _dump_tensor(t: PlannedTensor) -> list[Any]:
-    scale = [] if t.scale is None else [[t.scale.tensor, t.scale.rows, t.scale.columns, t.scale.dtype]]
-    return [t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes, *scale]
+def _load_form(kind: str, shape: list[int], grids: list[list[Any]], shared_by: str, *rest: Any) -> Form:
+    group, turned, loose, params = rest
+    return Form(kind, tuple(shape), tuple([Grid(*each) for each in grids]), shared_by, group, turned, loose, tuple(map(tuple, params)))
 
 
-def _load_tensor(raw: list[Any]) -> PlannedTensor:
-    file, name, dtype, shape, file_offset, size_bytes, *scale = raw
-    return PlannedTensor(file, name, dtype, tuple(shape), file_offset, size_bytes, BlockScale(*scale[0]) if scale else None)
+def _dump_tensor(t: PlannedTensor, forms: Mapping[Form, int]) -> list[Any]:
+    coded = [] if t.coded is None else [[forms[t.coded.form], t.coded.pieces, t.coded.dtype]]
+    return [t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes, *coded]
+
+
+def _load_tensor(raw: list[Any], forms: Sequence[Form]) -> PlannedTensor:
+    file, name, dtype, shape, file_offset, size_bytes, *coded = raw
+    made = [Coded(forms[form], tuple(pieces), values) for form, pieces, values in coded]
+    return PlannedTensor(file, name, dtype, tuple(shape), file_offset, size_bytes, made[0] if made else None)
 
 
 def _dump_transfer(t: Transfer) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def _table(tensors: Sequence[PlannedTensor]) -> Iterator[bytes | array[int]]:
     yield array("q", map(attrgetter("file"), tensors))
     yield array("q", map(attrgetter("file_offset"), tensors))
     yield "\0".join(map(attrgetter("dtype"), tensors)).encode()
-    yield repr([(number, tensor.scale) for number, tensor in enumerate(tensors) if tensor.scale is not None]).encode()
+    coded = [(number, tensor.coded) for number, tensor in enumerate(tensors) if tensor.coded is not None]
+    forms = {form: at for at, form in enumerate(dict.fromkeys([each.form for _, each in coded]))}
+    yield repr((list(forms), [(number, forms[each.form], each.pieces, each.dtype) for number, each in coded])).encode()
 
 
 def _task(task: Task) -> Iterator[bytes | array[int]]:

@@ -14,7 +14,7 @@ from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
 from convsvc.plan.adapter_names import set_aside
 from convsvc.plan.match import check_floats
-from convsvc.plan.quantised import describe_blocks, join_scales
+from convsvc.plan.quantised import describe_encodings, join_pieces
 from convsvc.plan.source import Asked, build_model, match_layout
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import SourceSpec, parse_source
@@ -43,7 +43,7 @@ def inspect_checkpoint(path: str, model_type: str | None = None, roots: Roots = 
         return _contents(asked.source, alone) | _adapters(alone, set_aside(alone)[1]) | {"complete": False, "problem": str(error)}
     about = _contents(reader.settled(asked.source, roots), checkpoint)
     try:
-        checkpoint = join_scales(checkpoint)
+        checkpoint = join_pieces(checkpoint)
         about |= _quantisation(checkpoint)
         checkpoint, adapters = set_aside(checkpoint)
         about |= _adapters(checkpoint, adapters)
@@ -90,11 +90,11 @@ def _contents(source: SourceSpec, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _quantisation(checkpoint: Checkpoint) -> dict[str, Any]:
     """How many tensors are quantised, and what shares a scale; nothing where none is."""
-    scales = [found.scale for found in checkpoint.found.values() if found.scale is not None]
-    if not scales:
+    quantised = describe_encodings(checkpoint.found.values())
+    if not quantised:
         return {}
     return {
-        "quantised": {"tensors": len(scales), "one_scale_for": describe_blocks(scales)},
+        "quantised": quantised,
         "notes": [note.as_dict() for note in checkpoint.notes],
     }
 

@@ -11,6 +11,7 @@ from convsvc.errors import SourceError
 from convsvc.notes import Note
 from convsvc.plan.mismatch import Absent, Faults, Key, Lack, Misshapen, in_file, mismatch, shorten
 from convsvc.plan.spares import Covered
+from convsvc.plan.turning import turned
 from convsvc.tensors.blocks import Laid
 from convsvc.tensors.dtypes import FLOATS
 
@@ -56,6 +57,7 @@ def match_source(
     Raises PlanError if tensors are missing, have another shape, or are left over.
     """
     kinds, found = layout.kinds, checkpoint.found
+    held = list(kinds)  # as they are stored: some are turned
     located: list[Located] = []
     without: list[Entry] = []
     misshapen: list[Misshapen] = []
@@ -69,10 +71,14 @@ def match_source(
         if there is None:
             without.append(entry)
             continue
+        if there.encoded is not None:
+            there = there.shaped(laid.shape)
+            if there.encoded is not None and there.encoded.form.turned and there.tensor.shape == laid.shape:
+                held[kind] = turned(laid)
         if there.tensor.shape != laid.shape:
             misshapen.append(Misshapen(file, laid, there.tensor.shape))
         located.append(Located(kind, unit, key, there))
-    inventory = Inventory(kinds, tuple(located))
+    inventory = Inventory(tuple(held), tuple(located))
     missing, lacking = _missing(without, inventory) if without else ([], [])
     left, notes = _leftovers(checkpoint, {each.key for each in located}, ignores)
     if missing or lacking or misshapen or left:

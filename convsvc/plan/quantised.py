@@ -1,62 +1,65 @@
-"""Quantised weights with the scales that belong to them: found, checked, planned. Pure.
+"""Weights that are quantised: each joined from the stored tensors that it is made of, checked, planned. Pure.
 
-In blocks, as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv` with a factor
-for each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]. In rows, as GLM-4.5-FP8 does (compressed-tensors, strategy
-"channel"): `X.weight_scale` [rows, 1] or [rows]. One for the tensor, as Ministral 3 (`X.weight_scale_inv` []) and ModelOpt
-(`X.weight_scale` [] or [1]) do. Which it is shows in the scale's shape, not in its name; whatever its name, a scale is a factor. They
-lie along the stored tensor's rows and columns, so they are no weights of the model: they are joined to theirs before tensors are
-matched. Those count as BF16, which their unquantised twins are; as F32 where the job asks for fp32 or fp16, so that nothing is rounded
-twice.
+Which tensors these are and what they mean is the encodings' business. Factors lie along the stored tensor's rows and columns, so they are
+no weights of the model: they are joined to theirs before tensors are matched. Those count as BF16, which their unquantised twins are;
+as F32 where the job asks for fp32 or fp16, so that nothing is rounded twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, Scale
+from convsvc.dialects.base import Checkpoint, Encoded, Found
+from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread
+from convsvc.encodings.known import ENCODINGS, claims, said_under
 from convsvc.errors import PlanError, SourceError
-from convsvc.models.facts import Facts
+from convsvc.formats.base import StoredTensor
+from convsvc.models.facts import Facts, shown
 from convsvc.notes import Note
 from convsvc.plan.match import Located
 from convsvc.plan.mismatch import SHOWN
-from convsvc.plan.quantised_kinds import refuse_unread
-from convsvc.plan.records import BlockScale, PlannedTensor
+from convsvc.plan.records import Coded, PlannedTensor
 
 Key = tuple[str, str]
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
-# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by DeepSeek V4, by compressed-tensors and ModelOpt.
-SUFFIXES = (("_scale_inv", ""), (".scale", ".weight"), ("_scale", ""))
-CONFIG = "quantization_config"
+BARE = ("I8", "U8")
+CONFIGS = ("quantization_config", "compression_config")
 # Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
-BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob)_scale$|\.kv_cache_scaling_factor$")
+BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob|input_global)_scale$|\.kv_cache_scaling_factor$")
 BESIDE_ENDS = ("_scale", "_scaling_factor")
 
 
-def join_scales(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
-    """The checkpoint with every scale joined to its weight, and with a configuration that no longer says it is quantised.
+def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
+    """The checkpoint with every quantised weight joined from its pieces, and with a configuration that no longer says it is quantised.
 
-    `dtype`: what the products count as, BF16 or F32.
+    `dtype`: what the values count as, BF16 or F32.
 
-    Raises SourceError for weights that are quantised otherwise, for a scale without its weight and float8 without its scale; PlanError
-    for scales that do not fit.
+    Raises SourceError for weights that are quantised in a way that is not read, for a piece without the others; PlanError for pieces
+    that do not fit.
     """
-    refuse_unread(checkpoint)
-    checkpoint = _without_beside(checkpoint)
-    block = _block_size(checkpoint.facts)
-    scales = {key: (at, _scale(checkpoint.found[key], at, found, block, dtype)) for key, at, found in _pairs(checkpoint.found)}
-    _check_all_scaled(checkpoint, scales)
-    if not scales:
-        return checkpoint
-    _check_shapes(checkpoint, {key: scale for key, (_, scale) in scales.items()})
-    taken = {at for at, _ in scales.values()}
-    joined = {
-        key: found._replace(scale=scales[key][1]) if key in scales else found for key, found in checkpoint.found.items() if key not in taken
+    found = _claimed(checkpoint)
+    beside = {
+        key for key, each in checkpoint.found.items() if key[1].endswith(BESIDE_ENDS) and key not in found.taken and _is_beside(key, each)
     }
-    facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name != CONFIG}, checkpoint.facts.origin)
-    return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, _note([scale for _, scale in scales.values()])))
+    _check_bare(checkpoint, found)
+    if not found.joined and not beside:
+        return checkpoint
+    apart = beside | found.taken
+    joined = {key: each for key, each in checkpoint.found.items() if key not in apart}
+    for key, (form, pieces) in found.joined.items():
+        tensor = StoredTensor(key[1], dtype, form.seen_shape, pieces[0].tensor.file_offset)
+        joined[key] = Found(pieces[0].file, tensor, Encoded(form, pieces))
+    notes = [_beside_note(beside)] if beside else []
+    if not found.joined:
+        return replace(checkpoint, found=joined, notes=(*checkpoint.notes, *notes))
+    facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name not in CONFIGS}, checkpoint.facts.origin)
+    notes.append(_note([form for form, _ in found.joined.values()], dtype))
+    return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, *notes))
 
 
 def product_dtype(wanted: str | None) -> str:
@@ -68,132 +71,211 @@ def product_dtype(wanted: str | None) -> str:
     return "F32" if wanted in ("fp32", "fp16") else "BF16"
 
 
-def describe_blocks(scales: Sequence[Scale]) -> str:
-    """What shares a scale: "tensor", "row", or "128 x 128 block"."""
-    return " or ".join(sorted(set(map(_shared_by, scales))))
-
-
-def _shared_by(scale: Scale) -> str:
-    if _is_single(scale.found.tensor.shape):
-        return "tensor"
-    return "row" if scale.rows == 1 else f"{scale.rows} x {scale.columns} block"
-
-
-def _is_single(shape: tuple[int, ...]) -> bool:
-    """Whether a scale of this shape is one number for the whole tensor."""
-    return shape in ((), (1,))
+def describe_encodings(found: Iterable[Found]) -> dict[str, Any]:
+    """How many weights are quantised, how, and what shares a scale; empty where none is."""
+    forms = [each.encoded.form for each in found if each.encoded is not None]
+    if not forms:
+        return {}
+    kinds = Counter(ENCODINGS[form.kind].TITLE for form in forms)
+    return {"tensors": len(forms), "encodings": dict(kinds.most_common()), "one_scale_for": _shared(forms)}
 
 
 def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
-    """The source's tensors, numbered as they are located; after them their scales."""
-    planned = [_planned(each.found.tensor.name, each.found) for each in located]
-    scales: list[PlannedTensor] = []
-    for number, each in enumerate(located):
-        scale = each.found.scale
-        if scale is not None:
-            block = BlockScale(len(located) + len(scales), scale.rows, scale.columns, scale.dtype)
-            planned[number] = planned[number]._replace(scale=block)
-            scales.append(_planned(scale.name, scale.found)._replace(shape=_as_grid(scale.found.tensor.shape)))
-    return (*planned, *scales)
+    """The source's tensors, numbered as they are located; after them the further pieces of those that are quantised."""
+    planned: list[PlannedTensor] = []
+    further: list[PlannedTensor] = []
+    for each in located:
+        encoded = each.found.encoded
+        if encoded is None:
+            planned.append(_planned(each.found))
+            continue
+        codes, *rest = encoded.pieces
+        first = len(located) + len(further)
+        further += map(_planned, rest)
+        coded = Coded(encoded.form, tuple(range(first, first + len(rest))), each.found.tensor.dtype)
+        stored = codes.tensor
+        planned.append(
+            PlannedTensor(
+                codes.file, each.found.tensor.name, stored.dtype, encoded.form.shape, stored.file_offset, stored.size_bytes, coded
+            )
+        )
+    return (*planned, *further)
 
 
-def _planned(name: str, found: Found) -> PlannedTensor:
+def _planned(found: Found) -> PlannedTensor:
     tensor = found.tensor
-    return PlannedTensor(found.file, name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
+    return PlannedTensor(found.file, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
 
 
-def _scale(weight: Found, at: Key, found: Found, block: tuple[int, int], dtype: str) -> Scale:
-    return Scale(at[1], found, *_shares(weight.tensor.shape, found.tensor.shape, block), dtype)
+@dataclass(slots=True)
+class _Claimed:
+    """The weights that encodings have recognised, with their forms and pieces; the keys of all pieces; and what is wrong with others."""
+
+    joined: dict[Key, tuple[Form, tuple[Found, ...]]] = field(default_factory=dict)
+    taken: set[Key] = field(default_factory=set)
+    unfit: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
 
-def _shares(weight: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int]) -> tuple[int, int]:
-    """The rows and columns that share a factor, as the scale's shape says; blocks where it is that of nothing else."""
-    if len(weight) != 2:
-        return block
-    if _is_single(scale):
-        return max(weight[0], 1), max(weight[1], 1)
-    return (1, max(weight[1], 1)) if scale in ((weight[0],), (weight[0], 1)) else block
+class _Look:
+    """What encodings see of a checkpoint beside one of its tensors."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._parts: Mapping[str, Part] = {}
+        inner = checkpoint.facts.get("text_config")
+        places = (checkpoint.facts.values, inner if isinstance(inner, Mapping) else {})
+        self._config = [place[name] for place in places for name in CONFIGS if isinstance(place.get(name), Mapping)]
+        self._said: dict[str, tuple[Any, ...]] = {}
+
+    def among(self, parts: Mapping[str, Part]) -> _Look:
+        self._parts = parts
+        return self
+
+    def part(self, name: str) -> Part | None:
+        return self._parts.get(name)
+
+    def said(self, name: str) -> tuple[Any, ...]:
+        if name not in self._said:
+            self._said[name] = said_under(self._config, name)
+        return self._said[name]
+
+    @property
+    def method(self) -> str | None:
+        """What the configuration calls it."""
+        parts = [
+            str(value)[:60] for name in ("quant_method", "quant_algo", "format") for value in self.said(name)[:1] if isinstance(value, str)
+        ]
+        return ", ".join(parts) or None
 
 
-def _as_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A scale's shape with both axes.
+def _claimed(checkpoint: Checkpoint) -> _Claimed:
+    """All that encodings recognise. Raises SourceError, PlanError for what is wrong with any of it.
 
-    >>> _as_grid(()), _as_grid((64,)), _as_grid((2, 3))
-    ((1, 1), (64, 1), (2, 3))
+    Modules whose tensors are called alike, and are alike in dtype and shape, are quantised alike: of a million one is looked at.
     """
-    return shape if len(shape) >= 2 else (*shape, *(1,) * (2 - len(shape)))
+    claimed, signs = _Claimed(), tuple(ENCODINGS.by_sign)
+    if not any(name.endswith(signs) for _, name in checkpoint.found):
+        return claimed
+    look = _Look(checkpoint)
+    known: dict[tuple[tuple[str, str, tuple[int, ...]], ...], list[Claim] | None] = {}
+    for (file, module), leaves in _modules(checkpoint.found).items():
+        alike = tuple([(leaf, each.tensor.dtype, each.tensor.shape) for leaf, each in leaves])
+        if alike not in known:
+            known[alike] = _claims(alike, look)
+        claims = known[alike]
+        if claims is None:
+            _explain(claimed, module, alike, look, checkpoint.facts.origin)
+        elif claims:
+            there = dict(leaves)
+            for claim in claims:
+                claimed.joined[file, module + claim.name] = (claim.form, tuple([there[piece] for piece in claim.pieces]))
+                claimed.taken.update([(file, module + piece) for piece in claim.pieces])
+    _refuse(checkpoint, claimed, look.method)
+    return claimed
 
 
-def _note(scales: Sequence[Scale]) -> Note:
-    to, rounded = ("bf16", ", rounded once") if scales[0].dtype == "BF16" else ("fp32", "")
-    text = f"{len(scales)} tensors are dequantised to {to}: float8 x a scale for each {describe_blocks(scales)}{rounded}"
-    return Note("changed", text)
+def _modules(found: Mapping[Key, Found]) -> dict[Key, list[tuple[str, Found]]]:
+    """The tensors by their modules: (file, what stands before the last dot), and what of their names is left."""
+    modules: dict[Key, list[tuple[str, Found]]] = {}
+    for (file, name), each in found.items():
+        module, dot, leaf = name.rpartition(".")
+        modules.setdefault((file, module), []).append((dot + leaf, each))
+    return modules
 
 
-def _pairs(found: Mapping[Key, Found]) -> Iterator[tuple[Key, Key, Found]]:
-    """(weight's key, scale's key, scale). A name that others bear too counts only beside a float8 weight."""
-    suffixes = tuple(suffix for suffix, _ in SUFFIXES)
-    scales = ((file, name, each) for (file, name), each in found.items() if name.endswith(suffixes))
-    for file, name, scale in scales:
-        for suffix, instead in SUFFIXES:
-            if not name.endswith(suffix):
-                continue
-            weight = file, name.removesuffix(suffix) + instead
-            is_clear = suffix == "_scale_inv" or (weight in found and found[weight].tensor.dtype in FLOAT8)
-            if not is_clear:
-                continue
-            if weight not in found:
-                raise SourceError(f"{name} scales {weight[1]}, which is not there", do="fetch the checkpoint again")
-            yield weight, (file, name), scale
+def _claims(alike: Iterable[tuple[str, str, tuple[int, ...]]], look: _Look) -> list[Claim] | None:
+    """The weights of a module, by what is left of names; None where something is wrong with them."""
+    parts = {leaf: Part(dtype, shape) for leaf, dtype, shape in alike}
+    try:
+        found = [claim for leaf in parts for claim in claims(leaf, look.among(parts))]
+    except (Unfit, Incomplete, Unread, Missaid):
+        return None
+    return found if len({claim.name for claim in found}) == len(found) else None
 
 
-def _check_all_scaled(checkpoint: Checkpoint, scales: Mapping[Key, object]) -> None:
-    bare = [key[1] for key, found in checkpoint.found.items() if found.tensor.dtype in FLOAT8 and key not in scales]
-    if bare:
+def _explain(claimed: _Claimed, module: str, alike: Iterable[tuple[str, str, tuple[int, ...]]], look: _Look, origin: str) -> None:
+    """What is wrong with a module's tensors, by their names. Raises SourceError where the configuration is what is wrong."""
+    parts = {module + leaf: Part(dtype, shape) for leaf, dtype, shape in alike}
+    found: dict[str, Claim] = {}
+    for name in parts:
+        try:
+            for claim in claims(name, look.among(parts)):
+                if claim.name in found:
+                    raise Unfit(f"{claim.name}: {', '.join(found[claim.name].pieces)} or {', '.join(claim.pieces)} are it")
+                found[claim.name] = claim
+        except Missaid as fault:
+            raise SourceError(f"{origin}: {CONFIGS[0]}.{fault}") from None
+        except Unfit as fault:
+            claimed.unfit.append(str(fault))
+        except Incomplete as fault:
+            claimed.incomplete.append(str(fault))
+        except Unread as fault:
+            claimed.unread[str(fault)] += 1
+            claimed.examples.setdefault(str(fault), name)
+
+
+def _refuse(checkpoint: Checkpoint, claimed: _Claimed, said: str | None) -> None:
+    if claimed.unread:
+        names = " and ".join(kind for kind, _ in claimed.unread.most_common())
         raise SourceError(
-            f"{checkpoint.path}: {len(bare)} float8 tensors have no scale (X.weight_scale_inv or X.weight_scale for X.weight)",
-            facts=bare[:SHOWN],
+            f"{checkpoint.path} is quantised: {names}, which is not read",
+            facts=[f"{kind}: {count} weights, e.g. {claimed.examples[kind]}" for kind, count in claimed.unread.most_common()]
+            + ([f"{checkpoint.facts.origin} says {CONFIGS[0]} {shown(said)}"] if said else []),
+            do="give the checkpoint it was made from (bf16, fp16, fp32 or float8), or dequantise it first: load it with transformers and "
+            "`dequantize`, and save it",
+        )
+    if claimed.incomplete:
+        raise SourceError(
+            f"{checkpoint.path}: {len(claimed.incomplete)} quantised weights are not whole: {claimed.incomplete[0]}",
+            facts=claimed.incomplete[:SHOWN],
+            do="fetch the checkpoint again: without all of its parts a weight's numbers mean nothing",
+        )
+    if claimed.unfit:
+        raise PlanError(
+            f"{checkpoint.path}: {len(claimed.unfit)} scales do not fit their weights",
+            facts=claimed.unfit[:SHOWN],
+            do=f"a tensor has one scale, one for each row ([rows, 1]), or one for each block or group: check weight_block_size and "
+            f"group_size of {CONFIGS[0]} in {checkpoint.facts.origin}",
+        )
+
+
+def _check_bare(checkpoint: Checkpoint, claimed: _Claimed) -> None:
+    """Raises SourceError for numbers of one byte that nothing says the meaning of."""
+    there = [(key[1], each.tensor.dtype) for key, each in checkpoint.found.items() if key not in claimed.taken]
+    bare = [each for each in there if _is_bare(*each)]
+    if bare:
+        what = f"{len(bare)} float8 tensors have no scale (X.weight_scale_inv or X.weight_scale for X.weight)"
+        if any(dtype in BARE for _, dtype in bare):
+            what = f"{len(bare)} weights are stored as integers without a scale: quantised in a way that is not known"
+        raise SourceError(
+            f"{checkpoint.path}: {what}",
+            facts=[f"{name}: {dtype}" for name, dtype in bare[:SHOWN]],
             do="fetch the scales, or use a bf16 checkpoint: without them the numbers mean nothing",
         )
 
 
-def _block_size(facts: Facts) -> tuple[int, int]:
-    config = facts.get(CONFIG, default={})
-    size = (config.get("weight_block_size") if isinstance(config, Mapping) else None) or (128, 128)
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
-        raise SourceError(f"{facts.origin}: {CONFIG}.weight_block_size is {size!r}; it must be two numbers, rows and columns")
-    return int(size[0]), int(size[1])
+def _is_bare(name: str, dtype: str) -> bool:
+    return dtype in FLOAT8 or (dtype in BARE and name.endswith((".weight", "_blocks")))
 
 
-def _check_shapes(checkpoint: Checkpoint, scales: Mapping[Key, Scale]) -> None:
-    faults: list[str] = []
-    for key, scale in scales.items():
-        weight, factors = checkpoint.found[key].tensor, scale.found.tensor
-        if weight.dtype not in FLOAT8 or len(weight.shape) != 2:
-            faults.append(f"{key[1]}: expected float8 with two axes, found {weight.dtype} {list(weight.shape)}")
-            continue
-        expected = (-(-weight.shape[0] // scale.rows), -(-weight.shape[1] // scale.columns))
-        if _as_grid(factors.shape) != expected or factors.dtype not in SCALE_DTYPES:
-            faults.append(f"{scale.name}: expected F32 {list(expected)}, found {factors.dtype} {list(factors.shape)}")
-    if faults:
-        raise PlanError(
-            f"{checkpoint.path}: {len(faults)} scales do not fit their weights",
-            facts=faults[:SHOWN],
-            do=f"a tensor has one scale, one for each row ([rows, 1]), or one for each block: check {CONFIG}.weight_block_size in "
-            f"{checkpoint.facts.origin}",
-        )
+def _note(forms: Sequence[Form], dtype: str) -> Note:
+    to, rounded = ("bf16", ", rounded once") if dtype == "BF16" else ("fp32", "")
+    kinds = " and ".join(dict.fromkeys(ENCODINGS[form.kind].TITLE for form in forms))
+    return Note("changed", f"{len(forms)} tensors are dequantised to {to}: {kinds} x a scale for each {_shared(forms)}{rounded}")
 
 
-def _without_beside(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without the scales of activations and of the cache: numbers or short lists beside a module's weight."""
-    beside = {key for key, found in checkpoint.found.items() if key[1].endswith(BESIDE_ENDS) and _is_beside(key, found)}
-    if not beside:
-        return checkpoint
+def _shared(forms: Sequence[Form]) -> str:
+    """What shares a scale: "tensor", "row", or "128 x 128 block"."""
+    return " or ".join(sorted({form.shared_by for form in forms}))
+
+
+def _beside_note(beside: set[Key]) -> Note:
     first = min(name for _, name in beside)
-    note = Note("ignored", f"{len(beside)} scales of activations or of the key-value cache, e.g. {first}: not weights")
-    found = {key: each for key, each in checkpoint.found.items() if key not in beside}
-    return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
+    return Note("ignored", f"{len(beside)} scales of activations or of the key-value cache, e.g. {first}: not weights")
 
 
 def _is_beside(key: Key, found: Found) -> bool:
+    """Numbers or short lists beside a module's weight."""
     return len(found.tensor.shape) <= 1 and found.tensor.dtype in SCALE_DTYPES and BESIDE.search(key[1]) is not None

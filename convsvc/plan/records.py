@@ -15,6 +15,7 @@ from math import prod
 from operator import mul, sub
 from typing import Any, NamedTuple
 
+from convsvc.encodings.base import Form
 from convsvc.tensors.boxes import Box
 
 
@@ -115,23 +116,22 @@ class Transfer:
     unchecked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockScale:
-    """A factor for each block of `rows` x `columns` elements of a stored tensor with two axes.
+class Coded(NamedTuple):
+    """How a source tensor's bytes are values: its form, and the numbers of the source's tensors that are its other pieces.
 
-    That of element (i, j) is at (i // rows, j // columns) of the source's tensor number `tensor`. The products are `dtype`, BF16 or F32.
+    The values are `dtype`: BF16, or F32 where the job wants more than BF16 holds.
     """
 
-    tensor: int
-    rows: int
-    columns: int
+    form: Form
+    pieces: tuple[int, ...]
     dtype: str = "BF16"
 
 
 class PlannedTensor(NamedTuple):
     """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file.
 
-    A source tensor with a `scale` is quantised: its elements are multiplied by their factors in float32, and rounded once for BF16.
+    A source tensor that is `coded` is quantised: these are its codes' file, dtype, first byte and size, and the shape of its values as they
+    lie.
     """
 
     file: int
@@ -140,12 +140,12 @@ class PlannedTensor(NamedTuple):
     shape: tuple[int, ...]
     file_offset: int
     size_bytes: int
-    scale: BlockScale | None = None
+    coded: Coded | None = None
 
     @property
     def value_dtype(self) -> str:
-        """What its elements are once they are read: the scale's where they are dequantised, else as stored."""
-        return self.dtype if self.scale is None else self.scale.dtype
+        """What its elements are once they are read: as its code says where they are dequantised, else as stored."""
+        return self.dtype if self.coded is None else self.coded.dtype
 
 
 @dataclass(frozen=True, slots=True)

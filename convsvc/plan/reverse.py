@@ -46,6 +46,6 @@ def _with_copies(transfer: Transfer, sources: Sequence[PlannedTensor]) -> list[V
     for view in (*transfer.reads, *transfer.checks):
         for place in view.places:
             stored = sources[place.tensor]
-            if stored.scale is None:
+            if stored.coded is None:
                 places.setdefault((view.starts, view.stops, view.strides, stored.dtype), []).append(place)
     return [View(starts, stops, strides, tuple(held)) for (starts, stops, strides, _), held in places.items()]

@@ -16,7 +16,7 @@ from convsvc.notes import Note
 from convsvc.plan.absent import find_absent
 from convsvc.plan.adapter_names import Adapters, leave_out, split_adapters
 from convsvc.plan.match import Inventory, check_floats, match_source
-from convsvc.plan.quantised import join_scales, product_dtype
+from convsvc.plan.quantised import join_pieces, product_dtype
 from convsvc.plan.transfers import check_tiled, check_unique
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import Job, Options, SourceSpec
@@ -71,7 +71,7 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     checkpoint = of_modules(asked, reader.open(asked.source, roots))
     # Before anything that can be mended: a model that is not known is of no use dequantised.
     family = find_family(asked.model_type, checkpoint.facts)
-    checkpoint = join_scales(checkpoint, product_dtype(asked.options.dtype))
+    checkpoint = join_pieces(checkpoint, product_dtype(asked.options.dtype))
     checkpoint, adapters = split_adapters(checkpoint, reader.lora(asked.source))
     checkpoint = reader.by_family_names(replace(checkpoint, facts=family.flat(checkpoint.facts)), family)
     model = build_model(asked, checkpoint)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from math import prod
 from operator import sub
 
+from convsvc.encodings.base import Form
 from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View
 from convsvc.tensors.dtypes import size_of
 
@@ -68,12 +70,17 @@ def cut_tasks(
     return tuple(tasks)
 
 
-def element_sizes(tensors: Sequence[PlannedTensor]) -> list[int]:
-    """Bytes of an element of each."""
-    return [size_of(tensor.dtype) for tensor in tensors]
+def element_sizes(tensors: Sequence[PlannedTensor]) -> list[float]:
+    """Bytes of an element of each; with their factors where they are quantised."""
+    return [size_of(tensor.dtype) if tensor.coded is None else _coded_size(tensor.coded.form) for tensor in tensors]
 
 
-def transfer_bytes(transfer: Transfer, source_sizes: Sequence[int], target_sizes: Sequence[int]) -> tuple[int, int]:
+@lru_cache(maxsize=1024)
+def _coded_size(form: Form) -> float:
+    return form.bits / 8
+
+
+def transfer_bytes(transfer: Transfer, source_sizes: Sequence[float], target_sizes: Sequence[float]) -> tuple[int, int]:
     """(bytes read, bytes written), copies and padding included; `element_sizes` of either side."""
     read = sum([prod(map(sub, stops, starts)) * source_sizes[places[0].tensor] for starts, stops, _, places in transfer.reads])
     operands = transfer.transform.operands if transfer.transform else ()
@@ -87,7 +94,7 @@ def transfer_bytes(transfer: Transfer, source_sizes: Sequence[int], target_sizes
         ]
     )
     filled = sum([fill.count * target_sizes[fill.tensor] for fill in transfer.fills])
-    return read, written + filled
+    return round(read), round(written + filled)
 
 
 def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> list[Transfer]:
@@ -108,7 +115,7 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> lis
     return [piece for piece in pieces if piece.writes or piece.fills or piece.padding]
 
 
-def _cut_down(transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[int], target_sizes: Sequence[int]) -> Iterator[_Piece]:
+def _cut_down(transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[float], target_sizes: Sequence[float]) -> Iterator[_Piece]:
     """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short."""
     piece = _Piece(transfer, *transfer_bytes(transfer, source_sizes, target_sizes))
     if piece.size_bytes <= MOST_BYTES * TOLERANCE or not axes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from convsvc.dialects.base import Checkpoint, Found, Scale, SourceFile
+from convsvc.dialects.base import Checkpoint, Encoded, Found, SourceFile
 from convsvc.dialects.joined import join_modules, shifted
+from convsvc.encodings.base import Form
 from convsvc.errors import SourceError
 from convsvc.formats.base import StoredTensor
 from convsvc.models.facts import Facts
@@ -39,10 +40,9 @@ def test_a_tensor_that_two_modules_hold_is_an_error_that_names_both_directories(
         join_modules({"vision": one, "text": other}, main="text")
 
 
-def test_a_scale_moves_with_its_tensor() -> None:
-    tensor = StoredTensor("w", "F8_E4M3", (2, 2), 0)
-    scale = Scale("w_scale", Found(1, StoredTensor("w_scale", "F32", (1, 1), 0)), 2, 2)
-    moved = shifted({("", "w"): Found(0, tensor, scale)}, 3)["", "w"]
+def test_the_pieces_of_a_quantised_weight_move_with_it() -> None:
+    codes, scale = Found(0, StoredTensor("w", "F8_E4M3", (2, 2), 0)), Found(1, StoredTensor("w_scale", "F32", (1, 1), 0))
+    encoded = Encoded(Form("fp8", (2, 2), (), "tensor"), (codes, scale))
+    moved = shifted({("", "w"): Found(0, StoredTensor("w", "BF16", (2, 2), 0), encoded)}, 3)["", "w"]
     assert moved.file == 3
-    assert moved.scale is not None
-    assert moved.scale.found.file == 4
+    assert [piece.file for piece in moved.pieces] == [3, 4]

@@ -178,7 +178,11 @@ def test_inspect_shows_that_a_checkpoint_is_quantised(form: str, what: str, tmp_
     quantised, _ = twins(form)
     about = inspect_checkpoint(str(save(tmp_path / "fp8", quantised, QUANTISATION)))
     assert about["complete"] is True
-    assert about["quantised"] == {"tensors": sum("_scale" in name for name in quantised), "one_scale_for": what}
+    assert about["quantised"] == {
+        "tensors": (count := sum("_scale" in name for name in quantised)),
+        "encodings": {"float8": count},
+        "one_scale_for": what,
+    }
 
 
 def one_by_one(tensors: Tensors) -> None:

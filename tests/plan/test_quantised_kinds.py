@@ -24,25 +24,9 @@ def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
-BYTE, INT, LONG, HALF, REAL = torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32
-FLOAT8, EXPONENT = torch.float8_e4m3fn, torch.float8_e8m0fnu
+BYTE, HALF, REAL, FLOAT8 = torch.uint8, torch.float16, torch.float32, torch.float8_e4m3fn
 # What stands beside `X.` for a weight [out, in], as the tools write it (see docs/quantised-checkpoints.md).
 KINDS: dict[str, Make] = {
-    "int4 of compressed-tensors (pack-quantized)": lambda o, i: {
-        "weight_packed": zeros(INT, o, i // 8), "weight_scale": zeros(HALF, o, 1), "weight_shape": zeros(LONG, 2)},
-    "NVFP4 of compressed-tensors": lambda o, i: {
-        "weight_packed": zeros(BYTE, o, i // 2), "weight_scale": zeros(FLOAT8, o, i // 16), "weight_global_scale": zeros(REAL, 1)},
-    "MXFP4 of compressed-tensors": lambda o, i: {"weight_packed": zeros(BYTE, o, i // 2), "weight_scale": zeros(BYTE, o, i // 16)},
-    "NVFP4 of ModelOpt": lambda o, i: {
-        "weight": zeros(BYTE, o, i // 2), "weight_scale": zeros(FLOAT8, o, i // 16), "weight_scale_2": zeros(REAL),
-        "input_scale": zeros(REAL)},
-    "MXFP4 in bytes (as DeepSeek-V4's experts)": lambda o, i: {
-        "weight": zeros(torch.int8, o, i // 2), "scale": zeros(EXPONENT, o, i // 16)},
-    "MXFP8 (float8 with an exponent for every 32 numbers)": lambda o, i: {
-        "weight": zeros(FLOAT8, o, i), "weight_scale": zeros(BYTE, o, i // 16)},
-    "GPTQ": lambda o, i: {
-        "qweight": zeros(INT, i // 8, o), "qzeros": zeros(INT, 1, o // 8), "scales": zeros(HALF, 1, o), "g_idx": zeros(INT, i)},
-    "AWQ or GPTQ": lambda o, i: {"qweight": zeros(INT, i, o // 8), "qzeros": zeros(INT, 1, o // 8), "scales": zeros(HALF, 1, o)},
     "NF4 of bitsandbytes": lambda o, i: {
         "weight": zeros(BYTE, o * i // 2, 1), "weight.absmax": zeros(BYTE, 4), "weight.quant_map": zeros(REAL, 16),
         "weight.quant_state.bitsandbytes__nf4": zeros(BYTE, 90)},
@@ -80,23 +64,6 @@ def test_the_first_line_says_how_the_weights_are_quantised(kind: str, tmp_path: 
     assert caught.value.facts[0].startswith(f"{kind}: 14 weights, e.g. model.layers.")
     assert "every file was fetched" not in str(caught.value)
     assert f"is quantised: {kind}" in inspect_checkpoint(str(path))["problem"]
-
-
-def test_what_names_leave_open_the_configuration_says(tmp_path: Path) -> None:
-    path = quantised(tmp_path, KINDS["AWQ or GPTQ"], quantization_config={"quant_method": "awq", "bits": 4})
-    with pytest.raises(SourceError, match="is quantised: AWQ, which"):
-        make_plan(job(path))
-
-
-def test_the_stacked_experts_of_gpt_oss_are_called_mxfp4(tmp_path: Path) -> None:
-    path = write_llama(tmp_path / "hf")
-    held = {name: each.clone() for name, each in load_file(path / "model.safetensors").items()}
-    at = "model.layers.0.mlp.experts."
-    for name in ("gate_up_proj", "down_proj"):
-        held |= {f"{at}{name}_blocks": zeros(BYTE, 4, 8, 1, 16), f"{at}{name}_scales": zeros(BYTE, 4, 8, 1)}
-    save_file(held, path / "model.safetensors")
-    with pytest.raises(SourceError, match="is quantised: MXFP4 of gpt-oss"):
-        make_plan(job(path))
 
 
 def test_that_a_model_is_not_known_is_said_before_how_it_is_quantised(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.encodings.numbers import INFINITY, round_to_bf16, widen
 from convsvc.errors import PlanError
 from convsvc.execute.kernels.copying import UNSIGNED, Bits, strided_copy, view_bits
 from convsvc.execute.steps.merges import DenseOperand, Gather, Merge
@@ -15,8 +16,6 @@ from convsvc.tensors.dtypes import FLOATS, size_of
 
 Floats = npt.NDArray[np.float32]
 NUMPY: dict[str, Any] = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-# The bits of infinity: what has larger ones is a NaN, signs apart.
-INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
 # What finite numbers of a type can become infinite in.
 NARROWER = {"F64": ("F32", "BF16", "F16"), "F32": ("BF16", "F16"), "BF16": ("F16",)}
 # Casts work on pieces of this many elements, so that their intermediate arrays stay in the cache and in memory used before.
@@ -40,10 +39,10 @@ def cast(values: Bits, source: str, target: str) -> Bits:
         raise PlanError(f"no cast from {source} to {target}", do=f"casts are between {', '.join(sorted(FLOATS))}")
     with np.errstate(all="ignore"):  # overflow to infinity is what a cast does
         if target == "F64":
-            return _float32(values, source).astype(np.float64).view(np.uint64)
-        narrow = _float32(values, source)
+            return widen(values, source).astype(np.float64).view(np.uint64)
+        narrow = widen(values, source)
         if target == "BF16":
-            return _round_to_bf16(narrow)
+            return round_to_bf16(narrow)
         return narrow.astype(NUMPY[target]).view(UNSIGNED[size_of(target)])
 
 
@@ -96,25 +95,6 @@ def merge_lora(merge: Merge, buffer: npt.NDArray[np.uint8]) -> Floats:
     product *= np.float32(merge.scale)
     base += product
     return base
-
-
-def _float32(values: Bits, dtype: str) -> Floats:
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    narrow: Floats = values.view(NUMPY[dtype]).astype(np.float32, copy=False)
-    return narrow
-
-
-def _round_to_bf16(values: Floats) -> Bits:
-    bits = values.view(np.uint32)
-    top = bits >> np.uint32(16)
-    rounded = (bits + np.uint32(0x7FFF) + (top & np.uint32(1))) >> np.uint32(16)
-    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    if nan.any():
-        # Rounding could carry a NaN to infinity. Its upper bits are kept; where they say infinity, it becomes a quiet NaN.
-        kept = np.where(top & np.uint32(0x7F), top, top | np.uint32(0x40))
-        rounded = np.where(nan, kept, rounded)
-    return rounded.astype(np.uint16)
 
 
 def _dense(shape: tuple[int, ...], gathers: tuple[Gather, ...], buffer: npt.NDArray[np.uint8]) -> Floats:

@@ -20,7 +20,7 @@ from convsvc.execute.steps.merges import MERGE_BYTES_PER_ELEMENT, compile_merge
 from convsvc.execute.steps.outputs import lay_groups, lay_writes
 from convsvc.execute.steps.records import Held, Step, Tensors
 from convsvc.execute.steps.shaping import run_in_tile, tile_shape
-from convsvc.plan.records import Transfer, View
+from convsvc.plan.records import PlannedTensor, Transfer, View
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
@@ -61,7 +61,7 @@ class _Compiler:
         self._writes = ViewIndex(transfer.writes)
         self._copies = ViewIndex(transfer.checks)
         # Bytes of an element of the box on each side; more where it is written several times with different neighbours.
-        self._read_bytes = max((size_of(tensors.source[view.places[0].tensor].value_dtype) for view in transfer.reads), default=1)
+        self._read_bytes = max((buffer_bytes(tensors.source[view.places[0].tensor]) for view in transfer.reads), default=1)
         wanted = sum(view.volume * size_of(tensors.target[view.places[0].tensor].dtype) for view in transfer.writes)
         self._write_bytes = wanted / bounding_box(transfer.writes).volume
 
@@ -110,7 +110,7 @@ class _Compiler:
     def _wide_shape(self, box: Box, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The shape of wide tiles, where they are worth it."""
         plain = self._transfer.transform is None and not any(
-            self._tensors.source[place.tensor].scale for view in self._transfer.reads for place in view.places
+            self._tensors.source[place.tensor].coded for view in self._transfer.reads for place in view.places
         )
         if not self._budget.wide_bytes or not plain or min(self._runs(shape)) >= self._budget.short_run_bytes:
             return None
@@ -146,7 +146,7 @@ class _Compiler:
             copies = tuple(copy for group in groups for copy in group.copies(held))
             return Step(reading.reads, copies, (), reading.size_bytes, output, checks=self._checks(piece, held)) if views else None
 
-        volume = max(1, self._budget.step_bytes // 2 // self._read_bytes)
+        volume = max(1, int(self._budget.step_bytes / 2 / self._read_bytes))
         order = _memory_order(self._transfer.reads)
         shape = tile_shape(box.shape, order, volume, self._transfer.reads, ())
         steps = self._pieces(box, order, shape, compile_piece, lambda step: step.input_bytes)
@@ -183,6 +183,11 @@ class _Compiler:
     ) -> list[Step]:
         most = self._budget.step_bytes
         return [step for piece in box.cut(order, shape) for step in _fitting(piece, order, compile_piece, size_of_step, most)]
+
+
+def buffer_bytes(stored: PlannedTensor) -> float:
+    """Bytes that an element takes in the input buffer: of what is quantised its value and what that is made of."""
+    return size_of(stored.value_dtype) + (0 if stored.coded is None else stored.coded.form.bits / 8)
 
 
 def _fitting(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convsvc.execute.steps.alignment import agreeing
-from convsvc.execute.steps.decoding import Decoding, lay_decoding
+from convsvc.execute.steps.decoding import Decoding, Lies, cut_rectangles, lies, needed, wanted
 from convsvc.execute.steps.regions import Range, lay_out
 from convsvc.plan.records import PlannedTensor, View
 from convsvc.tensors.dtypes import size_of
@@ -70,39 +70,59 @@ def lay_reads(views: Sequence[View], tensors: Sequence[PlannedTensor], start: in
     decodings: list[Decoding] = []
     for tensor, members in _by_tensor(views).items():
         stored = tensors[tensor]
-        part = lay_out([views[number] for number in members], size_of(stored.dtype), READ_SLACK)
-        start = agreeing_start(stored, part.ranges[0], start)
-        # What is decoded has room to grow between its runs.
-        ranges = part.ranges if stored.scale is None else [run for each in part.ranges for run in each.each()]
-        reads += [_read(stored, each, start) for each in ranges]
         itemsize = size_of(stored.value_dtype)
+        part = lay_out([views[number] for number in members], itemsize, READ_SLACK)
+        if stored.coded is None:
+            start = agreeing_start(stored, part.ranges[0], start)
+            reads += [_read(stored, each, start) for each in part.ranges]
         for number, spot in zip(members, part.spots, strict=True):
             spots[number] = BufferSpot(start + spot.at * itemsize, spot.strides, stored.value_dtype, tensor)
         after = _aligned(start + part.count * itemsize)
-        if stored.scale is not None:
-            scales = tensors[stored.scale.tensor]
-            decoding = lay_decoding(tensor, stored, scales, ranges, start, after)
-            reads.append(Read(scales.file, scales.file_offset + decoding.scales_from, decoding.scales_bytes, after))
+        if stored.coded is not None:
+            decoding, further, after = lay_decoding(tensor, tensors, part.ranges, start, after)
+            reads += further
             decodings.append(decoding)
-            after = _aligned(after + decoding.scales_bytes)
         start = after
     reads.sort(key=lambda read: (read.file, read.file_offset))
     return Reading(tuple(reads), tuple(spots[number] for number in range(len(views))), start, tuple(decodings))
 
 
+def lay_decoding(
+    tensor: int, tensors: Sequence[PlannedTensor], ranges: Sequence[Range], start: int, after: int
+) -> tuple[Decoding, list[Read], int]:
+    """The decoding of these ranges of a quantised tensor, what is read for it, and the first byte of the buffer behind that.
+
+    Values shall lie from byte `start` on, pieces lie from byte `after` on.
+    """
+    stored = tensors[tensor]
+    assert stored.coded is not None, "only what is quantised is decoded"
+    form = stored.coded.form
+    rects = cut_rectangles(ranges, form.columns)
+    reads: list[Read] = []
+    laid: list[list[Lies]] = []
+    for number, regions in enumerate(needed(form, rects)):
+        piece = tensors[stored.coded.pieces[number - 1]] if number else stored
+        laid.append([])
+        for each in regions:
+            run = wanted(form.grids[number], number, each)
+            file_offset = piece.file_offset + run.data_offset
+            after = agreeing(after, file_offset, run.size_bytes, 1)
+            reads.append(Read(piece.file, file_offset, run.size_bytes, after, run.times, run.step_bytes))
+            laid[-1].append(Lies(each, after))
+            after = _aligned(after + run.size_bytes * run.times)
+    return Decoding(tensor, stored.name, form, stored.coded.dtype, start, rects, tuple(lies(form, rects, laid))), reads, after
+
+
 def _read(stored: PlannedTensor, each: Range, start: int) -> Read:
-    """A range goes to the end of its room: what is decoded in place grows towards it and never overtakes it."""
-    itemsize, room = size_of(stored.dtype), size_of(stored.value_dtype)
-    at = start + each.at * room + each.count * (room - itemsize)
-    size_bytes, file_offset = each.count * itemsize, stored.file_offset + each.start * itemsize
-    return Read(stored.file, file_offset, size_bytes, at, each.times, each.step * itemsize)
+    itemsize = size_of(stored.dtype)
+    file_offset = stored.file_offset + each.start * itemsize
+    return Read(stored.file, file_offset, each.count * itemsize, start + each.at * itemsize, each.times, each.step * itemsize)
 
 
 def agreeing_start(stored: PlannedTensor, first: Range, start: int) -> int:
     """Where a part of a buffer is put, so that its first range can go around the page cache and its elements are aligned."""
-    read, itemsize = _read(stored, first, start), size_of(stored.value_dtype)
-    shift = agreeing(read.start, read.file_offset, read.size_bytes, itemsize) - read.start
-    return start if shift % itemsize else start + shift
+    read, itemsize = _read(stored, first, start), size_of(stored.dtype)
+    return start + agreeing(read.start, read.file_offset, read.size_bytes, itemsize) - read.start
 
 
 def _aligned(count: int) -> int:

@@ -1,0 +1,85 @@
+"""Float8 weights with factors: for each block of rows and columns, for each row, or one for the tensor.
+
+In blocks, as DeepSeek-V3 publishes it (its inference/fp8_cast_bf16.py): `X.weight` in float8 and `X.weight_scale_inv` with a factor for
+each 128 x 128 block, [ceil(rows / 128), ceil(columns / 128)]; the last of a row or column is short. DeepSeek-V4 calls it `X.scale`, of
+F8_E8M0. In rows, as GLM-4.5-FP8 (compressed-tensors, strategy "channel"): `X.weight_scale` [rows, 1] or [rows]. One for the tensor, as
+Ministral 3 (`X.weight_scale_inv` []) and ModelOpt (`X.weight_scale` [] or [1]). Which it is shows in the scale's shape, not in its name;
+whatever its name, a scale is a factor. Experts in one tensor [expert, rows, columns] have their own factors each.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from convsvc.encodings.base import Claim, Form, Grid, Incomplete, Look, Missaid, Part, Unfit, codes_grid, fits
+from convsvc.encodings.numbers import SCALE_DTYPES
+from convsvc.encodings.products import multiply_float8 as decode
+from convsvc.tensors.dtypes import size_of
+
+__all__ = ["SIGNS", "TITLE", "claim", "decode"]
+
+TITLE = "float8"
+FLOAT8 = ("F8_E4M3", "F8_E5M2")
+# How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by compressed-tensors and ModelOpt, by DeepSeek V4.
+SIGNS = ("_scale_inv", "_scale", ".scale")
+DEFAULT = (128, 128)
+
+
+def claim(stem: str, sign: str, look: Look) -> Claim | None:
+    """A name that others bear too counts only beside a float8 weight; `_scale_inv` is nothing else."""
+    name = stem + (".weight" if sign == ".scale" else "")
+    weight, scale = look.part(name), look.part(stem + sign)
+    assert scale is not None, "the sign is there"
+    if weight is None:
+        if sign == "_scale_inv" and stem.endswith("weight"):
+            raise Incomplete(f"{stem}{sign} scales {name}, which is not there")
+        return None
+    if weight.dtype not in FLOAT8:
+        if sign == "_scale_inv" and weight.dtype not in ("U8", "I8"):
+            raise Unfit(f"{name}: expected float8 with two axes, found {weight.dtype} {list(weight.shape)}")
+        return None
+    if scale.dtype == "U8":
+        return None
+    form = _form(weight, scale, _blocks(look))
+    if isinstance(form, str):
+        raise Unfit(f"{name if form.startswith('expected float8') else stem + sign}: {form}")
+    return Claim(name, (name, stem + sign), form)
+
+
+def _blocks(look: Look) -> tuple[tuple[int, int], ...]:
+    """The block sizes that the configuration speaks of; DeepSeek's where it speaks of none."""
+    said = [*look.said("weight_block_size"), *look.said("block_structure")]
+    for size in said:
+        if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(each, int) and each > 0 for each in size):
+            raise Missaid(f"weight_block_size is {size!r}; it must be two numbers, rows and columns")
+    return tuple(dict.fromkeys((int(rows), int(columns)) for rows, columns in said)) or (DEFAULT,)
+
+
+@lru_cache(maxsize=4096)
+def _form(weight: Part, scale: Part, blocks: tuple[tuple[int, int], ...]) -> Form | str:
+    """The form, or what is wrong."""
+    if len(weight.shape) not in (2, 3):
+        return f"expected float8 with two axes, found {weight.dtype} {list(weight.shape)}"
+    shares = _shares(weight, scale.shape, (*blocks, (1, 32)) if scale.dtype == "F8_E8M0" else blocks)
+    if shares is None or scale.dtype not in SCALE_DTYPES:
+        expected = [*weight.shape[:-2], *(-(-size // by) for size, by in zip(weight.shape[-2:], blocks[0], strict=True))]
+        return f"expected F32 {expected}, found {scale.dtype} {list(scale.shape)}"
+    return _made(weight, scale.dtype, *shares)
+
+
+def _shares(weight: Part, scale: tuple[int, ...], blocks: tuple[tuple[int, int], ...]) -> tuple[int, int, str] | None:
+    """The rows and columns that share a factor, as the scale's shape says, and in words; blocks where it is that of nothing else."""
+    rows, columns = max(1, weight.shape[-2]), max(1, weight.shape[-1])
+    if scale in ((), (1,)) and len(weight.shape) == 2:
+        return rows, columns, "tensor"
+    if scale[:1] == weight.shape[:1] and len(weight.shape) == 3 and scale[1:] in ((), (1,), (1, 1)):
+        return rows, columns, "expert"
+    if scale in (weight.shape[:-1], (*weight.shape[:-1], 1)):
+        return 1, columns, "row"
+    return next(((*block, f"{block[0]} x {block[1]} block") for block in blocks if fits(weight.shape, *block, scale)), None)
+
+
+def _made(weight: Part, scale_dtype: str, rows: int, columns: int, shared_by: str) -> Form:
+    height, width = weight.shape[-2:]
+    factors = Grid(scale_dtype, rows, columns, -(-height // rows), -(-width // columns), size_of(scale_dtype))
+    return Form("fp8", weight.shape, (codes_grid(weight.dtype, height, width), factors), shared_by)

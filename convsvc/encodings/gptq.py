@@ -1,0 +1,82 @@
+"""GPTQ: integers of 2, 4 or 8 bits packed along the input, with zero points and float16 factors for groups of inputs.
+
+`X.qweight` I32 [inputs x bits / 32, outputs], `X.qzeros` I32 [groups, outputs x bits / 32], `X.scales` [groups, outputs], `X.g_idx` I32
+[inputs]: the group of each input (GPTQModel nn_modules/qlinear/torch.py). The weight is turned. Version 1 (checkpoint_format "gptq", or
+nothing said) stores zero points less one; a stored one of all bits would be 0 or 2^bits, and is refused. A value is (code - zero point) x
+factor in float32, rounded once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Unread, whole
+from convsvc.encodings.products import multiply
+from convsvc.encodings.words import WIDTHS, unpack_columns, unpack_rows
+from convsvc.tensors.dtypes import size_of
+
+TITLE = "GPTQ"
+SIGNS = (".qweight",)
+SCALES = ("F16", "BF16", "F32")
+
+
+def claim(stem: str, sign: str, look: Look) -> Claim | None:
+    """Words along the input; with as many columns as there are scales in a row."""
+    names = tuple(stem + end for end in (".qweight", ".qzeros", ".scales", ".g_idx"))
+    weight, zeros, scales, groups = map(look.part, names)
+    if weight is None or weight.dtype != "I32":
+        return None
+    if groups is None and (scales is None or len(scales.shape) != 2 or scales.shape[1:] != weight.shape[1:]):
+        return None
+    missing = [name for name, part in zip(names, (weight, zeros, scales, groups), strict=True) if part is None]
+    if missing or zeros is None or scales is None or groups is None:
+        raise Incomplete(f"{names[0]} has no {missing[0]}")
+    said = [each for each in look.said("bits") if isinstance(each, int)]
+    if said and said[0] not in WIDTHS:
+        raise Unread(f"GPTQ of {said[0]} bits")
+    version = 2 if "gptq_v2" in look.said("checkpoint_format") else 1
+    form = _form(weight, zeros, scales, groups, said[0] if said else 4, version)
+    if isinstance(form, str):
+        raise Unfit(f"{stem}: {form}")
+    return Claim(stem + ".weight", names, form)
+
+
+@lru_cache(maxsize=4096)
+def _form(weight: Part, zeros: Part, scales: Part, groups: Part, bits: int, version: int) -> Form | str:
+    per = 32 // bits
+    if len(weight.shape) != 2 or len(scales.shape) != 2 or scales.dtype not in SCALES:
+        return f"expected two axes, found qweight {list(weight.shape)}, scales {scales.dtype} {list(scales.shape)}"
+    inputs, outputs = weight.shape[0] * per, weight.shape[1]
+    wanted = ((scales.shape[0], -(-outputs // per)), (scales.shape[0], outputs), (inputs,))
+    found = (zeros.shape, scales.shape, groups.shape)
+    if wanted != found or zeros.dtype != "I32" or groups.dtype != "I32":
+        return f"expected qzeros, scales, g_idx of {[list(each) for each in wanted]}, found {[list(each) for each in found]}"
+    grids = (
+        Grid("I32", per, 1, weight.shape[0], outputs, 4),
+        Grid("I32", 0, per, zeros.shape[0], zeros.shape[1], 4),
+        Grid(scales.dtype, 0, 1, scales.shape[0], outputs, size_of(scales.dtype)),
+        whole("I32", inputs),
+    )
+    params = (("bits", bits), ("version", version))
+    return Form("gptq", (inputs, outputs), grids, "group of inputs", per, turned=True, params=params)
+
+
+def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
+    """(code - zero point) x factor, of the input's own group."""
+    bits = form.param("bits")
+    rows = rect.row + np.arange(rect.rows) * rect.row_step
+    group = pieces[3].numbers[0][rows].astype(np.intp)
+    if len(group) and int(group.max()) >= pieces[2].grid.height:
+        raise Unfit(f"g_idx says group {int(group.max())}, there are {pieces[2].grid.height}")
+    words, first = pieces[0], rect.column - pieces[0].region.column
+    codes = unpack_rows(words.numbers[:, first : first + rect.columns], bits, rows, words.region.row)
+    zeros = unpack_columns(pieces[1].numbers, bits)[group][:, rect.column - pieces[1].region.column * (32 // bits) :][:, : rect.columns]
+    if form.param("version") == 1:
+        if (zeros == (1 << bits) - 1).any():
+            raise Unfit(f"a zero point of {(1 << bits) - 1} in qzeros may mean 0 or {1 << bits} in GPTQ's first format")
+        zeros = zeros + 1
+    first = rect.column - pieces[2].region.column
+    factors = pieces[2].factors[group][:, first : first + rect.columns]
+    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype)

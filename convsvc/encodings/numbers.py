@@ -1,0 +1,80 @@
+"""Numbers of few bits, as float32: tables of all codes, scales, and how float32 becomes a narrower type. Pure.
+
+Code tables are of OCP 8-bit Floating Point 1.0 (5.1) and OCP Microscaling Formats 1.0 (5.3, 5.4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convsvc.tensors.dtypes import size_of
+
+Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[Any]
+NUMPY: dict[str, Any] = {"F16": np.float16, "F32": np.float32}
+# The bits of infinity: what has larger ones is a NaN, signs apart.
+INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+QUIET_NAN = {"BF16": 0x7FC0, "F32": 0x7FC00000}
+SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
+
+
+def widen(bits: Bits, dtype: str) -> Floats:
+    """Bit patterns of a float type as float32; of F64 rounded."""
+    if dtype == "BF16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype in NUMBERS:
+        return NUMBERS[dtype][bits.view(np.uint8)]
+    narrow: Floats = bits.view(NUMPY.get(dtype, np.float64)).astype(np.float32, copy=False)
+    return narrow
+
+
+def round_to_bf16(values: Floats) -> Bits:
+    """The bits of BF16, rounded to nearest even. A NaN keeps the payload bits that fit."""
+    bits = values.view(np.uint32)
+    top = bits >> np.uint32(16)
+    rounded = (bits + np.uint32(0x7FFF) + (top & np.uint32(1))) >> np.uint32(16)
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    if nan.any():
+        # Rounding could carry a NaN to infinity. Its upper bits are kept; where they say infinity, it becomes a quiet NaN.
+        kept = np.where(top & np.uint32(0x7F), top, top | np.uint32(0x40))
+        rounded = np.where(nan, kept, rounded)
+    return rounded.astype(np.uint16)
+
+
+def decode_scales(raw: npt.NDArray[np.uint8], dtype: str) -> Floats:
+    """The numbers of a row of bytes, as float32. U8 stands for exponents, as F8_E8M0."""
+    if dtype == "U8":
+        return EXPONENTS[raw]
+    return widen(np.ascontiguousarray(raw).view(f"<u{size_of(dtype)}"), dtype)
+
+
+def _e4m3() -> Floats:
+    """All float8_e4m3fn: bias 7, no infinity, NaN where exponent and mantissa are all ones."""
+    code = np.arange(256)
+    exponent, mantissa = code >> 3 & 15, code & 7
+    size = np.where(exponent > 0, np.ldexp(8.0 + mantissa, exponent - 10), np.ldexp(1.0 * mantissa, -9))
+    size[(code & 127) == 127] = np.nan
+    signed: Floats = np.where(code < 128, size, -size).astype(np.float32)
+    return signed
+
+
+def _e8m0() -> Floats:
+    """All powers of two of an exponent byte: bias 127, 255 for NaN."""
+    code = np.arange(256)
+    powers: Floats = np.where(code == 255, np.nan, np.ldexp(1.0, np.minimum(code, 254) - 127)).astype(np.float32)
+    return powers
+
+
+EXPONENTS = _e8m0()
+# float8_e5m2 is the upper byte of a float16.
+NUMBERS: dict[str, Floats] = {
+    "F8_E4M3": _e4m3(),
+    "F8_E5M2": (np.arange(256) << 8).astype(np.uint16).view(np.float16).astype(np.float32),
+    "F8_E8M0": EXPONENTS,
+}
+_HALF: list[float] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+# Floats of four bits, the sign in bit 3.
+E2M1: Floats = np.array([*_HALF, *(-each for each in _HALF)], np.float32)

@@ -1,0 +1,64 @@
+"""NVFP4: floats of four bits, two a byte, with a float8 factor for every 16 numbers of a row and a float32 factor for the tensor.
+
+ModelOpt (quantization/qtensor/nvfp4_tensor.py): `X.weight` U8 [rows, columns / 2], `X.weight_scale` F8_E4M3 [rows, columns / 16],
+`X.weight_scale_2` F32 []; a value is code x (weight_scale x weight_scale_2). compressed-tensors (nvfp4-pack-quantized):
+`X.weight_packed`, `X.weight_scale`, and `X.weight_global_scale` F32 [1], which divides: code x (weight_scale / weight_global_scale).
+Both in float32, rounded once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, codes_grid, whole
+from convsvc.encodings.pairs import ONE, look_up
+
+TITLE = "NVFP4"
+SIGNS = ("_scale_2", "_packed", "_scale")
+GROUP = 16
+
+
+def claim(stem: str, sign: str, look: Look) -> Claim | None:
+    """Bytes with a float8 scale beside them."""
+    packed = sign == "_packed"
+    codes, scales, second = stem + ("_packed" if packed else ""), stem + "_scale", stem + ("_global_scale" if packed else "_scale_2")
+    weight, scale, last = look.part(codes), look.part(scales), look.part(second)
+    if weight is None or weight.dtype != "U8" or (packed and last is None and (scale is None or scale.dtype != "F8_E4M3")):
+        return None
+    if sign == "_scale" and (scale is None or scale.dtype != "F8_E4M3" or last is not None):
+        return None  # where there is a second scale, that is its sign
+    if scale is None or last is None:
+        raise Incomplete(f"{codes} has no {scales if scale is None else second}")
+    form = _form(weight, scale, last, packed)
+    if form is None:
+        expected = [*weight.shape[:-1], 2 * weight.shape[-1] // GROUP] if weight.shape else [1]
+        raise Unfit(
+            f"{scales}, {second}: expected F8_E4M3 {expected} and one F32 for U8 {list(weight.shape)} of two numbers a byte, "
+            f"found {scale.dtype} {list(scale.shape)} and {last.dtype} {list(last.shape)}"
+        )
+    return Claim(stem, (codes, scales, second), form)
+
+
+@lru_cache(maxsize=4096)
+def _form(weight: Part, scale: Part, second: Part, divides: bool) -> Form | None:
+    if (
+        len(weight.shape) != 2
+        or 2 * weight.shape[1] % GROUP
+        or prod(second.shape) != 1
+        or (scale.dtype, second.dtype) != ("F8_E4M3", "F32")
+    ):
+        return None
+    height, columns = weight.shape[0], 2 * weight.shape[1]
+    if scale.shape != (height, columns // GROUP):
+        return None
+    grids = (codes_grid("U8", height, columns // 2, 2, 1), Grid("F8_E4M3", 1, GROUP, height, columns // GROUP, 1), whole("F32", 1))
+    return Form(
+        "nvfp4", (height, columns), grids, f"{GROUP} columns of a row, and one for the tensor", GROUP, params=(("divides", divides),)
+    )
+
+
+def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
+    """Codes and factors looked up together, in a table that the second scale makes."""
+    second = int(pieces[2].numbers[0, 0])
+    return look_up(rect, pieces[0], pieces[1], out, dtype, (ONE, second) if form.param("divides") else (second, ONE))

@@ -1,0 +1,92 @@
+"""Integers of 2, 4 or 8 bits in words of 32 with a factor for each group of columns: compressed-tensors' "pack-quantized".
+
+Kimi-K2-Thinking and its like: `X.weight_packed` I32 [rows, columns / 8] with code + 8, the first column in the lowest bits;
+`X.weight_scale` [rows, groups]; `X.weight_shape` [2], whose word about columns counts where the last word is not full;
+`X.weight_zero_point` I32 [rows / 8, groups], packed along the rows, where it is not symmetric. (compressors/pack_quantized.) A value is
+(code - zero point) x scale in float32, rounded once. Where columns are sorted by activation (`X.weight_g_idx`) it is not read.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import lcm
+
+import numpy as np
+
+from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Unread, codes_grid, whole
+from convsvc.encodings.numbers import SCALE_DTYPES
+from convsvc.encodings.products import multiply, spread
+from convsvc.encodings.words import WIDTHS, unpack_bytes, unpack_rows
+from convsvc.tensors.dtypes import size_of
+
+TITLE = "integers of few bits (pack-quantized)"
+SIGNS = ("_packed",)
+
+
+def claim(stem: str, sign: str, look: Look) -> Claim | None:
+    """Words of 32 bits under compressed-tensors' name."""
+    codes, scales, shape, zeros = (stem + end for end in ("_packed", "_scale", "_shape", "_zero_point"))
+    packed, scale, said, zero = look.part(codes), look.part(scales), look.part(shape), look.part(zeros)
+    if packed is None or packed.dtype != "I32":
+        return None
+    if scale is None or said is None:
+        raise Incomplete(f"{codes} has no {scales if scale is None else shape}")
+    if look.part(stem + "_g_idx") is not None:
+        raise Unread("integers whose columns are sorted by activation (weight_g_idx of compressed-tensors)")
+    bits = _one_of(look.said("num_bits"), WIDTHS, packed, scale)
+    form = _form(packed, scale, said, zero, bits, tuple(each for each in look.said("group_size") if isinstance(each, int) and each > 0))
+    if isinstance(form, str):
+        raise Unfit(f"{scales}, {shape}: {form}")
+    return Claim(stem, (codes, scales, shape, *([zeros] if zero else [])), form)
+
+
+def _one_of(said: tuple[object, ...], widths: tuple[int, ...], packed: Part, scale: Part) -> int:
+    """Bits of a code. A configuration that speaks of several layers by layer is judged by what divides into groups."""
+    found = [each for each in said if isinstance(each, int)]
+    known = [each for each in found if each in widths]
+    if found and not known:
+        raise Unread(f"integers of {found[0]} bits")
+    return known[0] if known else 4
+
+
+@lru_cache(maxsize=4096)
+def _form(packed: Part, scale: Part, said: Part, zero: Part | None, bits: int, groups: tuple[int, ...]) -> Form | str:
+    if len(packed.shape) != 2 or len(scale.shape) != 2 or scale.shape[0] != packed.shape[0] or scale.dtype not in SCALE_DTYPES:
+        return (
+            f"expected a factor for each group of columns of {packed.dtype} {list(packed.shape)}, found {scale.dtype} {list(scale.shape)}"
+        )
+    if said.shape != (2,) or said.dtype not in ("I32", "I64"):
+        return f"expected two I32 or I64, found {said.dtype} {list(said.shape)}"
+    per, height, count = 32 // bits, packed.shape[0], scale.shape[1]
+    columns = packed.shape[1] * per
+    fitting = [size for size in groups if -(-columns // size) == count]
+    if not fitting and count and columns % count == 0:
+        fitting = [columns // count]
+    if not fitting and columns:
+        return f"expected groups of {' or '.join(map(str, groups)) or 'columns'} in {columns} columns, found {count} factors in a row"
+    group = columns if count == 1 else fitting[0] if fitting else 1
+    grids = [codes_grid("I32", height, packed.shape[1], per), Grid(scale.dtype, 1, max(1, group), height, count, size_of(scale.dtype))]
+    grids.append(whole(said.dtype, 2))
+    if zero is not None:
+        if zero.dtype != "I32" or zero.shape != (-(-height // per), count):
+            return f"expected zero points I32 {[-(-height // per), count]}, packed along the rows, found {zero.dtype} {list(zero.shape)}"
+        grids.append(Grid("I32", per, max(1, group), zero.shape[0], count, 4))
+    unit = per if count == 1 else lcm(per, group)
+    shared_by = "row" if count == 1 else f"{group} columns of a row"
+    return Form("packed_int", (height, columns), tuple(grids), shared_by, unit, loose=per - 1, params=(("bits", bits),))
+
+
+def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
+    """(code - zero point) x factor."""
+    bits = form.param("bits")
+    stated = tuple(int(each) for each in pieces[2].numbers[0])
+    if stated != form.shape:
+        raise Unfit(f"weight_shape says {list(stated)}, expected {list(form.shape)}")
+    values = unpack_bytes(pieces[0].rows(rect), bits, 1 << (bits - 1))[:, : rect.columns]
+    factors, shared = spread(pieces[1], rect)
+    if len(pieces) > 3:
+        codes = unpack_rows(pieces[3].numbers, bits, rect.row + np.arange(rect.rows) * rect.row_step, pieces[3].region.row)
+        first = rect.column // pieces[3].grid.columns - pieces[3].region.column
+        zeros = np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
+        values -= zeros - (1 << (bits - 1))
+    return multiply(np.ascontiguousarray(values), factors, shared, out, dtype)

@@ -1,0 +1,58 @@
+"""Floats of four bits, two a byte, with a factor of one byte for a group of them: both looked up together. Pure.
+
+A factor's byte and two codes' byte are the index of a table of 65,536 pairs of values, so that each value is one product in float32,
+rounded once, however it comes out: subnormal, infinite or NaN. Low nibbles come first.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from convsvc.encodings.base import Bits, Piece, Rect
+from convsvc.encodings.numbers import E2M1, EXPONENTS, INFINITY, NUMBERS, QUIET_NAN, round_to_bf16
+
+Table = tuple[Bits, npt.NDArray[np.uint8] | None]
+
+
+@lru_cache(maxsize=8)
+def pair_table(scales: str, second: tuple[int, int], dtype: str) -> Table:
+    """For each factor byte and each byte of two codes the pair of values, as bits of `dtype`; and how many of them became infinite.
+
+    `scales` is the factors' dtype; `second` are the bits of a further float32 factor, and of a divisor, which all share.
+    """
+    factors = (EXPONENTS if scales in ("U8", "F8_E8M0") else NUMBERS[scales]).copy()
+    factor, divisor = np.array(second, np.uint32).view(np.float32)
+    with np.errstate(all="ignore"):  # NaN times anything, and overflow to infinity
+        factors *= factor
+        factors /= divisor
+        values = factors[:, None] * E2M1[None, :]
+    nan = np.isnan(values)
+    values[nan] = 0
+    bits = values.view(np.uint32) if dtype == "F32" else round_to_bf16(values)
+    bits = np.where(nan, bits.dtype.type(QUIET_NAN[dtype]), bits)
+    magnitudes = bits & bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
+    beyond = (magnitudes == INFINITY[dtype]) & np.isfinite(factors)[:, None]
+    low, high = np.arange(256) & 15, np.arange(256) >> 4
+    pairs = np.ascontiguousarray(np.stack([bits[:, low], bits[:, high]], axis=-1))
+    table = pairs.reshape(-1).view(np.uint32 if dtype == "BF16" else np.uint64)
+    counts = (beyond[:, low].astype(np.uint8) + beyond[:, high]).reshape(-1)
+    return table, counts if counts.any() else None
+
+
+ONE = int(np.float32(1).view(np.uint32))
+
+
+def look_up(rect: Rect, codes: Piece, scales: Piece, out: Bits, dtype: str, second: tuple[int, int] = (ONE, ONE)) -> int:
+    """The values of a rectangle in whole groups; `second` as in `pair_table`. Returns how many finite products are infinite."""
+    table, counts = pair_table(scales.grid.dtype, second, dtype)
+    packed = codes.rows(rect)
+    index = np.repeat(scales.rows(rect).astype(np.uint16) << np.uint16(8), scales.grid.columns // 2, axis=1)
+    index |= packed
+    if out.flags.c_contiguous:
+        np.take(table, index, out=out.view(table.dtype), mode="clip")
+    else:
+        out[...] = np.take(table, index, mode="clip").view(out.dtype)
+    return 0 if counts is None else int(counts[index].sum())
