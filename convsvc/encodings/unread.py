@@ -9,8 +9,8 @@ from convsvc.encodings.base import Claim, Look, Unread
 
 # What is in the place of a weight or beside it and tells by its name alone what it is; the longest endings first.
 TELLING: dict[str, str] = {
-    ".quant_state.bitsandbytes__nf4": "NF4 of bitsandbytes",
-    ".quant_state.bitsandbytes__fp4": "FP4 of bitsandbytes",
+    ".bitsandbytes__nf4": "NF4 of bitsandbytes",
+    ".bitsandbytes__fp4": "FP4 of bitsandbytes",
     ".SCB": "int8 of bitsandbytes",
     ".qscale_weight": "float8 under Mistral's own names",
     ".W_q": "HQQ",
