@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convsvc.engine.listener import Listener
     from convsvc.execute.staging.holders import Holder
     from convsvc.execute.staging.workspace import Staging
+    from convsvc.notes import Note
     from convsvc.plan.plan import Plan
     from convsvc.plan.records import Task
 
@@ -66,15 +67,21 @@ def run(
 ) -> RunResult:
     """Drive a plan to its end as its job's options say; `on_exists` overrides the job's. `holder` is whose run it is."""
     from convsvc.engine.driver import run_plan
+    from convsvc.execute.check.already import check_already
     from convsvc.plan.reverse import reverse_tasks
 
     options = parse_job(plan.job).options
+    todo = on_exists or options.on_exists
+    if todo == "reuse":
+        if (found := check_already(plan)) is not None:
+            return already_done(plan, *found)
+        todo = "error"
     back = reverse_tasks(plan) if options.verify in BACK else None
     return run_plan(
         plan,
         engine,
         verify=options.verify,
-        on_exists=on_exists or options.on_exists,
+        on_exists=todo,
         listener=listener,
         should_stop=should_stop,
         reverse_tasks=back,
@@ -82,6 +89,13 @@ def run(
         task_timeout_s=task_timeout_s,
         opening=partial(_check_staged, options.verify),
     )
+
+
+def already_done(plan: Plan, report: str, notes: tuple[Note, ...]) -> RunResult:
+    """The result of a job that found its target whole, with the notes of the run that made it."""
+    from convsvc.engine.driver import RunResult
+
+    return RunResult(plan.target_path, 0, 0, 0, len(plan.tasks), 0, {}, {}, notes, report, already_done=True)
 
 
 def _check_staged(verify: str, staging: Staging) -> None:

@@ -39,6 +39,8 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
         say(str(note), err=True)
     if as_json:
         print_json(result.as_dict())
+    elif result.already_done:
+        say(f"already done: {result.target} is what this job writes")
     else:
         say(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
 

@@ -29,6 +29,8 @@ COMMANDS = {
     "wait": LazyCommand("convsvc.cli.jobs:wait", "Wait until a job ends; exit as it ended."),
     "cancel": LazyCommand("convsvc.cli.jobs:cancel", "Ask a job to stop."),
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
+    "watch-dir": LazyCommand("convsvc.cli.watch_dir:watch_dir", "Convert a training run's iterations as they appear."),
+    "watches": LazyCommand("convsvc.cli.watch_dir:watches", "List, show and remove watches of training runs."),
     "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
     "whoami": LazyCommand("convsvc.cli.whoami:whoami", "Say who the token is, and what it may."),
     "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),

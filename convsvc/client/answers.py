@@ -15,6 +15,7 @@ from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogL
 if TYPE_CHECKING:
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
+    from convsvc.service.watch_views import IterationView, WatchView
 
 View = TypeVar("View")
 Json = dict[str, Any]
@@ -64,6 +65,22 @@ def node_views(data: list[Json]) -> list[NodeView]:
     from convsvc.service.cluster_views import NodeView
 
     return [view_of(NodeView, item) for item in data]
+
+
+def watch_view(data: Json) -> WatchView:
+    from convsvc.service.watch_views import WatchView
+
+    return view_of(WatchView, data)
+
+
+def watch_views(data: list[Json]) -> list[WatchView]:
+    return [watch_view(item) for item in data]
+
+
+def iteration_views(data: list[Json]) -> list[IterationView]:
+    from convsvc.service.watch_views import IterationView
+
+    return [view_of(IterationView, item) for item in data]
 
 
 def job_page(data: Json) -> JobPage:

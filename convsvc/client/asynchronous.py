@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
+    from convsvc.service.watch_views import IterationView, WatchView
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
@@ -130,6 +131,29 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def retry(self, job_id: str) -> JobView:
         """Queue a failed or canceled job again. Raises NoSuchJob, IllegalTransition, TargetBusy."""
         return await self._send(requests.retry(job_id))
+
+    async def create_watch(self, watch: dict[str, Any]) -> WatchView:
+        """Watch a training run's directory: each complete iteration becomes a job, once. The same watch again is the one that is there.
+
+        Raises JobError, PathRefused, QuotaReached.
+        """
+        return await self._send(requests.create_watch(watch))
+
+    async def watches(self) -> list[WatchView]:
+        """The tenant's watches, newest first."""
+        return await self._send(requests.watches())
+
+    async def watch(self, watch_id: str) -> WatchView:
+        """Raises NoSuchWatch."""
+        return await self._send(requests.watch(watch_id))
+
+    async def iterations(self, watch_id: str, *, before: int | None = None, limit: int = 1000) -> list[IterationView]:
+        """What was seen of a watch's iterations, the highest first; those `before` a number. Raises NoSuchWatch."""
+        return await self._send(requests.iterations(watch_id, before, limit))
+
+    async def remove_watch(self, watch_id: str) -> WatchView:
+        """Watch no longer; its jobs and what they made stay. Raises NoSuchWatch."""
+        return await self._send(requests.remove_watch(watch_id))
 
     async def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
         """What the job would do and need; nothing is written. Raises what planning raises."""

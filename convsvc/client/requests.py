@@ -13,12 +13,15 @@ from convsvc.client.answers import (
     as_is,
     attempt_views,
     executor_views,
+    iteration_views,
     job_page,
     job_view,
     log_lines,
     node_views,
     plan_view,
     task_views,
+    watch_view,
+    watch_views,
     who_view,
 )
 from convsvc.errors import JobError
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, JobPage, JobView, LogLine, TaskView
+    from convsvc.service.watch_views import IterationView, WatchView
     from convsvc.spec import Job
 
     AnyJob = Job | dict[str, Any] | str | os.PathLike[str]
@@ -111,6 +115,29 @@ def cancel(job_id: str) -> Request[JobView]:
 def retry(job_id: str) -> Request[JobView]:
     # A second one would be refused, although it was the first that did it.
     return Request("POST", job_path(job_id, "retry"), job_view, again=False)
+
+
+def create_watch(watch: Json) -> Request[WatchView]:
+    # Sent twice it is the same one.
+    return Request("POST", f"{API}/watches", watch_view, json=watch)
+
+
+def watches() -> Request[list[WatchView]]:
+    return Request("GET", f"{API}/watches", watch_views)
+
+
+def watch(watch_id: str) -> Request[WatchView]:
+    return Request("GET", f"{API}/watches/{quote(watch_id, safe='')}", watch_view)
+
+
+def iterations(watch_id: str, before: int | None, limit: int) -> Request[list[IterationView]]:
+    path = f"{API}/watches/{quote(watch_id, safe='')}/iterations"
+    return Request("GET", path, iteration_views, params=stated(before=before, limit=limit))
+
+
+def remove_watch(watch_id: str) -> Request[WatchView]:
+    # A second one would find nothing, although it was the first that did it.
+    return Request("DELETE", f"{API}/watches/{quote(watch_id, safe='')}", watch_view, again=False)
 
 
 def plan(job: AnyJob, timeout_s: float) -> Request[PlanView]:

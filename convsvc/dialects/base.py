@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
+from convsvc.dialects.iterations import Iteration, numbered_folders, tracked
 from convsvc.encodings.base import Form
 from convsvc.errors import JobError
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
@@ -252,6 +253,16 @@ class Source(Protocol):
     @abstractmethod
     def recognises(self, root: RootedPath) -> bool:
         """Whether a directory looks like a checkpoint of this format, by the names in it."""
+
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        """What a training run has saved in its directory so far, by number; by the names in it. Raises SourceError, StorageError."""
+        last = tracked(root)
+        found = sorted(numbered_folders(root).items())
+        return tuple(
+            Iteration(number, name, {"path": (root / name).path}, last is None or number <= last)
+            for number, name in found
+            if self.recognises(root / name)
+        )
 
     def lora(self, source: Any) -> Lora | None:
         """What the job says of adapters in the source."""

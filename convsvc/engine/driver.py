@@ -30,7 +30,8 @@ __all__ = ["Listener", "RunResult", "run_plan"]
 class RunResult:
     """What a run did. `digests`: CRC-32 in hex of every "file/tensor" written; `phase_seconds`: by phase, in their order.
 
-    `notes` are the plan's and those of its tasks, by kind; `report` is where the conversion's report lies.
+    `notes` are the plan's and those of its tasks, by kind; `report` is where the conversion's report lies. `already_done`: an earlier
+    run's target was found whole, and nothing was done.
     """
 
     target: str
@@ -43,6 +44,7 @@ class RunResult:
     digests: dict[str, str] = field(repr=False)
     notes: tuple[Note, ...] = ()
     report: str = ""
+    already_done: bool = False
 
     @property
     def seconds(self) -> float:
@@ -60,6 +62,7 @@ class RunResult:
             "tensors": len(self.digests),
             "notes": [note.as_dict() for note in self.notes],
             "report": self.report,
+            **({"already_done": True} if self.already_done else {}),
         }
 
 

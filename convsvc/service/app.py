@@ -22,16 +22,17 @@ from convsvc.service.observe.request_log import RequestLog
 from convsvc.service.observe.tracing import trace_requests
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.routes import audit, catalog, cluster, documents, health, jobs, metrics, plans, streams
+from convsvc.service.routes import audit, catalog, cluster, documents, health, jobs, metrics, plans, streams, watches
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
 from convsvc.service.store.cluster import Cluster
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
+from convsvc.service.watching.rules import WatchSpec
 from convsvc.spec import Job
 
 API = "v1"
-VERSIONED: tuple[APIRouter, ...] = tuple(subject.router for subject in (jobs, streams, plans, cluster, catalog, audit))
+VERSIONED: tuple[APIRouter, ...] = tuple(subject.router for subject in (jobs, watches, streams, plans, cluster, catalog, audit))
 # Where probes, scrapers and readers of documents look for them.
 AT_ROOT: tuple[APIRouter, ...] = tuple(subject.router for subject in (health, metrics, documents))
 
@@ -85,4 +86,5 @@ def _show_job_schema(app: FastAPI) -> None:
 
 def _schemas() -> dict[str, Any]:
     job = Job.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**job.pop("$defs", {}), "Job": job, "Problem": SCHEMA}
+    watch = WatchSpec.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**job.pop("$defs", {}), **watch.pop("$defs", {}), "Job": job, "WatchSpec": watch, "Problem": SCHEMA}

@@ -2,6 +2,7 @@
 
     ServiceError
       NoSuchJob           the id names no job
+      NoSuchWatch         the id names no watch
       UnclearJob          the beginning of an id fits several jobs
       IllegalTransition   the job is in a state in which this cannot be done
       KeyReused           an Idempotency-Key came again with another job
@@ -32,6 +33,10 @@ from convsvc.errors import ServiceError
 
 class NoSuchJob(ServiceError):
     title, slug, http_status = "no such job", "no-such-job", 404
+
+
+class NoSuchWatch(ServiceError):
+    title, slug, http_status = "no such watch", "no-such-watch", 404
 
 
 class UnclearJob(ServiceError):

@@ -31,7 +31,11 @@ class Options(Strict):
         "was planned. digest: all bytes are read back. roundtrip: the source is computed from the target too, and compared. full: both, "
         "and every header, checksum and side file byte for byte.",
     )
-    on_exists: Literal["error", "overwrite", "resume"] = "error"
+    on_exists: Literal["error", "overwrite", "resume", "reuse"] = Field(
+        "error",
+        description="What happens where the target exists. reuse: where it was made of this source by a job that asks for the same, and is "
+        "whole, nothing is done and the job has succeeded (already done); anything else there is an error.",
+    )
     check_copies: Literal["all", "small", "none"] = Field(
         "all",
         description="Which copies of a tensor, held by other ranks, are compared with the one that is converted: all, those of up to "

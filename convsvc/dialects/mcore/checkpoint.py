@@ -12,6 +12,7 @@ from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
+from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.mcore import carried
 from convsvc.dialects.mcore.adapters import overlay, refuse_peft
 from convsvc.dialects.mcore.args_digest import changed_since
@@ -32,8 +33,6 @@ from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
 
-TRACKER = "latest_checkpointed_iteration.txt"
-MAX_TRACKER_BYTES = 4096
 TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 # What a model chunk holds, in the name of its tensors.
 MODEL = re.compile(r"model\d*/")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.iterations import TRACKER, Iteration, numbered_folders, tracked
 from convsvc.dialects.mcore.carried import is_carried
-from convsvc.dialects.mcore.checkpoint import TRACKER, assumed, open_rank_files, settings_of, stored_rows
+from convsvc.dialects.mcore.checkpoint import assumed, open_rank_files, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
@@ -19,6 +20,8 @@ from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
+
+FOLDER = re.compile(r"iter_(\d{7,12})")  # megatron/training/checkpointing.py get_checkpoint_name
 
 
 class RankFiles(Source):
@@ -36,6 +39,14 @@ class RankFiles(Source):
 
     def recognises(self, root: RootedPath) -> bool:
         return (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
+
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        """The `iter_...` directories. They are whole as far as the tracker goes: until there is one, none is."""
+        last = tracked(root)
+        return tuple(
+            Iteration(number, name, {"path": root.path, "iteration": str(number)}, number <= (-1 if last is None else last))
+            for number, name in sorted(numbered_folders(root, FOLDER).items())
+        )
 
     def open(self, source: RankFilesSource, roots: Roots) -> Checkpoint:
         return open_rank_files(source, roots, self.correct_args, self.saved_lora)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.iterations import Iteration, tracked
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
+from convsvc.dialects.mindformers.chunked import iterations
 from convsvc.dialects.mindformers.facts import CONFIG
 from convsvc.dialects.mindformers.flags import READ, flag_notes, flags_of
 from convsvc.dialects.mindformers.job import MindFormersSource
@@ -27,6 +29,16 @@ class MindFormers(Source):
 
     def recognises(self, root: RootedPath) -> bool:
         return looks_like(root)
+
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        """The `iteration_...` directories as far as the tracker goes, where training saves such; else every numbered directory."""
+        there, last = iterations(root), tracked(root)
+        if not there:
+            return super().iterations(root)
+        return tuple(
+            Iteration(number, name, {"path": root.path, "file_suffix": str(number)}, number <= (-1 if last is None else last))
+            for number, name in sorted(there.items())
+        )
 
     def settled(self, source: MindFormersSource, roots: Roots) -> MindFormersSource:
         """With the configuration that lies beside the weights, where the job names none."""

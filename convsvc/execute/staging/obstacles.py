@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convsvc.errors import ConvsvcError, TargetBusy, TargetError
+from convsvc.execute.check.already import check_already
 from convsvc.execute.staging.folders import is_directory
 from convsvc.execute.staging.locks import holder_of
 from convsvc.execute.staging.protected import check_apart
@@ -36,12 +37,13 @@ def find_obstacles(plan: Plan) -> list[ConvsvcError]:
 
 
 def _check_target(plan: Plan, target: Path) -> None:
-    if not target.parent.is_dir():
+    on_exists = plan.job.get("options", {}).get("on_exists")
+    if not target.parent.is_dir() or (on_exists == "reuse" and check_already(plan) is not None):
         return
     site = look_at_site(target, plan.roots)
     try:
         _check_free(site)
-        find_replaced(site, plan, overwrites=plan.job.get("options", {}).get("on_exists") == "overwrite")
+        find_replaced(site, plan, overwrites=on_exists == "overwrite")
     finally:
         site.close()
 

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from convsvc.service.access.audit import add_entry
 from convsvc.service.errors import NoSuchTenant, TenantInUse, WrongValue
 from convsvc.service.store.changes import now_utc
 from convsvc.service.store.database import Database
-from convsvc.service.store.models import DEFAULT_TENANT, JobRow, TenantRow, TokenRow
+from convsvc.service.store.models import DEFAULT_TENANT, JobRow, TenantRow, TokenRow, WatchRow
 from convsvc.service.store.states import ENDED
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -91,6 +91,7 @@ class Tenants:
                     details={"tenant": name, "jobs": active},
                 )
             tokens = _count(session, select(func.count()).where(TokenRow.tenant == name))
+            session.execute(delete(WatchRow).where(WatchRow.tenant == name))  # nobody may look for it any more
             session.delete(row)
             add_entry(session, actor=actor, tenant=name, action="tenant.remove", detail={"tokens": tokens})
             return tokens

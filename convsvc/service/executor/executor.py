@@ -29,6 +29,7 @@ from convsvc.service.executor.housekeeping import Housekeeper
 from convsvc.service.executor.patience import patient
 from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.runner import EngineRunner, Runner, StoreListener
+from convsvc.service.executor.watcher import Watcher
 from convsvc.service.observe.json_logs import FORMATS, Format, set_up_logs
 from convsvc.service.observe.tracing import job_spans, set_up_tracing
 from convsvc.service.store.claims import Claim, Claims
@@ -255,10 +256,13 @@ def run_executor(
     for secret in ("CONVSVC_DATABASE_URL", "CONVSVC_WEBHOOK_SECRET"):
         os.environ.pop(secret, None)  # workers inherit the environment, and have no use for these
     housekeeper = Housekeeper(database, retention_from())
-    _on_signals(executor.drain, deliverer.drain, housekeeper.drain)
+    watcher = Watcher(database, name)
+    _on_signals(executor.drain, deliverer.drain, housekeeper.drain, watcher.drain)
     deliverer.start()
     housekeeper.start()
+    watcher.start()
     executor.run(parent=parent)
+    watcher.stop()
     housekeeper.stop()
     deliverer.stop()
     database.close()

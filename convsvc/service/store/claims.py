@@ -233,7 +233,8 @@ class Claims:
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         with self._held(claim) as (session, row):
             row.result, row.phase = result, ""
-            add_log(session, row, f"succeeded: {_SUCCESS[claim.job.mode].format(row.target_path)}")
+            how = "already done" if result.get("already_done") else "succeeded"
+            add_log(session, row, f"{how}: {_SUCCESS[claim.job.mode].format(row.target_path)}")
             advance(session, row, "succeed")
 
     @retried

@@ -280,3 +280,59 @@ class ChoreRow(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     due_at: Mapped[datetime]
+
+
+class WatchRow(Base):
+    """A directory of a training run whose iterations are converted as they appear. One executor at a time looks, under a lease."""
+
+    __tablename__ = "watches"
+    __table_args__ = (
+        Index("ix_watches_due_at", "due_at"),
+        # Named for its second column: the same watch sent again is the one that is there.
+        UniqueConstraint("tenant", "request_hash", name="uq_watches_request_hash"),
+    )
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    submitted_by: Mapped[str | None] = mapped_column(Label(200))  # the token's name
+    spec: Mapped[Json]  # `watching/rules.py`
+    spec_version: Mapped[int] = mapped_column(Integer)  # of the job in it: who can read it
+    request_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime]  # when somebody is to look again
+    looked_at: Mapped[datetime | None]
+    error: Mapped[Json | None]  # why the last look saw nothing
+    executor: Mapped[str | None] = mapped_column(Label(200))
+    fence: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[datetime | None]
+
+
+class SightingRow(Base):
+    """An iteration as it was seen last: whether it is at rest is seen by comparing two looks."""
+
+    __tablename__ = "sightings"
+
+    watch_id: Mapped[str] = mapped_column(ForeignKey("watches.id", ondelete="CASCADE"), primary_key=True)
+    iteration: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))  # `watching/sighting.py`
+    signature: Mapped[str] = mapped_column(String(64))  # of its files' names, sizes and times
+    since: Mapped[datetime]  # when the signature was seen first
+    looked_at: Mapped[datetime]
+    error: Mapped[Json | None]
+
+
+class TakenRow(Base):
+    """An iteration of one content that was given to a job: the key is what keeps it from being converted twice."""
+
+    __tablename__ = "taken_iterations"
+    __table_args__ = (Index("ix_taken_iterations_job_id", "job_id"),)
+
+    watch_id: Mapped[str] = mapped_column(ForeignKey("watches.id", ondelete="CASCADE"), primary_key=True)
+    iteration: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(26))  # no key of another table: it stays when the job is purged
+    target_path: Mapped[str] = mapped_column(Words)
+    plan: Mapped[str] = mapped_column(String(64))  # the plan's fingerprint: what is removed bears it
+    taken_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]  # its target had to give way to newer ones
+    kept_for: Mapped[str | None] = mapped_column(Words)  # why it could not be removed
