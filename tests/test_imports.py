@@ -111,10 +111,21 @@ def test_ray_is_imported_by_its_engine_alone() -> None:
     assert {found[0].name for found in IMPORTS if found[2].partition(".")[0] == "ray"} <= {"ray.py"}
 
 
+LIGHT = tuple(f"convsvc.service.{name}" for name in ("views", "plan_views", "cluster_views", "watch_views", "errors"))
+
+
 def test_the_client_takes_nothing_of_the_service_but_its_views_and_errors() -> None:
     taken = {found[2] for found in IMPORTS if part_of(found[0]) == "client" and found[2].startswith("convsvc.service")}
     assert all(
-        name.startswith(("convsvc.service.views", "convsvc.service.plan_views", "convsvc.service.cluster_views", "convsvc.service.errors"))
+        name.startswith(
+            (
+                "convsvc.service.views",
+                "convsvc.service.plan_views",
+                "convsvc.service.cluster_views",
+                "convsvc.service.watch_views",
+                "convsvc.service.errors",
+            )
+        )
         for name in taken
     ), taken
 

@@ -256,7 +256,7 @@ def run_executor(
     for secret in ("CONVSVC_DATABASE_URL", "CONVSVC_WEBHOOK_SECRET"):
         os.environ.pop(secret, None)  # workers inherit the environment, and have no use for these
     housekeeper = Housekeeper(database, retention_from())
-    watcher = Watcher(database, name)
+    watcher = Watcher(database, name, lease_s=lease_s)
     _on_signals(executor.drain, deliverer.drain, housekeeper.drain, watcher.drain)
     deliverer.start()
     housekeeper.start()

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from convsvc.service.store.database import Database
+from convsvc.service.watching.looker import Looker
 
 _log = logging.getLogger("convsvc.executor")
 
@@ -13,7 +14,7 @@ _log = logging.getLogger("convsvc.executor")
 class Watcher:
     """Looks every `poll_s` seconds whether a watch is due. Several, in several processes, take turns."""
 
-    def __init__(self, database: Database, name: str, *, poll_s: float = 1, lease_s: float = 60) -> None:
+    def __init__(self, database: Database, name: str, *, poll_s: float = 1, lease_s: float = 15) -> None:
         self._database, self._name, self._poll_s, self._lease_s = database, name, poll_s, lease_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
@@ -31,8 +32,6 @@ class Watcher:
         self._thread.join(5)
 
     def _work(self) -> None:
-        from convsvc.service.watching.looker import Looker  # the planner, which an executor without watches opens with its first job
-
         looker = Looker(self._database, self._name, should_stop=self._stopped.is_set, lease_s=self._lease_s)
         while not self._stopped.wait(self._poll_s):
             try:

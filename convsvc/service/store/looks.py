@@ -54,7 +54,7 @@ class Taken:
 class Looks:
     """What the executor `name` does with watches. A lease lasts `lease_s` seconds unless `keep` renews it."""
 
-    def __init__(self, database: Database, name: str, *, lease_s: float = 60) -> None:
+    def __init__(self, database: Database, name: str, *, lease_s: float = 15) -> None:
         self.database, self.name, self.lease_s = database, name, lease_s
 
     def take(self) -> HeldWatch | None:
@@ -119,7 +119,7 @@ class Looks:
         query = select(TakenRow, JobRow.state).outerjoin(JobRow, JobRow.id == TakenRow.job_id)
         query = query.where(TakenRow.watch_id == watch.id).order_by(TakenRow.iteration.desc(), TakenRow.taken_at.desc())
         with self.database.reading() as session:
-            return [_taken(row, state) for row, state in session.execute(query).tuples()]
+            return [_taken(row[0], row[1]) for row in session.execute(query)]
 
     @retried
     def take_iteration(self, watch: HeldWatch, taken: Taken, seen: Sighting) -> None:

@@ -120,8 +120,8 @@ def _view(session: Session, row: WatchRow) -> WatchView:
         executor=row.executor,
         error=row.error,
         spec=_shown(row.spec),
-        iterations=dict(session.execute(seen).tuples().all()),
-        jobs={state or FORGOTTEN: count for state, count in session.execute(jobs).tuples()},
+        iterations={row[0]: row[1] for row in session.execute(seen)},
+        jobs={row[0] or FORGOTTEN: row[1] for row in session.execute(jobs)},
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convsvc.dialects import source_of
 from convsvc.dialects.iterations import Iteration
 from convsvc.errors import ConvsvcError, PlanError, ServiceError, SourceError, StorageError, TargetBusy
 from convsvc.execute.staging.removal import remove_target
-from convsvc.plan.plan import Plan
-from convsvc.plan.planner import make_plan
 from convsvc.roots import RootedPath, Roots
 from convsvc.service.access.audit import Act, Audit
 from convsvc.service.access.identity import Caller
@@ -27,12 +29,17 @@ from convsvc.service.watching.rules import WatchSpec, job_for, parse_watch
 from convsvc.service.watching.sighting import Sighting, SightingState, content_of, signature_of
 from convsvc.spec import Job
 
+if TYPE_CHECKING:
+    from convsvc.plan.plan import Plan
+
 _log = logging.getLogger("convsvc.watch")
 
 # Between two looks: as long as an iteration has to be at rest, within these bounds.
 SOONEST_S, LATEST_S = 0.1, 60.0
 # What could not be read, or was refused for what it is, is tried again after so long, if nothing in it changes before.
 AGAIN = timedelta(minutes=10)
+# After so long another executor may look: storage may hang for this one.
+LONGEST_LOOK_S = 1800.0
 # Of those that have a job so many are looked at again in one look: that one is written anew is seen, if later.
 LOOKED_AFTER = 4
 
@@ -50,7 +57,7 @@ class _Look:
 class Looker:
     """Looks at watches for an executor. `should_stop` is asked between two iterations."""
 
-    def __init__(self, database: Database, name: str, *, should_stop: Callable[[], bool] = lambda: False, lease_s: float = 60) -> None:
+    def __init__(self, database: Database, name: str, *, should_stop: Callable[[], bool] = lambda: False, lease_s: float = 15) -> None:
         self._looks, self._store, self._audit = Looks(database, name, lease_s=lease_s), Store(database), Audit(database)
         self._should_stop = should_stop
 
@@ -60,10 +67,31 @@ class Looker:
         if watch is None:
             return False
         try:
-            self._look_at(watch)
+            with self._keeping(watch):
+                self._look_at(watch)
         except LeaseLost as lost:  # it was removed, or this look took too long: whoever has it now goes on
             _log.info("%s", lost)
         return True
+
+    @contextmanager
+    def _keeping(self, watch: HeldWatch) -> Iterator[None]:
+        """Keeps the lease while a plan is made, or a large directory listed; not for ever, as storage may hang."""
+        over, until = threading.Event(), time.monotonic() + LONGEST_LOOK_S
+
+        def keep() -> None:
+            while not over.wait(self._looks.lease_s / 3) and time.monotonic() < until:
+                try:
+                    self._looks.keep(watch)
+                except Exception as error:  # the look itself finds out
+                    _log.info("watch %s: the lease was not renewed: %s", watch.id, error)
+
+        keeper = threading.Thread(target=keep, name="watch-lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            keeper.join(5)
 
     def _look_at(self, watch: HeldWatch) -> None:
         next_s, error = LATEST_S, None
@@ -123,6 +151,8 @@ class Looker:
 
     def _take(self, look: _Look, one: Iteration, folder: RootedPath, seen: Sighting) -> bool:
         """The iteration is at rest: if it can be read, and is new, it becomes a job. False where there is no room for more."""
+        from convsvc.plan.planner import make_plan
+
         try:
             job = job_for(look.spec, one.number, one.says, look.watch.id)
             check_places(job, look.roots)

@@ -8,12 +8,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from convsvc.errors import SourceError, StorageError
-from convsvc.plan.plan import Plan
 from convsvc.roots import RootedPath
 from convsvc.roots.rooted_path import FAILING
+
+if TYPE_CHECKING:
+    from convsvc.plan.plan import Plan
 
 # moving: it has changed since the last look, or training has not finished it; incomplete: it is at rest, and cannot be read as a
 # checkpoint; refused: the job was not taken, which is tried again; taken: a job has it.
