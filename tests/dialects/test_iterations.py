@@ -46,12 +46,13 @@ def test_without_a_tracker_a_hugging_face_run_finishes_what_it_has_and_with_one_
     assert [one[2] for one in found("huggingface", run)] == [True, True, False]
 
 
-def test_rank_files_are_whole_as_far_as_the_tracker_goes_and_not_before_there_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mindspeed-llm", "mindspeed-mm"])
+def test_rank_files_are_whole_as_far_as_the_tracker_goes_and_not_before_there_is_one(tmp_path: Path, name: str) -> None:
     run = folders(tmp_path, "iter_0000100", "iter_0000200", "release", file="x")
-    assert [one[2] for one in found("mindspeed-llm", run)] == [False, False]
+    assert [one[2] for one in found(name, run)] == [False, False]
     (run / "latest_checkpointed_iteration.txt").write_text("100\n")
-    assert found("mindspeed-llm", run) == [(100, "iter_0000100", True), (200, "iter_0000200", False)]
-    says = source_of("mindspeed-llm").iterations(RootedPath(str(run)))[0].says
+    assert found(name, run) == [(100, "iter_0000100", True), (200, "iter_0000200", False)]
+    says = source_of(name).iterations(RootedPath(str(run)))[0].says
     assert says == {"path": str(run), "iteration": "100"}
 
 

@@ -24,6 +24,15 @@ from convsvc.spec import Options
 FOLDER = re.compile(r"iter_(\d{7,12})")  # megatron/training/checkpointing.py get_checkpoint_name
 
 
+def tracked_iterations(root: RootedPath) -> tuple[Iteration, ...]:
+    """The `iter_...` directories. They are whole as far as the tracker goes: until there is one, none is."""
+    last = tracked(root)
+    return tuple(
+        Iteration(number, name, {"path": root.path, "iteration": str(number)}, number <= (-1 if last is None else last))
+        for number, name in sorted(numbered_folders(root, FOLDER).items())
+    )
+
+
 class RankFiles(Source):
     """Rank files: their saved args say the model and the layout. A framework has its own `tables`, and may have its own words."""
 
@@ -41,12 +50,7 @@ class RankFiles(Source):
         return (root / TRACKER).is_file() or any(name.startswith("mp_rank_") for name in root.names())
 
     def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
-        """The `iter_...` directories. They are whole as far as the tracker goes: until there is one, none is."""
-        last = tracked(root)
-        return tuple(
-            Iteration(number, name, {"path": root.path, "iteration": str(number)}, number <= (-1 if last is None else last))
-            for number, name in sorted(numbered_folders(root, FOLDER).items())
-        )
+        return tracked_iterations(root)
 
     def open(self, source: RankFilesSource, roots: Roots) -> Checkpoint:
         return open_rank_files(source, roots, self.correct_args, self.saved_lora)

@@ -7,7 +7,7 @@ from typing import Any
 
 from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
-from convsvc.dialects.mcore.checkpoint import TRACKER
+from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMTarget

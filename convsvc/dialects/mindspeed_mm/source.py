@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
-from convsvc.dialects.mcore.checkpoint import TRACKER
+from convsvc.dialects.iterations import TRACKER, Iteration
 from convsvc.dialects.mcore.rank_files import layout
+from convsvc.dialects.mcore.source import tracked_iterations
 from convsvc.dialects.mindspeed_mm.checkpoint import is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
@@ -31,6 +32,9 @@ class MindSpeedMM(Source):
             return is_mindspeed_mm(root)
         except ConvsvcError:
             return False
+
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        return tracked_iterations(root)
 
     def words_dir(self, source: MindSpeedMMSource) -> str | None:
         return source.config_dir
