@@ -1,0 +1,48 @@
+"""Writing a diffusion model as it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.diffusers.job import DiffusersSource, DiffusersTarget
+from convsvc.dialects.diffusers.layout import Settings, lay_form
+from convsvc.dialects.diffusers.new_files import output
+from convsvc.errors import JobError, LayoutError
+from convsvc.models.diffusion import Diffusion
+from convsvc.models.model import Model
+from convsvc.spec import SourceSpec, TargetSpec
+
+
+class Diffusers(Target):
+    """Safetensors, a shard a layer or of a size, with their index; or one file."""
+
+    name = "diffusers"
+
+    def settled(self, target: DiffusersTarget, words_dir: str | None) -> TargetSpec:
+        """With the source's own configuration where nothing else is said."""
+        return target if target.config_dir is not None else target.model_copy(update={"config_dir": words_dir})
+
+    def settings(self, target: DiffusersTarget, model: Model, adapted: Adapted | None = None) -> Settings:
+        """The form that the job states, else the first. Raises JobError, LayoutError."""
+        family = model.family
+        if not isinstance(family, Diffusion):
+            raise LayoutError(f"{family.name} is no diffusion model", do="convert to huggingface")
+        spelling = family.forms[0] if target.form is None else family.form(target.form)
+        if spelling is None:
+            known = ", ".join(each.name for each in family.forms)
+            raise JobError(f"target.form is {target.form!r}; {family.name} has the forms {known}")
+        return Settings(spelling)
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return lay_form(model, settings)
+
+    def output(self, draft: Draft[DiffusersTarget, Settings]) -> tuple[Layout, Output]:
+        return output(draft)
+
+    def reopened(self, target: DiffusersTarget, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
+        return DiffusersSource(format="diffusers", path=path)
+
+
+TARGET = Diffusers()
