@@ -16,8 +16,10 @@ from typing import Any
 import convsvc.families
 from convsvc.dialects import target_of
 from convsvc.dialects.base import Target
+from convsvc.dialects.diffusion_pages import example, tables
 from convsvc.errors import LayoutError, SourceError
 from convsvc.families import FAMILIES, Facts, Family, Model
+from convsvc.models.diffusion import Diffusion
 from convsvc.models.family import Wanted
 from convsvc.models.scope import DECODER, Scope
 from convsvc.models.towers import Tower
@@ -98,6 +100,8 @@ class _Example(Facts):
 
 def page(family: Family, notes: str | None = None) -> str:
     """The family's page in Markdown. Pure."""
+    if isinstance(family, Diffusion):
+        return "\n".join([f"# {family.title}", "", *_about(family), "", *tables(family), *_end(notes)])
     model = example_model(family)
     sections = list(_sections(model))
     lines = [f"# {family.title}", "", *_about(family), ""]
@@ -110,11 +114,16 @@ def page(family: Family, notes: str | None = None) -> str:
             lines += _variants(target, family)
         except LayoutError as error:
             lines += [f"Refused: {error.message}.", ""]
-    lines += _axes(sections)
-    if notes:
-        lines += ["## Differences from MindSpeed-LLM's converter", "", notes.partition("\n")[2].strip(), ""]
-    lines += ["<!-- Made by `python -m convsvc.dialects.family_pages docs/families`; change the declarations or notes/ instead. -->", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_axes(sections), *_end(notes)])
+
+
+def _end(notes: str | None) -> list[str]:
+    lines = [] if not notes else ["## Differences from MindSpeed-LLM's converter", "", notes.partition("\n")[2].strip(), ""]
+    return [
+        *lines,
+        "<!-- Made by `python -m convsvc.dialects.family_pages docs/families`; change the declarations or notes/ instead. -->",
+        "",
+    ]
 
 
 def pages(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -129,6 +138,8 @@ def pages(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def example_model(family: Family, num_mtp: int | None = None) -> Model:
     """The family with every flag on, and a dense layer where it can have one."""
+    if isinstance(family, Diffusion):
+        return example(family)
     names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
     values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {})}
     return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
@@ -151,6 +162,9 @@ def _about(family: Family) -> Iterator[str]:
             yield module.__doc__.strip()
             yield ""
     shown = ", ".join(f"`{each}`" for each in family.architectures) or "none"
+    if isinstance(family, Diffusion):
+        yield f"`model_type: {family.name}`; found by its tensors' names. Sizes are as their shapes."
+        return
     yield f"`model_type: {family.name}`; found by `architectures` in config.json: {shown}."
 
 

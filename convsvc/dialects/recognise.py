@@ -189,7 +189,9 @@ KINDS = (
         "give the checkpoint it was made from; transformers can load a GGUF (gguf_file=) and save it as safetensors, dequantised",
         _first(r".*\.gguf"),
     ),
-    Kind("diffusers", (r"model_index\.json",), "a pipeline of diffusers", "image and video models are not known; language models are"),
+    Kind(
+        "diffusers", (r"model_index\.json",), "a pipeline of diffusers", 'give its transformer\'s directory, as source.format "diffusers"'
+    ),
     Kind(
         "original",
         (r"consolidated.*\.(pth|safetensors)",),

@@ -30,7 +30,7 @@ NO_PATHS = {
     "mode",
 }
 NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_modules", "check_copies", "pipeline_model_parallel_layout"}
-NO_PATHS |= {"file_suffix", "leave_out_prefix", "max_part_size", "mode", "prefix", "modules"}
+NO_PATHS |= {"file_suffix", "leave_out_prefix", "max_part_size", "mode", "prefix", "modules", "form", "file_name"}
 
 
 def holds_text(field: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from convsvc.models.shapes import Equation, equations_of, solve
 from convsvc.tensors.notation import evaluate
 
 # What may stand before all names: a wrapper, a pipeline's or a trainer's part.
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "module.", "model.", "dit.")
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "module.", "model.", "dit.", "predictor.")
 SHOWN = 12
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -1,0 +1,26 @@
+"""How MindSpeed-MM names and cuts a family's tensors. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from convsvc.models.diffusion import Spelling
+
+FORMAT = "mindspeed-mm-sora"
+FRAMEWORK = "MindSpeed-MM"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """MindSpeed-MM's names of a family's tensors (`spelling`; a row's `tp` is the axis that is cut), and what its training can do.
+
+    `tp`, `pp`, `vpp`: whether matrices are cut over ranks, layers over stages, and these over virtual ones. `sections` are, for rows whose
+    axis consists of several parts that are each cut for themselves, their lengths (expressions), by stored name.
+    """
+
+    spelling: Spelling
+    tp: bool = False
+    pp: bool = False
+    vpp: bool = False
+    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

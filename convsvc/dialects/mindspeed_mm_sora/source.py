@@ -1,0 +1,125 @@
+"""Reading rank files of a diffusion model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile, Wants, refuse_parts
+from convsvc.dialects.diffusers.seen import recognise_model
+from convsvc.dialects.files import check_directory, index_file, index_files
+from convsvc.dialects.json_files import read_json
+from convsvc.dialects.mcore.checkpoint import MODEL, TRACKER, folder_name, is_known, iteration_folder, rank_paths, weights_beside
+from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK
+from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
+from convsvc.dialects.mindspeed_mm_sora.layout import Settings, lay_ranks
+from convsvc.dialects.mindspeed_mm_sora.seen import candidates, ranks_of, recognise_ranks, see_ranks
+from convsvc.dialects.mindspeed_mm_sora.target import counts_of
+from convsvc.errors import ConvsvcError, JobError, SourceError
+from convsvc.models.diffusion import SEEN, Diffusion
+from convsvc.models.facts import Facts
+from convsvc.models.family import Family
+from convsvc.models.model import Model
+from convsvc.notes import Note
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import Options
+
+CONFIG = "config.json"
+
+
+class Sora(Source):
+    """Rank files whose model and cut are seen from their names and shapes."""
+
+    name = FORMAT
+    certainty = 3  # rank directories and tracker are as those of the other frameworks on Megatron
+
+    def recognises(self, root: RootedPath) -> bool:
+        if not (root / TRACKER).is_file() and not any(name.startswith("mp_rank_") for name in root.names()):
+            return False
+        try:
+            index, _ = index_file(rank_paths(iteration_folder(root, None))[0])
+        except ConvsvcError:
+            return False
+        names = [tensor.name.partition("/")[2] for tensor in index.tensors if MODEL.match(tensor.name)]
+        return recognise_model(names, candidates()) is not None
+
+    def words_dir(self, source: SoraSource) -> str | None:
+        return source.config_dir
+
+    def open(self, source: SoraSource, roots: Roots) -> Checkpoint:
+        """Every rank file's header, and the family that names show. Raises SourceError, FormatError; PathRefused."""
+        root = RootedPath(source.path, roots)
+        check_directory(root)
+        folder = iteration_folder(root, source.iteration)
+        files: list[SourceFile] = []
+        found: dict[tuple[str, str], Found] = {}
+        ignored: set[str] = set()
+        paths = rank_paths(folder)
+        for path, (index, file) in zip(paths, index_files(paths), strict=True):
+            relative = os.path.relpath(path.path, root.path)
+            for tensor in index.tensors:
+                if MODEL.match(tensor.name):
+                    found[relative, tensor.name] = Found(len(files), tensor)
+            ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
+            files.append(file)
+        if not found:
+            raise SourceError(f"the rank files of {root} hold no tensors under model, or model0, model1, ...", do="give another directory")
+        notes = (*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0]))
+        checkpoint = Checkpoint(str(root), tuple(files), found, _facts(source, root), folder_name(folder, root), notes)
+        shown = recognise_ranks(ranks_of(checkpoint))
+        if shown is None:
+            return checkpoint
+        return replace(checkpoint, facts=Facts({**checkpoint.facts.values, "model_type_hf": shown.family.name}, checkpoint.facts.origin))
+
+    def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
+        """With what names and shapes show. Raises SourceError where that is no model of the family, or not a whole one."""
+        ranks = ranks_of(checkpoint)
+        shown = recognise_ranks(ranks, family) if isinstance(family, Diffusion) else None
+        if shown is None:
+            names = sorted(ranks.names())
+            raise SourceError(
+                f"{checkpoint.path} does not look like {FRAMEWORK}'s rank files of {family.name}, by its tensors' names",
+                facts=[f"there is {name}" for name in names[:12]],
+            )
+        seen, settings = see_ranks(ranks, shown, checkpoint, checkpoint.settings)
+        facts = Facts({**checkpoint.facts.values, SEEN: seen}, checkpoint.facts.origin)
+        return replace(checkpoint, facts=facts, settings=settings)
+
+    def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
+        refuse_parts(options)
+        return wants
+
+    def settings(self, source: SoraSource, checkpoint: Checkpoint, model: Model) -> Settings:
+        """What is seen; what the job states must agree. Raises JobError."""
+        settings: Settings = checkpoint.settings
+        stated = counts_of(source.pp_layers)
+        faults = [] if source.tp_size in (None, settings.tp) else [f"tp_size {source.tp_size}: there are {settings.tp} tensor ranks"]
+        seen = settings.counts or ((model_layers(model),),)
+        if stated is not None and stated != seen:
+            faults.append(f"pp_layers {[list(row) for row in stated]}: the files have {[list(row) for row in seen]}")
+        if faults:
+            raise JobError(f"the job contradicts {checkpoint.path}", facts=faults, do="leave these out: they are read from there")
+        return settings
+
+    def layout(self, model: Model, settings: Settings) -> Layout:
+        return lay_ranks(model, settings)
+
+    def ignores(self, key: tuple[str, str], model: Model) -> str | None:
+        """Objects of training, not weights."""
+        return "an extra state, not a weight" if key[1].endswith("_extra_state") else None
+
+
+def model_layers(model: Model) -> int:
+    """All layers of a model."""
+    return sum(scope.kind == "layer" for scope in model.scopes)
+
+
+def _facts(source: SoraSource, root: RootedPath) -> Facts:
+    if source.config_dir is not None:
+        config = RootedPath(source.config_dir, root.roots) / CONFIG
+        if config.is_file():
+            return Facts(read_json(config), str(config))
+    return Facts({}, str(root))
+
+
+SOURCE = Sora()

@@ -1,0 +1,144 @@
+"""Diffusion models between their published forms and MindSpeed-MM's rank files: tensor by tensor what the source tool writes, where that is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convsvc.conversion import convert
+from convsvc.errors import ConvsvcError
+from tests.golden.diffusion_inputs import (
+    expected_tensors,
+    job,
+    published_tensors,
+    read_published,
+    read_tops,
+    write_published,
+    write_ranks,
+)
+from tests.golden.mindspeed_mm_corpus import expected_ranks, fixture, manifest
+
+SORA, PUBLISHED = "mindspeed-mm-sora", "diffusers"
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """A case whose source is a fixture: the cut that is asked for."""
+
+    fixture: str
+    tp_size: int = 1
+    pp_layers: Any = None
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        return {"tp_size": self.tp_size} | ({"pp_layers": self.pp_layers} if self.pp_layers else {})
+
+
+TO_RANKS = {
+    "wan-h2m": To("wan_t2v"),
+    "wan-h2m-i2v": To("wan_i2v"),
+    "wan-h2m-pp2": To("wan_t2v", pp_layers=[1, 3]),
+    "wan-h2m-vpp2": To("wan_t2v", pp_layers=[[1, 1], [1, 1]]),
+    "vace-h2m-diffusers": To("vace_diffusers"),
+    "vace-h2m-civitai": To("vace_civitai"),
+}
+# case: (the layout of its source, the cut that is asked for)
+RESPLIT: dict[str, tuple[str, dict[str, Any]]] = {
+    "wan-rs-1-vpp": ("wan-h2m", {"pp_layers": [[1, 1], [1, 1]]}),
+    "wan-rs-vpp-pp": ("wan-h2m-vpp2", {"pp_layers": [2, 2]}),
+}
+# case: (the layout of its source, the fixture whose configuration goes along, the form)
+TO_PUBLISHED = {
+    "wan-m2h": ("wan-h2m", "wan_t2v", "diffusers"),
+    "wan-m2h-vpp2": ("wan-h2m-vpp2", "wan_t2v", "diffusers"),
+    "wan-m2h-iter": ("wan-h2m-i2v", "wan_i2v", "diffusers"),
+    "vace-m2h-diffusers": ("vace-h2m-diffusers", "vace_diffusers", "diffusers"),
+    "vace-m2h-civitai": ("vace-h2m-civitai", "vace_civitai", "original"),
+}
+# fixture: the form that it is published in
+FORMS = {
+    "wan_t2v": "diffusers",
+    "wan_i2v": "diffusers",
+    "vace_diffusers": "diffusers",
+    "vace_civitai": "original",
+}
+# What MindSpeed-MM's training cannot load, or what loses layers: (fixture, cut, what the error says)
+REFUSED = {
+    "wan-h2m-pp-sum": (To("wan_t2v", pp_layers=[1, 2]), "pp_layers has 3 layers; the model has 4"),
+    "wan with tp": (To("wan_t2v", tp_size=2), "does not cut the matrices of wan"),
+    "vace with stages": (To("vace_diffusers", pp_layers=[2, 3]), "has no pipeline stages for vace"),
+}
+
+
+def place_of(folder: Path, name: str) -> str:
+    """What is given as the source: the directory, or the file where that holds no more."""
+    made = fixture(name)
+    if made.get("bin"):
+        return str(folder / made["bin"])
+    return str(folder / f"{made['file_prefix']}.safetensors") if made.get("shards", 1) == 1 else str(folder)
+
+
+def to_ranks(path: str, target: Path, **cut: Any) -> None:
+    convert(job({"format": PUBLISHED, "path": path}, {"format": SORA, "path": str(target), **cut}), engine="inline")
+
+
+@pytest.mark.parametrize("case", TO_RANKS)
+def test_a_published_model_becomes_the_rank_files_that_the_source_tool_writes(case: str, tmp_path: Path) -> None:
+    asked = TO_RANKS[case]
+    folder = write_published(asked.fixture, 1, tmp_path / "in")
+    to_ranks(place_of(folder, asked.fixture), tmp_path / "out", **asked.cut)
+    ranks, others = read_tops(tmp_path / "out")
+    assert ranks == expected_ranks(manifest(case))
+    extra = manifest(case).get("extra", {})
+    assert others == {rank: set(extra.get(rank, {})) for rank in ranks}
+    assert (tmp_path / "out" / "latest_checkpointed_iteration.txt").read_text() == "release"
+
+
+@pytest.mark.parametrize("case", RESPLIT)
+def test_rank_files_are_cut_again_as_the_source_tool_cuts_them(case: str, tmp_path: Path) -> None:
+    layout, cut = RESPLIT[case]
+    source = write_ranks(layout, 3, tmp_path / "in")
+    convert(job({"format": SORA, "path": str(source)}, {"format": SORA, "path": str(tmp_path / "out"), **cut}), engine="inline")
+    assert read_tops(tmp_path / "out")[0] == expected_ranks(manifest(case))
+
+
+@pytest.mark.parametrize("case", TO_PUBLISHED)
+def test_rank_files_become_what_the_source_tool_exports_with_an_index_that_is_right(case: str, tmp_path: Path) -> None:
+    layout, name, form = TO_PUBLISHED[case]
+    config = write_published(name, 1, tmp_path / "published")
+    source = write_ranks(layout, 3, tmp_path / "in", "iter_0000012" if case.endswith("iter") else "release")
+    target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": form}
+    convert(job({"format": SORA, "path": str(source), "config_dir": str(config)}, target), engine="inline")
+    assert read_published(tmp_path / "out") == expected_tensors(case)
+    assert (tmp_path / "out" / "config.json").read_bytes() == (config / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_there_and_back_is_the_same_model(name: str, tmp_path: Path) -> None:
+    folder = write_published(name, 5, tmp_path / "in")
+    to_ranks(place_of(folder, name), tmp_path / "ranks")
+    target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": FORMS[name]}
+    convert(job({"format": SORA, "path": str(tmp_path / "ranks")}, target), engine="inline")
+    assert read_published(tmp_path / "out") == published_tensors(name, 5)
+
+
+@pytest.mark.parametrize("cut", [[2, 2], [0, 4], [4, 0, 0], [1, 0, 3], [[1, 0], [0, 3]], [[0, 0], [2, 2]]])
+def test_no_cut_into_stages_loses_a_tensor(cut: Any, tmp_path: Path) -> None:
+    """The source tool cannot read its own plain stages, renumbers layers behind an empty one, and loses four of an image embedder's tensors."""
+    folder = write_published("wan_i2v", 5, tmp_path / "in")
+    to_ranks(str(folder), tmp_path / "ranks", pp_layers=cut)
+    target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": "diffusers"}
+    convert(job({"format": SORA, "path": str(tmp_path / "ranks"), "pp_layers": cut}, target), engine="inline")
+    assert read_published(tmp_path / "out") == published_tensors("wan_i2v", 5)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_training_cannot_load_is_refused(case: str, tmp_path: Path) -> None:
+    asked, said = REFUSED[case]
+    folder = write_published(asked.fixture, 1, tmp_path / "in")
+    with pytest.raises(ConvsvcError, match=said):
+        to_ranks(place_of(folder, asked.fixture), tmp_path / "out", **asked.cut)
+    assert not (tmp_path / "out").exists()
