@@ -13,7 +13,7 @@ VACE_PATCH = linear("vace_patch_embedding", "hidden vace_channel frame patch_row
 TAKEN, GIVEN = linear("before", "hidden hidden_in"), linear("after", "hidden hidden_in")
 
 DIFFUSERS = Spelling(
-    "diffusers",
+    "hf_diffusers",
     wan.DIFFUSERS_BEFORE + spelled((VACE_PATCH, "vace_patch_embedding")),
     {
         "blocks": StackNames("blocks.{layer}.", wan.DIFFUSERS_BLOCK),

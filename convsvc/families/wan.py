@@ -111,7 +111,7 @@ def groups(image: Rows, positions: Rows, block: Rows) -> Mapping[str, Mapping[st
 
 
 DIFFUSERS = Spelling(
-    "diffusers",
+    "hf_diffusers",
     DIFFUSERS_BEFORE,
     {"blocks": StackNames("blocks.{layer}.", DIFFUSERS_BLOCK)},
     DIFFUSERS_AFTER,

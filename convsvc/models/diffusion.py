@@ -176,6 +176,19 @@ def _starred(spelling: Spelling, stored: str) -> str:
     return stored
 
 
+def check_sizes(spelling: Spelling, seen: Seen, names: Collection[str], origin: str) -> None:
+    """Raises SourceError for tensors that are missing where nothing else says how large they are."""
+    missing = [
+        scope.prefix + row.stored
+        for scope in scopes_of(spelling, seen)
+        for row in scope.rows
+        if scope.prefix + row.stored not in names and any(axis not in seen.sizes for each in row.logicals for axis in each.axes)
+    ]
+    if missing:
+        more = [f"and {len(missing) - 12} more"] if len(missing) > 12 else []
+        raise SourceError(f"{origin}: {len(missing)} tensors are missing", facts=missing[:12] + more, do="fetch all its files")
+
+
 def check_labels(family: str, origin: str, stacks: Mapping[str, tuple[str, ...]]) -> None:
     """Layers are numbered from 0 on without a gap. Raises SourceError, naming those that are missing."""
     for name, labels in stacks.items():

@@ -1,4 +1,4 @@
-"""Diffusion models between their published forms and MindSpeed-MM's rank files: tensor by tensor what the source tool writes, where that is right."""
+"""Diffusion models between their published forms and MindSpeed-MM's rank files: what the source tool writes, where that is right."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ RESPLIT: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # case: (the layout of its source, the fixture whose configuration goes along, the form)
 TO_PUBLISHED = {
-    "wan-m2h": ("wan-h2m", "wan_t2v", "diffusers"),
-    "wan-m2h-vpp2": ("wan-h2m-vpp2", "wan_t2v", "diffusers"),
-    "wan-m2h-iter": ("wan-h2m-i2v", "wan_i2v", "diffusers"),
-    "vace-m2h-diffusers": ("vace-h2m-diffusers", "vace_diffusers", "diffusers"),
+    "wan-m2h": ("wan-h2m", "wan_t2v", "hf_diffusers"),
+    "wan-m2h-vpp2": ("wan-h2m-vpp2", "wan_t2v", "hf_diffusers"),
+    "wan-m2h-iter": ("wan-h2m-i2v", "wan_i2v", "hf_diffusers"),
+    "vace-m2h-diffusers": ("vace-h2m-diffusers", "vace_diffusers", "hf_diffusers"),
     "vace-m2h-civitai": ("vace-h2m-civitai", "vace_civitai", "original"),
 }
 # fixture: the form that it is published in
 FORMS = {
-    "wan_t2v": "diffusers",
-    "wan_i2v": "diffusers",
-    "vace_diffusers": "diffusers",
+    "wan_t2v": "hf_diffusers",
+    "wan_i2v": "hf_diffusers",
+    "vace_diffusers": "hf_diffusers",
     "vace_civitai": "original",
 }
 # What MindSpeed-MM's training cannot load, or what loses layers: (fixture, cut, what the error says)
@@ -127,10 +127,10 @@ def test_there_and_back_is_the_same_model(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [[2, 2], [0, 4], [4, 0, 0], [1, 0, 3], [[1, 0], [0, 3]], [[0, 0], [2, 2]]])
 def test_no_cut_into_stages_loses_a_tensor(cut: Any, tmp_path: Path) -> None:
-    """The source tool cannot read its own plain stages, renumbers layers behind an empty one, and loses four of an image embedder's tensors."""
+    """The source tool cannot read its own plain stages, renumbers layers behind an empty one, and loses an image embedder's norms."""
     folder = write_published("wan_i2v", 5, tmp_path / "in")
     to_ranks(str(folder), tmp_path / "ranks", pp_layers=cut)
-    target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": "diffusers"}
+    target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": "hf_diffusers"}
     convert(job({"format": SORA, "path": str(tmp_path / "ranks"), "pp_layers": cut}, target), engine="inline")
     assert read_published(tmp_path / "out") == published_tensors("wan_i2v", 5)
 

@@ -37,7 +37,7 @@ def test_a_ranks_part_counts_as_often_as_there_are_ranks() -> None:
 def test_shapes_that_contradict_each_other_are_named() -> None:
     with pytest.raises(SourceError, match="1 tensors do not fit together") as error:
         sizes((spelled((Q, "q"))[0], (6, 4)), (spelled((K, "k"))[0], (6, 5)))
-    assert error.value.facts == ["k.weight, dimension 1: expected 4, found 5 (hidden is 4 in q.weight, dimension 1)"]
+    assert error.value.facts == ("k.weight, dimension 1: expected 4, found 5 (hidden is 4 in q.weight, dimension 1)",)
 
 
 def test_what_the_shapes_leave_open_is_named() -> None:

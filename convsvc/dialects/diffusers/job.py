@@ -27,7 +27,7 @@ class DiffusersTarget(TargetSpec):
     format: Literal["diffusers"]
     form: Form | None = Field(
         None,
-        description="Whose names the tensors get: diffusers, original (its authors'), or another of the model's page; without it, the "
+        description="Whose names the tensors get: hf_diffusers, original (its authors'), or another of the model's page; without it, the "
         "first of these.",
     )
     file_name: Annotated[Text, Field(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*\.(safetensors|pt|pth|bin)$")] | None = Field(

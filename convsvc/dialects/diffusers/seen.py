@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from convsvc.errors import SourceError
-from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, fit, groups_of, labels_of, scopes_of
+from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, check_sizes, fit, groups_of, labels_of, scopes_of
 from convsvc.models.facts import Facts
 from convsvc.models.shapes import Equation, equations_of, solve
 from convsvc.tensors.notation import evaluate
@@ -64,7 +64,9 @@ def see(shown: Shown, shapes: Shapes, origin: str, facts: Facts | None = None) -
     rough = Seen(stacks, groups, {})
     sizes = with_derived(family, solve(_equations(spelling, rough, shapes), origin))
     passing = {name: shape for name, shape in shapes.items() if family.is_passing(name)}
-    return replace(rough, sizes=sizes, passing=passing)
+    seen = replace(rough, sizes=sizes, passing=passing)
+    check_sizes(spelling, seen, shapes.keys(), origin)
+    return seen
 
 
 def check_counts(family: Diffusion, stacks: Mapping[str, Collection[str]], facts: Facts, origin: str) -> None:

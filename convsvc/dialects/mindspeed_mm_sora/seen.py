@@ -14,7 +14,7 @@ from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings
 from convsvc.dialects.mindspeed_mm_sora.tables import forms
 from convsvc.errors import SourceError
 from convsvc.families import FAMILIES
-from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, groups_of, labels_of, scopes_of
+from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, check_sizes, groups_of, labels_of, scopes_of
 from convsvc.models.placement import Table
 from convsvc.models.shapes import Equation, equations_of, solve
 
@@ -95,7 +95,9 @@ def see_ranks(ranks: Ranks, shown: Shown, checkpoint: Checkpoint, folder: str) -
     sizes = with_derived(shown.family, solve(_equations(form.spelling, rough, whole, ranks.tp), checkpoint.path))
     passing = {name: shape for name, shape in whole.items() if shown.family.is_passing(name)}
     settings = Settings(form, ranks.tp, counts, ranks.numbered, ranks.staged, folder, shown.prefix)
-    return replace(rough, sizes=sizes, passing=passing), settings
+    seen = replace(rough, sizes=sizes, passing=passing)
+    check_sizes(form.spelling, seen, whole.keys(), checkpoint.path)
+    return seen, settings
 
 
 def _bare(shapes: Shapes, prefix: str) -> Shapes:

@@ -64,7 +64,7 @@ def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> boo
 
 def test_the_form_shows_by_the_names_and_the_other_form_holds_the_same(tmp_path: Path) -> None:
     tensors = wan()
-    run(write(tmp_path / "in", tensors, {"num_layers": LAYERS}), tmp_path / "diffusers", form="diffusers")
+    run(write(tmp_path / "in", tensors, {"num_layers": LAYERS}), tmp_path / "diffusers", form="hf_diffusers")
     index = json.loads((tmp_path / "diffusers" / "diffusion_pytorch_model.safetensors.index.json").read_text())["weight_map"]
     file = tmp_path / "diffusers" / index["blocks.2.attn1.to_out.0.weight"]
     assert torch.equal(load_file(file)["blocks.2.attn1.to_out.0.weight"], tensors["blocks.2.self_attn.o.weight"])
@@ -86,7 +86,9 @@ def test_one_file_is_written_and_read_by_its_path(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "module."])
 def test_what_a_wrapper_puts_before_all_names_is_left_away(prefix: str, tmp_path: Path) -> None:
     tensors = wan()
-    run(write(tmp_path / "in", {prefix + name: each for name, each in tensors.items()}), tmp_path / "out", form="original", file_name="a.pt")
+    run(
+        write(tmp_path / "in", {prefix + name: each for name, each in tensors.items()}), tmp_path / "out", form="original", file_name="a.pt"
+    )
     assert same(torch.load(tmp_path / "out" / "a.pt", weights_only=True), tensors)
 
 
@@ -129,7 +131,7 @@ def test_other_tensors_are_no_diffusion_model(tmp_path: Path) -> None:
 
 
 def test_a_form_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConvsvcError, match="wan has the forms diffusers, original"):
+    with pytest.raises(ConvsvcError, match="wan has the forms hf_diffusers, original"):
         run(write(tmp_path / "in", wan()), tmp_path / "out", form="comfy")
 
 
