@@ -7,7 +7,7 @@ from typing import Any
 
 from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
-from convsvc.dialects.mcore.checkpoint import TRACKER
+from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.mindspeed_mm_sora.job import SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Settings
 from convsvc.formats import torch_zip

@@ -8,8 +8,9 @@ from dataclasses import replace
 from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile, Wants, refuse_parts
 from convsvc.dialects.diffusers.seen import recognise_model
 from convsvc.dialects.files import check_directory, index_file, index_files
+from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.json_files import read_json
-from convsvc.dialects.mcore.checkpoint import MODEL, TRACKER, folder_name, is_known, iteration_folder, rank_paths, weights_beside
+from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, rank_paths, weights_beside
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK
 from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
 from convsvc.dialects.mindspeed_mm_sora.layout import Settings, lay_ranks
