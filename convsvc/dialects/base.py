@@ -299,6 +299,10 @@ class Source(Protocol):
         """
         return options.vocab_size
 
+    def experts(self, source: Any) -> Mapping[str, str]:
+        """In which form the job says that experts are kept, by what names begin with: for tensors of no known model."""
+        return getattr(source, "experts", None) or {}
+
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
         """The whole tensors' shapes by their stored names, for who asks for tensors and no model."""
         return {name: found.tensor.shape for (_, name), found in checkpoint.found.items()}

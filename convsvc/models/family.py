@@ -29,7 +29,7 @@ class Wanted:
 
     `carry_mtp`: MTP layers that are not converted are kept as they are, if the other layers are all there. `stored`: how many tensors the
     checkpoint has; a configuration that speaks of far more is not believed. `names` are the stored names, where they are known;
-    `shapes` finds the whole tensors' shapes by them.
+    `shapes` finds the whole tensors' shapes by them. `experts`: in which form they are kept, by what names begin with (`expert_stacks`).
     """
 
     num_layers: int | None = None
@@ -40,6 +40,7 @@ class Wanted:
     stored: int | None = None
     names: frozenset[str] | None = None
     shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None = None
+    experts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ class Family:
     text: str | None = None
     others: bool = False
     silent: str = ""
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether its tensors are what is stored, whatever it is: scales and adapters like anything else."""
+        return False
 
     def flat(self, facts: Facts) -> Facts:
         """The configuration as a text model's: what it nests of the text lies at the top. Once is enough, twice is the same."""

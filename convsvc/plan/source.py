@@ -71,9 +71,13 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     checkpoint = of_modules(asked, reader.open(asked.source, roots))
     # Before anything that can be mended: a model that is not known is of no use dequantised.
     family = find_family(asked.model_type, checkpoint.facts)
-    checkpoint = join_pieces(checkpoint, product_dtype(asked.options.dtype))
-    checkpoint, adapters = split_adapters(checkpoint, reader.lora(asked.source))
-    checkpoint = reader.by_family_names(replace(checkpoint, facts=family.flat(checkpoint.facts)), family)
+    lora, adapters = reader.lora(asked.source), None
+    if not family.as_stored:
+        checkpoint = join_pieces(checkpoint, product_dtype(asked.options.dtype))
+    if not family.as_stored or lora is not None:
+        checkpoint, adapters = split_adapters(checkpoint, lora)
+    if not family.as_stored:
+        checkpoint = reader.by_family_names(replace(checkpoint, facts=family.flat(checkpoint.facts)), family)
     model = build_model(asked, checkpoint)
     settings, layout, inventory, notes = match_layout(asked.source, checkpoint, model)
     check_floats(inventory, checkpoint, model.integers)
@@ -142,5 +146,6 @@ def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:
         len(checkpoint.found),
         names,
         lambda: reader.shapes(checkpoint),
+        reader.experts(asked.source),
     )
     return find_family(asked.model_type, checkpoint.facts).build(checkpoint.facts, wanted).carrying(names)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from convsvc.dialects.base import Checkpoint, Found
-from convsvc.dialects.cuts import Cut
+from convsvc.dialects.dcp.alike import as_there
 from convsvc.dialects.dcp.job import DcpSource
 from convsvc.dialects.dcp.names import first_parts, is_training_state, with_dot
+from convsvc.dialects.dcp.opened import Opened
 from convsvc.dialects.dcp.pieces import find_pieces
 from convsvc.dialects.dcp.sharded import find_sharded, is_sharded
 from convsvc.dialects.files import check_directory
@@ -21,6 +22,7 @@ from convsvc.formats.dcp.metadata import read_metadata
 from convsvc.formats.dcp.records import METADATA, Chunked, Metadata
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
+from convsvc.models.spelling import Spelling
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
@@ -31,14 +33,6 @@ CONFIG = "config.json"
 # Directories in which frameworks put what a job names by their parent: MindSpeed-MM, accelerate's FSDP, torch's consolidating writer.
 WITHIN = ("release", "pytorch_model_fsdp_0", "sharded")
 SHOWN = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What was found out beside the tensors: the whole tensors' shapes, and what of each lies where."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    cuts: Mapping[str, tuple[Cut, ...]]
 
 
 def place_of(root: RootedPath) -> RootedPath | None:
@@ -74,9 +68,23 @@ def open_checkpoint(source: DcpSource, roots: Roots) -> Checkpoint:
     check_whole(root, pieces.tensors)
     prefix = with_dot(source.prefix or "")
     names = {name: name.removeprefix(prefix) for name in pieces.tensors}
+    spelling = Spelling(source.names or {}, source.adapter_name)
+    if spelling:
+        names = {stored: spelling.named(name) for stored, name in names.items()}
+        _check_apart(root, names)
     opened = Opened({name: each.shape for name, each in pieces.tensors.items()}, pieces.cuts)
-    checkpoint = Checkpoint(str(root), pieces.files, pieces.found, _facts(source, root, roots), opened, tuple(notes))
-    return renamed(checkpoint, names) if prefix else checkpoint
+    checkpoint = Checkpoint(str(root), pieces.files, pieces.found, _facts(source, (root, given), roots), opened, tuple(notes))
+    checkpoint = renamed(checkpoint, names) if prefix or spelling else checkpoint
+    return checkpoint if source.like_dir is None else as_there(checkpoint, RootedPath(source.like_dir, roots), source.fill_beginning)
+
+
+def _check_apart(root: RootedPath, names: Mapping[str, str]) -> None:
+    by_name: dict[str, list[str]] = {}
+    for stored, name in names.items():
+        by_name.setdefault(name, []).append(stored)
+    twice = [f"{' and '.join(stored)} would be {name}" for name, stored in by_name.items() if len(stored) > 1]
+    if twice:
+        raise JobError(f"source.names: {root} has tensors that would have one name", facts=twice[:SHOWN])
 
 
 def _wanted(source: DcpSource, root: RootedPath, metadata: Metadata) -> tuple[dict[str, Chunked], list[Note]]:
@@ -106,8 +114,11 @@ def _left_out(names: list[str], why: str) -> list[Note]:
     return [Note("ignored", f"{len(names)} entries of {METADATA}, e.g. {names[0][:200]}: {why}")] if names else []
 
 
-def _facts(source: DcpSource, root: RootedPath, roots: Roots) -> Facts:
-    folder = root if source.config_dir is None else RootedPath(source.config_dir, roots)
+def _facts(source: DcpSource, places: tuple[RootedPath, ...], roots: Roots) -> Facts:
+    """What config.json says: of config_dir, or beside the files, or above them."""
+    root = places[0]
+    beside = next((place for place in places if (place / CONFIG).is_file()), root)
+    folder = beside if source.config_dir is None else RootedPath(source.config_dir, roots)
     if (folder / CONFIG).is_file():
         return Facts(read_json(folder / CONFIG), str(folder / CONFIG)).stating(stated_sizes(source.architecture))
     if source.config_dir is not None:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from convsvc.dialects.base import Layout
 from convsvc.dialects.cuts import Cut, cut_layout
 from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.named import lay_named, with_copies
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
+from convsvc.models.spelling import Spelling
 
 SHOWN = 12
+PLAIN = Spelling({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,8 @@ class Settings:
     """How a checkpoint is laid out: what of each tensor (by the family's name) lies where, the tensors' whole
     shapes, and which packed rows are stored.
 
-    A target's have `prefix` before its names, and `shards` pieces of each tensor.
+    A target's have `prefix` before its names, which are spelled as `spelling` has it, and `shards` pieces of each tensor; experts in the
+    forms of `experts`; `copies` are written once more. `folder` is where its files lie.
     """
 
     cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
@@ -27,6 +31,10 @@ class Settings:
     packed: tuple[str, ...] = ()
     prefix: str = ""
     shards: int = 1
+    spelling: Spelling = PLAIN
+    experts: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""
@@ -59,27 +67,31 @@ def lay_source(model: Model, settings: Settings) -> Layout:
 
 def lay_target(model: Model, settings: Settings) -> Layout:
     """Every tensor that is written, under its prefixed name; where there are several shards, cut along its first dimension."""
-    whole = lay_model(model)
-    kinds = tuple([laid._replace(name=settings.prefix + laid.name) for laid in whole.kinds])
+    whole = with_copies(lay_named(model, settings.experts), settings.copies)
+    spelling = settings.spelling
+    if spelling:
+        spelling.check([laid.name for laid in whole.kinds], "target.names")
+    prefix, spelled = settings.prefix, spelling.stored if spelling else str
+    kinds = tuple([laid._replace(name=prefix + spelled(laid.name)) for laid in whole.kinds])
     named = Layout(kinds, tuple([entry for entry in whole.entries if kinds[entry.kind].written]))
     if settings.shards == 1:
         return named
-    return cut_layout(named, {laid.name: fsdp_cuts(laid.shape, settings.shards) for laid in kinds})
+    return cut_layout(named, {laid.name: fsdp_cuts(laid.shape, settings.shards, settings.folder) for laid in kinds})
 
 
-def fsdp_cuts(shape: tuple[int, ...], shards: int) -> tuple[Cut, ...]:
+def fsdp_cuts(shape: tuple[int, ...], shards: int, folder: str = "") -> tuple[Cut, ...]:
     """The pieces of a tensor over ranks, as torch.chunk and so fully_shard cuts them: equal ones, then a smaller one, then none.
 
     >>> [(cut.file, cut.starts, cut.stops) for cut in fsdp_cuts((5, 2), 4)]
     [('__0_0.distcp', (0, 0), (2, 2)), ('__1_0.distcp', (2, 0), (4, 2)), ('__2_0.distcp', (4, 0), (5, 2))]
     """
     if not shape:
-        return (Cut(rank_file(0), (), ()),)
+        return (Cut(folder + rank_file(0), (), ()),)
     rows = -(-shape[0] // shards)
     starts = range(0, shape[0], rows) if rows else (0,)
     rest = shape[1:]
     return tuple(
-        Cut(rank_file(rank), (start, *(0,) * len(rest)), (min(start + rows, shape[0]), *rest)) for rank, start in enumerate(starts)
+        Cut(folder + rank_file(rank), (start, *(0,) * len(rest)), (min(start + rows, shape[0]), *rest)) for rank, start in enumerate(starts)
     )
 
 

@@ -11,6 +11,7 @@ from convsvc.dialects.dcp.job import DcpTarget
 from convsvc.dialects.dcp.layout import Settings, rank_file
 from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
 from convsvc.dialects.huggingface.words import words
+from convsvc.dialects.named import CARRIED, layer_of
 from convsvc.formats import distcp
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
@@ -19,41 +20,44 @@ from convsvc.spec import Options
 from convsvc.tensors.boxes import Box
 
 KIND = "distcp"
+# What the tracker says of weights that no training has made, and the directory that it names (megatron/training/checkpointing.py).
+RELEASE, TRACKER = "release", "latest_checkpointed_iteration.txt"
 
 
 def output(draft: Draft[DcpTarget, Settings]) -> tuple[Layout, Output]:
     """A file a rank; or, of whole tensors, a file a layer, or files of at most max_shard_size."""
     layout, settings, specs = draft.layout, draft.settings, draft.specs()
     if settings.shards == 1:
-        layout = _in_files(layout, specs, draft.options)
+        layout = _in_files(layout, specs, draft.options, settings.folder)
     held: dict[str, list[int]] = {}
     for entry in layout.entries:
         held.setdefault(entry.file, []).append(entry.kind)
     skeletons, chosen = plan_alike(held.values(), specs, distcp.plan_skeleton)
     files = tuple([NewFile(path, KIND, number) for path, number in zip(held, chosen, strict=True)])
-    metadata = _metadata(files, skeletons)
+    metadata = _metadata(files, skeletons, settings.folder)
     prefix = settings.prefix
     paths = {name: (prefix[:-1], name.removeprefix(prefix)) if prefix else (name,) for name in metadata.tensors}
     sides, notes = words(draft.target.config_dir, draft.model, draft.facts, specs, draft.roots)
-    last = SideFile(METADATA, text=pickle_metadata(metadata, paths), last=True)
-    return layout, Output(files, skeletons, (*sides, last), tuple(notes))
+    last = [SideFile(settings.folder + METADATA, text=pickle_metadata(metadata, paths), last=True)]
+    last += [SideFile(TRACKER, text=RELEASE, last=True)] if settings.folder else []
+    return layout, Output(files, skeletons, (*sides, *last), tuple(notes))
 
 
-def _in_files(layout: Layout, specs: Sequence[TensorSpec], options: Options) -> Layout:
+def _in_files(layout: Layout, specs: Sequence[TensorSpec], options: Options, folder: str) -> Layout:
     """The layout with the files that whole tensors go to."""
     written = [specs[entry.kind] for entry in layout.entries]
-    units = [entry.unit for entry in layout.entries]
+    units = [layer_of(specs[entry.kind].name) if entry.unit == CARRIED else entry.unit for entry in layout.entries]
     groups = by_size(written, parse_size(options.max_shard_size)) if options.max_shard_size else by_layer(written, units)
-    file_of = {spec.name: rank_file(0, number) for number, group in enumerate(groups) for spec in group}
+    file_of = {spec.name: folder + rank_file(0, number) for number, group in enumerate(groups) for spec in group}
     return replace(layout, entries=tuple([entry._replace(file=file_of[specs[entry.kind].name]) for entry in layout.entries]))
 
 
-def _metadata(files: Sequence[NewFile], skeletons: Sequence[Skeleton]) -> Metadata:
+def _metadata(files: Sequence[NewFile], skeletons: Sequence[Skeleton], folder: str) -> Metadata:
     """What the files hold: pieces of a tensor follow each other along its first dimension, in the files' order."""
     pieces: dict[str, list[tuple[str, StoredTensor]]] = {}
     for file in files:
         for tensor in skeletons[file.skeleton].tensors:
-            pieces.setdefault(tensor.name, []).append((file.path, tensor))
+            pieces.setdefault(tensor.name, []).append((file.path.removeprefix(folder), tensor))
     return Metadata({name: _chunked(held) for name, held in pieces.items()}, ())
 
 

@@ -9,9 +9,10 @@ from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Targ
 from convsvc.dialects.dcp.job import DcpSource, DcpTarget
 from convsvc.dialects.dcp.layout import Settings, lay_target
 from convsvc.dialects.dcp.names import with_dot
-from convsvc.dialects.dcp.new_files import output
+from convsvc.dialects.dcp.new_files import RELEASE, output
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.models.model import Model
+from convsvc.models.spelling import Spelling
 from convsvc.roots import Roots
 from convsvc.spec import SourceSpec, TargetSpec
 
@@ -29,7 +30,14 @@ class Dcp(Target):
         return spoken_vocab(target.config_dir, roots)
 
     def settings(self, target: DcpTarget, model: Model, adapted: Adapted | None = None) -> Settings:
-        return Settings(prefix=with_dot(target.prefix), shards=target.shards)
+        return Settings(
+            prefix=with_dot(target.prefix),
+            shards=target.shards,
+            spelling=Spelling(target.names or {}, target.adapter_name),
+            experts=target.experts or {},
+            copies=target.copies or {},
+            folder=RELEASE + "/" if target.release else "",
+        )
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return lay_target(model, settings)
@@ -40,7 +48,15 @@ class Dcp(Target):
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if not any(side.path == CONFIG for side in side_files):
             return None
-        return DcpSource(format="dcp", path=path, prefix=target.prefix or None, architecture=architecture)
+        return DcpSource(
+            format="dcp",
+            path=path,
+            prefix=target.prefix or None,
+            names=target.names,
+            adapter_name=target.adapter_name,
+            experts=target.experts,
+            architecture=architecture,
+        )
 
 
 TARGET = Dcp()

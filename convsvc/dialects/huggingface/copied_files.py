@@ -22,12 +22,12 @@ FOREIGN = re.compile(
 )
 
 
-def copied_files(root: RootedPath) -> tuple[list[SideFile], list[Note]]:
+def copied_files(root: RootedPath, field: str = "target.config_dir") -> tuple[list[SideFile], list[Note]]:
     """The files that go with the weights, and a note about those that do not. Raises JobError where there is no configuration."""
     if not root.is_dir():
-        raise JobError(f"target.config_dir {root} is not a directory")
+        raise JobError(f"{field} {root} is not a directory")
     if not (root / "config.json").is_file():
-        raise JobError(f"target.config_dir {root} has no config.json")
+        raise JobError(f"{field} {root} has no config.json")
     # Other names are not even looked at: a link that leads elsewhere is none of the job's business. Nor is what an earlier conversion says.
     names = [name for name in root.names() if (goes_along(name) or FOREIGN.match(name)) and name not in (MANIFEST, REPORT)]
     seen = [(name, found) for name in names if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
@@ -20,12 +21,23 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "M
 
 
 def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
-    """One shard a layer, or shards of at most max_shard_size; with several, an index."""
+    """One shard a layer, or shards of at most max_shard_size; with several, an index; and the words."""
+    layout, written = weights(draft, [entry.unit for entry in draft.layout.entries])
+    specs = draft.specs()
+    config_dir = draft.target.config_dir
+    folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
+    beside, notes = config_files(folder, draft.model, draft.facts, [specs[entry.kind] for entry in layout.entries])
+    return layout, replace(written, side_files=(*beside, *written.side_files), notes=tuple(notes))
+
+
+def weights(draft: Draft[Any, Any], units: Sequence[str]) -> tuple[Layout, Output]:
+    """The shards and their index alone; `units` are the layout's entries', the layer that a tensor lies with (`by_layer`)."""
     layout, limit = draft.layout, draft.options.max_shard_size
-    written = [entry for entry in layout.entries if layout.kinds[entry.kind].written]
+    chosen = [(entry, unit) for entry, unit in zip(layout.entries, units, strict=True) if layout.kinds[entry.kind].written]
+    written = [entry for entry, _ in chosen]
     kinds = draft.specs()
     specs = [kinds[entry.kind] for entry in written]
-    units = [entry.unit for entry in written]
+    units = [unit for _, unit in chosen]
     shards = by_size(specs, parse_size(limit)) if limit else by_layer(specs, units)
     names = shard_names(len(shards))
     files = tuple(NewFile(name, "safetensors", number) for number, name in enumerate(names))
@@ -33,10 +45,7 @@ def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
     placed = tuple([entry._replace(file=file_of[kinds[entry.kind].name]) for entry in written])
     side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
-    config_dir = draft.target.config_dir
-    folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
-    beside, notes = config_files(folder, draft.model, draft.facts, specs)
-    return replace(layout, entries=placed), Output(files, skeletons, (*beside, *side), tuple(notes))
+    return replace(layout, entries=placed), Output(files, skeletons, tuple(side))
 
 
 def parse_size(text: str) -> int:
@@ -59,16 +68,18 @@ def shard_names(count: int) -> list[str]:
 
 
 def by_layer(specs: Sequence[TensorSpec], units: Sequence[str]) -> list[list[TensorSpec]]:
-    """A shard for each layer; what stands before the first layer goes with it, what stands after the last with that."""
+    """A shard for each layer; what stands before the first layer goes with it, what stands after another with that."""
     shards: list[list[TensorSpec]] = [[]]
-    current: str | None = None
+    shard_of: dict[str, list[TensorSpec]] = {}
+    current = shards[0]
     for spec, unit in zip(specs, units, strict=True):
-        is_layer = unit.endswith(".")
-        if is_layer and current is not None and unit != current:
-            shards.append([])
-        if is_layer:
-            current = unit
-        shards[-1].append(spec)
+        if unit.endswith("."):
+            if unit not in shard_of:
+                if shard_of:
+                    shards.append([])
+                shard_of[unit] = shards[-1]
+            current = shard_of[unit]
+        current.append(spec)
     return shards
 
 

@@ -22,7 +22,7 @@ def words(
 
     Its dtype is that of most of what is `written`.
     """
-    if not model.scopes:
+    if model.family.as_stored:
         return [], [Note("advice", "these are tensors under their own names, of no model that is known: no config.json is written")]
     sizes = Counter[str]()
     for spec in written:

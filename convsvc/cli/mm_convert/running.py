@@ -1,0 +1,26 @@
+"""From what is asked to a job, and its run: here or on the service."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from convsvc.cli.drop_in import run_here, submit
+from convsvc.cli.mm_convert.parsing import Asked
+from convsvc.errors import JobError
+
+
+def run(asked: Asked) -> int:
+    job = job_from(asked)
+    if asked.submit:
+        return submit(job, asked.submit)
+    os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
+    return run_here(job)
+
+
+def job_from(asked: Asked) -> dict[str, Any]:
+    """Raises JobError for a direction that makes no sense or does not exist, saying what to use."""
+    command = asked.command
+    if command.job is None:
+        raise JobError(f"{asked.converter} {asked.name} is not converted", do=command.refused)
+    return command.job(asked.config, asked.arguments)

@@ -1,0 +1,285 @@
+"""The drop-in for MindSpeed-MM's mm-convert: its arguments in all the ways it takes them become the right job, or one clear line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from convsvc.cli.mm_convert import job_of, main
+from convsvc.cli.mm_convert.converters import CONVERTERS
+from convsvc.cli.mm_convert.parsing import parse
+from convsvc.spec import parse_job
+
+GENERIC = ["GenericDCPConverter", "hf_to_dcp", "--hf_dir", "/hf", "--dcp_dir", "/dcp"]
+# MindSpeed-MM's guide, checkpoint conversion: Qwen2-VL-7B over four stages.
+GUIDE = [
+    *("Qwen2VLConverter", "hf_to_mm", "--cfg.mm_dir", "ckpt/mm_path/Qwen2-VL-7B-Instruct"),
+    *("--cfg.hf_config.hf_dir", "ckpt/hf_path/Qwen2-VL-7B-Instruct", "--cfg.parallel_config.llm_pp_layers", "[[1,10,10,7]]"),
+    *("--cfg.parallel_config.vit_pp_layers", "[[32,0,0,0]]", "--cfg.parallel_config.tp_size", "1"),
+]
+CUT = {"llm_pp_layers": [[1, 10, 10, 7]], "vit_pp_layers": [[32, 0, 0, 0]], "tp_size": 1}
+PLACES = {"mm_dir": "ckpt/mm_path/Qwen2-VL-7B-Instruct", "hf_config": {"hf_dir": "ckpt/hf_path/Qwen2-VL-7B-Instruct"}}
+
+
+def said(argv: list[str]) -> dict[str, Any]:
+    """What a command line says, less what has its default value."""
+    return parse(argv).config.model_dump(exclude_defaults=True)
+
+
+GUIDE_SAYS = {**PLACES, "parallel_config": {name: value for name, value in CUT.items() if name != "tp_size"}}
+
+
+def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("mm-convert: error: ")
+    return err.strip().removeprefix("mm-convert: error: ")
+
+
+def printed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_help_has_three_levels_and_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(name in printed(["-h"], capsys) for name in CONVERTERS)
+    assert "resplit" in printed(["Qwen2VLConverter", "-h"], capsys)
+    for argv in (["-h"], ["Qwen2VLConverter", "--help"], ["Qwen2VLConverter", "hf_to_mm", "-h"], [*GENERIC[:2], "-h"]):
+        assert "Example: mm-convert" in printed(argv, capsys)
+    leaf = printed(["Qwen2VLConverter", "hf_to_mm", "--help"], capsys)
+    assert "--cfg.parallel_config.llm_pp_layers" in leaf
+    assert "<class" not in leaf
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_each_command_of_each_converter_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for sub in CONVERTERS[name].commands:
+        assert CONVERTERS[name].words.split()[0] in printed([name, *([sub] if sub else []), "-h"], capsys)
+
+
+def test_the_guides_command_is_understood() -> None:
+    assert said(GUIDE) == GUIDE_SAYS
+    joined = [f"{flag}={value}" for flag, value in zip(GUIDE[2::2], GUIDE[3::2], strict=True)]
+    assert said([*GUIDE[:2], *joined]) == GUIDE_SAYS
+
+
+def test_a_configuration_that_was_printed_and_edited_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed([*GUIDE[:2], "--print_config=comments"], capsys)
+    assert "# tensor parallel size" in text
+    for name, value in {"mm_dir": PLACES["mm_dir"], "hf_dir": PLACES["hf_config"]["hf_dir"], **CUT}.items():  # type: ignore[index]
+        at = next(line for line in text.splitlines() if line.strip().startswith((f"{name}:", f"{name}: ")))
+        text = text.replace(at, f"{at.split(':')[0]}: {json.dumps(value)}", 1)
+    (tmp_path / "convert.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert said([*GUIDE[:2], "--config", "convert.yaml"]) == GUIDE_SAYS
+
+
+def test_a_configuration_is_printed_with_what_was_said_and_nothing_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert yaml.safe_load(printed([*GUIDE, "--print_config=skip_default"], capsys)) == {"cfg": GUIDE_SAYS}
+    assert yaml.safe_load(printed([*GUIDE, "--print_config"], capsys))["cfg"]["parallel_config"]["tp_size"] == 1
+
+
+def config(folder: Path, name: str, value: Any) -> str:
+    (folder / name).write_text(yaml.safe_dump(value))
+    return str(folder / name)
+
+
+def test_configurations_are_merged_key_by_key_and_what_comes_later_wins(tmp_path: Path) -> None:
+    first = config(tmp_path, "a.yaml", {"cfg": {**PLACES, "parallel_config": CUT}})
+    second = config(tmp_path, "b.yaml", {"cfg": {"parallel_config": {"tp_size": 4}}})
+    tp = "--cfg.parallel_config.tp_size"
+    sizes = [
+        parse([*GUIDE[:2], *argv]).config.parallel_config.tp_size  # type: ignore[attr-defined]
+        for argv in (
+            ["--config", first],
+            ["--config", first, "--config", second],
+            ["--config", first, tp, "2"],
+            [tp, "2", "--config", first],
+        )
+    ]
+    assert sizes == [1, 4, 2, 1]
+
+
+def test_all_of_cfg_may_be_a_file_or_json(tmp_path: Path) -> None:
+    value = {**PLACES, "parallel_config": CUT}
+    assert said([*GUIDE[:2], "--cfg", config(tmp_path, "c.yaml", value)]) == GUIDE_SAYS
+    assert said([*GUIDE[:2], "--cfg", json.dumps(value)]) == GUIDE_SAYS
+    part = config(tmp_path, "p.yaml", CUT)
+    assert said([*GUIDE[:6], "--cfg.parallel_config", part]) == GUIDE_SAYS
+
+
+def test_one_file_may_speak_of_the_converter_too(tmp_path: Path) -> None:
+    path = config(tmp_path, "all.yaml", {"hf_dir": "/hf", "dcp_dir": "/dcp"})
+    assert said([*GENERIC[:2], "--config", path]) == {"hf_dir": "/hf", "dcp_dir": "/dcp"}
+
+
+ENVIRONMENT = {
+    "MM_DIR": PLACES["mm_dir"],
+    "HF_CONFIG__HF_DIR": PLACES["hf_config"]["hf_dir"],  # type: ignore[index]
+    "PARALLEL_CONFIG__LLM_PP_LAYERS": "[[1,10,10,7]]",
+    "PARALLEL_CONFIG__VIT_PP_LAYERS": "[[32,0,0,0]]",
+    "PARALLEL_CONFIG__TP_SIZE": "1",
+}
+
+
+def test_environment_variables_are_arguments_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(f"MM_CONVERT_QWEN2VLCONVERTER__HF_TO_MM__CFG__{name}", str(value))
+    assert "required: --cfg.mm_dir" in refusal(GUIDE[:2], capsys)
+    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
+    assert said(GUIDE[:2]) == GUIDE_SAYS
+    assert "MM_CONVERT_QWEN2VLCONVERTER__HF_TO_MM__CFG__PARALLEL_CONFIG__TP_SIZE" in printed([*GUIDE[:2], "-h"], capsys)
+
+
+def test_a_converters_own_arguments_stand_before_the_command() -> None:
+    asked = parse(["OpenSoraPlanConverter", "--version", "v1.3", "hf_to_mm", "--cfg.source_path", "a", "--cfg.target_path", "b"])
+    assert asked.arguments == {"version": "v1.3"}
+
+
+WRONG = {
+    "nothing": ([], "converter"),
+    "converter": (["NopeConverter", "hf_to_mm"], "invalid choice: 'NopeConverter'"),
+    "command": (["Qwen2VLConverter", "nope"], "invalid choice: 'nope'"),
+    "argument": ([*GUIDE, "--cfg.nope", "1"], "unrecognized arguments: --cfg.nope 1"),
+    "missing": (GUIDE[:4], "required: --cfg.hf_config.hf_dir, --cfg.parallel_config.llm_pp_layers"),
+    "no number": ([*GUIDE[:-1], "two"], "--cfg.parallel_config.tp_size: is of type int, and not two"),
+    "too small": ([*GUIDE[:-1], "0"], "--cfg.parallel_config.tp_size: 0 is less than 1"),
+    "negative": ([*GUIDE, "--cfg.parallel_config.vit_tp_size=-1"], "--cfg.parallel_config.vit_tp_size: -1 is less than 0"),
+    "negative layers": ([*GUIDE, "--cfg.parallel_config.vit_pp_layers=[[3,-1]]"], "vit_pp_layers: has -1"),
+    "ragged": ([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[[1,1],[2]]"], "llm_pp_layers: has lists of 2, 1 stages"),
+    "mixed": ([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[[1],2]"], "llm_pp_layers: has numbers and lists side by side"),
+    "empty": ([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[]"], "llm_pp_layers: is empty"),
+    "empty row": ([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[[]]"], "llm_pp_layers: is empty"),
+    "no list": ([*GUIDE, "--cfg.parallel_config.llm_pp_layers=4"], "llm_pp_layers: is of type list"),
+    "empty path": ([*GENERIC[:3], "", *GENERIC[4:]], "--hf_dir: is empty"),
+    "no file": ([*GUIDE[:2], "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+    "style": (["moe_expert", "--style", "melt", "--hf_dir", "a", "--save_dir", "b"], "it is merge or split"),
+    "version": (["OpenSoraPlanConverter", "--version", "v9", "hf_to_mm"], "v9"),
+    "no source": ([*GENERIC[:3], "/nowhere", *GENERIC[4:]], "/nowhere does not exist"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_mistake_is_one_clear_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv, words = WRONG[kind]
+    assert words in refusal(argv, capsys)
+
+
+def test_a_key_of_a_file_that_is_none_is_named_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(tmp_path, "c.yaml", {"cfg": {**PLACES, "parallel_config": {**CUT, "cp_size": 2}}})
+    assert f"{path}: cfg.parallel_config.cp_size: there is no such key; there are llm_pp_layers" in refusal(
+        [*GUIDE[:2], "--config", path], capsys
+    )
+    path = config(tmp_path, "d.yaml", {**PLACES, "parallel_config": CUT})
+    assert f"{path}: mm_dir: there is no such key; there is cfg" in refusal([*GUIDE[:2], "--config", path], capsys)
+    path = config(tmp_path, "e.yaml", {"hf_dir": "a", "dcp_dir": "b", "nope": 1})
+    assert f"{path}: " in refusal([*GENERIC[:2], "--config", path], capsys)
+
+
+def test_a_file_that_is_no_yaml_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("cfg: [")
+    assert "parsing" in refusal([*GUIDE[:2], "--config", str(tmp_path / "bad.yaml")], capsys)
+
+
+REFUSED = [(name, sub) for name, each in CONVERTERS.items() for sub, command in each.commands.items() if command.job is None]
+
+
+def test_there_are_directions_that_make_no_sense() -> None:
+    assert ("Qwen3VLConverter", "mm_to_hf") in REFUSED
+    assert ("MOSSTTSConverter", "hf_to_dcp") in REFUSED
+
+
+@pytest.mark.parametrize(("name", "sub"), REFUSED)
+def test_what_is_not_converted_says_what_to_use(name: str, sub: str, capsys: pytest.CaptureFixture[str]) -> None:
+    takes = CONVERTERS[name].commands[sub].takes
+    needed = [word for field, each in takes.model_fields.items() if each.is_required() for word in (f"--{field}", "x")]
+    text = refusal([name, sub, *needed], capsys)
+    assert "is not converted (" in text
+    assert "use" in text
+
+
+def test_a_job_of_names_says_them_both_ways() -> None:
+    there = job_of([*GENERIC, "--dcp_prefix", "vlm.", "--hf_prefix", "model."])
+    back = job_of(
+        [
+            "GenericDCPConverter",
+            "dcp_to_hf",
+            "--load_dir",
+            "/dcp",
+            "--save_dir",
+            "/out",
+            "--model_assets_dir",
+            "/hf",
+            "--dcp_prefix",
+            "vlm.",
+            "--hf_prefix",
+            "model.",
+        ]
+    )
+    assert there["target"]["names"] == back["source"]["names"] == {"model.": "vlm."}
+    assert there["target"]["prefix"] == back["source"]["prefix"] == "model."
+    assert there["target"]["release"] is True
+    assert back["source"]["like_dir"] == back["target"]["assets_dir"] == "/hf"
+    assert parse_job(there)
+    assert parse_job(back)
+
+
+def test_lists_and_mappings_are_taken_as_json() -> None:
+    job = job_of(
+        [*GENERIC, '--fused_linear_names=["gate_up_proj", "down_proj"]', '--tie_weight_mapping={"lm_head.weight": "model.e.weight"}']
+    )
+    assert job["source"]["experts"] == {"": "input_first"}
+    assert job["target"]["experts"] == {"": "input_first_flat"}
+    assert job["target"]["copies"] == {"lm_head.weight": "model.e.weight"}
+
+
+def test_half_of_the_experts_matrices_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "both of a layer's matrices go together" in refusal([*GENERIC, '--fused_linear_names=["gate_up_proj"]'], capsys)
+
+
+def test_relative_paths_are_relative_to_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "conf").mkdir()
+    tensors = {"model.layers.0.w": torch.arange(6.0).reshape(2, 3), "lm_head.weight": torch.ones(3)}
+    save_file(tensors, tmp_path / "hf" / "model.safetensors")
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "of-nobody"}')
+    there = config(tmp_path / "conf", "c.yaml", {"hf_dir": "hf", "dcp_dir": "new/dcp", "dcp_prefix": "model."})
+    monkeypatch.chdir(tmp_path)
+    assert main([*GENERIC[:2], "--config", there]) == 0
+    back = ["--load_dir", "new/dcp", "--save_dir", "back", "--model_assets_dir", "hf", "--dcp_prefix", "model."]
+    assert main(["GenericDCPConverter", "dcp_to_hf", *back]) == 0
+    assert capsys.readouterr().out.count("converted ") == 2
+    read = {name: each for file in (tmp_path / "back").glob("*.safetensors") for name, each in load_file(file).items()}
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert (tmp_path / "new" / "dcp" / "latest_checkpointed_iteration.txt").read_text() == "release"
+
+
+def test_a_wrong_prefix_is_an_error_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "hf").mkdir()
+    save_file({"a.w": torch.ones(3)}, tmp_path / "hf" / "model.safetensors")
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    assert main([*GENERIC[:2], "--hf_dir", str(tmp_path / "hf"), "--dcp_dir", str(tmp_path / "dcp"), "--dcp_prefix", "model."]) == 0
+    places = ["--load_dir", str(tmp_path / "dcp"), "--save_dir", str(tmp_path / "out"), "--model_assets_dir", str(tmp_path / "hf")]
+    assert "lacks 1 of the 1 weights" in refusal(["GenericDCPConverter", "dcp_to_hf", *places, "--dcp_prefix", "other."], capsys)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,165 @@
+"""Torch distributed checkpoints of tensors under other names, held against a Hugging Face directory, and where training looks for them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
+
+from convsvc.conversion import convert
+from convsvc.errors import ConvsvcError, JobError, LayoutError, SourceError
+from tests.dialects.dcp.made import fsdp2, same, write_dcp
+
+Tensors = dict[str, torch.Tensor]
+NAMES = ("visual.blocks.0.w", "model.layers.0.w", "model.norm.weight", "lm_head.weight")
+
+
+def drawn(names: tuple[str, ...] = NAMES) -> Tensors:
+    return {name: torch.arange(12.0).reshape(4, 3) + 100 * at for at, name in enumerate(names)}
+
+
+@pytest.fixture
+def hf(tmp_path: Path) -> Path:
+    (tmp_path / "hf").mkdir()
+    save_file(drawn(), tmp_path / "hf" / "model.safetensors")
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "nobody-knows"}')
+    return tmp_path / "hf"
+
+
+def to(hf: Path, folder: Path, **said: Any) -> list[str]:
+    source = {"format": "tensor-files", "path": str(hf)}
+    result = convert(
+        {"model_type": "tensors", "source": source, "target": {"format": "dcp", "path": str(folder), **said}},
+        engine="inline",
+    )
+    return [str(note) for note in result.notes]
+
+
+def back(folder: Path, out: Path, **said: Any) -> tuple[Tensors, list[str]]:
+    source = {"format": "dcp", "path": str(folder), **said}
+    target = {"format": "tensor-files", "path": str(out)}
+    result = convert({"model_type": "tensors", "source": source, "target": target}, engine="inline")
+    return read(out), list(map(str, result.notes))
+
+
+def read(folder: Path) -> Tensors:
+    return {name: each for file in sorted(folder.glob("*.safetensors")) for name, each in load_file(file).items()}
+
+
+def loaded(folder: Path, names: Tensors) -> Tensors:
+    """What torch loads into `{"model": names}`."""
+    state = {"model": {name: torch.zeros_like(each) for name, each in names.items()}}
+    with warnings.catch_warnings(action="ignore"):
+        dcp.load(state, storage_reader=dcp.FileSystemReader(folder), no_dist=True)
+    return state["model"]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_names_within_the_state_are_spelled_as_training_has_them(tmp_path: Path, hf: Path, shards: int) -> None:
+    names = {"visual.": "vlm.visual.", "": "vlm.text."}
+    to(hf, tmp_path / "out", prefix="model.", names=names, shards=shards, release=True)
+    spelled = {"vlm.visual.blocks.0.w": "visual.blocks.0.w", **{f"vlm.text.{name}": name for name in NAMES[1:]}}
+    tensors = {there: drawn()[name] for there, name in spelled.items()}
+    assert same(loaded(tmp_path / "out" / "release", tensors), tensors)
+    assert (tmp_path / "out" / "latest_checkpointed_iteration.txt").read_text() == "release"
+    assert same(back(tmp_path / "out", tmp_path / "back", prefix="model.", names=names)[0], drawn())
+
+
+def test_names_that_would_not_come_back_are_refused_before_anything_is_written(tmp_path: Path, hf: Path) -> None:
+    with pytest.raises(JobError, match="names would not be read as what they are"):
+        to(hf, tmp_path / "out", names={"model.": ""})
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_become_one_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    write_dcp(tmp_path / "in", drawn(("a.w", "b.w")))
+    with pytest.raises(JobError, match="would have one name"):
+        back(tmp_path / "in", tmp_path / "out", names={"b": "a"})
+
+
+def test_a_copy_is_written_once_more(tmp_path: Path, hf: Path) -> None:
+    copies = {"head.weight": "model.layers.0.w"}
+    to(hf, tmp_path / "out", prefix="model.", copies=copies)
+    tensors = drawn() | {"head.weight": drawn()["model.layers.0.w"]}
+    assert same(loaded(tmp_path / "out", tensors), tensors)
+
+
+@pytest.mark.parametrize(
+    ("copies", "words"), [({"lm_head.weight": "model.norm.weight"}, "is there already"), ({"x": "nothing"}, "there is no such tensor")]
+)
+def test_a_copy_of_nothing_or_over_something_is_refused(tmp_path: Path, hf: Path, copies: dict[str, str], words: str) -> None:
+    with pytest.raises(LayoutError, match=r"target\.copies cannot be made") as error:
+        to(hf, tmp_path / "out", copies=copies)
+    assert words in error.value.facts[0]
+
+
+def test_what_is_beyond_the_directorys_names_is_left_out_with_a_note(tmp_path: Path, hf: Path) -> None:
+    write_dcp(tmp_path / "in", drawn() | {"value_head.weight": torch.ones(2)}, fsdp2(2))
+    tensors, notes = back(tmp_path / "in", tmp_path / "out", like_dir=str(hf))
+    assert same(tensors, drawn())
+    assert [note for note in notes if "value_head.weight" in note and note.startswith("ignored: 1 tensor(s)")]
+
+
+def test_what_the_directory_has_and_the_checkpoint_lacks_is_an_error(tmp_path: Path, hf: Path) -> None:
+    write_dcp(tmp_path / "in", drawn(), prefix="model.")
+    with pytest.raises(SourceError, match="lacks 4 of the 4 weights") as error:
+        back(tmp_path / "in", tmp_path / "out", prefix="model.", names={"wrong.": ""}, like_dir=str(hf))
+    assert error.value.facts[-1].startswith("it has 4 tensors, e.g. ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_not_trained_is_taken_from_the_directory(tmp_path: Path, hf: Path) -> None:
+    trained = {name: each + 7 for name, each in drawn().items() if not name.startswith("visual.")}
+    write_dcp(tmp_path / "in", trained, fsdp2(3))
+    tensors, notes = back(tmp_path / "in", tmp_path / "out", like_dir=str(hf), fill_beginning="visual.")
+    assert same(tensors, trained | {"visual.blocks.0.w": drawn()["visual.blocks.0.w"]})
+    assert [note for note in notes if note.startswith("filled: 1 tensor(s), e.g. visual.blocks.0.w: taken from")]
+
+
+def test_nothing_is_taken_where_some_of_it_was_trained(tmp_path: Path) -> None:
+    """Half of a module trained and half of it not is no model: one of the two is a mistake."""
+    names = ("mtp.a", "mtp.b", "w")
+    (tmp_path / "hf").mkdir()
+    save_file(drawn(names), tmp_path / "hf" / "model.safetensors")
+    write_dcp(tmp_path / "in", drawn(("mtp.a", "w")))
+    with pytest.raises(SourceError, match="lacks 1 of the 3 weights"):
+        back(tmp_path / "in", tmp_path / "out", like_dir=str(tmp_path / "hf"), fill_beginning="mtp.")
+
+
+def test_experts_of_a_known_family_are_its_own_matter(tmp_path: Path) -> None:
+    from tests.tiny_checkpoints import write_llama
+
+    write_llama(tmp_path / "llama")
+    job = {
+        "source": {"format": "huggingface", "path": str(tmp_path / "llama")},
+        "target": {"format": "dcp", "path": str(tmp_path / "out"), "experts": {"": "input_first"}},
+    }
+    with pytest.raises(ConvsvcError, match="keeps its experts in its own way"):
+        convert(job, engine="inline")
+
+
+def test_names_of_a_known_family_are_spelled_and_read_again(tmp_path: Path) -> None:
+    from tests.tiny_checkpoints import write_llama
+
+    write_llama(tmp_path / "llama")
+    names = {"model.": "model.language_model.", "lm_head.": "lm_head."}
+    convert(
+        {
+            "source": {"format": "huggingface", "path": str(tmp_path / "llama")},
+            "target": {"format": "dcp", "path": str(tmp_path / "dcp"), "prefix": "model.", "names": names, "release": True},
+        },
+        engine="inline",
+    )
+    convert(
+        {
+            "source": {"format": "dcp", "path": str(tmp_path / "dcp"), "prefix": "model.", "names": names},
+            "target": {"format": "huggingface", "path": str(tmp_path / "back")},
+        },
+        engine="inline",
+    )
+    assert same(read(tmp_path / "back"), read(tmp_path / "llama"))
