@@ -10,6 +10,9 @@ FINAL_NORM_BIAS = logical("final_layernorm.bias", "hidden")
 OUTPUT = logical("output_layer.weight", "vocab hidden")
 OUTPUT_BIAS = logical("output_layer.bias", "vocab")
 
+# Positions that are learned, as Megatron has them.
+POSITIONS = logical("embedding.position_embeddings.weight", "position hidden")
+
 EMBEDDING_ROWS = (row("model.embed_tokens.weight", EMBEDDING, "vocab hidden"),)
 FINAL_NORM_ROWS = (row("model.norm.weight", FINAL_NORM, "hidden"),)
 OUTPUT_ROWS = (row("lm_head.weight", OUTPUT, "vocab hidden"),)

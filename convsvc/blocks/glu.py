@@ -6,7 +6,7 @@ from typing import Any
 
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.tensors.declare import logical, row
+from convsvc.tensors.declare import Row, logical, row
 
 FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden")
 FC2 = logical("mlp.linear_fc2.weight", "hidden ffn")
@@ -34,6 +34,18 @@ UNGATED = (
     row("mlp.up_proj.weight", FC1.at(glu="0"), "ffn hidden"),
     row("mlp.down_proj.weight", FC2, "hidden ffn"),
 )
+
+
+def ungated(up: str, down: str, *, biased: bool) -> tuple[Row, ...]:
+    """A feed-forward block without a gate by the names of its two matrices, with a bias on each or none."""
+    weights = (row(f"{up}.weight", FC1.at(glu="0"), "ffn hidden"), row(f"{down}.weight", FC2, "hidden ffn"))
+    biases = (row(f"{up}.bias", FC1_BIAS.at(glu="0"), "ffn"), row(f"{down}.bias", FC2_BIAS, "hidden"))
+    return weights + biases if biased else weights
+
+
+def fourfold_sizes(facts: Facts) -> dict[str, int]:
+    """glu (1) and ffn, which is four times the hidden size where nobody says it."""
+    return {"glu": 1, "ffn": facts.number("ffn", default=4 * facts.number("hidden"))}
 
 
 def ungated_sizes(facts: Facts) -> dict[str, int]:

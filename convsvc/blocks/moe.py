@@ -52,6 +52,14 @@ SHARED_EXPERTS = (
     row("mlp.shared_experts.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
     row("mlp.shared_experts.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
 )
+# Megatron's shared experts have no biases: these have a place in Hugging Face's formats alone.
+SHARED_FC1_BIAS = logical("mlp.shared_experts.linear_fc1.bias", "glu shared_ffn")
+SHARED_FC2_BIAS = logical("mlp.shared_experts.linear_fc2.bias", "hidden")
+SHARED_BIASES = (
+    row("mlp.shared_experts.gate_proj.bias", SHARED_FC1_BIAS.at(glu="0"), "shared_ffn"),
+    row("mlp.shared_experts.up_proj.bias", SHARED_FC1_BIAS.at(glu="1"), "shared_ffn"),
+    row("mlp.shared_experts.down_proj.bias", SHARED_FC2_BIAS, "hidden"),
+)
 # Qwen has one, whose output a gate weighs.
 SHARED_EXPERT = (
     row("mlp.shared_expert.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),

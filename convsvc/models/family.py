@@ -60,6 +60,9 @@ class Family:
     a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures;
     `advice` are functions that find what the configuration makes the model compute beyond its weights (families/beyond.py).
 
+    `fields` are those of its configuration that decide what its layers hold, beyond the usual ones: a configuration that is derived has
+    them.
+
     A model of several modules has `towers` beside its text decoder, and all else here is the decoder's (`around` makes such a family of
     the decoder's own). `inside` are the steps from its configuration to the text's, for a configuration that nests it. With `decoder`
     false there are the towers alone (diffusion models). `text` is the name of the family that the decoder is by itself. With `others`, what
@@ -103,6 +106,7 @@ class Family:
     text: str | None = None
     others: bool = False
     silent: str = ""
+    fields: tuple[str, ...] = ()
 
     @property
     def as_stored(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from convsvc.families import Facts, find_family
 from tests.real_clients.test_transformers import there_and_back
-from tests.real_clients.tiny_models import DEEPSEEK, GROUPED, MLA, Tiny, load, logits, save_random
+from tests.real_clients.tiny_models import DEEPSEEK, EXPERTS, GROUPED, MLA, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
 ROUTING = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -26,6 +26,8 @@ SHARED = {
 }
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BIASED = {"attention_bias": True, "mlp_bias": True}
+DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 10}
+LLAMA4 = {"head_dim": 12, "num_local_experts": 4, "intermediate_size_mlp": 40, "interleave_moe_layer_step": 2}
 
 MODELS = (
     Tiny("mixtral", "MixtralConfig", ROUTING, {"tensor_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}),
@@ -59,6 +61,31 @@ MODELS = (
     Tiny("cwm", "CwmConfig", {"head_dim": 12, "sliding_window": 4}),
     Tiny("helium", "HeliumConfig", {"head_dim": 4}),
     Tiny("arcee", "ArceeConfig", {"head_dim": 12, **BIASED}),
+    Tiny("qwen3.5", "Qwen3_5TextConfig", {**DELTA, "head_dim": 12}),
+    Tiny("qwen3.5-moe", "Qwen3_5MoeTextConfig", {**DELTA, **EXPERTS, "head_dim": 12, "shared_expert_intermediate_size": 24}, GROUPED),
+    Tiny(
+        "olmoe",
+        "OlmoeConfig",
+        {"num_experts": 4, "num_experts_per_tok": 2, **ENDS},
+        {"pipeline_parallel_size": 2, "expert_parallel_size": 2},
+    ),
+    Tiny("exaone-moe", "ExaoneMoeConfig", {**EXPERTS, "head_dim": 12, "num_shared_experts": 1, "first_k_dense_replace": 1}, GROUPED),
+    Tiny("hunyuan", "HunYuanDenseV1Config", {"head_dim": 12, **ENDS}),
+    Tiny("hunyuan-moe", "HunYuanMoEV1Config", {"head_dim": 12, "num_experts": 4, "moe_topk": 2, **ENDS}, GROUPED),
+    Tiny(
+        "ernie4.5-moe",
+        "Ernie4_5_MoeConfig",
+        {"head_dim": 12, "moe_num_experts": 4, "moe_num_shared_experts": 2, "moe_intermediate_size": 16, "moe_k": 2, **ENDS},
+        GROUPED,
+    ),
+    Tiny("llama4", "Llama4TextConfig", {**LLAMA4, **ENDS}, GROUPED),
+    Tiny("gpt-neox", "GPTNeoXConfig", {"use_parallel_residual": False, **ENDS}),
+    Tiny("falcon", "FalconConfig", {"multi_query": False, "parallel_attn": False, "bias": True, **ENDS}),
+    Tiny("stablelm", "StableLmConfig", {"use_qkv_bias": True, **ENDS}),
+    Tiny("starcoder2", "Starcoder2Config", {"use_bias": True, **ENDS}),
+    Tiny("nemotron", "NemotronConfig", {"head_dim": 12, **ENDS}),
+    Tiny("gpt-bigcode", "GPTBigCodeConfig", {"multi_query": False, "n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, **ENDS}),
+    Tiny("mpt", "MptConfig", {"n_layers": 4, "n_heads": 8, "d_model": 32, **ENDS}),
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from convsvc.families import FAMILIES
 from tests.families.text_families import TEXT_FAMILIES
-from tests.real_clients import test_added_families
+from tests.real_clients import test_added_families, test_hugging_face_only
 from tests.real_clients.tiny_models import MODELS, transformers
 
 pytestmark = pytest.mark.real_client
@@ -21,7 +21,7 @@ ONE_BY_ONE = {"longcat", "deepseek4", "deepseek4_base"}
 
 
 def test_every_family_is_compared_or_named_here() -> None:
-    compared = {tiny.family for tiny in (*MODELS, *test_added_families.MODELS)}
+    compared = {tiny.family for tiny in (*MODELS, *test_added_families.MODELS, *test_hugging_face_only.MODELS)}
     assert set(TEXT_FAMILIES) - compared == set(NO_CLASS) | ONE_BY_ONE
 
 

@@ -93,6 +93,10 @@ CONFIGS: dict[str, Choices] = {
     "deepseek4_base": {**DEEPSEEK4},
 }  # fmt: skip
 DENSE: Choices = {**GQA, **TIED}
+DELTA: Choices = {
+    "full_attention_interval": (1, 2, 4), "linear_conv_kernel_dim": 4, "linear_key_head_dim": (2, 3), "linear_value_head_dim": (2, 3),
+    "linear_num_key_heads": 4, "linear_num_value_heads": (4, 8, 12),
+}  # fmt: skip
 SPARSE: Choices = {**GQA, **UNTIED, "num_local_experts": 4, "num_experts_per_tok": 2}
 SHARED: Choices = {**GQA, **UNTIED, **EXPERTS, "n_routed_experts": 4, "n_shared_experts": (1, 2)}
 # Siblings: their logical tensors, and so where these go, are those of a family above.
@@ -124,7 +128,49 @@ SIBLINGS: dict[str, Choices] = {
     "helium": {**DENSE, "model_type": "helium", "attention_bias": BOOL, "mlp_bias": BOOL},
     "telechat2": {**DENSE, "model_type": "telechat"},
     "arcee": {**DENSE, "model_type": "arcee", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "qwen3.5": {**GQA, **TIED, **DELTA, "model_type": "qwen3_5_text"},
+    "qwen3.5-moe": {
+        **GQA,
+        **UNTIED,
+        **EXPERTS,
+        **DELTA,
+        "model_type": "qwen3_5_moe_text",
+        "shared_expert_intermediate_size": 4,
+        "num_experts": 4,
+    },
+    "olmoe": {**GQA, **UNTIED, "model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2, "attention_bias": BOOL},
+    "exaone-moe": {**GQA, **UNTIED, **EXPERTS, **FIRST_DENSE, "model_type": "exaone_moe", "num_experts": 4, "num_shared_experts": (1, 2)},
+    "hunyuan": {**DENSE, "model_type": "hunyuan_v1_dense", "attention_bias": BOOL},
+    "hunyuan-moe": {**GQA, **TIED, "model_type": "hunyuan_v1_moe", "num_experts": 4, "moe_topk": 2, "attention_bias": BOOL},
+    "ernie4.5-moe": {
+        **GQA,
+        **UNTIED,
+        "model_type": "ernie4_5_moe",
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_intermediate_size": (4, 8),
+        "moe_num_shared_experts": (0, 2),
+        "moe_layer_start_index": (0, 1),
+    },
+    "llama4": {
+        **GQA,
+        **UNTIED,
+        "model_type": "llama4_text",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "intermediate_size_mlp": (4, 12),
+        "interleave_moe_layer_step": (1, 2),
+    },
+    "gpt-neox": {**GQA, **TIED, "model_type": "gpt_neox", "use_parallel_residual": False, "attention_bias": BOOL},
+    "falcon": {**GQA, **TIED, "model_type": "falcon", "multi_query": False, "parallel_attn": False, "bias": BOOL, "query": 1},
+    "stablelm": {**DENSE, "model_type": "stablelm", "use_qkv_bias": BOOL},
+    "starcoder2": {**DENSE, "model_type": "starcoder2", "use_bias": BOOL},
+    "nemotron": {**DENSE, "model_type": "nemotron", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "gpt-bigcode": {**GQA, **TIED, "model_type": "gpt_bigcode", "multi_query": False, "n_positions": (3, 16), "query": 1},
+    "mpt": {**GQA, **TIED, "model_type": "mpt", "expansion_ratio": 4, "query": 1, "intermediate_size": None},
 }
+# Those whose mathematics Megatron's model has no place for: rank files refuse them by name.
+HUGGING_FACE_ONLY = {"olmo2", "exaone4", "bloom", "phi", "cohere"}
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 

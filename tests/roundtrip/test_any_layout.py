@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from convsvc.conversion import convert
 from tests.families.text_families import TEXT_FAMILIES
 from tests.golden.outputs import load_rank_file
-from tests.roundtrip.any_family import CONFIGS, SIBLINGS, any_family
+from tests.roundtrip.any_family import CONFIGS, HUGGING_FACE_ONLY, SIBLINGS, any_family
 from tests.roundtrip.any_layout import Drawn, layouts, models
 
 # Payloads that a copy through floating-point arithmetic would not survive: quiet and signalling NaN, both infinities, -0.0, a denormal.
@@ -114,7 +114,7 @@ def test_every_sibling_comes_back_from_a_layout(family: str, data: st.DataObject
 
 
 def test_every_family_is_drawn() -> None:
-    assert {*CONFIGS, *SIBLINGS} == set(TEXT_FAMILIES)
+    assert {*CONFIGS, *SIBLINGS, *HUGGING_FACE_ONLY} == set(TEXT_FAMILIES)
 
 
 def check_there_and_back(family: str, data: st.DataObject) -> None:

@@ -25,7 +25,7 @@ def derive(model: Model, facts: Facts, dtypes: Mapping[str, int]) -> tuple[Words
     """(the configuration, the fields that nothing says though the model computes with them). `dtypes`: bytes by dtype."""
     family = model.family
     named = {field for word in WORDS for field in word.fields}
-    kept = {name: value for name in (*ALSO, *ROPE, *sorted(named)) if (value := facts.get(name)) is not None}
+    kept = {name: value for name in (*ALSO, *family.fields, *ROPE, *sorted(named)) if (value := facts.get(name)) is not None}
     config: Words = {"architectures": list(family.architectures[:1]), "model_type": next(iter(family.model_types), None)} | kept
     for word in WORDS:
         said = word.in_args(facts)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS
+from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT, OUTPUT_BIAS, POSITIONS
 from convsvc.blocks.mtp import E_NORM, EH_PROJ, H_NORM, MTP_EMBEDDING
 from convsvc.tensors.declare import row
 
-EMBEDDINGS = (row("embedding.word_embeddings.weight", EMBEDDING, "vocab hidden", tp="vocab"),)
+EMBEDDINGS = (
+    row("embedding.word_embeddings.weight",     EMBEDDING, "vocab hidden", tp="vocab"),
+    row("embedding.position_embeddings.weight", POSITIONS, "position hidden"),
+)  # fmt: skip
 FINAL_NORMS = (
     row("decoder.final_layernorm.weight", FINAL_NORM,      "hidden"),
     row("decoder.final_layernorm.bias",   FINAL_NORM_BIAS, "hidden"),
