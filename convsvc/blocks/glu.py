@@ -44,8 +44,8 @@ def ungated(up: str, down: str, *, biased: bool) -> tuple[Row, ...]:
 
 
 def fourfold_sizes(facts: Facts) -> dict[str, int]:
-    """glu (1) and ffn, which is four times the hidden size where nobody says it."""
-    return {"glu": 1, "ffn": facts.number("ffn", default=4 * facts.number("hidden"))}
+    """glu (1) and ffn, which is four times the hidden size where none of the fields of such models says it."""
+    return {"glu": 1, "ffn": facts.first_number(("ffn_hidden_size", "n_inner"), default=4 * facts.number("hidden"))}
 
 
 def ungated_sizes(facts: Facts) -> dict[str, int]:

@@ -75,6 +75,11 @@ def gqa_sizes(facts: Facts) -> dict[str, int]:
     return {"group": groups, "query": query, "slot": query + 2, "head_dim": facts.number("head_dim", default=hidden // heads)}
 
 
+def headed_sizes(facts: Facts) -> dict[str, int]:
+    """As `gqa_sizes` of attention that has no groups: every head has its own key and value, whatever else a configuration says."""
+    return gqa_sizes(Facts({**facts.values, "num_key_value_heads": facts.number("heads")}, facts.origin))
+
+
 def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
     """Groups and head_dim, and the switch for a bias that layers have."""
     sizes = model.sizes

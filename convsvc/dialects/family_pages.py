@@ -105,15 +105,10 @@ def page(family: Family, notes: str | None = None) -> str:
     model = example_model(family)
     sections = list(_sections(model))
     lines = [f"# {family.title}", "", *_about(family), ""]
-    if family.towers:
+    told = [_told(target, model, sections) for target in tabled()]
+    if family.towers or all(refused for _, refused in told):
         lines += _names(sections)
-    for target in tabled():
-        lines += [f"## {target.title}", ""]
-        try:
-            lines += _tables(Form(target, model, _settings(target, model)), sections)
-            lines += _variants(target, family)
-        except LayoutError as error:
-            lines += [f"Refused: {error.message}.", ""]
+    lines += [line for each, _ in told for line in each]
     return "\n".join([*lines, *_axes(sections), *_end(notes)])
 
 
@@ -124,6 +119,16 @@ def _end(notes: str | None) -> list[str]:
         "<!-- Made by `python -m convsvc.dialects.family_pages docs/families`; change the declarations or notes/ instead. -->",
         "",
     ]
+
+
+def _told(target: Target, model: Model, sections: list[Section]) -> tuple[list[str], bool]:
+    """What is said of a framework, and whether it refuses the family."""
+    heading = [f"## {target.title}", ""]
+    try:
+        tables = list(_tables(Form(target, model, _settings(target, model)), sections))
+        return [*heading, *tables, *_variants(target, model.family)], False
+    except LayoutError as error:
+        return [*heading, f"Refused: {error.message}.", ""], True
 
 
 def pages(folder: Path) -> Iterator[tuple[Path, str]]:

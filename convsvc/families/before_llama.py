@@ -14,7 +14,7 @@ from convsvc.blocks.embeddings import (
     TIED_OUTPUT_ROWS,
 )
 from convsvc.blocks.glu import fourfold_sizes, ungated, ungated_sizes
-from convsvc.blocks.gqa import GQA, O_BIAS, PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.blocks.gqa import GQA, O_BIAS, PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS, QKV_BIASES, gqa_sizes, headed_sizes
 from convsvc.blocks.norms import (
     INPUT_NORM,
     INPUT_NORM_BIAS,
@@ -100,7 +100,7 @@ def cohere_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
 def mpt_sizes(facts: Facts) -> dict[str, int]:
     """Groups of one query; ffn is expansion_ratio times the hidden size."""
     ffn = facts.number("expansion_ratio", default=4) * facts.number("hidden")
-    return {**gqa_sizes(facts), "glu": 1, "ffn": facts.number("ffn_hidden_size", default=ffn)}
+    return {**headed_sizes(facts), "glu": 1, "ffn": facts.number("ffn_hidden_size", default=ffn)}
 
 
 PHI = replace(
@@ -117,7 +117,7 @@ PHI = replace(
         row("self_attn.dense.bias", PROJ_BIAS, "hidden"),
     ),
     mlp=ungated("mlp.fc1", "mlp.fc2", biased=True),
-    sizes=(gqa_sizes, fourfold_sizes),
+    sizes=(gqa_sizes, ungated_sizes),
     layer=phi_layer,
     fields=("qk_layernorm",),
     final_norm=layer_norm("model.final_layernorm", FINAL_NORM, FINAL_NORM_BIAS),

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, OUTPUT
-from convsvc.blocks.glu import fourfold_sizes, ungated
-from convsvc.blocks.gqa import PROJ, PROJ_BIAS, QKV, QKV_BIAS, gqa_sizes
+from convsvc.blocks.glu import fourfold_sizes, ungated, ungated_sizes
+from convsvc.blocks.gqa import PROJ, PROJ_BIAS, QKV, QKV_BIAS, gqa_sizes, headed_sizes
 from convsvc.blocks.norms import (
     INPUT_NORM,
     INPUT_NORM_BIAS,
@@ -90,7 +90,7 @@ NEOX = Family(
     attention=fused("attention"),
     mlp=MLP,
     packed=(),
-    sizes=(gqa_sizes, fourfold_sizes),
+    sizes=(headed_sizes, ungated_sizes),
     layer=neox_layer,
     embedding=(row("gpt_neox.embed_in.weight", EMBEDDING, "vocab hidden"),),
     final_norm=layer_norm("gpt_neox.final_layer_norm", FINAL_NORM, FINAL_NORM_BIAS),
@@ -111,6 +111,7 @@ BLOOM = replace(
     architectures=("BloomForCausalLM",),
     norms=IN_TURN,
     attention=fused("self_attention"),
+    sizes=(headed_sizes, fourfold_sizes),
     layer=None,
     embedding=(
         row("transformer.word_embeddings.weight", EMBEDDING, "vocab hidden"),

@@ -105,8 +105,8 @@ def test_a_model_with_another_head_is_called_by_it(head: str, what: str) -> None
 
 
 def test_an_unknown_family_is_named_as_the_configuration_names_it() -> None:
-    assert refused(architectures=["FalconForCausalLM"], model_type="falcon") == (
-        "config.json shows no known model family (architectures ['FalconForCausalLM'], model_type 'falcon')"
+    assert refused(architectures=["NobodysForCausalLM"], model_type="nobodys") == (
+        "config.json shows no known model family (architectures ['NobodysForCausalLM'], model_type 'nobodys')"
     )
 
 
