@@ -15,6 +15,7 @@ import convsvc
 from convsvc.service.access.audit import Audit
 from convsvc.service.access.callers import Access
 from convsvc.service.access.limits import BodyLimit
+from convsvc.service.console import router as console
 from convsvc.service.following import News
 from convsvc.service.head import HeadAsGet
 from convsvc.service.observe.metrics import HttpMetrics
@@ -53,6 +54,8 @@ def create_app(settings: Settings | None = None, *, plan: Planner | None = None)
         app.include_router(router, include_in_schema=False)  # as they were called before there was a version in the path
     for router in AT_ROOT:
         app.include_router(router, responses={"default": PROBLEM})
+    for router in (*console.ROUTERS, console.front_door):
+        app.include_router(router)
     install_problem_handlers(app)
     app.state.metrics = HttpMetrics(database, settings.executor_silence_s)
     app.add_middleware(HeadAsGet)

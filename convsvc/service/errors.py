@@ -3,6 +3,7 @@
     ServiceError
       NoSuchJob           the id names no job
       NoSuchWatch         the id names no watch
+      NoSuchPage          the console has no such page
       UnclearJob          the beginning of an id fits several jobs
       IllegalTransition   the job is in a state in which this cannot be done
       KeyReused           an Idempotency-Key came again with another job
@@ -37,6 +38,10 @@ class NoSuchJob(ServiceError):
 
 class NoSuchWatch(ServiceError):
     title, slug, http_status = "no such watch", "no-such-watch", 404
+
+
+class NoSuchPage(ServiceError):
+    title, slug, http_status = "no such page", "no-such-page", 404
 
 
 class UnclearJob(ServiceError):

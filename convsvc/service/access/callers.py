@@ -80,7 +80,8 @@ class Access:
         """Whether the token that opened a long answer would still do: asked now and then while it goes on. Counts as no request."""
         if await self._is_open(request):
             return True
-        text = bearer_of(request)
+        # The console keeps the token in its session's cookie, and says here which one has opened the page.
+        text = getattr(request.state, "token", None) or bearer_of(request)
         token_id = id_of(text) if text else None
         token = await self._known(token_id) if token_id else None
         return token is not None and token.fits(text or "") and token.view.state(now_utc()) == "usable"

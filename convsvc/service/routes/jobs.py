@@ -42,14 +42,15 @@ Key = Annotated[
 )
 async def submit(caller: Writer, job: JobBody, here: Here, request: Request, response: Response, key: Key = None) -> JobView:
     """Queue a job. It is checked here, and planned by the executor: a job that cannot be planned ends as failed."""
-    view, created = await run_in_threadpool(_submit, here, caller, request, job, key)
+    view, created = await run_in_threadpool(submit_job, here, caller, request, job, key)
     response.headers["Location"] = f"{request.url.path.rstrip('/')}/{view.id}"
     if not created:
         response.status_code = 200
     return view
 
 
-def _submit(here: Context, caller: Caller, request: Request, job: Job, key: str | None) -> tuple[JobView, bool]:
+def submit_job(here: Context, caller: Caller, request: Request, job: Job, key: str | None) -> tuple[JobView, bool]:
+    """Checks its places and queues it, with its row in the audit; whether it is new."""
     with here.audit.of(act(caller, request, "submit")) as deed:
         # What it was, for when the job is forgotten.
         deed.detail = {"source": job.source.path, "target": job.target.path} | ({"name": job.name} if job.name else {})

@@ -31,7 +31,7 @@ async def plan(caller: Writer, job: JobBody, here: Here, request: Request) -> di
 
     `problems` are what would make the job fail as things are now; without any the answer is the same as ever.
     """
-    return await in_time(request, here, partial(_plan, here, caller, request, job), "submit the job: the executor plans without a limit")
+    return await in_time(request, here, partial(plan_job, here, caller, request, job), "submit the job: the executor plans without a limit")
 
 
 @router.get("/inspect")
@@ -43,7 +43,7 @@ async def inspect(
     model_type: Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="Instead of the detected one.")] = None,
 ) -> dict[str, Any]:
     """What lies at a path, as the service's machines see it: format, family, sizes, what is missing. Reads headers only."""
-    work = partial(_inspect, here, caller, request, path, model_type)
+    work = partial(inspect_path, here, caller, request, path, model_type)
     return await in_time(request, here, work, "look where the storage is mounted: convsvc inspect")
 
 
@@ -57,7 +57,8 @@ async def in_time(request: Request, here: Context, work: Callable[[], dict[str, 
     raise TooSlow(f"reading it took more than {limit:g} s", do=otherwise)
 
 
-def _inspect(here: Context, caller: Caller, request: Request, path: str, model_type: str | None) -> dict[str, Any]:
+def inspect_path(here: Context, caller: Caller, request: Request, path: str, model_type: str | None) -> dict[str, Any]:
+    """What lies there, if the caller's jobs may read it; with its row in the audit."""
     from convsvc.plan.inspect import inspect_checkpoint  # half of what the API takes to start
 
     with here.audit.of(act(caller, request, "inspect")) as deed:
@@ -67,7 +68,8 @@ def _inspect(here: Context, caller: Caller, request: Request, path: str, model_t
         return inspect_checkpoint(path, model_type, roots_of(caller))
 
 
-def _plan(here: Context, caller: Caller, request: Request, job: Job) -> dict[str, Any]:
+def plan_job(here: Context, caller: Caller, request: Request, job: Job) -> dict[str, Any]:
+    """The plan's answer, if the job stays in the caller's roots; with its row in the audit."""
     with here.audit.of(act(caller, request, "plan")):
         roots = roots_of(caller)
         check_places(job, roots)

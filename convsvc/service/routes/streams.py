@@ -74,7 +74,7 @@ def logs(
         job_id = here.store.job(job_id, tenant=caller.sees).id  # a 404 must come before the stream begins
         read = partial(read.func, job_id, **read.keywords)
         seen = last_event_id if last_event_id is not None else after
-        return EventSourceResponse(_follow(here, request, job_id, seen, read, _sent_line), ping=here.settings.ping_s)
+        return EventSourceResponse(follow(here, request, job_id, seen, read, _sent_line), ping=here.settings.ping_s)
     lines = read(after=after) if tail is None else read(after=after, limit=tail, tail=True)
     if tail is None and len(lines) == limit:
         response.headers["X-Next-After"] = str(lines[-1].seq)
@@ -106,7 +106,7 @@ async def events(
     seen = last_event_id if last_event_id is not None else after
     read = partial(here.store.events, job.id)
     look = Look(here, job.id, caller.sees) if live else None
-    return EventSourceResponse(_follow(here, request, job.id, seen, read, _sent, look), ping=here.settings.ping_s)
+    return EventSourceResponse(follow(here, request, job.id, seen, read, sent_event, look), ping=here.settings.ping_s)
 
 
 class Look:
@@ -133,7 +133,7 @@ class Look:
         return ServerSentEvent(json.dumps(data, default=datetime.isoformat), event=kind)
 
 
-async def _follow(
+async def follow(
     here: Context,
     request: Request,
     job_id: str,
@@ -142,6 +142,7 @@ async def _follow(
     sent: Callable[[Entry], ServerSentEvent],
     look: Look | None = None,
 ) -> AsyncIterator[ServerSentEvent]:
+    """What is read of the job as it comes, until the job has ended or the token is no good any more."""
     with here.news.of(job_id) as follower:
         while await still_welcome(request):
             # The state is read first: if it is final now, its event is already there to be read.
@@ -171,7 +172,7 @@ async def _wait(follower: Follower, request: Request, here: Context, look: Look 
     return True
 
 
-def _sent(event: EventView) -> ServerSentEvent:
+def sent_event(event: EventView) -> ServerSentEvent:
     data = {"seq": event.seq, "at": event.at.isoformat(), "kind": event.kind, "data": event.data}
     return ServerSentEvent(json.dumps(data), event=event.kind, id=str(event.seq))
 
