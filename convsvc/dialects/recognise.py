@@ -133,8 +133,7 @@ KINDS = (
         "torch_dist",
         (r"metadata\.json", r"\.metadata|.*\.distcp|common\.pt"),
         "a Megatron distributed checkpoint",
-        "write it as rank files first: train with --ckpt-convert-format torch --ckpt-convert-save DIRECTORY (Megatron-LM), or export it "
-        "to Hugging Face with Megatron-Bridge",
+        'give it as one: source.format "megatron"',
         _backend,
     ),
     Kind(

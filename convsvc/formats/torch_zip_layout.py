@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convsvc.errors import TargetError
-from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.formats.pickle.writer import write_torch_pickle
 from convsvc.formats.zip.crc import crc32
 from convsvc.formats.zip.writer import MAX_ALIGN, RecordPlace, directory, directory_bytes, lay_out, local_header
@@ -24,7 +24,18 @@ class TorchZipSeal:
     tensor_names: tuple[str | None, ...]
 
 
-def plan_torch_zip(tree: Mapping[str, Any] | TensorSpec, archive: str, align: int) -> Skeleton:
+def torch_zip_bytes(tree: Any, archive: str) -> bytes:
+    """A whole torch file of a value that has no tensors. Pure. Raises TargetError for one that has."""
+    skeleton = plan_torch_zip(tree, archive, _SMALL_ALIGN)
+    if skeleton.tensors:
+        raise TargetError(f"{len(skeleton.tensors)} tensors stand in what should have none", do="write it as a file of tensors")
+    data = bytearray(skeleton.size_bytes)
+    for offset, part in (*skeleton.segments, *seal_torch_zip(skeleton.seal_state, {})):
+        data[offset : offset + len(part)] = part
+    return bytes(data)
+
+
+def plan_torch_zip(tree: Any, archive: str, align: int) -> Skeleton:
     """The skeleton of a torch file that holds `tree`; see `torch_zip.plan_skeleton`. Pure."""
     if not archive or "/" in archive:
         raise TargetError(f"{archive!r} cannot be the folder inside a torch file")

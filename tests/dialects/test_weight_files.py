@@ -268,8 +268,8 @@ EXPECTED = "a Hugging Face checkpoint with model*.safetensors or pytorch_model*.
 
 
 def test_inspect_says_what_a_directory_is(tmp_path: Path) -> None:
-    torch_dist(tmp_path)
-    with pytest.raises(ConvsvcError, match=r"is a Megatron distributed checkpoint \(torch_dist\)"):
+    touching("model-q4_k_m.gguf")(tmp_path)
+    with pytest.raises(ConvsvcError, match=r"is a GGUF model of llama.cpp"):
         inspect_checkpoint(str(tmp_path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
+from convsvc.dialects.megatron.tables import key_rows
 from convsvc.dialects.mindformers.tables import Flags, rows_of
 from convsvc.errors import LayoutError
 from convsvc.families import FAMILIES, Facts, Wanted
+from convsvc.models.model import Model
+from convsvc.models.scope import Scope
 from tests.roundtrip.any_family import CONFIGS, SIBLINGS, any_family
 from tests.roundtrip.any_layout import Drawn, layouts
 from tests.roundtrip.test_any_layout import different, write_model
@@ -56,8 +60,21 @@ def dcp_sides(draw: st.DrawFn, model: Drawn) -> Side:
     return {"format": "dcp", "shards": draw(st.integers(1, 5)), "prefix": draw(st.sampled_from(("", "model.", "module.")))}
 
 
+@st.composite
+def megatron_sides(draw: st.DrawFn, model: Drawn) -> Side:
+    """Stacked where layers can be, in chunks of a few rows or none; vocabularies padded to what divides nothing."""
+    return {
+        "format": "megatron",
+        "layer_keys": draw(st.sampled_from(("auto", "per-layer"))),
+        "chunk_size": draw(st.sampled_from(("0.1KB", "1KiB", "1MiB"))),
+        "make_vocab_size_divisible_by": draw(st.sampled_from((None, 5, 64))),
+        "iteration": draw(st.sampled_from(("release", "1", "4000"))),
+    }
+
+
 def sides(model: Drawn) -> st.SearchStrategy[Side]:
-    return mindspeed_sides(model) | mindformers_sides(model) | dcp_sides(model)
+    others = mindspeed_sides(model) | mindformers_sides(model) | dcp_sides(model)
+    return others | megatron_sides(model) if model.family in IN_MEGATRON else others
 
 
 def source_of(side: Side, path: Path) -> Side:
@@ -65,24 +82,48 @@ def source_of(side: Side, path: Path) -> Side:
     return {"format": side["format"], "path": str(path), **{name: side[name] for name in FLAGS if name in side}}
 
 
-def has_a_place(family: str) -> bool:
-    """Whether mindformers has names for all that a family's layers hold."""
+def has_a_place(family: str, rows: Callable[[Scope, Model], object] = lambda scope, model: rows_of(scope, model, Flags())) -> bool:
+    """Whether a framework, mindformers or whose `rows` are given, has names for all that a family's layers hold."""
     values = {name: value[0] if isinstance(value, tuple) else value for name, value in (CONFIGS | SIBLINGS)[family].items()}
     if values.get("compress_ratios"):
         return False
     values |= {"num_attention_heads": values.get("num_attention_heads", 4), "num_layers": 2, "num_hidden_layers": 2}
-    model = FAMILIES[family].build(Facts({name: value for name, value in values.items() if value is not None}, "drawn"), Wanted())
+    facts = Facts({name: value for name, value in values.items() if value is not None}, "drawn")
+    model = FAMILIES[family].build(facts, Wanted())
     try:
-        return all(rows_of(scope, model, Flags()) for scope in model.scopes)
+        return all(rows(scope, model) for scope in model.scopes)
     except LayoutError:
         return False
 
 
+IN_MEGATRON = sorted(family for family in CONFIGS | SIBLINGS if has_a_place(family, key_rows))
 KNOWN = sorted(family for family in CONFIGS | SIBLINGS if has_a_place(family))
 
 
 def test_the_families_of_the_framework_have_their_places() -> None:
     assert {"qwen3", "qwen3-moe", "deepseek3", "llama2", "qwen25", "mixtral"} <= set(KNOWN)
+
+
+def test_the_families_of_megatron_core_have_their_places() -> None:
+    assert {"qwen3", "qwen3-moe", "deepseek3", "deepseek2-lite", "llama2", "qwen25", "mixtral", "glm45", "mamba2"} <= set(IN_MEGATRON)
+
+
+@pytest.mark.parametrize("family", IN_MEGATRON)
+@settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_there_and_back_through_global_keys_is_the_identity(family: str, data: st.DataObject) -> None:
+    model = data.draw(any_family(family))
+    side, other = data.draw(megatron_sides(model)), data.draw(megatron_sides(model) | dcp_sides(model))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tensors = with_equal_copies(write_model(model, root / "hf"), model, root / "hf")
+        source: Side = {"format": "huggingface", "path": str(root / "hf")}
+        for name, each in (("first", side), ("second", other)):
+            run(source, {**each, "path": str(root / name)}, verify="roundtrip")
+            source = source_of(each, root / name)
+        run(source, {"format": "huggingface", "path": str(root / "back")}, verify="roundtrip")
+        have = {name: tensor for file in sorted((root / "back").glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        assert not different(without_copies(tensors), without_copies(have))
 
 
 @pytest.mark.parametrize("family", KNOWN)

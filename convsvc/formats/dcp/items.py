@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from convsvc.errors import FormatError
 from convsvc.formats.base import StoredTensor
@@ -68,6 +68,13 @@ def locate_items(path: AnyPath, wanted: Iterable[Wanted]) -> tuple[int, str, lis
     with open_regular(path) as file:
         tensors = list(_located(file, wanted, digest))
         return file.size_bytes, f"sha256:{digest.hexdigest()}", tensors
+
+
+def read_object(path: AnyPath, item: Item, name: str) -> Any:
+    """The object that is saved as an item: what its torch file holds, without running its pickle. Raises FormatError, HostileFile."""
+    with open_regular(path) as file:
+        content = read_content(Window(file, Wanted(item, name, "", ())))
+    return content.tree[""] if set(content.tree) == {""} else content.tree
 
 
 def _located(file: RegularFile, wanted: Iterable[Wanted], digest: hashlib._Hash) -> Iterator[StoredTensor]:

@@ -176,7 +176,7 @@ def _checked(root: Any, source: str) -> Metadata:
     if faults:
         shown = faults[:SHOWN] + ([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
         raise FormatError(f"{source} contradicts itself", facts=shown, do=_AGAIN)
-    return Metadata(tensors, tuple(objects))
+    return Metadata(tensors, tuple(objects), {name: item for name in objects if (item := items.get((name, None))) is not None})
 
 
 def _no_persistent_ids(pid: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from convsvc.tensors.boxes import Box
@@ -39,7 +41,11 @@ class Chunked(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """A directory's tensors by their full names, and the names of what is saved beside them and is no tensor."""
+    """A directory's tensors by their full names, and the names of what is saved beside them and is no tensor.
+
+    `places` say where those objects lie, as far as that is known: each is a torch file of a value.
+    """
 
     tensors: dict[str, Chunked]
     objects: tuple[str, ...]
+    places: Mapping[str, Item] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""Writing `.metadata`: the pickle that torch.distributed.checkpoint loads, of tensors alone. Pure.
+"""Writing `.metadata`: the pickle that torch.distributed.checkpoint loads. Pure.
 
 Opcodes of protocol 4. Classes and attributes' names are put into the memo first, so that a chunk is a few short strings of bytes: a
 trillion parameters have a hundred thousand. Chunks and places are as CPython's pickler has them, which is read fastest (`fused`).
@@ -7,14 +7,18 @@ trillion parameters have a hundred thousand. Chunks and places are as CPython's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
-from convsvc.formats.dcp.records import Chunked, Metadata
+from convsvc.formats.dcp.records import Chunked, Item, Metadata
 from convsvc.formats.pickle.writer import pickled_integer, pickled_text
 from convsvc.formats.torch_tensors import DTYPES
 
 _CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
+_NAMED = (
+    "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex", "TensorProperties",
+)  # fmt: skip
 _GLOBALS = (
-    *[(_CLASSES, name) for name in ("Metadata", "TensorStorageMetadata", "ChunkStorageMetadata", "MetadataIndex", "TensorProperties")],
+    *[(_CLASSES, name) for name in _NAMED],
     *[(_CLASSES, "_MEM_FORMAT_ENCODING"), (_PLACES, "_StorageInfo"), ("torch", "Size"), ("torch.serialization", "_get_layout")],
 )
 _WORDS = ("fqn", "offset", "index", "relative_path", "length", "properties", "size", "chunks", "offsets", "sizes")
@@ -26,8 +30,11 @@ _BATCH = 1000  # items in one SETITEMS, as pickle.py does
 _VERSION = "1.0.0"
 
 
-def pickle_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> bytes:
-    """The bytes of a `.metadata`. `paths` say where in a nested state a tensor stands; every chunk must have its item."""
+def pickle_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]] | None) -> bytes:
+    """The bytes of a `.metadata`. `paths` say where in a nested state a tensor stands, None that the state was flat.
+
+    Every chunk must have its item, and every object its place.
+    """
     return b"".join(_Writer().all_of(metadata, paths))
 
 
@@ -47,21 +54,26 @@ class _Writer:
         self.preamble.append(opcodes + b"q" + bytes([number]) + b"0")
         return b"h" + bytes([number])
 
-    def all_of(self, metadata: Metadata, paths: Mapping[str, tuple[str, ...]]) -> Iterable[bytes]:
+    def all_of(self, metadata: Metadata, paths: Mapping[str, tuple[str, ...]] | None) -> Iterable[bytes]:
         names = [(name, _text(name)) for name in metadata.tensors]
         tensors = (text + self.tensor(metadata.tensors[name]) for name, text in names)
         places = (place for name, text in names for place in self.places(text, metadata.tensors[name]))
+        objects = [(_text(name), metadata.places[name]) for name in metadata.objects]
+        bare = (text + self.classes["BytesStorageMetadata"] + b")\x81" for text, _ in objects)
         # preamble is complete once these are made
         dtypes = {each.dtype for each in metadata.tensors.values()}
         for dtype in sorted(dtypes):
             self.classes[dtype] = self._kept(f"ctorch\n{DTYPES[dtype]}\n".encode())
         yield from self.preamble
         yield self.classes["Metadata"] + b")\x81}(" + pickled_text("state_dict_metadata")
-        yield from _dict(tensors)
+        yield from _dict(chain(tensors, bare))
         yield pickled_text("planner_data")
-        yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in names)
+        if paths is None:
+            yield b"N"
+        else:
+            yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in names)
         yield pickled_text("storage_data")
-        yield from _dict(places)
+        yield from _dict(chain(places, (self.place(text, b"N", b"N", item) for text, item in objects)))
         yield pickled_text("storage_meta") + b"N" + pickled_text("version") + pickled_text(_VERSION) + b"ub."
 
     def tensor(self, chunked: Chunked) -> bytes:
@@ -80,17 +92,21 @@ class _Writer:
         return self.classes["ChunkStorageMetadata"] + _NEW + parts + b"ub"
 
     def places(self, name: bytes, chunked: Chunked) -> Iterable[bytes]:
-        words, classes = self.words, self.classes
         for number, (box, item) in enumerate(chunked.chunks):
             if item is None:
                 raise ValueError("a chunk without a place")
-            offset, length = pickled_integer(item.file_offset), pickled_integer(item.size_bytes)
-            yield (
-                classes["MetadataIndex"] + _NEW
-                + words["fqn"] + name + words["index"] + pickled_integer(number) + words["offset"] + self.size(box.starts) + b"ub"
-                + classes["_StorageInfo"] + _NEW
-                + words["relative_path"] + _text(item.file) + words["offset"] + offset + words["length"] + length + b"ub"
-            )  # fmt: skip
+            yield self.place(name, pickled_integer(number), self.size(box.starts), item)
+
+    def place(self, name: bytes, number: bytes, starts: bytes, item: Item) -> bytes:
+        """A key of `storage_data` and its value."""
+        words, classes = self.words, self.classes
+        offset, length = pickled_integer(item.file_offset), pickled_integer(item.size_bytes)
+        return (
+            classes["MetadataIndex"] + _NEW
+            + words["fqn"] + name + words["index"] + number + words["offset"] + starts + b"ub"
+            + classes["_StorageInfo"] + _NEW
+            + words["relative_path"] + _text(item.file) + words["offset"] + offset + words["length"] + length + b"ub"
+        )  # fmt: skip
 
     def size(self, numbers: tuple[int, ...]) -> bytes:
         inner = _tuple([pickled_integer(number) for number in numbers]) + (_MEMOIZE if numbers else b"")

@@ -1,0 +1,188 @@
+"""Opening a distributed checkpoint of Megatron core: `.metadata`, the saved args, and where every chunk of a weight lies. Headers only."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.cuts import Cut
+from convsvc.dialects.dcp.checkpoint import check_whole
+from convsvc.dialects.dcp.pieces import find_pieces
+from convsvc.dialects.files import check_directory
+from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
+from convsvc.dialects.json_files import read_json
+from convsvc.dialects.megatron.job import MegatronSource
+from convsvc.dialects.recognise import refuse
+from convsvc.errors import JobError, SourceError
+from convsvc.formats import torch_zip
+from convsvc.formats.dcp.items import read_object
+from convsvc.formats.dcp.metadata import read_metadata
+from convsvc.formats.dcp.records import METADATA, Chunked, Metadata
+from convsvc.formats.regular_file import open_regular
+from convsvc.models.facts import Facts
+from convsvc.notes import Note
+from convsvc.roots import RootedPath, Roots
+from convsvc.spec import stated_sizes
+
+CONFIG, MARK, COMMON = "config.json", "metadata.json", "common.pt"
+# What core 0.19 and later save in the place of common.pt.
+COMMON_OBJECT = "common_state/shard_0_1"
+WHAT = "a distributed checkpoint of Megatron core"
+SHOWN = 12
+WORDS = "embedding.word_embeddings.weight"
+# What training keeps beside the weights, by the beginnings of names (megatron/training/checkpointing.py, generate_state_dict; core's
+# optimizers and their chains).
+STATE = re.compile(r"(optimizer|chained_\d+|opt_param_scheduler|rng_state|rerun_state_machine_state|common_state|loss_scaler)(_\d+)?\b")
+EXTRA = re.compile(r"\._extra_state(/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found out beside the weights: the whole tensors' shapes, what of each lies where, and what the saved args say."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    cuts: Mapping[str, tuple[Cut, ...]]
+    args: Facts
+
+
+def place_of(root: RootedPath) -> RootedPath | None:
+    """The directory that a job means by another that training saved to, as the tracker says; None where there is none such."""
+    if not root.is_dir():
+        return None
+    if {METADATA, MARK} <= set(root.names()):
+        return root
+    if not (root / TRACKER).is_file():
+        return None
+    folder = root / _folder(_tracked(root / TRACKER))
+    return folder if folder.is_dir() and {METADATA, MARK} <= set(folder.names()) else None
+
+
+def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
+    """The checkpoint at `source.path`. Raises SourceError, FormatError, HostileFile, JobError; PathRefused."""
+    root = RootedPath(source.path, roots)
+    check_directory(root)
+    folder = _iteration(root, source.iteration)
+    _check_complete(folder)
+    metadata = read_metadata(folder / METADATA)
+    prefix = _prefix(metadata.tensors)
+    weights, notes = _weights(folder, metadata, prefix)
+    pieces = find_pieces(folder, weights)
+    check_whole(folder, pieces.tensors)
+    args = _saved_args(folder, metadata)
+    facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
+    names = {name: name.removeprefix(prefix) for name in weights}
+    opened = Opened(
+        {names[name]: each.shape for name, each in weights.items()}, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args
+    )
+    found = {(file, names[name]): each for (file, name), each in pieces.found.items()}
+    return Checkpoint(str(folder), pieces.files, found, facts, opened, tuple(notes))
+
+
+def _folder(said: str) -> str:
+    return f"iter_{int(said):07d}" if re.fullmatch(r"[0-9]{1,12}", said) else said if said == "release" else ""
+
+
+def _tracked(tracker: RootedPath) -> str:
+    with open_regular(tracker, may_be_empty=True) as file:
+        return file.read(0, min(file.size_bytes, MAX_TRACKER_BYTES), "the iteration").decode("utf-8", errors="replace").strip()
+
+
+def _iteration(root: RootedPath, stated: str | None) -> RootedPath:
+    """The directory with `.metadata`: the given one, or the iteration's in it."""
+    if stated is None and METADATA in root.names():
+        return root
+    tracker = root / TRACKER
+    if stated is None and not tracker.is_file():
+        refuse(root, WHAT, but=("torch_dist", "checkpoints"))
+        raise SourceError(
+            f"{root} has no {METADATA} and no {TRACKER}", do="give the directory that training saved to, or that of an iteration"
+        )
+    said = stated or _tracked(tracker)
+    name = _folder(said)
+    if not name:
+        raise SourceError(f"{tracker} says {said[:80]!r}; it must be a number or 'release'")
+    if not (root / name).is_dir():
+        raise SourceError(f"{root / name} does not exist, though {'source.iteration' if stated else tracker} says {said}")
+    return root / name
+
+
+def _check_complete(folder: RootedPath) -> None:
+    names = set(folder.names())
+    if METADATA in names:
+        return
+    if any(name.endswith(".distcp") for name in names):
+        raise SourceError(
+            f"{folder} has .distcp files and no {METADATA}, which is written last: it was not saved to its end",
+            do=f"fetch {METADATA}, or give an iteration that was saved whole",
+        )
+    refuse(folder, WHAT, but=("torch_dist",))
+    raise SourceError(f"{folder} has no {METADATA}", do="give the directory that training saved to")
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """What stands before all weights' keys: NeMo saves `module.`, models of several modules `language_model.`."""
+    return next((name.removesuffix(WORDS) for name in names if name.endswith(WORDS) and not STATE.match(name)), "")
+
+
+def _weights(folder: RootedPath, metadata: Metadata, prefix: str) -> tuple[dict[str, Chunked], list[Note]]:
+    """The weights by their keys, and notes on what is left out, by kinds."""
+    left: Counter[str] = Counter()
+    weights: dict[str, Chunked] = {}
+    for name, each in metadata.tensors.items():
+        kind = _kind_of_state(name.removeprefix(prefix))
+        if kind is None:
+            weights[name] = each
+        else:
+            left[kind] += 1
+    for name in metadata.objects:
+        left[_kind_of_state(name.removeprefix(prefix)) or f"{name.partition('/')[0][:100]}: an object, no tensor"] += 1
+    notes = [Note("ignored", f"{count} entries of {METADATA}: {kind}") for kind, count in sorted(left.items())[:SHOWN]]
+    if len(left) > SHOWN:
+        notes.append(Note("ignored", f"and {len(left) - SHOWN} further kinds of objects"))
+    if not weights:
+        raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
+    return weights, notes
+
+
+def _kind_of_state(name: str) -> str | None:
+    """What training keeps under a name, in words; None for a weight."""
+    if EXTRA.search(name):
+        return "Transformer Engine's extra states, not weights"
+    match = STATE.match(name)
+    return f"{match[0]}: training state, not weights" if match else None
+
+
+def _saved_args(folder: RootedPath, metadata: Metadata) -> Facts:
+    """The args that were saved with the weights; none where nobody saved them."""
+    common, origin = _common(folder, metadata)
+    args = common.get("args")
+    values: Mapping[str, Any] = vars(args) if isinstance(args, Namespace) else args if isinstance(args, Mapping) else {}
+    if not values:
+        return Facts({}, f"{folder}, which has no saved args (state source.config_dir),")
+    return Facts(values, f"the args saved in {origin}")
+
+
+def _common(folder: RootedPath, metadata: Metadata) -> tuple[Mapping[str, Any], str]:
+    if (folder / COMMON).is_file():
+        return torch_zip.read_index(folder / COMMON).tree, str(folder / COMMON)
+    item = metadata.places.get(COMMON_OBJECT)
+    if item is None:
+        return {}, ""
+    found = read_object(folder / item.file, item, COMMON_OBJECT)
+    found = found[0] if isinstance(found, list) and len(found) == 1 else found
+    return (found, str(folder)) if isinstance(found, Mapping) else ({}, "")
+
+
+def _configured(source: MegatronSource, roots: Roots) -> Facts | None:
+    """What the job's configuration says, where it names one."""
+    if source.config_dir is None:
+        return None
+    path = RootedPath(source.config_dir, roots) / CONFIG
+    if not path.is_file():
+        raise JobError(f"source.config_dir: {source.config_dir} has no {CONFIG}")
+    return Facts(read_json(path), str(path))

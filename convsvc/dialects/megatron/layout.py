@@ -1,0 +1,210 @@
+"""Where each logical tensor lies in a checkpoint of global keys: whole tensors, of all layers or of one, cut into boxes. Pure.
+
+Where all layers are alike Megatron core stacks them: `decoder.layers.mlp.linear_fc2.weight` [layer, hidden, ffn]; otherwise each has keys
+of its own, `decoder.layers.7.mlp...` (core/transformer/transformer_block.py, sharded_state_dict). MTP layers always have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.cuts import Cut
+from convsvc.dialects.mcore.carried import lay_carried
+from convsvc.dialects.megatron.tables import is_latent, key_rows
+from convsvc.dialects.templates import Template, Templates
+from convsvc.errors import LayoutError
+from convsvc.models.model import Model
+from convsvc.models.scope import Scope
+from convsvc.tensors.blocks import Laid, Window
+from convsvc.tensors.boxes import Box
+from convsvc.tensors.runs import cut_laid
+
+LAYERS = "decoder.layers."
+# What Megatron has no key for, kept for the way back: a loader asks for none of it.
+CARRIED = "carried."
+SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How a checkpoint of global keys is laid out.
+
+    `padded_vocab` is the number of embedding rows; `stacked`: layers are an axis. A source's has `cuts`, what of each key lies where, and
+    the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis.
+    """
+
+    padded_vocab: int
+    stacked: bool
+    cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    chunk_elements: int = 0
+
+    def described(self) -> dict[str, int | str]:
+        """The settings in JSON, for people."""
+        chunks = sum(map(len, self.cuts.values()))
+        return {"layer_keys": "stacked" if self.stacked else "per-layer", "padded_vocab": self.padded_vocab} | (
+            {"chunks": chunks} if chunks else {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A stored tensor under its key: `parts` are its layers' where they are stacked, else itself; each with its scope's unit."""
+
+    name: str
+    parts: tuple[tuple[Laid, str], ...]
+    stacked: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The whole tensor's."""
+        inner = self.parts[0][0].shape
+        return (len(self.parts), *inner) if self.stacked else inner
+
+    def cut(self, box: Box) -> Laid:
+        """What of it lies in a box of the whole."""
+        if not self.stacked:
+            return _cut(self.parts[0][0], *box)
+        (first, *starts), (last, *stops) = box
+        return stack([_cut(laid, tuple(starts), tuple(stops)) for laid, _ in self.parts[first:last]])
+
+    def unit(self, box: Box) -> str:
+        """The scope that the first of a box belongs to."""
+        return self.parts[box.starts[0] if self.stacked else 0][1]
+
+
+def _cut(laid: Laid, starts: tuple[int, ...], stops: tuple[int, ...]) -> Laid:
+    """A box of a stored tensor; one of padding alone says by an empty block whose."""
+    cut = cut_laid(laid, starts, stops)
+    if cut.blocks or not cut.padding:
+        return cut
+    block = laid.blocks[0]
+    return cut._replace(blocks=(block._replace(starts=block.stops, offset=0),))
+
+
+def lay_keys(model: Model, settings: Keys) -> list[Key]:
+    """Every key of the model, in its order. Raises LayoutError for what has no place, or for layers that differ and shall be stacked."""
+    if settings.stacked and not are_alike(model):
+        raise LayoutError(
+            f"the layers of this {model.family.name} differ, so that they cannot be stacked", do='use layer_keys "per-layer" or "auto"'
+        )
+    templates, keys, placed = Templates(), dict[str, list[tuple[Laid, str]]](), set[str]()
+    for scope in model.scopes:
+        for template in templates.of(scope, key_rows(scope, model), _prefix(scope, settings)):
+            placed |= {scope.logical + logical.name for logical in template.row.logicals if scope.kind.startswith("mtp")}
+            for laid in _laid(templates, template, settings):
+                keys.setdefault(laid.name, []).append((laid, template.unit))
+    made = [Key(name, tuple(parts), settings.stacked and name.startswith(LAYERS)) for name, parts in keys.items()]
+    carried = lay_carried(model, frozenset(placed))
+    return made + [Key(CARRIED + laid.name, ((laid._replace(name=CARRIED + laid.name), unit),), False) for laid, unit in carried]
+
+
+def _laid(templates: Templates, template: Template, settings: Keys) -> Iterator[Laid]:
+    windows = {"vocab": Window(0, settings.padded_vocab)} if template.row.tp == "vocab" else {}
+    return (templates.kinds[kind] for kind in templates.lay(template, windows, frozenset(windows.items())))
+
+
+def _prefix(scope: Scope, settings: Keys) -> str:
+    if scope.kind == "layer":
+        return LAYERS if settings.stacked else f"{LAYERS}{scope.number}."
+    return scope.logical if scope.kind == "mtp_block" else ""
+
+
+def are_alike(model: Model) -> bool:
+    """Whether all layers have the same tensors, of the same shapes."""
+    layers = model.layers()
+    first = layers[0]
+    return all((each.rows, each.dense, each.sizes) == (first.rows, first.dense, first.sizes) for each in layers)
+
+
+def is_usually_stacked(model: Model) -> bool:
+    """Whether Megatron stacks the layers of the family's usual configuration.
+
+    It does not where moe_layer_freq is a list, as families whose first layers are dense have it even if none is left, nor where mixers are
+    the layers (core/ssm/mamba_block.py).
+    """
+    layers = model.layers()
+    lists = any(is_latent(scope) or model.family.mtp is not None for scope in layers) and model.num_experts > 0
+    return are_alike(model) and not lists and "mamba_group" not in model.sizes
+
+
+def stack(parts: Sequence[Laid]) -> Laid:
+    """Stored tensors of one shape as one, along a new first axis.
+
+    >>> stack([Laid("w", (2, 3), ()), Laid("w", (2, 3), ())]).shape
+    (2, 2, 3)
+    """
+    first = parts[0]
+    size = prod(first.shape)
+    blocks = tuple([block._replace(offset=block.offset + at * size) for at, part in enumerate(parts) for block in part.blocks])
+    padding = tuple([(offset + at * size, count) for at, part in enumerate(parts) for offset, count in part.padding])
+    return first._replace(shape=(len(parts), *first.shape), blocks=blocks, padding=padding)
+
+
+def lay_source(model: Model, settings: Keys) -> Layout:
+    """The chunks that there are; of a key that nothing holds the whole, which is missing then.
+
+    Raises LayoutError for keys that have another shape than the model's.
+    """
+    kinds: list[Laid] = []
+    entries: list[Entry] = []
+    faults: list[str] = []
+    for key in lay_keys(model, settings):
+        also = key.parts[0][0].also
+        stored = next((name for name in (key.name, *also) if name in settings.cuts), None)
+        if stored is not None and settings.shapes[stored] != key.shape:
+            faults.append(f"{stored}: expected {list(key.shape)}, found {list(settings.shapes[stored])}")
+            continue
+        whole = Cut("", (0,) * len(key.shape), key.shape)
+        for cut in settings.cuts[stored] if stored is not None else (whole,):
+            box = Box(cut.starts, cut.stops)
+            entries.append(Entry(cut.file, len(kinds), key.unit(box)))
+            kinds.append(key.cut(box))
+    if faults:
+        raise LayoutError(
+            f"{len(faults)} tensors have other shapes than this {model.family.name} has",
+            facts=faults[:SHOWN],
+            do="give the config.json of this very model (source.config_dir), or check what the saved args say",
+        )
+    return Layout(tuple(kinds), tuple(entries))
+
+
+def lay_target(model: Model, settings: Keys) -> Layout:
+    """Every chunk that is written, with its file: a unit's n-th chunks lie in its n-th file, so that none has two of one key."""
+    kinds: list[Laid] = []
+    entries: list[Entry] = []
+    for _, _, number, box, laid, unit in chunks(model, settings):
+        entries.append(Entry(number, len(kinds), unit))
+        kinds.append(laid)
+        del box
+    return Layout(tuple(kinds), tuple(entries))
+
+
+def chunks(model: Model, settings: Keys) -> Iterator[tuple[str, tuple[int, ...], str, Box, Laid, str]]:
+    """(key, its whole shape, file, box, what lies in it, unit) of each chunk of a target."""
+    units: dict[str, int] = {}
+    for key in lay_keys(model, settings):
+        if not key.parts[0][0].written:
+            continue
+        for layer, (laid, unit) in enumerate(key.parts):
+            unit_number = units.setdefault(unit, len(units) + 1)
+            for number, (starts, stops) in enumerate(boxes(laid.shape, settings.chunk_elements)):
+                box = Box((layer, *starts), (layer + 1, *stops)) if key.stacked else Box(starts, stops)
+                yield key.name, key.shape, f"__{unit_number}_{number}.distcp", box, key.cut(box), unit
+
+
+def boxes(shape: tuple[int, ...], most: int) -> Iterator[Box]:
+    """A tensor cut along its first axis, in pieces of at most so many elements (0: whole), or of one row.
+
+    >>> [tuple(box) for box in boxes((5, 2), 4)]
+    [((0, 0), (2, 2)), ((2, 0), (4, 2)), ((4, 0), (5, 2))]
+    """
+    if not shape or not most or prod(shape) <= most:
+        yield Box((0,) * len(shape), shape)
+        return
+    rows, rest = max(1, most // prod(shape[1:])), shape[1:]
+    for start in range(0, shape[0], rows):
+        yield Box((start, *(0,) * len(rest)), (min(start + rows, shape[0]), *rest))

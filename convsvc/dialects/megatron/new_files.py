@@ -1,0 +1,91 @@
+"""A new distributed checkpoint: `.distcp` files, common.pt, `.metadata`, and metadata.json and the tracker behind all others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from convsvc.dialects.alike import plan_alike
+from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
+from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.new_files import bytes_by_dtype
+from convsvc.dialects.mcore.saved_args import compose_args
+from convsvc.dialects.mcore.settings import Settings
+from convsvc.dialects.megatron.checkpoint import COMMON, MARK
+from convsvc.dialects.megatron.extra_states import STATE, extra_states
+from convsvc.dialects.megatron.job import MegatronTarget
+from convsvc.dialects.megatron.layout import Keys, chunks
+from convsvc.formats import distcp
+from convsvc.formats.base import StoredTensor
+from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
+from convsvc.formats.dcp.writing import pickle_metadata
+from convsvc.formats.torch_zip_layout import torch_zip_bytes
+from convsvc.models.model import Model
+from convsvc.notes import Note
+
+KIND = "distcp"
+# All objects say the same, so that one torch file stands for all of them.
+OBJECTS = "__0_0.distcp"
+BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
+CHECKPOINT_VERSION = 3.0
+
+
+def folder_of(iteration: str) -> str:
+    """An iteration's directory.
+
+    >>> folder_of("12"), folder_of("release")
+    ('iter_0000012', 'release')
+    """
+    return "release" if iteration == "release" else f"iter_{int(iteration):07d}"
+
+
+def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
+    """A file for every chunk of a layer's largest tensor, beside small ones; the words of the model in common.pt."""
+    layout, settings, specs = draft.layout, draft.settings, draft.specs()
+    held: dict[str, list[int]] = {}
+    for entry in layout.entries:
+        held.setdefault(entry.file, []).append(entry.kind)
+    skeletons, chosen = plan_alike(held.values(), specs, distcp.plan_skeleton)
+    folder = folder_of(draft.target.iteration)
+    files = tuple([NewFile(f"{folder}/{path}", KIND, number) for path, number in zip(held, chosen, strict=True)])
+    places = {(path, tensor.name): tensor for path, number in zip(held, chosen, strict=True) for tensor in skeletons[number].tensors}
+    state = torch_zip_bytes(STATE, "archive")
+    metadata = _metadata(draft.model, settings, places, len(state))
+    sides = (
+        SideFile(f"{folder}/{OBJECTS}", text=state),
+        SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
+        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
+        SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
+        SideFile(TRACKER, text=draft.target.iteration, last=True),
+    )
+    entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
+    notes = [Note("advice", said) for said in draft.model.advice]
+    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes))
+
+
+def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], StoredTensor], state_bytes: int) -> Metadata:
+    held: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
+    for name, shape, file, box, _, _ in chunks(model, settings):
+        tensor = places[file, name]
+        held.setdefault(name, (tensor.dtype, shape, []))[2].append(Chunk(box, Item(file, *distcp.item_of(tensor))))
+    objects = tuple(extra_states(model, settings))
+    item = Item(OBJECTS, 0, state_bytes)
+    tensors = {name: Chunked(dtype, shape, tuple(found)) for name, (dtype, shape, found) in held.items()}
+    return Metadata(tensors, objects, dict.fromkeys(objects, item))
+
+
+def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
+    """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
+    iteration = 0 if draft.target.iteration == "release" else int(draft.target.iteration)
+    own: dict[str, Any] = {"ckpt_format": draft.target.storage, "mtp_num_layers": draft.model.num_mtp or None}
+    # A list makes Megatron ask for keys of each layer.
+    own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}
+    as_ranks = Settings(
+        Parallel(), draft.settings.padded_vocab, transformer_engine=True, vocab_divisor=draft.target.make_vocab_size_divisible_by
+    )
+    args = compose_args(draft.model, as_ranks, draft.facts, bytes_by_dtype(draft.specs()), own)
+    content: dict[str, Any] = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
+    if not draft.settings.stacked:
+        content["non_homogeneous_layers"] = True
+    return {"args": args, "checkpoint_version": CHECKPOINT_VERSION, "iteration": iteration, "content_metadata": content}

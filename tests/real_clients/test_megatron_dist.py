@@ -1,0 +1,152 @@
+"""megatron.core loads our torch_dist checkpoints at any layout and computes what transformers computes; what it saves is exported alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convsvc.conversion import convert
+from tests.real_clients.tiny_models import EXPERTS, SIZES, TOKENS, Tiny, load, logits, save_random
+
+pytestmark = pytest.mark.real_client
+
+RANK_PROGRAM = Path(__file__).with_name("megatron_dist_rank.py")
+TIMEOUT_S = 240
+TOLERANCE = 1e-4
+LLAMA = Tiny("llama2", "LlamaConfig", {"head_dim": 12})
+QWEN25 = Tiny("qwen25", "Qwen2Config")
+QWEN3 = Tiny("qwen3", "Qwen3Config", {"head_dim": 12})
+MOE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS})
+PARTLY_DENSE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS, "mlp_only_layers": [0, 2]})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model, how it is written, and the layout at which a Megatron world loads it."""
+
+    name: str
+    tiny: Tiny
+    target: dict[str, Any] = field(default_factory=dict)
+    layout: dict[str, int] = field(default_factory=dict)
+    tied: bool = False
+    local: bool = False  # saved by the names of Megatron's own modules
+
+    @property
+    def world(self) -> int:
+        return max(self.layout.values(), default=1)
+
+
+TP, PP, EP = {"tp": 2}, {"pp": 2}, {"tp": 2, "ep": 2, "etp": 1}
+PER_LAYER, SMALL = {"layer_keys": "per-layer"}, {"chunk_size": "2KiB"}
+TRIALS = (
+    Trial("llama2-stacked-tp2", LLAMA, {"layer_keys": "stacked"}, TP),
+    Trial("llama2-per-layer-in-small-chunks-pp2", LLAMA, {**PER_LAYER, **SMALL}, PP),
+    Trial("qwen25-tp2", QWEN25, {"make_vocab_size_divisible_by": 40}, TP),
+    Trial("qwen25-tied-pp2", QWEN25, {"iteration": "12"}, PP, tied=True),
+    Trial("qwen3-tp2-in-small-chunks", QWEN3, SMALL, TP),
+    Trial("qwen3-moe-per-layer-ep2", MOE, {**PER_LAYER, **SMALL}, EP, local=True),
+    Trial("qwen3-moe-stacked-pp2", MOE, {"layer_keys": "stacked"}, PP, local=True),
+    Trial("qwen3-moe-partly-dense-tp2", PARTLY_DENSE, {}, TP),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every rank answered, and transformers' logits, by trial; `folder` holds each trial's source and what Megatron saved."""
+
+    folder: Path
+    answers: tuple[dict[str, Any], ...]
+    expected: dict[str, torch.Tensor]
+
+
+def run_world(size: int, tasks: list[dict[str, Any]], folder: Path) -> tuple[dict[str, Any], ...]:
+    """Start `size` ranks, wait for all, end those that are left when one fails."""
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    results = [folder / f"results-{rank}.json" for rank in range(size)]
+    arguments = [str(size), str(folder / "meeting"), str(folder / "tasks.json")]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(RANK_PROGRAM), str(rank), *arguments, str(results[rank])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in range(size)
+    ]
+    try:
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=TIMEOUT_S)
+            assert rank.returncode == 0, said.decode(errors="replace")[-3000:]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    return tuple(json.loads(result.read_text()) for result in results)
+
+
+def make_world(size: int, folder: Path) -> World:
+    expected, tasks = {}, []
+    for trial in TRIALS:
+        if trial.world == size:
+            source, target = folder / f"{trial.name}-hf", folder / trial.name
+            save_random(trial.tiny, source, dtype=torch.float32, tied=trial.tied)
+            expected[trial.name] = logits(load(source)[0])
+            job = {
+                "source": {"format": "huggingface", "path": str(source)},
+                "target": {"format": "megatron", "path": str(target), **trial.target},
+            }
+            convert(job, engine="inline")
+            again = str(folder / f"{trial.name}-saved")
+            tasks.append(
+                {
+                    "name": trial.name,
+                    "checkpoint": str(target),
+                    "layout": trial.layout,
+                    "tokens": TOKENS.tolist(),
+                    "again": again,
+                    "local": trial.local,
+                }
+            )
+    return World(folder, run_world(size, tasks, folder), expected)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[int, World]:
+    """Starting Megatron takes seconds, so each world runs all its trials."""
+    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
+    return {size: make_world(size, tmp_path_factory.mktemp(f"dist-{size}")) for size in {trial.world for trial in TRIALS}}
+
+
+@pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in TRIALS])
+def test_megatron_loads_with_its_default_strictness_and_the_logits_agree(trial: Trial, worlds: dict[int, World]) -> None:
+    world = worlds[trial.world]
+    for answers in world.answers:
+        assert "error" not in answers[trial.name], answers[trial.name]["error"]
+    want = world.expected[trial.name]
+    have = torch.tensor(world.answers[-1][trial.name]["logits"])[..., : want.shape[-1]]
+    assert (have - want).abs().max() <= TOLERANCE
+    assert want.abs().max() > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in TRIALS])
+def test_what_megatron_saves_comes_back_bit_for_bit(trial: Trial, worlds: dict[int, World], tmp_path: Path) -> None:
+    """Cut as its layout cuts it, with a random state beside it."""
+    folder = worlds[trial.world].folder
+    job: dict[str, Any] = {
+        "source": {"format": "megatron", "path": str(folder / f"{trial.name}-saved")},
+        "target": {"format": "huggingface", "path": str(tmp_path / "back")},
+        "options": {"vocab_size": SIZES["vocab_size"]},
+    }
+    convert(job, engine="inline")
+    want, have = read_tensors(folder / f"{trial.name}-hf"), read_tensors(tmp_path / "back")
+    assert set(want) == set(have)
+    assert not [name for name, tensor in want.items() if not torch.equal(tensor, have[name])]
+
+
+def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in directory.glob("*.safetensors") for name, tensor in load_file(file).items()}
