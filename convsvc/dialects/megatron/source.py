@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.huggingface.config import check_words
+from convsvc.dialects.iterations import Iteration
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
+from convsvc.dialects.mcore.source import tracked_iterations
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, lay_source
@@ -30,6 +32,9 @@ class Megatron(Source):
 
     def recognises(self, root: RootedPath) -> bool:
         return place_of(root) is not None
+
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        return tracked_iterations(root)
 
     def words_dir(self, source: MegatronSource) -> str | None:
         return source.config_dir
