@@ -7,10 +7,11 @@ the decoder's, which is `out`. Facts: transformers, models/qwen2_vl, qwen2_5_vl,
 from __future__ import annotations
 
 from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
-from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS
+from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, INPUT_NORM_BIAS, PRE_MLP_NORM, PRE_MLP_NORM_BIAS
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
+from convsvc.models.scope import Rows
 from convsvc.tensors.declare import logical, row
 
 # A convolution whose stride is its size: a matrix over the pixels of a patch, of some frames.
@@ -54,6 +55,58 @@ MERGER = (
 )
 MERGER_BIASES = (row("merger.ln_q.bias", MERGER_NORM_BIAS, "hidden"),)
 
+# Position embeddings that are learnt.
+POSITIONS = logical("pos_embed.weight", "position hidden")
+# Further mergers, whose tokens go to further layers of the decoder; they belong to the tower's layer that they look at.
+DEEP_NORM = logical("deepstack_layer.layernorm.weight", "patches hidden")
+DEEP_NORM_BIAS = logical("deepstack_layer.layernorm.bias", "patches hidden")
+DEEP_FC1 = logical("deepstack_layer.encoder.linear_fc1.weight", "merged patches hidden")
+DEEP_FC1_BIAS = logical("deepstack_layer.encoder.linear_fc1.bias", "merged")
+DEEP_FC2 = logical("deepstack_layer.encoder.linear_fc2.weight", "out merged")
+DEEP_FC2_BIAS = logical("deepstack_layer.encoder.linear_fc2.bias", "out")
+
+# Queries, keys and values apart (Qwen2.5-Omni).
+ATTENTION_APART = (
+    row("attn.q.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+    row("attn.k.weight", QKV.at(slot="query"), "(group head_dim) hidden"),
+    row("attn.v.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+    row("attn.q.bias", QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),
+    row("attn.k.bias", QKV_BIAS.at(slot="query"), "(group head_dim)"),
+    row("attn.v.bias", QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
+    row("attn.proj.weight", PROJ, "hidden (group query head_dim)"),
+    row("attn.proj.bias", PROJ_BIAS, "hidden"),
+)
+LINEAR_MLP = (
+    row("mlp.linear_fc1.weight", FC1.at(glu="0"), "ffn hidden"),
+    row("mlp.linear_fc1.bias", FC1_BIAS.at(glu="0"), "ffn"),
+    row("mlp.linear_fc2.weight", FC2, "hidden ffn"),
+    row("mlp.linear_fc2.bias", FC2_BIAS, "hidden"),
+)
+PATCH_BIASES = (row("patch_embed.proj.bias", PATCH_EMBED_BIAS, "hidden"),)
+POSITION_ROWS = (row("pos_embed.weight", POSITIONS, "position hidden"),)
+LINEAR_MERGER = (
+    row("merger.norm.weight", MERGER_NORM, "hidden"),
+    row("merger.norm.bias", MERGER_NORM_BIAS, "hidden"),
+    row("merger.linear_fc1.weight", MERGER_FC1, "merged (patches hidden)"),
+    row("merger.linear_fc1.bias", MERGER_FC1_BIAS, "merged"),
+    row("merger.linear_fc2.weight", MERGER_FC2, "out merged"),
+    row("merger.linear_fc2.bias", MERGER_FC2_BIAS, "out"),
+)
+DEEP_MERGER = (
+    row("norm.weight", DEEP_NORM, "(patches hidden)"),
+    row("norm.bias", DEEP_NORM_BIAS, "(patches hidden)"),
+    row("linear_fc1.weight", DEEP_FC1, "merged (patches hidden)"),
+    row("linear_fc1.bias", DEEP_FC1_BIAS, "merged"),
+    row("linear_fc2.weight", DEEP_FC2, "out merged"),
+    row("linear_fc2.bias", DEEP_FC2_BIAS, "out"),
+)
+
+
+def deep_mergers(own: Facts, layer: int) -> tuple[tuple[str, Rows], ...]:
+    """What a layer has under another prefix: the merger that looks at it (`deepstack_visual_indexes`)."""
+    layers = own.items("deepstack_visual_indexes", int) or ()
+    return tuple((f"deepstack_merger_list.{number}.", DEEP_MERGER) for number, at in enumerate(layers) if at == layer)
+
 
 def attention_sizes(own: Facts, hidden: int, *names: str) -> dict[str, int]:
     """group, query (1), slot (3), head_dim of a tower this wide; `names` are the field that counts heads. Raises SourceError."""
@@ -91,6 +144,11 @@ def qwen25_vl_sizes(own: Facts, whole: Facts) -> dict[str, int]:
     sizes = {"hidden": hidden, "glu": 2, "ffn": own.number("intermediate_size")}
     out = own.number("out_hidden_size", default=whole.number("hidden"))
     return sizes | attention_sizes(own, hidden, "num_heads") | patch_sizes(own) | merger_sizes(own, hidden, out)
+
+
+def qwen3_vl_sizes(own: Facts, whole: Facts) -> dict[str, int]:
+    """Of Qwen3-VL's: as Qwen2.5-VL's, ungated, with learnt positions."""
+    return qwen25_vl_sizes(own, whole) | {"glu": 1, "position": own.number("num_position_embeddings")}
 
 
 def _ffn(own: Facts, hidden: int) -> int:

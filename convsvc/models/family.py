@@ -16,7 +16,7 @@ from convsvc.models.class_defaults import completed
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.mtp_layers import Mtp
-from convsvc.models.others import find_others, names_pattern, other_notes
+from convsvc.models.others import find_named, find_others, names_pattern, other_notes
 from convsvc.models.scope import LayerRows, Rows, Scope
 from convsvc.models.towers import Step, Tower, flatten
 from convsvc.notes import Note
@@ -67,7 +67,8 @@ class Family:
     the decoder's own). `inside` are the steps from its configuration to the text's, for a configuration that nests it. With `decoder`
     false there are the towers alone (diffusion models). `text` is the name of the family that the decoder is by itself. With `others`, what
     is stored under names that are not the decoder's is carried along, whatever it is; `silent` is the model_type whose class's sizes are
-    taken where its nested configuration says none.
+    taken where its nested configuration says none. `carries` are patterns of stored names whose tensors are kept as they are, whatever
+    they are.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Family:
     others: bool = False
     silent: str = ""
     fields: tuple[str, ...] = ()
+    carries: tuple[str, ...] = ()
 
     @property
     def as_stored(self) -> bool:
@@ -160,6 +162,8 @@ class Family:
         carries = range(num_mtp, available) if wanted.carry_mtp and len(kept) == hidden_layers else ()
         beside = tuple(scope for number in carries for scope in self._mtp(facts, sizes, number, hidden_layers))
         others = tuple(find_others(wanted.shapes(), self._own_names())) if self.others and wanted.shapes else ()
+        if self.carries and wanted.shapes:
+            others += tuple(find_named(wanted.shapes(), self.carries))
         model = Model(self, scopes, sizes, kept, hidden_layers, tied, num_mtp, available, _copies(num_mtp, tied))
         model = replace(
             model,

@@ -27,6 +27,12 @@ def find_others(shapes: Mapping[str, tuple[int, ...]], own: re.Pattern[str]) -> 
     return ((Laid(name, shape, ()), None) for name, shape in shapes.items() if not own.match(name))
 
 
+def find_named(shapes: Mapping[str, tuple[int, ...]], patterns: Iterable[str]) -> Iterator[tuple[Laid, None]]:
+    """The tensors whose names have one of these patterns, each as it is."""
+    pattern = re.compile("|".join(patterns))
+    return ((Laid(name, shape, ()), None) for name, shape in sorted(shapes.items()) if pattern.search(name))
+
+
 def other_notes(names: Sequence[str], layer_prefix: str) -> tuple[Note, ...]:
     """A word about what is carried, and one about what stands among the decoder's own names: that is no other module's."""
     if not names:

@@ -15,6 +15,8 @@ Step = tuple[str, ...]
 # What a nested configuration says of itself and not of the model around it.
 OF_ITSELF = ("model_type", "architectures", "transformers_version", "auto_map", "_name_or_path")
 TIES = ("tie_word_embeddings", "tie_embeddings")
+# The field of a flat configuration in which stands what the nested one called its model_type.
+TEXT_KIND = "text_model_type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Tower:
     that says how many layers it has. `sizes` finds the axes' sizes from the module's own facts and the model's (flat, see `flatten`).
     `before` and `after` are rows for what lies before and behind the layers (a patch embedding; a norm, a projector), `layer` a layer's, or
     a function of the module's facts and the layer's number. `prefix` goes before all of Hugging Face's names, `layer_prefix` between it and
-    a layer's. `there` says whether a model has the module at all.
+    a layer's. `beside` finds further rows of a layer that lie under another prefix, which goes behind `prefix`. `there` says whether a
+    model has the module at all.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Tower:
     layer_prefix: str = "layers.{layer}."
     count: str | Callable[[Facts], int] | None = None
     there: Callable[[Facts], bool] | None = None
+    beside: Callable[[Facts, int], tuple[tuple[str, Rows], ...]] | None = None
 
     def own(self, facts: Facts) -> Facts:
         """The module's part of a configuration. Raises SourceError where that is no object."""
@@ -69,7 +73,10 @@ class Tower:
             made = self.layer(own, number) if callable(self.layer) else LayerRows(self.layer)
             prefix = self.prefix + self.layer_prefix.format(layer=number)
             its = {**sizes, **made.sizes}
-            yield Scope("layer", f"{logical}layers.{number}.", prefix, _held(made.rows, its), its, number, made.dense, self.name)
+            own_logical = f"{logical}layers.{number}."
+            yield Scope("layer", own_logical, prefix, _held(made.rows, its), its, number, made.dense, self.name)
+            for behind, rows in self.beside(own, number) if self.beside else ():
+                yield Scope("part", own_logical, self.prefix + behind, _held(rows, its), its, number, made.dense, self.name)
         if self.after:
             yield Scope("output", logical, self.prefix, _held(self.after, sizes), sizes, module=self.name)
 
@@ -87,7 +94,7 @@ def flatten(facts: Facts, inside: tuple[Step, ...]) -> Facts:
 
     >>> nested = {"model_type": "qwen2_vl", "text_config": {"model_type": "qwen2_vl_text", "hidden_size": 8}, "vision_config": {"depth": 2}}
     >>> dict(flatten(Facts(nested, "config.json"), (("text_config",),)).values)
-    {'model_type': 'qwen2_vl', 'vision_config': {'depth': 2}, 'hidden_size': 8}
+    {'model_type': 'qwen2_vl', 'vision_config': {'depth': 2}, 'text_model_type': 'qwen2_vl_text', 'hidden_size': 8}
     """
     values = dict(facts.values)
     for step in inside:
@@ -96,8 +103,15 @@ def flatten(facts: Facts, inside: tuple[Step, ...]) -> Facts:
             continue
         inner = values.pop(name)
         stays = {each for each in (*OF_ITSELF, *TIES) if values.get(each) is not None}
+        values |= {TEXT_KIND: inner["model_type"]} if isinstance(inner.get("model_type"), str) else {}
         values |= {field: value for field, value in inner.items() if field not in stays and field not in OF_ITSELF}
     return Facts(values, facts.origin) if len(inside) else facts
+
+
+def text_kind(facts: Facts, inside: tuple[Step, ...]) -> str | None:
+    """The model_type of the text's part, of a configuration that nests one or that was made flat."""
+    kind = flatten(facts, inside).get(TEXT_KIND)
+    return kind if isinstance(kind, str) else None
 
 
 def spread(config: Mapping[str, object], changes: Mapping[str, object], inside: tuple[Step, ...]) -> dict[str, object]:

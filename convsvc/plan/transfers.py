@@ -44,7 +44,9 @@ def gather(layout: Layout | Inventory) -> dict[str, Gathered]:
             known = slots[entry.kind] = list(_slots(gathered, entry.unit, kinds[entry.kind]))
         for places, offset in known:
             places.append(Place(number, offset))
-        padding = kinds[entry.kind].padding
+        laid = kinds[entry.kind]
+        # What is idle in a source is not even looked at.
+        padding = laid.padding + laid.idle if isinstance(layout, Layout) else laid.padding
         if padding:
             gathered[kinds[entry.kind].blocks[0].tensor.name].fills += [Fill(number, *run) for run in padding]
     return gathered
@@ -66,7 +68,9 @@ def check_tiled(kinds: Iterable[Laid]) -> None:
     Raises PlanError; that is a mistake in a declaration.
     """
     for laid in kinds:
-        held = sum([prod(map(sub, block.stops, block.starts)) for block in laid.blocks]) + sum([count for _, count in laid.padding])
+        held = sum([prod(map(sub, block.stops, block.starts)) for block in laid.blocks]) + sum(
+            [count for _, count in laid.padding + laid.idle]
+        )
         if held != prod(laid.shape):
             raise PlanError(f"the declaration of {laid.name} {list(laid.shape)} accounts for {held} of its {prod(laid.shape)} elements")
 

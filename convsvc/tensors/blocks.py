@@ -54,7 +54,10 @@ class Block(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """A stored tensor of a layout: its shape, the blocks in it, and runs (offset, count) that hold nothing but padding."""
+    """A stored tensor of a layout: its shape, the blocks in it, and runs (offset, count) that hold nothing but padding.
+
+    `idle` are runs that nothing depends on: zeros are written, and whatever is read is left out.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -63,6 +66,7 @@ class Laid(NamedTuple):
     also: tuple[str, ...] = ()
     optional: bool = False
     written: bool = True
+    idle: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,9 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         return
     # The stored tensors of a looped row are alike: one is laid, the others are it, moved along the looped axes.
     blocks, shape, padding = _concatenate(row.parts, sizes, windows, dict(zip(row.looped, firsts, strict=True)), scope)
+    idle: tuple[tuple[int, int], ...] = ()
     if row.hole is not None:
-        blocks, padding = _hollowed(blocks, interval(row.hole[1], sizes), row.hole[0])
+        blocks, idle = _hollowed(blocks, interval(row.hole[1], sizes), row.hole[0])
     if row.shape is not None:
         extent = dict(zip(blocks[0].tensor.axes, blocks[0].shape, strict=True))
         shape = tuple(prod(extent[axis] for axis in group) for group in row.shape)
@@ -101,11 +106,11 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         local = {axis: at - first for axis, at, first in zip(row.looped, index, firsts, strict=True)}
         names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
         moved = tuple(_moved(block, local) for block in blocks) if any(local.values()) else blocks
-        yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written)
+        yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written, idle)
 
 
 def _hollowed(blocks: tuple[Block, ...], hole: tuple[int, int], axis: str) -> tuple[tuple[Block, ...], tuple[tuple[int, int], ...]]:
-    """The blocks without what they have for these indices of an axis, and the runs where that would lie: zeros.
+    """The blocks without what they have for these indices of an axis, and the runs where that would lie.
 
     What lies within the axis must be stored in one run.
     """
@@ -144,7 +149,7 @@ def renamed(laid: Laid, scope: str, prefix: str, tensors: dict[str, LogicalTenso
         [Block(_scoped(each.tensor, scope, tensors), each.starts, each.stops, each.offset, each.strides) for each in laid.blocks]
     )
     also = tuple([prefix + name for name in laid.also])
-    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written)
+    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written, laid.idle)
 
 
 def _scoped(tensor: LogicalTensor, scope: str, tensors: dict[str, LogicalTensor]) -> LogicalTensor:

@@ -70,8 +70,8 @@ class Row:
     that a reader does without it, `written` false that a writer does. `shape` is the order the file claims where it is not the one
     the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`). `keep` is the dtype
     in which model code keeps it whatever the others are cast to (a router's bias: float32). `uneven` says that slices along `tp` need not
-    be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (a bias
-    that keys do not have, in one tensor with those of queries and values).
+    be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (the bias
+    of keys, in one tensor with those of queries and values: it adds the same to all scores of a query).
     """
 
     stored: str

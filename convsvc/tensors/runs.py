@@ -77,6 +77,8 @@ def cut_laid(laid: Laid, starts: tuple[int, ...], stops: tuple[int, ...]) -> Lai
     new_shape = tuple([stop - start for start, stop in zip(starts, stops, strict=True)])
     if not prod(new_shape):
         return laid._replace(shape=new_shape, blocks=(), padding=())
+    if laid.idle:
+        raise ValueError(f"{laid.name}: it has runs that nothing depends on, which are not cut")
     cut = _Cut(shape, starts, stops, _row_major(shape), _row_major(new_shape))
     blocks = tuple([piece for block in laid.blocks if block.volume for piece in _cut_block(block, cut, laid.name)])
     padding = [run for offset, count in laid.padding for run in _cut_run_of(offset, count, cut)]

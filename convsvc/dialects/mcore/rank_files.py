@@ -133,7 +133,7 @@ def _scopes_of(model: Model, placements: Placements, stage: int, tables: Tables)
 
 def _place_of(scope: Scope, placement: Placement) -> LayerPlace | None:
     """Where a scope lies in its module's placement."""
-    if scope.kind == "layer":
+    if scope.kind in ("layer", "part"):
         return placement.layers[scope.number]
     ends = {"embedding": placement.first, "output": placement.last, "mtp": placement.mtp, "mtp_block": placement.mtp}
     return LayerPlace(*ends[scope.kind], 0) if scope.kind in ends else None
@@ -141,7 +141,7 @@ def _place_of(scope: Scope, placement: Placement) -> LayerPlace | None:
 
 def prefix_of(scope: Scope, number: int, tables: Tables) -> str:
     """What goes before the names of a scope's rows; `number` counts a layer within its chunk, `tables` are its module's."""
-    if scope.kind == "layer":
+    if scope.kind in ("layer", "part"):
         return f"{tables.prefix}{tables.stack}{number}."
     return tables.prefix + (scope.logical if scope.kind == "mtp_block" else "")
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
+from convsvc.dialects.huggingface.checkpoint import open_directory
+from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mcore import carried
 from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, objects_in, rank_paths, weights_beside
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
-from convsvc.errors import SourceError
+from convsvc.errors import JobError, SourceError
+from convsvc.families import find_family
 from convsvc.models.facts import Facts
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
@@ -53,9 +56,35 @@ def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
         name = carried.carried_file(folder_name(folder, root))
         found |= {(name, tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
-    notes = (*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0]))
-    opened = Opened(folder_name(folder, root), _counted(chunks, root))
-    return Checkpoint(str(root), tuple(files), found, _facts(source, root), opened, notes)
+    notes = [*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0])]
+    opened, facts = Opened(folder_name(folder, root), _counted(chunks, root)), _facts(source, root)
+    if not (folder / carried.FILE).is_file():
+        notes += _carry_along(source, (files, found), facts, folder_name(folder, root), roots)
+    return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes))
+
+
+def _carry_along(
+    source: MindSpeedMMSource, into: tuple[list[SourceFile], dict[tuple[str, str], Found]], facts: Facts, folder: str, roots: Roots
+) -> list[Note]:
+    """What rank files of the family have no place for (`Family.carries`), from the weights that lie beside the configuration."""
+    try:
+        carries = find_family(None, facts).carries
+    except JobError:
+        return []
+    if not carries or source.config_dir is None or not _has_weights(RootedPath(source.config_dir, roots)):
+        return []
+    files, found = into
+    beside = open_directory(HuggingFaceSource(format="huggingface", path=source.config_dir), roots)
+    taken = {name: each for (_, name), each in beside.found.items() if any(re.search(pattern, name) for pattern in carries)}
+    used = sorted({each.file for each in taken.values()})
+    for name, each in taken.items():
+        found[carried.carried_file(folder), name] = Found(len(files) + used.index(each.file), each.tensor)
+    files += [beside.files[number] for number in used]
+    return [Note("carried", f"{len(taken)} tensor(s), e.g. {next(iter(taken))}, are taken from {source.config_dir}")] if taken else []
+
+
+def _has_weights(folder: RootedPath) -> bool:
+    return any(name.endswith((".safetensors", ".bin")) for name in folder.names())
 
 
 def _counted(chunks: set[str], root: RootedPath) -> int:

@@ -8,6 +8,7 @@ from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_part
 from convsvc.dialects.iterations import TRACKER, Iteration
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.source import tracked_iterations
+from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mindspeed_mm.checkpoint import is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
@@ -15,6 +16,7 @@ from convsvc.dialects.mindspeed_mm.settings import Settings
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
 from convsvc.errors import ConvsvcError
 from convsvc.models.model import Model
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
 
@@ -55,6 +57,14 @@ class MindSpeedMM(Source):
 
     def settings(self, source: MindSpeedMMSource, checkpoint: Checkpoint, model: Model) -> Settings:
         return settings_of(source, checkpoint, model)
+
+    def remarks(self, model: Model, settings: Settings) -> tuple[Note, ...]:
+        """What is stored and has no effect: a bias of keys adds the same to all scores of a query."""
+        tables = tables_of(model.family.name, settings.canonical)
+        idle = {scope.module for scope in model.scopes for row in rows_of(scope, model, settings.cut, tables) if row.hole is not None}
+        return tuple(
+            Note("ignored", f"the bias of keys in the {module}: the model has none, and it has no effect") for module in sorted(idle)
+        )
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings.cut, tables_of(model.family.name, settings.canonical))

@@ -1,0 +1,55 @@
+"""InternVL 2, 2.5, 3 and 3.5: InternViT before a language model of one of several families, which its configuration names.
+
+Names and order: modeling_internvl_chat.py of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from convsvc.blocks import intern_vit
+from convsvc.families import internlm, llama2, qwen3, qwen3_moe, qwen25
+from convsvc.models.around import around
+from convsvc.models.facts import Facts
+from convsvc.models.family import Family
+from convsvc.models.towers import Tower, text_kind
+
+INSIDE = (("llm_config",),)
+VISION = Tower(
+    name="image_encoder",
+    part="vision_config",
+    sizes=intern_vit.sizes,
+    before=intern_vit.EMBEDDINGS,
+    layer=intern_vit.layer,
+    after=intern_vit.PROJECTOR,
+    layer_prefix="vision_model.encoder.layers.{layer}.",
+    count="num_hidden_layers",
+)
+
+
+def _has(kinds: tuple[str, ...], facts: Facts) -> bool:
+    return text_kind(facts, INSIDE) in kinds
+
+
+def _with(text: Family, title: str) -> Family:
+    return around(
+        text,
+        towers=(VISION,),
+        body="language_model.model.",
+        head="language_model.",
+        inside=INSIDE,
+        name=f"internvl-{text.name}",
+        title=f"InternVL with {title}",
+        model_types=("internvl_chat",),
+        architectures=("InternVLChatModel",),
+        distinguish=partial(_has, text.model_types),
+    )
+
+
+FAMILIES = (
+    _with(llama2.FAMILY, "Llama"),
+    _with(internlm.INTERNLM2, "InternLM2"),
+    _with(qwen25.FAMILY, "Qwen2"),
+    _with(qwen3.FAMILY, "Qwen3"),
+    _with(qwen3_moe.FAMILY, "Qwen3-MoE"),
+)
