@@ -20,6 +20,7 @@ from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
+from convsvc.models.unsure import with_seen_sizes
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Lora, Options
@@ -306,6 +307,10 @@ class Source(Protocol):
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
         """The whole tensors' shapes by their stored names, for who asks for tensors and no model."""
         return {name: found.tensor.shape for (_, name), found in checkpoint.found.items()}
+
+    def seen(self, checkpoint: Checkpoint, model: Model) -> Model:
+        """The model with the sizes of which its configuration says too little (`Tower.unsure`), as the stored shapes have them. Pure."""
+        return with_seen_sizes(model, lambda: self.shapes(checkpoint), lambda scope: (scope.rows, scope.prefix))
 
     def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """How the checkpoint is laid out; what the job states must agree. Raises JobError, SourceError."""

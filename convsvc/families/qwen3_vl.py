@@ -1,6 +1,7 @@
 """Qwen3-VL: Qwen3, dense or with experts, with a tower whose layers' patches also go to the decoder's first layers (deepstack).
 
-The published models with experts stack them, input axis first; their decoder's name is the text models'.
+The published models with experts stack them, input axis first, and so are they written; transformers 5 saves them output first, under the
+same names, which is read too.
 """
 
 from __future__ import annotations
@@ -59,6 +60,5 @@ QWEN3_VL_MOE = around(
     model_types=("qwen3_vl_moe",),
     architectures=("Qwen3VLMoeForConditionalGeneration",),
     experts=STACKED_EXPERTS,
-    packed=(),
 )
 FAMILIES = (QWEN3_VL, QWEN3_VL_MOE)

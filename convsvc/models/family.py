@@ -58,7 +58,8 @@ class Family:
     (`describe.NAMES`); `zero_centred` says that its norms' weights are what is added to 1; `partial_rotary` is the part of a head that
     transformers rotates where the configuration does not say; `one_schedule` says that its training takes dualpipev or virtual stages of
     a stated length, and never both; `shown_by` recognises a configuration that has neither model_type nor architectures;
-    `advice` are functions that find what the configuration makes the model compute beyond its weights (families/beyond.py).
+    `heads` are further heads (a reward) beside the output layer or in its place; `advice` are functions that find what the configuration
+    makes the model compute beyond its weights (families/beyond.py).
 
     `fields` are those of its configuration that decide what its layers hold, beyond the usual ones: a configuration that is derived has
     them.
@@ -88,6 +89,7 @@ class Family:
     final_norm: Rows = FINAL_NORM_ROWS
     output: Rows = OUTPUT_ROWS
     tied_output: Rows = TIED_OUTPUT_ROWS
+    heads: Rows = ()
     tied_by_default: bool = False
     mtp: Mtp | None = None
     distinguish: Callable[[Facts], bool] | None = None
@@ -157,6 +159,7 @@ class Family:
             *(self._layer(facts, sizes, number, layer) for number, layer in enumerate(kept)),
             *(scope for number in range(num_mtp) for scope in self._mtp(facts, sizes, number, hidden_layers)),
             Scope("output", "", "", self.final_norm + (self.tied_output if tied else self.output), sizes),
+            *((Scope("head", "", "", self.heads, sizes),) if self.heads else ()),
         )
         check_rows(facts.origin, wanted.stored, ((scope.rows, scope.sizes) for scope in scopes))
         carries = range(num_mtp, available) if wanted.carry_mtp and len(kept) == hidden_layers else ()

@@ -19,7 +19,7 @@ class Scope:
     """A part of the model whose tensors lie together.
 
     `kind`: embedding, layer, part (of a layer that is a scope, too; under another prefix), mtp (an MTP layer's own tensors), mtp_block
-    (its transformer layer) or output. `logical` goes before
+    (its transformer layer), output, or head (a further one). `logical` goes before
     the logical names ("decoder.layers.3."), `prefix` before Hugging Face's ("model.layers.3."). `number` counts the layers, or the
     MTP layers, that are converted. `dense` says that the layer has no experts. `module` is the stack that it belongs to.
     """

@@ -28,7 +28,7 @@ class Tower:
     `before` and `after` are rows for what lies before and behind the layers (a patch embedding; a norm, a projector), `layer` a layer's, or
     a function of the module's facts and the layer's number. `prefix` goes before all of Hugging Face's names, `layer_prefix` between it and
     a layer's. `beside` finds further rows of a layer that lie under another prefix, which goes behind `prefix`. `there` says whether a
-    model has the module at all.
+    model has the module at all. `unsure` are axes of which the configuration says too little: stored shapes say how long they are.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Tower:
     count: str | Callable[[Facts], int] | None = None
     there: Callable[[Facts], bool] | None = None
     beside: Callable[[Facts, int], tuple[tuple[str, Rows], ...]] | None = None
+    unsure: tuple[str, ...] = ()
 
     def own(self, facts: Facts) -> Facts:
         """The module's part of a configuration. Raises SourceError where that is no object."""

@@ -148,4 +148,5 @@ def build_model(asked: Asked, checkpoint: Checkpoint) -> Model:
         lambda: reader.shapes(checkpoint),
         reader.experts(asked.source),
     )
-    return find_family(asked.model_type, checkpoint.facts).build(checkpoint.facts, wanted).carrying(names)
+    model = find_family(asked.model_type, checkpoint.facts).build(checkpoint.facts, wanted).carrying(names)
+    return reader.seen(checkpoint, model)

@@ -17,6 +17,7 @@ from convsvc.models.facts import Facts, shown
 from convsvc.models.family import Family, Wanted
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER
+from convsvc.models.unsure import with_sizes_of
 from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations, is_converted
 
 SHOWN = 12
@@ -108,7 +109,7 @@ def _rebuild(config: Mapping[str, Any], model: Model, origin: str) -> Model:
     try:
         family = shown_family(facts, model.family)
         num_mtp = facts.first_number(counts) - model.carried_mtp if is_counted else model.num_mtp
-        return family.build(facts, Wanted(num_mtp=max(num_mtp, 0) if family.mtp else 0))
+        return with_sizes_of(family.build(facts, Wanted(num_mtp=max(num_mtp, 0) if family.mtp else 0)), model)
     except ConvsvcError as error:
         raise PlanError(f"{origin} is not the configuration of a {model.family.name} model: {error.message}", facts=error.facts) from None
 

@@ -16,7 +16,10 @@ from convsvc.errors import SourceError
 from convsvc.models.family import Family
 from convsvc.models.model import Model
 from convsvc.models.mtp_layers import numbered
+from convsvc.models.scope import Rows, Scope
 from convsvc.roots import RootedPath, Roots
+from convsvc.tensors.blocks import lay
+from convsvc.tensors.declare import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,27 @@ def packed_rows(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) 
     packed = tuple(
         scope.prefix + each.stored
         for scope in model.scopes
-        for each in model.family.packed
+        for each in _packed_in(scope, model.family.packed, shapes)
         if scope.prefix + each.stored in shapes and scope.logicals.issuperset(part.name for part in each.logicals)
     )
     if not packed:
         return None
     _check_turned(shapes, packed, path)
     return Settings(packed)
+
+
+def _packed_in(scope: Scope, packed: Rows, shapes: Mapping[str, tuple[int, ...]]) -> Rows:
+    """The packed rows that a scope may have. Where its own are called alike (Qwen3-VL-MoE), all of them or none, by the shapes."""
+    own = {each.stored: each for each in scope.rows}
+    alike = [each for each in packed if each.stored in own]
+    if not alike:
+        return packed
+    fits = all(_shape(own[each.stored], scope) == shapes.get(scope.prefix + each.stored) for each in alike)
+    return () if fits else packed
+
+
+def _shape(row: Row, scope: Scope) -> tuple[int, ...]:
+    return next(iter(lay(row, scope.sizes, {}))).shape
 
 
 def _check_turned(shapes: Mapping[str, tuple[int, ...]], packed: tuple[str, ...], path: str) -> None:

@@ -135,7 +135,8 @@ def _place_of(scope: Scope, placement: Placement) -> LayerPlace | None:
     """Where a scope lies in its module's placement."""
     if scope.kind in ("layer", "part"):
         return placement.layers[scope.number]
-    ends = {"embedding": placement.first, "output": placement.last, "mtp": placement.mtp, "mtp_block": placement.mtp}
+    ends = {"embedding": placement.first, "output": placement.last, "head": placement.last}
+    ends |= {"mtp": placement.mtp, "mtp_block": placement.mtp}
     return LayerPlace(*ends[scope.kind], 0) if scope.kind in ends else None
 
 
@@ -143,6 +144,8 @@ def prefix_of(scope: Scope, number: int, tables: Tables) -> str:
     """What goes before the names of a scope's rows; `number` counts a layer within its chunk, `tables` are its module's."""
     if scope.kind in ("layer", "part"):
         return f"{tables.prefix}{tables.stack}{number}."
+    if scope.kind == "head":
+        return ""
     return tables.prefix + (scope.logical if scope.kind == "mtp_block" else "")
 
 

@@ -36,8 +36,9 @@ def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> t
 
 
 def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
-    if scope.kind == "embedding":
-        return tables.embedding
+    ends = {"embedding": tables.embedding, "head": tables.heads, "last_embedding": tables.last_embedding}
+    if scope.kind in ends:
+        return ends[scope.kind]
     if scope.kind == "output":
         norms = tables.norms_after_mtp if model.num_mtp else tables.norms
         if model.tied:
@@ -47,8 +48,6 @@ def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tu
         return norms + tables.outputs + tables.output_biases
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.mtp)
-    if scope.kind == "last_embedding":
-        return tables.last_embedding
     return _layer_table(settings, tables.te if settings.transformer_engine else tables.local, scope.dense)
 
 

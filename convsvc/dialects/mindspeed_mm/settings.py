@@ -9,6 +9,7 @@ from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.modules import shown
 from convsvc.dialects.mcore.settings import Settings as Cut
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMLayout, MindSpeedMMTarget
+from convsvc.dialects.mindspeed_mm.tables import check_cut, is_cut, tables_of
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER, Module
@@ -62,8 +63,10 @@ def settings_for(target: MindSpeedMMTarget, model: Model) -> Settings:
     absent = [module for module, table in tables.items() if module not in (*counts, *model.left_out) and any(map(any, table))]
     if absent:
         raise LayoutError(f"{FIELDS[absent[0]][0]}: this {model.family.name} has no {absent[0]}", do="leave it out")
+    check_cut(model.family.name, tp)
     vocab = target.resize_vocab_size or model.sizes.get("vocab", 0)
-    tensor = {module: size_of(target, module) for module in counts}
+    tables_here = tables_of(model.family.name, target.enable_canonical_hf_struct)
+    tensor = {module: size_of(target, module) if is_cut(tables_here.of(module)) else 1 for module in counts}
     return Settings(cut_of(counts, tensor, grid, vocab, returns=target.ldt), target.enable_canonical_hf_struct)
 
 

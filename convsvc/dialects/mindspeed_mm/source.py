@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.iterations import TRACKER, Iteration
-from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.source import tracked_iterations
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
+from convsvc.dialects.mcore.settings import Settings as Cut
 from convsvc.dialects.mindspeed_mm.checkpoint import is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
@@ -16,6 +18,8 @@ from convsvc.dialects.mindspeed_mm.settings import Settings
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
 from convsvc.errors import ConvsvcError
 from convsvc.models.model import Model
+from convsvc.models.scope import Rows, Scope
+from convsvc.models.unsure import with_seen_sizes
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
@@ -54,6 +58,19 @@ class MindSpeedMM(Source):
         if options.vocab_size is not None:
             return options.vocab_size
         return stored_vocab(checkpoint, grid_of(checkpoint), MindSpeedMMSource(format=FORMAT, path="/"))
+
+    def seen(self, checkpoint: Checkpoint, model: Model) -> Model:
+        """By the names in rank files; what is cut over ranks is not looked at."""
+        tables = tables_of(model.family.name, False)
+        shapes = {name.partition("/")[2]: found.tensor.shape for (_, name), found in checkpoint.found.items()}
+
+        def rows(scope: Scope) -> tuple[Rows, str]:
+            own = tables.of(scope.module)
+            cut = Settings(Cut(Parallel(), padded_vocab=0))
+            whole = tuple(row for row in rows_of(scope, model, cut.cut, tables) if row.tp is None)
+            return whole, prefix_of(scope, 0, own)
+
+        return with_seen_sizes(model, lambda: shapes, rows)
 
     def settings(self, source: MindSpeedMMSource, checkpoint: Checkpoint, model: Model) -> Settings:
         return settings_of(source, checkpoint, model)

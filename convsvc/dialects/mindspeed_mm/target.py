@@ -48,7 +48,7 @@ class MindSpeedMM(Target):
         return output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
-        if target.save_vit_only or target.config_dir is None:
+        if target.save_vit_only or target.config_dir is None or target.resize_vocab_size is not None:
             return None
         return MindSpeedMMSource(format=FORMAT, path=path, config_dir=target.config_dir, architecture=architecture)
 

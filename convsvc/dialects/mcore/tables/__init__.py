@@ -35,6 +35,7 @@ class Tables:
 
     `mtp` has `{mtp}` for an MTP layer's number. `tied` and `last_embedding` are the last stage's own copies of the embedding. `stack` goes
     before a layer's number, `prefix` before every name: a model of several modules has tables of its own for those in `modules`.
+    `heads` are further heads, whose names have no prefix.
     """
 
     format: str
@@ -51,6 +52,7 @@ class Tables:
     prefix: str = ""
     stack: str = "decoder.layers."
     modules: Mapping[str, Tables] = field(default_factory=dict)
+    heads: Rows = ()
 
     def of(self, module: str) -> Tables:
         """A module's tables. Raises LayoutError for one that the framework has no place for."""

@@ -1,0 +1,31 @@
+"""GLM-4.1V: GLM-4 with a tower for images and films."""
+
+from __future__ import annotations
+
+from convsvc.blocks import glm_vit
+from convsvc.families import glm4
+from convsvc.models.around import around
+from convsvc.models.towers import Tower
+
+FAMILY = around(
+    glm4.FAMILY,
+    towers=(
+        Tower(
+            name="image_encoder",
+            part="vision_config",
+            sizes=glm_vit.sizes,
+            before=glm_vit.BEFORE,
+            layer=glm_vit.LAYER,
+            after=glm_vit.AFTER,
+            prefix="model.visual.",
+            layer_prefix="blocks.{layer}.",
+            count="depth",
+            unsure=("ffn",),
+        ),
+    ),
+    body="model.language_model.",
+    name="glm4v",
+    title="GLM-4.1V",
+    model_types=("glm4v",),
+    architectures=("Glm4vForConditionalGeneration",),
+)
