@@ -37,7 +37,10 @@ EXAMPLE: Mapping[str, object] = {
     "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
     "vision_config": {
         "depth": 4, "embed_dim": 64, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 8, "intermediate_size": 96, "patch_size": 14,
+        "num_hidden_layers": 4, "num_attention_heads": 8, "image_size": 56, "num_position_embeddings": 16, "layers": 4, "width": 64,
+        "deepstack_visual_indexes": [0], "qk_normalization": True, "qkv_bias": True,
     },
+    "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
 }  # fmt: skip
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}
@@ -180,7 +183,8 @@ def _sections(model: Model) -> Iterator[Section]:
         yield from _tower_sections(tower, [scope for scope in model.scopes if scope.module == tower.name])
     if not family.decoder:
         return
-    first, *_, last = (scope for scope in model.scopes if scope.module == DECODER)
+    decoder = [scope for scope in model.scopes if scope.module == DECODER]
+    first, last = decoder[0], next(scope for scope in decoder if scope.kind == "output")
     yield Section("Before the layers", first, "")
     kinds: dict[tuple[Row, ...], list[Scope]] = {}
     for layer in model.layers():
@@ -196,22 +200,20 @@ def _sections(model: Model) -> Iterator[Section]:
         like = next((f", like: {_heading(alike[0], model, kinds)}" for rows, alike in kinds.items() if rows == block.rows), "")
         yield Section(f"Its transformer layer{like}", block, family.mtp.block_prefix or family.mtp.prefix)
     yield Section("After the layers", last, "")
+    yield from (Section("A further head", scope, "") for scope in decoder if scope.kind == "head")
 
 
 def _tower_sections(tower: Tower, scopes: Iterable[Scope]) -> Iterator[Section]:
     """A module beside the decoder: what lies before its layers, each kind of layer, what lies behind."""
     kinds: set[tuple[Row, ...]] = set()
-    where = {
-        "embedding": f"{tower.name}: before the layers",
-        "layer": f"{tower.name}: a layer",
-        "output": f"{tower.name}: after the layers",
-    }
+    where = {"embedding": "before the layers", "layer": "a layer", "part": "beside a layer", "output": "after the layers"}
     for scope in scopes:
-        if scope.kind == "layer" and scope.rows in kinds:
-            continue
-        kinds |= {scope.rows} if scope.kind == "layer" else set()
-        prefix = tower.prefix + tower.layer_prefix if scope.kind == "layer" else tower.prefix
-        yield Section(where[scope.kind], scope, prefix)
+        if scope.kind in ("layer", "part"):
+            if scope.rows in kinds:
+                continue
+            kinds.add(scope.rows)
+        prefix = tower.prefix + tower.layer_prefix if scope.kind == "layer" else scope.prefix
+        yield Section(f"{tower.name}: {where[scope.kind]}", scope, prefix)
 
 
 def _names(sections: Iterable[Section]) -> list[str]:

@@ -1,8 +1,9 @@
-"""GLM-4.1V: GLM-4 with a tower for images and films."""
+"""GLM-4.1V: GLM-4, whose queries, keys and values always have biases, with a tower for images and films."""
 
 from __future__ import annotations
 
 from convsvc.blocks import glm_vit
+from convsvc.blocks.gqa import QKV_BIASES
 from convsvc.families import glm4
 from convsvc.models.around import around
 from convsvc.models.towers import Tower
@@ -23,6 +24,8 @@ FAMILY = around(
             unsure=("ffn",),
         ),
     ),
+    attention=glm4.FAMILY.attention + QKV_BIASES,
+    flags=(),
     body="model.language_model.",
     name="glm4v",
     title="GLM-4.1V",

@@ -12,6 +12,7 @@ FAMILY = replace(
     QWEN2_VL,
     name="videoalign",
     title="VideoAlign",
+    model_types=(),  # its configuration says Qwen2-VL's: the class tells
     architectures=("Qwen2VLRewardModelBT",),
     output=(),
     tied_output=(),

@@ -23,7 +23,10 @@ from tests.golden.mindspeed_mm_corpus import (
 
 # transformers has no class for these sizes' configurations, or loads them under other names.
 pytestmark = pytest.mark.not_for_transformers
-CONVERTERS = ("Qwen2VLConverter", "Qwen2_5_VLConverter")
+CONVERTERS = (
+    "Qwen2VLConverter", "Qwen2_5_VLConverter", "Qwen2_5_OmniConverter", "InternVLConverter", "Qwen3VLMegatronConverter", "GlmConverter",
+    "DeepSeekVLConverter", "VideoAlignConverter",
+)  # fmt: skip
 LAYOUT = ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers", "tp_size", "vit_tp_size", "audio_tp_size", "ep_size")
 # What a command line refuses, and a job has no such field for, or says in another way.
 OF_THE_COMMAND_LINE = {"q2vl-val-onedim", "q2vl-val-unknown-key", "q2vl-val-missing-mmdir", "q2vl-val-missing-parallel"}
@@ -31,6 +34,8 @@ OF_THE_COMMAND_LINE = {"q2vl-val-onedim", "q2vl-val-unknown-key", "q2vl-val-miss
 DONE_HERE = {"q2vl-m2h-vpp-2d", "q2vl-m2h-noindex", "q2vl-m2h-index-unknown-key"}
 # A head of its own beside a configuration that says there is none: refused, as transformers would not load it.
 TIED_WITH_A_HEAD = {"q2vl-rt-tie-head-pp1"}
+# Weights of a .pt file beside the configuration of a directory.
+OF_A_FILE = {"va-ptpath"}
 
 
 def job_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> dict[str, Any]:
@@ -50,6 +55,7 @@ def job_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> dict[str, Any
         return {"source": mm(place(config["mm_dir"]), **beside), "target": hf(place(config["save_hf_dir"]))}
     shape = {"ldt": True} if subcommand == "hf_to_mm_ldt" else {}
     alone = {"save_vit_only": True} if config.get("save_vit_only") else {}
+    alone |= {"resize_vocab_size": common["resize_vocab_size"]} if "resize_vocab_size" in common else {}
     return {
         "source": hf(place(config["hf_config"]["hf_dir"])),
         "target": mm(place(config["mm_dir"]), **structure, **shape, **alone, **layout()),
@@ -79,7 +85,7 @@ def select(verdicts: tuple[str, ...], *subcommands: str, but: set[str] = frozens
     return [pytest.param(case, id=case.id) for case in chosen if case.id not in but and ("cfg" in case.said or "steps" in case.said)]
 
 
-@pytest.mark.parametrize("case", select(("reference",), "hf_to_mm", "hf_to_mm_ldt"))
+@pytest.mark.parametrize("case", select(("reference",), "hf_to_mm", "hf_to_mm_ldt", but=OF_A_FILE))
 def test_rank_files_are_what_the_source_tool_writes(case: Case, tmp_path: Path) -> None:
     places = run(case, tmp_path)
     assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))

@@ -19,6 +19,18 @@ TEXT = {
     "vocab_size": 96, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0]}
+DEEP_ROPE = MROPE | {"mrope_section": [2, 1, 1]}
+DEEP = {
+    "depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 4, "out_hidden_size": 32, "patch_size": 4,
+    "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2],
+}  # fmt: skip
+GLM = {
+    "depth": 2, "hidden_size": 16, "intermediate_size": 40, "num_heads": 4, "out_hidden_size": 32, "patch_size": 4, "image_size": 16,
+}  # fmt: skip
+PIXTRAL = {
+    "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "image_size": 16, "patch_size": 4, "head_dim": 4,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,14 @@ MODELS = (
         {"rope_parameters": MROPE},
         {"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 4, "out_hidden_size": 32, "patch_size": 4},
     ),
+    Tiny("Qwen3VLConfig", {"head_dim": 8, "rope_parameters": DEEP_ROPE}, DEEP),
+    Tiny(
+        "Qwen3VLMoeConfig",
+        {"head_dim": 8, "rope_parameters": DEEP_ROPE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12},
+        DEEP,
+    ),
+    Tiny("Glm4vConfig", {"rope_parameters": MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 0, 0]}}, GLM),
+    Tiny("Mistral3Config", {"head_dim": 8, "model_type": "mistral"}, PIXTRAL),
 )
 
 
