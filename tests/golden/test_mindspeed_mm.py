@@ -28,6 +28,7 @@ CONVERTERS = (
     "DeepSeekVLConverter", "VideoAlignConverter",
 )  # fmt: skip
 LAYOUT = ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers", "tp_size", "vit_tp_size", "audio_tp_size", "ep_size")
+MODEL_TYPES = {"Qwen2VLConverter": "qwen2-vl", "Qwen2_5_VLConverter": "qwen2.5-vl"}
 # What a command line refuses, and a job has no such field for, or says in another way.
 OF_THE_COMMAND_LINE = {"q2vl-val-onedim", "q2vl-val-unknown-key", "q2vl-val-missing-mmdir", "q2vl-val-missing-parallel"}
 # Refused there, and done here: two-dimensional lists on the way back, no index beside one file, an index that lists what was dropped.
@@ -53,6 +54,10 @@ def job_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> dict[str, Any
     if subcommand == "mm_to_hf":
         beside = {"config_dir": place(config["hf_config"]["hf_dir"]), **structure, **layout()}
         return {"source": mm(place(config["mm_dir"]), **beside), "target": hf(place(config["save_hf_dir"]))}
+    if subcommand == "resplit":
+        source = mm(place(config["source_dir"]), **layout("source_parallel_config"))
+        target = mm(place(config["target_dir"]), **layout("target_parallel_config"))
+        return {"source": source, "target": target, "model_type": MODEL_TYPES[step["converter"]]}
     shape = {"ldt": True} if subcommand == "hf_to_mm_ldt" else {}
     alone = {"save_vit_only": True} if config.get("save_vit_only") else {}
     alone |= {"resize_vocab_size": common["resize_vocab_size"]} if "resize_vocab_size" in common else {}
@@ -87,6 +92,12 @@ def select(verdicts: tuple[str, ...], *subcommands: str, but: set[str] = frozens
 
 @pytest.mark.parametrize("case", select(("reference",), "hf_to_mm", "hf_to_mm_ldt", but=OF_A_FILE))
 def test_rank_files_are_what_the_source_tool_writes(case: Case, tmp_path: Path) -> None:
+    places = run(case, tmp_path)
+    assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))
+
+
+@pytest.mark.parametrize("case", [param for param in select(("reference",), "resplit") if param.values[0].converter in MODEL_TYPES])
+def test_rank_files_are_cut_anew_as_the_source_tool_does_without_a_configuration(case: Case, tmp_path: Path) -> None:
     places = run(case, tmp_path)
     assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))
 

@@ -45,6 +45,7 @@ def _placed(module: Module, own: Parallel, counts: tuple[tuple[int, ...], ...], 
     if total != module.num_layers:
         raise LayoutError(
             f"the pipeline of {module.name}, {shown(counts)}, has {total} layers; the model has {module.num_layers}",
+            do=f"give {module.num_layers} in all",
             details={"module": module.name, "stated": total, "layers": module.num_layers},
         )
     first = place(Table(counts), beside_layers=True)

@@ -27,6 +27,11 @@ AXES = {
 }
 
 
+# What the sizes that cut are called in a job: of a model of one module, and of several.
+SIZES = ("tensor_parallel_size", "expert_parallel_size", "expert_tensor_parallel_size")
+MODULES = ("tp_size (or the module's own)", "ep_size", "tp_size")
+
+
 def rows_of(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tuple[Row, ...]:
     """The rows that hold a scope's logical tensors.
 
@@ -60,16 +65,17 @@ def windows_of(each: Row, scope: Scope, settings: Settings, rank: Rank) -> dict[
     """What of each axis this rank holds."""
     parallel, windows = settings.of(scope.module), {}
     t, e = rank.t % parallel.tp, rank.e % parallel.ep
+    tp_size, ep_size, etp_size = MODULES if settings.modules else SIZES
     if each.tp == ANYWHERE:
         windows[ANYWHERE] = Window(t, parallel.tp)
     elif each.tp:
         size = settings.padded_vocab if each.tp == "vocab" else scope.sizes[each.tp]
-        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, t, "tensor_parallel_size")
+        windows[each.tp] = _cut(each, each.tp, size, parallel.tp, t, tp_size)
     if each.ep:
         parts, index = (parallel.ep * parallel.tp, e * parallel.tp + t) if parallel.extend_ep else (parallel.ep, e)
-        windows[each.ep] = _cut(each, each.ep, scope.sizes[each.ep], parts, index, "expert_parallel_size")
+        windows[each.ep] = _cut(each, each.ep, scope.sizes[each.ep], parts, index, ep_size)
     if each.etp and not parallel.extend_ep and parallel.etp > 1:
-        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, t, "expert_tensor_parallel_size")
+        windows[each.etp] = _cut(each, each.etp, scope.sizes[each.etp], parallel.etp, t, etp_size)
     return windows
 
 
@@ -79,5 +85,6 @@ def _cut(each: Row, axis: str, size: int, parts: int, index: int, why: str) -> W
     try:
         return Window(*slice_evenly(AXES.get(axis, axis), size, parts, index, why))
     except LayoutError as error:
-        do = "state make_vocab_size_divisible_by to pad it with zero rows" if axis == "vocab" else f"choose a {why} that divides {size}"
+        is_padded = axis == "vocab" and why == SIZES[0]
+        do = "state make_vocab_size_divisible_by to pad it with zero rows" if is_padded else f"choose a {why} that divides {size}"
         raise LayoutError(f"{each.stored}: {error.message}", do=do, details=error.details) from None

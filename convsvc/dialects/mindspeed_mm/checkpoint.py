@@ -26,10 +26,11 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The iteration's directory, and how many model chunks a rank file has (0: the one that is not numbered)."""
+    """The iteration's directory, how many model chunks a rank file has (0: the one that is not numbered), and what the job says."""
 
     folder: str
     chunks: int
+    source: MindSpeedMMSource
 
 
 def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
@@ -57,7 +58,7 @@ def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
         found |= {(name, tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
     notes = [*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0])]
-    opened, facts = Opened(folder_name(folder, root), _counted(chunks, root)), _facts(source, root)
+    opened, facts = Opened(folder_name(folder, root), _counted(chunks, root), source), _facts(source, root)
     if not (folder / carried.FILE).is_file():
         notes += _carry_along(source, (files, found), facts, folder_name(folder, root), roots)
     return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes))
@@ -67,11 +68,13 @@ def _carry_along(
     source: MindSpeedMMSource, into: tuple[list[SourceFile], dict[tuple[str, str], Found]], facts: Facts, folder: str, roots: Roots
 ) -> list[Note]:
     """What rank files of the family have no place for (`Family.carries`), from the weights that lie beside the configuration."""
+    if source.config_dir is None or not _has_weights(RootedPath(source.config_dir, roots)):
+        return []
     try:
         carries = find_family(None, facts).carries
     except JobError:
         return []
-    if not carries or source.config_dir is None or not _has_weights(RootedPath(source.config_dir, roots)):
+    if not carries:
         return []
     files, found = into
     beside = open_directory(HuggingFaceSource(format="huggingface", path=source.config_dir), roots)
@@ -98,12 +101,9 @@ def _counted(chunks: set[str], root: RootedPath) -> int:
 
 
 def _facts(source: MindSpeedMMSource, root: RootedPath) -> Facts:
-    """The configuration, and what the job states."""
+    """The configuration, and what the job states; without one, what the job states, to which comes what is seen (`seen_facts`)."""
     if source.config_dir is None:
-        raise SourceError(
-            f"{root}: rank files of MindSpeed-MM say nothing of the model that is in them",
-            do="state source.config_dir, a directory with the model's config.json",
-        )
+        return Facts({}, f"{root}, without source.config_dir").stating(stated_sizes(source.architecture))
     folder = RootedPath(source.config_dir, root.roots)
     return Facts(read_json(folder / CONFIG), str(folder / CONFIG)).stating(stated_sizes(source.architecture))
 

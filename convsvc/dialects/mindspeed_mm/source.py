@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.iterations import TRACKER, Iteration
@@ -11,18 +12,26 @@ from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings as Cut
-from convsvc.dialects.mindspeed_mm.checkpoint import is_mindspeed_mm, open_checkpoint
+from convsvc.dialects.mindspeed_mm.checkpoint import Opened, is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
+from convsvc.dialects.mindspeed_mm.seen_facts import seen_facts
 from convsvc.dialects.mindspeed_mm.settings import Settings
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
 from convsvc.errors import ConvsvcError
+from convsvc.models.facts import Facts
+from convsvc.models.family import Family
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.models.unsure import with_seen_sizes
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
+
+WITHOUT = (
+    "no source.config_dir says how many heads there are: that no cut falls within a head is not seen (source.architecture may state "
+    "num_attention_heads, num_key_value_heads and head_dim)"
+)
 
 
 class MindSpeedMM(Source):
@@ -47,6 +56,15 @@ class MindSpeedMM(Source):
 
     def open(self, source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
         return open_checkpoint(source, roots)
+
+    def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
+        """The checkpoint, with a configuration: where the job gives none, what names and shapes show of one. Raises SourceError."""
+        opened: Opened = checkpoint.settings
+        if opened.source.config_dir is not None:
+            return checkpoint
+        seen = seen_facts(checkpoint, family.name, grid_of(checkpoint, opened.source.ep_size))
+        facts = Facts({**seen.values, **checkpoint.facts.values}, seen.origin)
+        return replace(checkpoint, facts=facts, notes=(*checkpoint.notes, Note("advice", WITHOUT)))
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """There are no MTP layers. Rank files are converted whole."""
