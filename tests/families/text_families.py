@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from convsvc.families import FAMILIES
 
-TEXT_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.towers)
+TEXT_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.towers and family.decoder)

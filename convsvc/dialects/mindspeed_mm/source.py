@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
 from convsvc.dialects.iterations import TRACKER, Iteration
-from convsvc.dialects.mcore.source import tracked_iterations
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings as Cut
+from convsvc.dialects.mcore.source import tracked_iterations
 from convsvc.dialects.mindspeed_mm.checkpoint import Opened, is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
