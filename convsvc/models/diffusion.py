@@ -17,6 +17,8 @@ from convsvc.models.family import Family, Wanted
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.tensors.blocks import Laid
+from convsvc.tensors.declare import Row
+from convsvc.tensors.notation import evaluate
 
 # Where `Facts` keep what was seen.
 SEEN = "seen_tensors"
@@ -38,8 +40,11 @@ class StackNames:
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One form in which a family's tensors are named. `groups` are rows that only some models have, by group and by where they stand
-    (before, after, or the name of a stack). `file` begins the names of its weight files.
+    """One form in which a family's tensors are named.
+
+    `groups` are rows that only some models have, by group and by where they stand (before, after, or the name of a stack). `file` begins
+    the names of its weight files. `renames` are (pattern, replacement) for names that do not keep a layer's tensors under one prefix:
+    such a form is read only.
     """
 
     name: str
@@ -48,6 +53,13 @@ class Spelling:
     after: Rows
     groups: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
     file: str = "diffusion_pytorch_model"
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def renamed(self, stored: str) -> str:
+        """A stored name as the rows have it."""
+        for pattern, new in self.renames:
+            stored = re.sub(pattern, new, stored)
+        return stored
 
     def rows(self, where: str, groups: Collection[str]) -> Rows:
         """The rows that stand somewhere, with those of these groups."""
@@ -82,13 +94,17 @@ class Seen:
 class Diffusion(Family):
     """A diffusion transformer. The first of its `forms` has the names that its logical tensors are declared by.
 
-    `derived` are sizes that follow from others (expressions). `passing` are patterns of names that all forms have alike, of which nothing
-    else is known: such tensors are kept as they are. `class_names` are diffusers' `_class_name`; `counts` the fields of a configuration
-    that say how many layers a stack has.
+    `derived` are sizes that follow from others (expressions), `sums` axes that consist of others, `constants` sizes that are always the
+    same. Of the groups of each of `one_of` exactly one must be there. `passing` are patterns of names that all forms have alike, of which
+    nothing else is known: such tensors are kept as they are. `class_names` are diffusers' `_class_name`; `counts` the fields of a
+    configuration that say how many layers a stack has.
     """
 
     forms: tuple[Spelling, ...] = ()
     derived: Mapping[str, str] = field(default_factory=dict)
+    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: Mapping[str, int] = field(default_factory=dict)
+    one_of: tuple[tuple[str, ...], ...] = ()
     passing: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     counts: Mapping[str, str] = field(default_factory=dict)
@@ -146,14 +162,26 @@ def labels_of(spelling: Spelling, names: Iterable[str]) -> dict[str, tuple[str, 
     return {name: tuple(sorted(labels, key=lambda label: tuple(map(int, label.split("."))))) for name, labels in found.items()}
 
 
-def groups_of(spelling: Spelling, names: Collection[str]) -> frozenset[str]:
-    """The groups of which anything is there: of a stack's, in any of its layers."""
-    stars = {_starred(spelling, each) for each in names}
+def groups_of(spelling: Spelling, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """The groups of which anything is there, with as many dimensions: of a stack's, in any of its layers."""
+    stars = {(_starred(spelling, name), len(shape)) for name, shape in shapes.items()}
     return frozenset(
         name
         for name, places in spelling.groups.items()
-        if any(_prefix(spelling, where) + row.stored in stars for where, rows in places.items() for row in rows)
+        if any((_prefix(spelling, where) + row.stored, len(row.parts[0].order)) in stars for where, rows in places.items() for row in rows)
     )
+
+
+def passing_of(family: Diffusion, spelling: Spelling, seen: Seen, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """What is kept as it is, of the tensors that are no row's."""
+    claimed = {scope.prefix + row.stored for scope in scopes_of(spelling, seen) for row in scope.rows}
+    return {name: shape for name, shape in shapes.items() if name not in claimed and family.is_passing(name)}
+
+
+def solved(family: Diffusion, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes with those that follow from them."""
+    sizes = {**sizes, **{axis: sum(sizes[each] for each in parts) for axis, parts in family.sums.items() if axis not in sizes}}
+    return {**sizes, **{axis: evaluate(how, sizes) for axis, how in family.derived.items() if axis not in sizes}}
 
 
 def fit(spelling: Spelling, names: Iterable[str]) -> tuple[int, int]:
@@ -174,6 +202,19 @@ def _starred(spelling: Spelling, stored: str) -> str:
         if stored.startswith(head) and (match := re.match(stack.label + re.escape(tail), stored[len(head) :])):
             return head + "*" + tail + stored[len(head) + match.end() :]
     return stored
+
+
+def check_choices(family: Diffusion, seen: Seen, origin: str) -> None:
+    """Raises SourceError where of alternatives not exactly one is there."""
+    for names in family.one_of:
+        there = seen.groups.intersection(names)
+        if len(there) != 1:
+            what = ", ".join(f"{each.stored} {list(each.parts[0].order)}" for each in _alternatives(family, names))
+            raise SourceError(f"{origin} has {len(there)} of {', '.join(names)}; it must have one", facts=[f"they are {what}"])
+
+
+def _alternatives(family: Diffusion, names: Iterable[str]) -> Iterator[Row]:
+    return (row for name in names for rows in family.forms[0].groups[name].values() for row in rows)
 
 
 def check_sizes(spelling: Spelling, seen: Seen, names: Collection[str], origin: str) -> None:

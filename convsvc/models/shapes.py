@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from types import MappingProxyType
 
 from convsvc.errors import SourceError
 from convsvc.tensors.declare import Row
@@ -43,8 +44,12 @@ class Equation:
         return unknown, rest
 
 
-def equations_of(row: Row, stored: str, shape: tuple[int, ...], tp: int = 1) -> Iterable[Equation]:
+def equations_of(
+    row: Row, stored: str, shape: tuple[int, ...], tp: int = 1, sums: Mapping[str, Axes] = MappingProxyType({})
+) -> Iterable[Equation]:
     """What a stored tensor's shape says; `tp`: how many ranks the row's own axis is cut over. Parts that are selections say nothing.
+
+    `sums` are axes that consist of others, one after the other.
 
     Raises SourceError for another number of dimensions.
     """
@@ -56,14 +61,15 @@ def equations_of(row: Row, stored: str, shape: tuple[int, ...], tp: int = 1) -> 
         if any(axis in dict(part.selection.where) for part in row.parts for axis in part.order[at]):
             continue
         terms = tuple(groups) if at == 0 else (groups[0],)
-        scale = tp if row.tp and any(row.tp in group for group in terms) else 1
+        terms = tuple(each for group in terms for each in ([(axis,) for axis in sums[group[0]]] if group[0] in sums else [group]))
+        scale = tp if row.tp and any(row.tp in group for group in groups) else 1
         yield Equation(terms, length * scale, f"{stored}, dimension {at}")
 
 
-def solve(equations: Iterable[Equation], origin: str) -> dict[str, int]:
-    """Every axis' size. Raises SourceError where shapes contradict each other, or leave an axis open."""
+def solve(equations: Iterable[Equation], origin: str, constants: Mapping[str, int] = MappingProxyType({})) -> dict[str, int]:
+    """Every axis' size; `constants` are known. Raises SourceError where shapes contradict each other, or leave an axis open."""
     equations = list(equations)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = dict(constants)
     said: dict[str, str] = {}
     waiting = equations
     while waiting:

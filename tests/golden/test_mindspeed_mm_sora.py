@@ -31,6 +31,7 @@ class To:
     fixture: str
     tp_size: int = 1
     pp_layers: Any = None
+    remove_pos_emb: bool = False
 
     @property
     def cut(self) -> dict[str, Any]:
@@ -44,11 +45,23 @@ TO_RANKS = {
     "wan-h2m-vpp2": To("wan_t2v", pp_layers=[[1, 1], [1, 1]]),
     "vace-h2m-diffusers": To("vace_diffusers"),
     "vace-h2m-civitai": To("vace_civitai"),
+    "cog-src": To("cogvideo_sat"),
+    "cog-src-tp2": To("cogvideo_sat", tp_size=2, remove_pos_emb=True),
+    "osp13-h2m-tp2-pp2": To("opensoraplan_v1_3", tp_size=2, pp_layers=[16, 16]),
+    "hy-src-tp1": To("hunyuanvideo"),
+    "step-h2m-tp2-pp2": To("stepvideo", tp_size=2, pp_layers=[24, 24]),
+    "lumina-h2m": To("lumina"),
+    "bagel-h2m": To("bagel"),
+    "osora-h2m": To("opensora"),
 }
 # case: (the layout of its source, the cut that is asked for)
 RESPLIT: dict[str, tuple[str, dict[str, Any]]] = {
     "wan-rs-1-vpp": ("wan-h2m", {"pp_layers": [[1, 1], [1, 1]]}),
     "wan-rs-vpp-pp": ("wan-h2m-vpp2", {"pp_layers": [2, 2]}),
+    "cog-rs-tp1-tp2": ("layout-18", {"tp_size": 2}),
+    "osp15-rs-tp2-tp1": ("layout-19", {}),
+    "hy-rs-tp2-tp1": ("layout-20", {}),
+    "step-rs-tp1-tp4": ("layout-21", {"tp_size": 4}),
 }
 # case: (the layout of its source, the fixture whose configuration goes along, the form)
 TO_PUBLISHED = {
@@ -57,18 +70,35 @@ TO_PUBLISHED = {
     "wan-m2h-iter": ("wan-h2m-i2v", "wan_i2v", "hf_diffusers"),
     "vace-m2h-diffusers": ("vace-h2m-diffusers", "vace_diffusers", "hf_diffusers"),
     "vace-m2h-civitai": ("vace-h2m-civitai", "vace_civitai", "original"),
+    "lumina-m2h": ("lumina-h2m", "lumina", "original"),
 }
-# fixture: the form that it is published in
+# fixture: the form that it is published in; how it is cut on the way
 FORMS = {
     "wan_t2v": "hf_diffusers",
     "wan_i2v": "hf_diffusers",
     "vace_diffusers": "hf_diffusers",
     "vace_civitai": "original",
+    "cogvideo_hf": "hf_diffusers",
+    "opensoraplan_v1_3": "original",
+    "hunyuanvideo": "original",
+    "stepvideo": "original",
+    "lumina": "original",
+    "bagel": "original",
+    "opensora": "original",
+}
+CUTS: dict[str, dict[str, Any]] = {
+    "cogvideo_hf": {"tp_size": 2, "pp_layers": [20, 0, 22]},
+    "opensoraplan_v1_3": {"tp_size": 4, "pp_layers": [[10, 6], [0, 16]]},
+    "hunyuanvideo": {"tp_size": 2},
+    "stepvideo": {"tp_size": 4, "pp_layers": [0, 48]},
 }
 # What MindSpeed-MM's training cannot load, or what loses layers: (fixture, cut, what the error says)
 REFUSED = {
     "wan-h2m-pp-sum": (To("wan_t2v", pp_layers=[1, 2]), "pp_layers has 3 layers; the model has 4"),
     "wan with tp": (To("wan_t2v", tp_size=2), "does not cut the matrices of wan"),
+    "cog-h2m-vpp": (To("cogvideo_hf", pp_layers=[[10, 10], [10, 12]]), "has no virtual stages for cogvideo"),
+    "ranks that divide no axis": (To("stepvideo", tp_size=5), "which tp_size 5 does not divide"),
+    "hunyuan with stages": (To("hunyuanvideo", pp_layers=[30, 30]), "has no pipeline stages for hunyuan-video"),
     "vace with stages": (To("vace_diffusers", pp_layers=[2, 3]), "has no pipeline stages for vace"),
 }
 
@@ -89,7 +119,8 @@ def to_ranks(path: str, target: Path, **cut: Any) -> None:
 def test_a_published_model_becomes_the_rank_files_that_the_source_tool_writes(case: str, tmp_path: Path) -> None:
     asked = TO_RANKS[case]
     folder = write_published(asked.fixture, 1, tmp_path / "in")
-    to_ranks(place_of(folder, asked.fixture), tmp_path / "out", **asked.cut)
+    source = {"format": PUBLISHED, "path": place_of(folder, asked.fixture), "remove_pos_emb": asked.remove_pos_emb}
+    convert(job(source, {"format": SORA, "path": str(tmp_path / "out"), **asked.cut}), engine="inline")
     ranks, others = read_tops(tmp_path / "out")
     assert ranks == expected_ranks(manifest(case))
     extra = manifest(case).get("extra", {})
@@ -119,10 +150,21 @@ def test_rank_files_become_what_the_source_tool_exports_with_an_index_that_is_ri
 @pytest.mark.parametrize("name", FORMS)
 def test_there_and_back_is_the_same_model(name: str, tmp_path: Path) -> None:
     folder = write_published(name, 5, tmp_path / "in")
-    to_ranks(place_of(folder, name), tmp_path / "ranks")
+    to_ranks(place_of(folder, name), tmp_path / "ranks", **CUTS.get(name, {}))
     target = {"format": PUBLISHED, "path": str(tmp_path / "out"), "form": FORMS[name]}
     convert(job({"format": SORA, "path": str(tmp_path / "ranks")}, target), engine="inline")
     assert read_published(tmp_path / "out") == published_tensors(name, 5)
+
+
+def test_the_authors_matrices_of_time_are_those_of_diffusers_in_another_order(tmp_path: Path) -> None:
+    """Rank files of a model as `sat` saved it, exported for diffusers, and cut once more, are the same rank files."""
+    folder = write_published("cogvideo_sat", 5, tmp_path / "in")
+    source = {"format": PUBLISHED, "path": place_of(folder, "cogvideo_sat"), "remove_pos_emb": True}
+    convert(job(source, {"format": SORA, "path": str(tmp_path / "one")}), engine="inline")
+    target = {"format": PUBLISHED, "path": str(tmp_path / "hf"), "form": "hf_diffusers"}
+    convert(job({"format": SORA, "path": str(tmp_path / "one")}, target), engine="inline")
+    to_ranks(str(tmp_path / "hf"), tmp_path / "two")
+    assert read_tops(tmp_path / "two") == read_tops(tmp_path / "one")
 
 
 @pytest.mark.parametrize("cut", [[2, 2], [0, 4], [4, 0, 0], [1, 0, 3], [[1, 0], [0, 3]], [[0, 0], [2, 2]]])

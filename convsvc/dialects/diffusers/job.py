@@ -19,6 +19,9 @@ class DiffusersSource(SourceSpec):
     """
 
     format: Literal["diffusers"]
+    remove_pos_emb: bool = Field(
+        False, description="Leave out tables of positions that were saved with the weights and that training computes (CogVideoX)."
+    )
 
 
 class DiffusersTarget(TargetSpec):

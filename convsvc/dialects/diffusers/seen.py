@@ -6,10 +6,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from convsvc.errors import SourceError
-from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, check_sizes, fit, groups_of, labels_of, scopes_of
+from convsvc.models.diffusion import (
+    Diffusion,
+    Seen,
+    Spelling,
+    check_choices,
+    check_labels,
+    check_sizes,
+    fit,
+    groups_of,
+    labels_of,
+    passing_of,
+    scopes_of,
+    solved,
+)
 from convsvc.models.facts import Facts
 from convsvc.models.shapes import Equation, equations_of, solve
-from convsvc.tensors.notation import evaluate
 
 # What may stand before all names: a wrapper, a pipeline's or a trainer's part.
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "module.", "model.", "dit.", "predictor.")
@@ -37,7 +49,9 @@ def recognise_model(names: Collection[str], candidates: Iterable[tuple[Diffusion
     best: Shown | None = None
     for family, spelling in candidates:
         for prefix in PREFIXES:
-            own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            own = [spelling.renamed(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
+            if not own:
+                continue
             matched, required = fit(spelling, own)
             shown = Shown(family, spelling, prefix, matched, required)
             if matched * 2 > required and (best is None or _rank(shown) > _rank(best)):
@@ -62,9 +76,15 @@ def see(shown: Shown, shapes: Shapes, origin: str, facts: Facts | None = None) -
         check_counts(family, stacks, facts, origin)
     groups = groups_of(spelling, shapes)
     rough = Seen(stacks, groups, {})
-    sizes = with_derived(family, solve(_equations(spelling, rough, shapes), origin))
-    passing = {name: shape for name, shape in shapes.items() if family.is_passing(name)}
-    seen = replace(rough, sizes=sizes, passing=passing)
+    return complete(shown, rough, shapes, equations(shown, rough, shapes), origin)
+
+
+def complete(shown: Shown, rough: Seen, shapes: Shapes, equations: Iterable[Equation], origin: str) -> Seen:
+    """With sizes, and with what is kept as it is. Raises SourceError."""
+    family, spelling = shown.family, shown.spelling
+    check_choices(family, rough, origin)
+    sizes = solved(family, solve(equations, origin, family.constants))
+    seen = replace(rough, sizes=sizes, passing=passing_of(family, spelling, rough, shapes))
     check_sizes(spelling, seen, shapes.keys(), origin)
     return seen
 
@@ -80,17 +100,12 @@ def check_counts(family: Diffusion, stacks: Mapping[str, Collection[str]], facts
         raise SourceError(f"{origin} has other layers than its configuration says", facts=faults, do="fetch all its files")
 
 
-def with_derived(family: Diffusion, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes with those that follow from them."""
-    return {**sizes, **{axis: evaluate(how, sizes) for axis, how in family.derived.items() if axis not in sizes}}
-
-
-def _equations(spelling: Spelling, seen: Seen, shapes: Shapes) -> Iterator[Equation]:
-    for scope in scopes_of(spelling, seen):
+def equations(shown: Shown, seen: Seen, shapes: Shapes, tp: int = 1) -> Iterator[Equation]:
+    for scope in scopes_of(shown.spelling, seen):
         for row in scope.rows:
             stored = scope.prefix + row.stored
             if stored in shapes:
-                yield from equations_of(row, stored, shapes[stored])
+                yield from equations_of(row, stored, shapes[stored], tp, shown.family.sums)
 
 
 def refuse_names(path: str, names: Collection[str], family: Diffusion | None, forms: Iterable[str]) -> SourceError:

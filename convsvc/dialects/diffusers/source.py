@@ -11,13 +11,17 @@ from convsvc.dialects.diffusers.checkpoint import WEIGHTS, open_published, shape
 from convsvc.dialects.diffusers.job import DiffusersSource
 from convsvc.dialects.diffusers.layout import Settings, lay_form
 from convsvc.dialects.diffusers.seen import recognise_model, refuse_names, see
+from convsvc.errors import SourceError
 from convsvc.families import FAMILIES
 from convsvc.models.diffusion import SEEN, Diffusion, Spelling
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.model import Model
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
+
+POSITIONS = re.compile(r"(^|\.)pos_embed\.freqs_(cos|sin)$")
 
 
 class Diffusers(Source):
@@ -35,6 +39,8 @@ class Diffusers(Source):
     def open(self, source: DiffusersSource, roots: Roots) -> Checkpoint:
         """The files' headers, and the family that their names show. Raises SourceError, FormatError; PathRefused."""
         checkpoint = open_published(source.path, roots)
+        if source.remove_pos_emb:
+            checkpoint = _without_positions(checkpoint)
         shown = recognise_model([name for name, _ in shapes_of(checkpoint)], published())
         if shown is None:
             return checkpoint
@@ -52,7 +58,7 @@ class Diffusers(Source):
         shown = recognise_model(names, ((family, each) for each in family.forms))
         if shown is None:
             raise refuse_names(checkpoint.path, names, family, [each.name for each in family.forms])
-        found = {("", name.removeprefix(shown.prefix)): each for (_, name), each in checkpoint.found.items()}
+        found = {("", shown.spelling.renamed(name.removeprefix(shown.prefix))): each for (_, name), each in checkpoint.found.items()}
         shapes = {name: each.tensor.shape for (_, name), each in found.items()}
         seen = see(shown, shapes, checkpoint.path, checkpoint.facts)
         facts = Facts({**checkpoint.facts.values, SEEN: seen}, checkpoint.facts.origin)
@@ -74,6 +80,16 @@ class Diffusers(Source):
         if any(re.search(pattern, key[1]) for pattern in model.family.ignored):
             return "no weight of the transformer"
         return None
+
+
+def _without_positions(checkpoint: Checkpoint) -> Checkpoint:
+    """Without tables of cosines and sines, which the model computes. Raises SourceError where there are none."""
+    tables = [key for key in checkpoint.found if POSITIONS.search(key[1])]
+    if not tables:
+        raise SourceError(f"{checkpoint.path} has no tables of positions to leave out", do="leave remove_pos_emb out")
+    note = Note("ignored", f"left out, as remove_pos_emb asks: {', '.join(name for _, name in tables)}")
+    found = {key: each for key, each in checkpoint.found.items() if key not in tables}
+    return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
 
 
 def published() -> Iterator[tuple[Diffusion, Spelling]]:

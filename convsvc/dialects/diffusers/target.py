@@ -33,6 +33,8 @@ class Diffusers(Target):
         if spelling is None:
             known = ", ".join(each.name for each in family.forms)
             raise JobError(f"target.form is {target.form!r}; {family.name} has the forms {known}")
+        if spelling.renames:
+            raise LayoutError(f"the form {spelling.name} of {family.name} is read, and not written", do="choose another form")
         return Settings(spelling)
 
     def layout(self, model: Model, settings: Settings) -> Layout:

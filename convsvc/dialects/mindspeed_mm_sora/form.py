@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from convsvc.models.diffusion import Spelling
 
@@ -15,12 +14,11 @@ FRAMEWORK = "MindSpeed-MM"
 class Form:
     """MindSpeed-MM's names of a family's tensors (`spelling`; a row's `tp` is the axis that is cut), and what its training can do.
 
-    `tp`, `pp`, `vpp`: whether matrices are cut over ranks, layers over stages, and these over virtual ones. `sections` are, for rows whose
-    axis consists of several parts that are each cut for themselves, their lengths (expressions), by stored name.
+    `tp`, `pp`, `vpp`: whether matrices are cut over ranks, layers over stages, and these over virtual ones. An axis that is a sum
+    of others (`Diffusion.sums`) is cut in each of these.
     """
 
     spelling: Spelling
     tp: bool = False
     pp: bool = False
     vpp: bool = False
-    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

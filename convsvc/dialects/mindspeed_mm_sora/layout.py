@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects.base import Entry, Layout
@@ -18,7 +18,6 @@ from convsvc.models.model import Model
 from convsvc.models.placement import Table
 from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Block, Laid, Window, lay, renamed
-from convsvc.tensors.notation import evaluate
 
 Counts = tuple[tuple[int, ...], ...]
 
@@ -34,6 +33,7 @@ class Settings:
     staged: bool = False
     folder: str = "release"
     prefix: str = ""
+    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def stages(self) -> int:
@@ -126,9 +126,8 @@ def _kinds(template: Template, settings: Settings, rank: int, templates: Templat
     row, scope = template.row, template.scope
     if row.tp is None or settings.tp == 1:
         return templates.lay(template, {}, frozenset())
-    sections = settings.form.sections.get(row.stored)
-    if sections is not None:
-        lengths = tuple(evaluate(each, scope.sizes) for each in sections)
+    if row.tp in settings.sums:
+        lengths = tuple(scope.sizes[each] for each in settings.sums[row.tp])
         (whole,) = lay(row, scope.sizes, {})
         cut = _sectioned(whole, row.tp, [slice_evenly(row.tp, each, settings.tp, rank, "tp_size") for each in lengths], lengths)
         return templates.add([renamed(cut, scope.logical, template.prefix, template.tensors)])

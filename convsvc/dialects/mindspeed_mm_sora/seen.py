@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convsvc.dialects.base import Checkpoint
-from convsvc.dialects.diffusers.seen import Shown, check_counts, recognise_model, with_derived
+from convsvc.dialects.diffusers.seen import Shown, check_counts, complete, equations, recognise_model
 from convsvc.dialects.mindspeed_mm_sora.form import Form
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings
 from convsvc.dialects.mindspeed_mm_sora.tables import forms
 from convsvc.errors import SourceError
 from convsvc.families import FAMILIES
-from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, check_sizes, groups_of, labels_of, scopes_of
+from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, groups_of, labels_of
 from convsvc.models.placement import Table
-from convsvc.models.shapes import Equation, equations_of, solve
 
 Cell = tuple[int, int]
 Shapes = dict[str, tuple[int, ...]]
@@ -92,12 +91,8 @@ def see_ranks(ranks: Ranks, shown: Shown, checkpoint: Checkpoint, folder: str) -
     check_labels(shown.family.name, checkpoint.path, stacks)
     check_counts(shown.family, stacks, checkpoint.facts, checkpoint.path)
     rough = Seen(stacks, groups_of(form.spelling, whole), {})
-    sizes = with_derived(shown.family, solve(_equations(form.spelling, rough, whole, ranks.tp), checkpoint.path))
-    passing = {name: shape for name, shape in whole.items() if shown.family.is_passing(name)}
-    settings = Settings(form, ranks.tp, counts, ranks.numbered, ranks.staged, folder, shown.prefix)
-    seen = replace(rough, sizes=sizes, passing=passing)
-    check_sizes(form.spelling, seen, whole.keys(), checkpoint.path)
-    return seen, settings
+    settings = Settings(form, ranks.tp, counts, ranks.numbered, ranks.staged, folder, shown.prefix, shown.family.sums)
+    return complete(shown, rough, whole, equations(shown, rough, whole, ranks.tp), checkpoint.path), settings
 
 
 def _bare(shapes: Shapes, prefix: str) -> Shapes:
@@ -139,11 +134,3 @@ def _add(whole: Shapes, more: Shapes, where: str) -> None:
     if twice:
         raise SourceError(f"{where} has {min(twice)}, which another stage has too", do="see that its files are of one checkpoint")
     whole |= more
-
-
-def _equations(spelling: Spelling, seen: Seen, shapes: Shapes, tp: int) -> Iterable[Equation]:
-    for scope in scopes_of(spelling, seen):
-        for row in scope.rows:
-            stored = scope.prefix + row.stored
-            if stored in shapes:
-                yield from equations_of(row, stored, shapes[stored], tp)

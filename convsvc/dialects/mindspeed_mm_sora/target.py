@@ -11,7 +11,7 @@ from convsvc.dialects.mindspeed_mm_sora.form import FORMAT
 from convsvc.dialects.mindspeed_mm_sora.job import PipelineLayers, SoraSource, SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings, check_form, lay_ranks
 from convsvc.dialects.mindspeed_mm_sora.new_files import output
-from convsvc.dialects.mindspeed_mm_sora.tables import form_of
+from convsvc.dialects.mindspeed_mm_sora.tables import form_of, sums_of
 from convsvc.models.model import Model
 from convsvc.spec import SourceSpec
 
@@ -25,7 +25,7 @@ class Sora(Target):
         """As the job says. One list of layers in a list is one chunk, which has no number. Raises LayoutError."""
         counts = counts_of(target.pp_layers)
         chunks, stages = (1, 1) if counts is None else (len(counts), len(counts[0]))
-        settings = Settings(form_of(model), target.tp_size, counts, numbered=chunks > 1, staged=stages > 1)
+        settings = Settings(form_of(model), target.tp_size, counts, chunks > 1, stages > 1, sums=sums_of(model))
         check_form(settings.form, settings, model)
         return settings if chunks * stages > 1 else replace(settings, counts=None)
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from convsvc.dialects.mindspeed_mm_sora.form import FRAMEWORK, Form
 from convsvc.errors import LayoutError
+from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model
 
 
@@ -28,3 +29,8 @@ def form_of(model: Model) -> Form:
     if form is None:
         raise LayoutError(f"{FRAMEWORK} has no diffusion model {model.family.name}", facts=[f"it has {', '.join(forms())}"])
     return form
+
+
+def sums_of(model: Model) -> Mapping[str, tuple[str, ...]]:
+    """Axes that consist of others."""
+    return model.family.sums if isinstance(model.family, Diffusion) else {}
