@@ -94,7 +94,7 @@ def _tracked(tracker: RootedPath) -> str:
 
 def _iteration(root: RootedPath, stated: str | None) -> RootedPath:
     """The directory with `.metadata`: the given one, or the iteration's in it."""
-    if stated is None and METADATA in root.names():
+    if stated is None and any(name == METADATA or name.endswith(".distcp") for name in root.names()):
         return root
     tracker = root / TRACKER
     if stated is None and not tracker.is_file():
