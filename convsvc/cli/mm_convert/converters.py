@@ -42,6 +42,12 @@ TO_MM, TO_HF = "Hugging Face to rank files", "rank files to Hugging Face"
 RESPLIT = "rank files to rank files of another cut"
 TO_DCP, FROM_DCP = "Hugging Face to a torch distributed checkpoint", "a torch distributed checkpoint to Hugging Face"
 RANK_FILES = "this model is trained from torch distributed checkpoints, which have no cut: use hf_to_dcp and dcp_to_hf"
+LORA = "use MindSpeed-MM's own mm-convert for adapters in rank files; merged into their base they convert as a model"
+OTHERS = {
+    "lora_hf_to_mm": LORA,
+    "merge_lora_to_base": "use diffusers to merge them, and hf_to_mm for the result",
+    "mm_to_dcp": "use mm_to_hf, and `GenericDCPConverter hf_to_dcp` for the result",
+}
 SAVED_WHOLE = "use `GenericDCPConverter hf_to_dcp`, with the prefix that its training has, if any"
 
 
@@ -68,8 +74,13 @@ def _sora(name: str, words: str, *commands: str, arguments: Mapping[str, tuple[s
         "merge_lora_to_base": "adapters merged into their base model",
         "mm_to_dcp": "rank files to a torch distributed checkpoint",
     }
-    every = dict.fromkeys((*commands, "hf_to_mm", "mm_to_hf", "resplit"))
-    return Converter(words, {sub: Command(said[sub], take.Sora, mm_jobs.sora(name, sub), nested=True) for sub in every}, arguments or {})
+    made = {
+        sub: Command(said[sub], take.Sora, nested=True, refused=OTHERS[sub])
+        if sub in OTHERS
+        else Command(said[sub], take.Sora, mm_jobs.sora(name, sub), nested=True)
+        for sub in dict.fromkeys((*commands, "hf_to_mm", "mm_to_hf", "resplit"))
+    }
+    return Converter(words, made, arguments or {})
 
 
 def _dcp(words: str, to: Command | None, back: Command, **more: Command) -> Converter:
@@ -91,10 +102,12 @@ CONVERTERS: Mapping[str, Converter] = {
     "Qwen2_5_VLConverter": _vlm(
         "Qwen2_5_VLConverter",
         "Qwen2.5-VL",
-        hf_to_mm_ldt=Command("Hugging Face to rank files in a U (ldt)", take.HfToMm, mm_jobs.hf_to_mm("Qwen2_5_VLConverter"), nested=True),
+        hf_to_mm_ldt=Command(
+            "Hugging Face to rank files in a U (ldt)", take.HfToMm, mm_jobs.hf_to_mm("Qwen2_5_VLConverter", True), nested=True
+        ),
         hf_to_mm_dcp=Command(TO_DCP, take.HfToMmDcp, dcp_jobs.hf_to_mm_dcp, nested=True),
-        lora_hf_to_mm=Command("PEFT adapters to rank files", take.LoraHfToMm, mm_jobs.lora_hf_to_mm("Qwen2_5_VLConverter"), nested=True),
-        lora_mm_to_hf=Command("adapters in rank files to PEFT", take.LoraMmToHf, mm_jobs.lora_mm_to_hf("Qwen2_5_VLConverter"), nested=True),
+        lora_hf_to_mm=Command("PEFT adapters to rank files", take.LoraHfToMm, nested=True, refused=LORA),
+        lora_mm_to_hf=Command("adapters in rank files to PEFT", take.LoraMmToHf, nested=True, refused=LORA),
     ),
     "InternVLConverter": _vlm("InternVLConverter", "InternVL 2.5 and 3"),
     "Qwen2_5_OmniConverter": _vlm("Qwen2_5_OmniConverter", "Qwen2.5-Omni"),

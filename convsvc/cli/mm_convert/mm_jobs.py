@@ -1,47 +1,186 @@
-"""Jobs with Megatron-style rank files of MindSpeed-MM."""
+"""Jobs with Megatron-style rank files of MindSpeed-MM: its configuration's fields are the formats' own."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from convsvc.cli.drop_in import given
+from convsvc.cli.mm_convert import configs as take
 from convsvc.errors import JobError
-from convsvc.spec.formats import formats
 
-FORMAT = "mindspeed-mm"
-Make = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+RANKS, SORA, PUBLISHED, HUGGING_FACE = "mindspeed-mm", "mindspeed-mm-sora", "diffusers", "huggingface"
+Job = dict[str, Any]
+Make = Callable[[Any, Mapping[str, Any]], Job]
+
+# What the families of a converter's models begin with, letters and digits alone.
+FAMILIES = {
+    "Qwen2VLConverter": ("qwen2vl",), "Qwen2_5_VLConverter": ("qwen25vl",), "InternVLConverter": ("internvl",),
+    "Qwen2_5_OmniConverter": ("qwen25omni",), "Qwen3VLMegatronConverter": ("qwen3vl",), "GlmConverter": ("glm41v", "glm4v"),
+    "DeepSeekVLConverter": ("deepseekvl",), "VideoAlignConverter": ("videoalign",), "WanConverter": ("wan",), "VACEConverter": ("vace",),
+    "HunyuanVideoConverter": ("hunyuan",), "OpenSoraPlanConverter": ("opensoraplan",), "CogVideoConverter": ("cogvideo",),
+    "LuminaConverter": ("lumina",), "BagelConverter": ("bagel",), "StepVideoConverter": ("stepvideo",), "OpenSoraConverter": ("opensora",),
+}  # fmt: skip
+# Which of a diffusion model's published forms a command writes; None: diffusers', or the first that the model has.
+FORMS = {"mm_to_hf_diffusers": "hf_diffusers"}
+ORIGINAL = {"VACEConverter": "original"}
+STATED = {
+    "llm_num_layers": ("text_config", ("num_hidden_layers",)),
+    "num_key_value_heads": ("text_config", ("num_key_value_heads",)),
+    "num_experts": ("text_config", ("num_experts", "n_routed_experts", "num_local_experts")),
+    "tie_word_embeddings": ("text_config", ("tie_word_embeddings",)),
+    "vit_num_layers": ("vision_config", ("depth", "num_hidden_layers")),
+    "audio_num_layers": ("audio_config", ("encoder_layers", "num_hidden_layers")),
+}
 
 
-def hf_to_mm(converter: str) -> Make:
-    return _not_yet(converter, "hf_to_mm")
+def hf_to_mm(converter: str, ldt: bool = False) -> Make:
+    def make(said: take.HfToMm, _: Mapping[str, Any]) -> Job:
+        common = said.common_model_config
+        _refuse(said, common)
+        check_stated(common, said.hf_config.hf_dir)
+        target = {
+            "format": RANKS,
+            "path": said.mm_dir,
+            **_cut(said.parallel_config, nested=True),
+            "enable_canonical_hf_struct": common.enable_canonical_hf_struct or None,
+            "resize_vocab_size": common.resize_vocab_size,
+            "save_vit_only": said.save_vit_only or None,
+            "ldt": ldt or None,
+        }
+        return _job(converter, {"format": HUGGING_FACE, "path": said.hf_config.hf_dir}, target)
+
+    return make
 
 
 def mm_to_hf(converter: str) -> Make:
-    return _not_yet(converter, "mm_to_hf")
+    def make(said: take.MmToHf, _: Mapping[str, Any]) -> Job:
+        check_stated(said.common_model_config, said.hf_config.hf_dir)
+        source = {
+            "format": RANKS,
+            "path": said.mm_dir,
+            **_cut(said.parallel_config, nested=False),
+            "enable_canonical_hf_struct": said.common_model_config.enable_canonical_hf_struct or None,
+            "config_dir": said.hf_config.hf_dir,
+        }
+        target = {"format": HUGGING_FACE, "path": said.save_hf_dir, "config_dir": said.hf_config.hf_dir}
+        return _job(converter, source, target)
+
+    return make
 
 
 def resplit(converter: str) -> Make:
-    return _not_yet(converter, "resplit")
+    def make(said: take.Resplit, _: Mapping[str, Any]) -> Job:
+        canonical = said.common_model_config.enable_canonical_hf_struct or None
+        source = {
+            "format": RANKS,
+            "path": said.source_dir,
+            **_cut(said.source_parallel_config, nested=False),
+            "enable_canonical_hf_struct": canonical,
+            "config_dir": said.hf_config.hf_dir if said.hf_config else None,
+        }
+        target = {
+            "format": RANKS,
+            "path": said.target_dir,
+            **_cut(said.target_parallel_config, nested=False),
+            "enable_canonical_hf_struct": canonical,
+        }
+        return _job(converter, source, target)
 
-
-def lora_hf_to_mm(converter: str) -> Make:
-    return _not_yet(converter, "lora_hf_to_mm")
-
-
-def lora_mm_to_hf(converter: str) -> Make:
-    return _not_yet(converter, "lora_mm_to_hf")
+    return make
 
 
 def sora(converter: str, command: str) -> Make:
-    return _not_yet(converter, command)
-
-
-def _not_yet(converter: str, command: str) -> Make:
-    def make(config: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        assert FORMAT not in formats()
-        raise JobError(
-            f"{converter} {command}: rank files of MindSpeed-MM are not written or read yet",
-            do="use `GenericDCPConverter`, or MindSpeed-MM's own mm-convert",
-        )
+    def make(said: take.Sora, _: Mapping[str, Any]) -> Job:
+        cut = given({"tp_size": said.target_parallel_config.tp_size, "pp_layers": said.target_parallel_config.pp_layers or None})
+        ranks = {"format": SORA, "path": said.source_path}
+        if command in ("hf_to_mm", "source_to_mm", "hf_diffusers_to_mm"):
+            return _job(converter, {"format": PUBLISHED, "path": said.source_path}, {"format": SORA, "path": said.target_path, **cut})
+        if command == "resplit":
+            return _job(converter, ranks, {"format": SORA, "path": said.target_path, **cut})
+        form = FORMS.get(command) or ORIGINAL.get(converter)
+        target = {"format": PUBLISHED, "path": said.target_path, "form": form, "config_dir": said.hf_dir}
+        return _job(converter, {**ranks, "config_dir": said.hf_dir}, target)
 
     return make
+
+
+def _job(converter: str, source: Mapping[str, Any], target: Mapping[str, Any]) -> Job:
+    return given({"model_type": family_of(converter), "source": given(dict(source)), "target": given(dict(target)), "options": {}})
+
+
+def family_of(converter: str) -> str | None:
+    """The converter's family; None where there are several, of which the configuration shows one. Raises JobError where there is none."""
+    from convsvc.families import FAMILIES as KNOWN
+
+    beginnings = FAMILIES[converter]
+    names = [name for name in KNOWN if re.sub(r"[^a-z0-9]", "", name.lower()).startswith(beginnings)]
+    if not names:
+        raise JobError(
+            f"{converter}: rank files of this model are not converted yet",
+            do="use MindSpeed-MM's own mm-convert; or GenericDCPConverter, where it is trained from torch distributed checkpoints",
+        )
+    return names[0] if len(names) == 1 else None
+
+
+def _cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
+    """The layout's fields. Raises JobError for a list of one number in another depth than the command's own.
+
+    MindSpeed-MM takes lists of lists on the way to rank files, and plain ones on the way back; both are taken here wherever they say which
+    stage has what. Of a single number only the depth tells what was meant.
+    """
+    for name in ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers"):
+        layers = getattr(said, name)
+        flat = layers and not isinstance(layers[0], list)
+        if layers and len(layers) == 1 and bool(flat) == nested and (flat or len(layers[0]) == 1):
+            number = layers[0] if flat else layers[0][0]
+            raise JobError(f"{name}: {layers} names no stages", do=f"write {[[number]] if nested else [number]} for one stage")
+    return {
+        "llm_pp_layers": said.llm_pp_layers,
+        "vit_pp_layers": said.vit_pp_layers,
+        "audio_pp_layers": said.audio_pp_layers,
+        "tp_size": said.tp_size,
+        "vit_tp_size": said.vit_tp_size or None,
+        "audio_tp_size": said.audio_tp_size or None,
+        "ep_size": said.ep_size if said.ep_size > 1 else None,
+    }
+
+
+def _refuse(said: take.HfToMm, common: take.Model) -> None:
+    """Raises JobError for what would take weights from elsewhere."""
+    elsewhere = [("pt_path", said.pt_path), ("common_model_config.llm_hf_dir", common.llm_hf_dir)]
+    names = [f"--cfg.{name}" for name, value in elsewhere if value is not None]
+    if names:
+        raise JobError(f"{' and '.join(names)}: weights are not put together here", do="save them as one Hugging Face directory first")
+
+
+def check_stated(common: take.Model, hf_dir: str) -> None:
+    """Raises JobError for numbers that config.json says otherwise. One that is not here (on the service's side) is not looked at."""
+    path = os.path.join(hf_dir, "config.json")
+    stated = {name: getattr(common, name) for name in STATED if getattr(common, name) is not None}
+    if not stated or not os.path.isfile(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        try:
+            config = json.load(file)
+        except (ValueError, RecursionError):
+            return  # reading it as a source says what is wrong
+    faults = [
+        f"--cfg.common_model_config.{name} is {value}, {path} says {there}"
+        for name, value in stated.items()
+        if (there := _said(config, name)) not in (None, value)
+    ]
+    if faults:
+        raise JobError("; ".join(faults), do="leave them out: they are read from there")
+
+
+def _said(config: Any, name: str) -> Any:
+    """What a configuration says of a number of ours, in the module's part or at the top."""
+    part, fields = STATED[name]
+    places = [each for each in (config.get(part) if isinstance(config, dict) else None, config) if isinstance(each, dict)]
+    if part != "text_config":
+        places = places[:1] if part in config else []
+    return next((place[field] for place in places for field in fields if field in place), None)
