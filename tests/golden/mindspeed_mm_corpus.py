@@ -97,20 +97,21 @@ def _write_huggingface(given: Mapping[str, Any], directory: Path) -> None:
     directory.mkdir(parents=True)
     shapes = {**made["tensors"], **given.get("add", {})}
     names = [name for name in shapes if not any(re.search(pattern, name) for pattern in given.get("drop", ()))]
-    config = given.get("config") or {**made["config"], **given.get("config_patch", {})}
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    config = given.get("config") or {**(made.get("config") or {}), **given.get("config_patch", {})}
+    if config:
+        (directory / "config.json").write_text(json.dumps(config, indent=2))
     for name, text in made.get("extra_files", {}).items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
     shards = made.get("shards", 1)
-    size, where = -(-len(names) // shards), {}
+    size, where, prefix = -(-len(names) // shards), {}, made.get("file_prefix", "model")
     for at in range(shards):
         part = names[at * size : (at + 1) * size]
-        file = "model.safetensors" if shards == 1 else f"model-{at + 1:05d}-of-{shards:05d}.safetensors"
+        file = f"{prefix}.safetensors" if shards == 1 else f"{prefix}-{at + 1:05d}-of-{shards:05d}.safetensors"
         save_file({name: draw(given.get("seed", 0), name, *shapes[name]) for name in part}, directory / file, {"format": "pt"})
         where |= dict.fromkeys(part, file)
     if made.get("index", True):
-        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+        (directory / f"{prefix}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     for name, text in given.get("touch", {}).items():
         (directory / name).write_text(text)
 

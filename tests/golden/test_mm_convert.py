@@ -1,0 +1,211 @@
+"""MindSpeed-MM's cases asked of the command itself, with the arguments that its users type; mindspeed_mm/PROVENANCE.md has the rules."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
+
+from convsvc.cli.mm_convert import main
+from tests.golden.mindspeed_mm_corpus import (
+    DIGITS,
+    Case,
+    Digest,
+    cases,
+    digest,
+    draw,
+    expected_ranks,
+    expected_tensors,
+    manifest,
+    read_ranks,
+    read_tensors,
+    write_input,
+)
+from tests.golden.outputs import file_states
+
+pytestmark = pytest.mark.not_for_transformers
+OF_DCP = {
+    *("Qwen3VLConverter", "GenericDCPConverter", "Qwen35Converter", "Mistral3Converter", "ExpertMergeDcpConverter"),
+    *("MOSSTTSConverter", "Qwen3TTSConverter", "moe_expert"),
+}
+# Adapters are merged from PEFT directories, by a job.
+REFUSED_HERE = {"mistral-merge-lora-f32"}
+# Done as it was asked for, where the source tool looks for a name that the published model does not have, and does nothing.
+DONE_HERE = {"mistral-h2d-hfkw-tie"}
+# A few of the rank files': `test_mindspeed_mm` has all of them, as jobs.
+OF_RANK_FILES = (
+    *("q2vl-h2m-tp2-pp1", "q25vl-m2h-tp2-pp2", "q2vl-rt-tp1-pp1", "wan-h2m", "wan-m2h-vpp2"),
+    *("cli-yaml-override", "cli-yaml-two", "cli-cfg-file", "cli-cfg-json", "cli-env-doc"),
+)
+
+
+def flags(tree: Mapping[str, Any], before: str = "") -> list[str]:
+    """Arguments as a user types them."""
+    typed: list[str] = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and not value.get("__json__"):
+            typed += flags(value, f"{before}{name}.")
+        elif isinstance(value, Mapping):
+            typed.append(f"--{before}{name}={json.dumps({key: each for key, each in value.items() if key != '__json__'})}")
+        else:
+            typed.append(f"--{before}{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return typed
+
+
+def placed(value: Any, places: Mapping[str, Path]) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"\{(\w+)\}", lambda match: str(places[match[1]]) if match[1] in places else match[0], value)
+    if isinstance(value, Mapping):
+        return {name: placed(each, places) for name, each in value.items()}
+    return [placed(each, places) for each in value] if isinstance(value, list) else value
+
+
+def argv_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> list[str]:
+    if step.get("argv") is not None:
+        return list(placed(step["argv"], places))
+    nested = {"cfg": step["cfg"]} if "cfg" in step else {}
+    said = placed({**nested, **step.get("args", {})}, places)
+    own = [step["converter"], *flags(step.get("init", {})), *([step["subcommand"]] if step.get("subcommand") else [])]
+    return [*own, *flags(said)]
+
+
+def write_dcp(given: Mapping[str, Any], folder: Path) -> Path:
+    """A checkpoint with the names and shapes that a case wrote, as MindSpeed-MM saves it: {"model": ...} in `release`."""
+    names = manifest(given["layout"])["dirs"]["release"]["state"]
+    state = {
+        name.removeprefix("model/"): draw(given["seed"], name.removeprefix("model/"), given.get("cast", said[0]), said[1])
+        for name, said in names.items()
+        if name.startswith("model/") and isinstance(said, list)
+    }
+    kept = {name: each for name, each in state.items() if not any(re.search(pattern, name) for pattern in given.get("drop", ()))}
+    (folder / "release").mkdir(parents=True)
+    with warnings.catch_warnings(action="ignore"):
+        _save_state_dict({"model": kept, "checkpoint_version": 3.0}, storage_writer=FileSystemWriter(folder / "release"), no_dist=True)
+    (folder / "latest_checkpointed_iteration.txt").write_text("release")
+    return folder / "release"
+
+
+def prepare(case: Case, folder: Path) -> dict[str, Path]:
+    places = {name: folder / name for name in (*case.said["inputs"], "mm_out", "hf_out", "dcp_out", "pt_out")}
+    for name, given in case.said["inputs"].items():
+        if given["kind"] == "dcp":
+            places[name] = write_dcp(given, places[name])
+        elif given["kind"] == "dir":
+            for file, text in given["files"].items():
+                (places[name] / file).parent.mkdir(parents=True, exist_ok=True)
+                (places[name] / file).write_text(placed(text, places))
+        else:
+            write_input(given, places[name])
+    return places
+
+
+def run(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Path], int]:
+    """The places, and how the last command ended; inputs must stay as they were."""
+    places = prepare(case, folder)
+    given = [places[name] for name in case.said["inputs"] if places[name].is_dir()]
+    before = [file_states(place) for place in given]
+    for name, value in case.said.get("env", {}).items():
+        monkeypatch.setenv(name, placed(value, places))
+    ended = 0
+    for step in case.steps:
+        ended = ended or main(argv_of(step, places))
+    assert [file_states(place) for place in given] == before
+    return places, ended
+
+
+def read_dcp(folder: Path) -> dict[str, Digest]:
+    state: dict[str, Any] = {}
+    with warnings.catch_warnings(action="ignore"):
+        _load_state_dict(state, storage_reader=FileSystemReader(folder / "release"), planner=_EmptyStateDictLoadPlanner(), no_dist=True)
+    assert set(state) == {"model"}
+    return {f"model/{name}": digest(each) for name, each in state["model"].items()}
+
+
+def expected_dcp(case: Case) -> dict[str, Digest]:
+    state = manifest(case.id)["dirs"]["release"]["state"]
+    tags = {"bf16": "bf16", "f32": "f32", "f16": "f16"}
+    return {name: (tags[said[0]], tuple(said[1]), said[2][:DIGITS]) for name, said in state.items() if isinstance(said, list)}
+
+
+def check(case: Case, places: Mapping[str, Path]) -> None:
+    if case.said.get("steps"):
+        source, result = case.said["compare"]["source"], case.said["compare"]["result"]
+        assert read_tensors(places[result]) == read_tensors(places[source])
+        return
+    kind, out = case.said["output"]["kind"], places[case.said["output"]["dir"]]
+    if kind == "dcp":
+        assert read_dcp(out) == expected_dcp(case)
+        assert (out / "latest_checkpointed_iteration.txt").read_text() == "release"
+    elif kind == "mm":
+        assert read_ranks(out) == expected_ranks(manifest(case.id))
+    else:
+        assert read_tensors(out) == expected_tensors(manifest(case.id))
+
+
+def select(*verdicts: str, but: frozenset[str] = frozenset()) -> list[Any]:
+    chosen = [case for case in cases() if case.converter in OF_DCP and case.verdict in verdicts and case.id not in but]
+    return [pytest.param(case, id=case.id) for case in chosen]
+
+
+@pytest.mark.parametrize("case", select("reference", but=frozenset(REFUSED_HERE)))
+def test_the_command_writes_what_the_source_tool_writes(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, ended = run(case, tmp_path, monkeypatch)
+    assert ended == 0
+    check(case, places)
+
+
+@pytest.mark.parametrize("case", select("peer_quirk", but=frozenset(DONE_HERE)))
+def test_where_several_answers_are_right_ours_is_the_source_tools(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, ended = run(case, tmp_path, monkeypatch)
+    assert ended == 0
+    check(case, places)
+
+
+@pytest.mark.parametrize("case", select("peer_bug", "reject", "noop"))
+def test_where_the_source_tool_is_wrong_the_command_is_right_or_refuses(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places, ended = run(case, tmp_path, monkeypatch)
+    if ended:
+        assert len([line for line in capsys.readouterr().err.splitlines() if not line.startswith(("note", "ignored", "advice"))]) == 1
+        outs = [places[name] for name in ("mm_out", "hf_out", "dcp_out") if places[name].exists()]
+        assert case.said.get("steps") or not outs
+    elif case.said.get("steps"):
+        check(case, places)
+    else:
+        assert case.verdict == "peer_bug"
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases() if case.id in OF_RANK_FILES])
+def test_rank_files_are_written_by_the_command_as_by_a_job(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, ended = run(case, tmp_path, monkeypatch)
+    assert ended == 0
+    check(case, places)
+
+
+OF_THE_COMMAND_LINE = [case for case in cases() if case.id.startswith("cli-") and case.verdict == "reject"]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in OF_THE_COMMAND_LINE])
+def test_a_mistake_on_the_command_line_is_one_line(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(case, tmp_path, monkeypatch)[1] == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_cases_are_there() -> None:
+    assert len(select("reference")) >= 30
+    assert len(OF_THE_COMMAND_LINE) >= 5
+    assert {case.id for case in cases()} >= set(OF_RANK_FILES)
+    assert torch.__version__
