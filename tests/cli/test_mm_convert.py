@@ -11,7 +11,7 @@ import yaml
 
 from convsvc.cli.mm_convert import job_of, main
 from convsvc.cli.mm_convert.converters import CONVERTERS
-from convsvc.cli.mm_convert.parsing import parse
+from convsvc.cli.mm_convert.parsing import examples, parse
 from convsvc.spec import parse_job
 
 GENERIC = ["GenericDCPConverter", "hf_to_dcp", "--hf_dir", "/hf", "--dcp_dir", "/dcp"]
@@ -203,8 +203,8 @@ def test_there_are_directions_that_make_no_sense() -> None:
 
 @pytest.mark.parametrize(("name", "sub"), REFUSED)
 def test_what_is_not_converted_says_what_to_use(name: str, sub: str, capsys: pytest.CaptureFixture[str]) -> None:
-    takes = CONVERTERS[name].commands[sub].takes
-    needed = [word for field, each in takes.model_fields.items() if each.is_required() for word in (f"--{field}", "x")]
+    command = CONVERTERS[name].commands[sub]
+    needed = [word for flag in examples(command.takes, "cfg." if command.nested else "") for word in flag.split()]
     text = refusal([name, sub, *needed], capsys)
     assert "is not converted (" in text
     assert "use" in text
@@ -283,3 +283,78 @@ def test_a_wrong_prefix_is_an_error_and_leaves_nothing(tmp_path: Path, capsys: p
     places = ["--load_dir", str(tmp_path / "dcp"), "--save_dir", str(tmp_path / "out"), "--model_assets_dir", str(tmp_path / "hf")]
     assert "lacks 1 of the 1 weights" in refusal(["GenericDCPConverter", "dcp_to_hf", *places, "--dcp_prefix", "other."], capsys)
     assert not (tmp_path / "out").exists()
+
+
+def resplit(*more: str, source: str = "[2,2]", target: str = "[[1,1],[1,1]]") -> list[str]:
+    places = ["Qwen2VLConverter", "resplit", "--cfg.source_dir=/a", "--cfg.target_dir=/b"]
+    cuts = [f"--cfg.source_parallel_config.llm_pp_layers={source}", f"--cfg.target_parallel_config.llm_pp_layers={target}"]
+    return [*places, *cuts, *more]
+
+
+def test_the_guides_command_is_a_job() -> None:
+    assert job_of(GUIDE) == {
+        "model_type": "qwen2-vl",
+        "source": {"format": "huggingface", "path": PLACES["hf_config"]["hf_dir"]},  # type: ignore[index]
+        "target": {"format": "mindspeed-mm", "path": PLACES["mm_dir"], **CUT},
+        "options": {},
+    }
+    assert parse_job(job_of(GUIDE))
+
+
+def test_the_way_back_takes_plain_lists_and_lists_of_lists() -> None:
+    back = ["Qwen2VLConverter", "mm_to_hf", "--cfg.mm_dir=/mm", "--cfg.save_hf_dir=/out", "--cfg.hf_config.hf_dir=/hf"]
+    for layers in ("[1,10,10,7]", "[[1,10,10,7]]", "[[1,2],[3,4]]"):
+        job = job_of([*back, f"--cfg.parallel_config.llm_pp_layers={layers}", "--cfg.parallel_config.vit_tp_size=2"])
+        assert job["source"]["llm_pp_layers"] == json.loads(layers)
+        assert job["source"]["vit_tp_size"] == 2
+        assert job["source"]["config_dir"] == job["target"]["config_dir"] == "/hf"
+        assert parse_job(job)
+
+
+def test_the_way_there_takes_plain_lists_too() -> None:
+    assert job_of([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[1,10,10,7]"])["target"]["llm_pp_layers"] == [1, 10, 10, 7]
+
+
+def test_one_number_in_the_other_commands_depth_names_no_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "write [[28]] for one stage" in refusal([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[28]"], capsys)
+    assert "write [4] for one stage" in refusal(resplit("--cfg.hf_config.hf_dir=/hf", target="[[4]]"), capsys)
+
+
+def test_resplit_asks_for_the_models_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--cfg.hf_config.hf_dir DIR" in refusal(resplit(), capsys)
+    job = job_of(resplit("--cfg.hf_config.hf_dir=/hf"))
+    assert (job["source"]["llm_pp_layers"], job["target"]["llm_pp_layers"]) == ([2, 2], [[1, 1], [1, 1]])
+    assert parse_job(job)
+
+
+def test_numbers_that_the_configuration_says_otherwise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said_there = {"num_hidden_layers": 28, "tie_word_embeddings": False, "vision_config": {"depth": 32}}
+    (tmp_path / "config.json").write_text(json.dumps(said_there))
+    argv = [*GUIDE, f"--cfg.hf_config.hf_dir={tmp_path}"]
+    common = "--cfg.common_model_config"
+    for flag, there in {"llm_num_layers=4": 28, "vit_num_layers=3": 32, "tie_word_embeddings=true": False}.items():
+        assert f"{tmp_path}/config.json says {there}" in refusal([*argv, f"{common}.{flag}"], capsys)
+    job_of([*argv, f"{common}.llm_num_layers=28", f"{common}.vit_num_layers=32", f"{common}.audio_num_layers=7"])
+
+
+@pytest.mark.parametrize("flag", ["--cfg.pt_path=/x.pt", "--cfg.common_model_config.llm_hf_dir=/llm"])
+def test_weights_from_elsewhere_are_not_put_together(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "weights are not put together here" in refusal([*GUIDE, flag], capsys)
+
+
+def test_a_model_that_nobody_knows_yet_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from convsvc.cli.mm_convert import mm_jobs
+
+    monkeypatch.setitem(mm_jobs.FAMILIES, "Qwen2VLConverter", ("nobodys",))
+    assert "rank files of this model are not converted yet" in refusal(GUIDE, capsys)
+
+
+def test_a_diffusion_models_commands_are_jobs() -> None:
+    places = ["--cfg.source_path=/a", "--cfg.target_path=/b"]
+    there = job_of(["WanConverter", "hf_to_mm", *places, "--cfg.target_parallel_config.pp_layers=[[1,1],[1,1]]"])
+    assert there["target"] == {"format": "mindspeed-mm-sora", "path": "/b", "tp_size": 1, "pp_layers": [[1, 1], [1, 1]]}
+    back = job_of(["WanConverter", "mm_to_hf", *places, "--cfg.hf_dir=/hf"])
+    assert back["source"] == {"format": "mindspeed-mm-sora", "path": "/a", "config_dir": "/hf"}
+    assert back["target"] == {"format": "diffusers", "path": "/b", "config_dir": "/hf"}
+    assert job_of(["VACEConverter", "mm_to_hf", *places])["target"]["form"] == "original"
+    assert all(map(parse_job, (there, back)))

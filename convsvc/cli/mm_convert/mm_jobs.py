@@ -74,13 +74,18 @@ def mm_to_hf(converter: str) -> Make:
 
 def resplit(converter: str) -> Make:
     def make(said: take.Resplit, _: Mapping[str, Any]) -> Job:
+        if said.hf_config is None:
+            raise JobError(
+                "rank files say neither how many heads the model has nor which module's layers are which",
+                do="give the model's Hugging Face directory: --cfg.hf_config.hf_dir DIR",
+            )
         canonical = said.common_model_config.enable_canonical_hf_struct or None
         source = {
             "format": RANKS,
             "path": said.source_dir,
             **_cut(said.source_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
-            "config_dir": said.hf_config.hf_dir if said.hf_config else None,
+            "config_dir": said.hf_config.hf_dir,
         }
         target = {
             "format": RANKS,

@@ -119,17 +119,17 @@ def _env() -> bool:
 
 
 def _example(name: str, sub: str, command: Command) -> str:
-    flags = _examples(command.takes, f"{CFG}." if command.nested else "")
+    flags = examples(command.takes, f"{CFG}." if command.nested else "")
     return f"Example: mm-convert {name} {sub} {' '.join(flags)}".rstrip()
 
 
-def _examples(takes: type[BaseModel], before: str) -> list[str]:
+def examples(takes: type[BaseModel], before: str) -> list[str]:
     """The flags that are needed, with a value each."""
     flags: list[str] = []
     for name, field in takes.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            flags += _examples(kind, f"{before}{name}.") if field.is_required() else []
+            flags += examples(kind, f"{before}{name}.") if field.is_required() else []
         elif field.is_required():
             flags.append(f"--{before}{name} {_SAMPLES.get(name, '/' + name.removesuffix('_dir'))}")
     return flags
