@@ -70,4 +70,4 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     first = rect.column - pieces[1].region.column * PER
     column = rect.column - pieces[2].region.column
     factors = pieces[2].factors[pieces[2].row_numbers(rect)][:, column : column + rect.columns]
-    return multiply((codes - zeros[:, first : first + rect.columns]).astype(np.float32), factors, 1, out, dtype)
+    return multiply((codes - zeros[:, first : first + rect.columns]).astype(np.float32), factors, 1, out, dtype, 16.0)

@@ -205,6 +205,11 @@ class Piece:
         return decode_scales(self.data.reshape(-1), self.grid.dtype).reshape(self.data.shape[0], -1)
 
     @cached_property
+    def tables(self) -> dict[int, Any]:
+        """What an encoding has made of its rows, for further rectangles."""
+        return {}
+
+    @cached_property
     def numbers(self) -> npt.NDArray[Any]:
         """All of its items as unsigned integers of their size: [rows, columns]."""
         return np.ascontiguousarray(self.data).view(f"<u{self.grid.item_bytes}")

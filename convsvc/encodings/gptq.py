@@ -79,4 +79,4 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
         zeros = zeros + 1
     first = rect.column - pieces[2].region.column
     factors = pieces[2].factors[group][:, first : first + rect.columns]
-    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype)
+    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype, float(1 << bits))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from convsvc.encodings.base import Claim, Form, Grid, Look, Part, Unfit, codes_grid, fits
-from convsvc.encodings.products import multiply_float8 as decode
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["SIGNS", "TITLE", "claim", "decode"]
+from convsvc.encodings.base import Bits, Claim, Form, Grid, Look, Part, Piece, Rect, Unfit, codes_grid, fits
+from convsvc.encodings.numbers import EXPONENTS, INFINITY, NUMBERS
+from convsvc.encodings.products import multiply
 
 TITLE = "MXFP8"
 SIGNS = ("_scale_inv", "_scale")
@@ -33,4 +35,29 @@ def claim(stem: str, sign: str, look: Look) -> Claim | None:
 def _form(weight: Part) -> Form:
     height, width = weight.shape[-2:]
     factors = Grid("U8", 1, GROUP, height, -(-width // GROUP), 1)
-    return Form("mxfp8", weight.shape, (codes_grid(weight.dtype, height, width), factors), f"{GROUP} columns of a row")
+    return Form("mxfp8", weight.shape, (codes_grid(weight.dtype, height, width), factors), f"{GROUP} columns of a row", GROUP)
+
+
+def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
+    """Codes and exponents looked up together."""
+    (table, beyond), codes = _table(dtype), pieces[0].rows(rect)
+    index = np.repeat(pieces[1].rows(rect).astype(np.uint16) << np.uint16(8), GROUP, axis=1)[:, : rect.columns]
+    index |= codes
+    if out.flags.c_contiguous:
+        np.take(table, index, out=out, mode="clip")
+    else:
+        out[...] = np.take(table, index, mode="clip")
+    return int(np.count_nonzero(beyond[index])) if (pieces[1].data > LARGEST_SAFE).any() else 0
+
+
+# Exponents up to this give finite numbers of any code.
+LARGEST_SAFE = 127 + 119
+
+
+@lru_cache(maxsize=2)
+def _table(dtype: str) -> tuple[Bits, npt.NDArray[np.bool_]]:
+    """For each exponent and each float8 the value's bits, and which of them became infinite."""
+    table = np.empty((256, 256), np.uint16 if dtype == "BF16" else np.uint32)
+    multiply(np.repeat(NUMBERS["F8_E4M3"][None, :], 256, axis=0), EXPONENTS[:, None], 256, table, dtype)
+    magnitudes = table & table.dtype.type(np.iinfo(table.dtype).max >> 1)
+    return table.reshape(-1), (magnitudes == INFINITY[dtype]).reshape(-1)

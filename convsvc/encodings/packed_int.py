@@ -89,4 +89,4 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
         first = rect.column // pieces[3].grid.columns - pieces[3].region.column
         zeros = np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
         values -= zeros - (1 << (bits - 1))
-    return multiply(np.ascontiguousarray(values), factors, shared, out, dtype)
+    return multiply(np.ascontiguousarray(values), factors, shared, out, dtype, float(1 << bits))

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from convsvc.encodings.base import Bits, Piece, Rect
 from convsvc.encodings.numbers import E2M1, EXPONENTS, INFINITY, NUMBERS, QUIET_NAN, round_to_bf16
 
-Table = tuple[Bits, npt.NDArray[np.uint8] | None]
+Table = tuple[Bits, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
 
 
 @lru_cache(maxsize=8)
 def pair_table(scales: str, second: tuple[int, int], dtype: str) -> Table:
-    """For each factor byte and each byte of two codes the pair of values, as bits of `dtype`; and how many of them became infinite.
+    """For each factor byte and each byte of two codes the pair of values, as bits of `dtype`, and how many of them became
+    infinite; and which factors make any infinite.
 
     `scales` is the factors' dtype; `second` are the bits of a further float32 factor, and of a divisor, which all share.
     """
@@ -39,7 +40,7 @@ def pair_table(scales: str, second: tuple[int, int], dtype: str) -> Table:
     pairs = np.ascontiguousarray(np.stack([bits[:, low], bits[:, high]], axis=-1))
     table = pairs.reshape(-1).view(np.uint32 if dtype == "BF16" else np.uint64)
     counts = (beyond[:, low].astype(np.uint8) + beyond[:, high]).reshape(-1)
-    return table, counts if counts.any() else None
+    return table, counts, beyond.any(axis=1)
 
 
 ONE = int(np.float32(1).view(np.uint32))
@@ -47,7 +48,7 @@ ONE = int(np.float32(1).view(np.uint32))
 
 def look_up(rect: Rect, codes: Piece, scales: Piece, out: Bits, dtype: str, second: tuple[int, int] = (ONE, ONE)) -> int:
     """The values of a rectangle in whole groups; `second` as in `pair_table`. Returns how many finite products are infinite."""
-    table, counts = pair_table(scales.grid.dtype, second, dtype)
+    table, counts, risky = pair_table(scales.grid.dtype, second, dtype)
     packed = codes.rows(rect)
     index = np.repeat(scales.rows(rect).astype(np.uint16) << np.uint16(8), scales.grid.columns // 2, axis=1)
     index |= packed
@@ -55,4 +56,4 @@ def look_up(rect: Rect, codes: Piece, scales: Piece, out: Bits, dtype: str, seco
         np.take(table, index, out=out.view(table.dtype), mode="clip")
     else:
         out[...] = np.take(table, index, mode="clip").view(out.dtype)
-    return 0 if counts is None else int(counts[index].sum())
+    return int(counts[index].sum()) if risky[scales.rows(rect)].any() else 0

@@ -22,7 +22,7 @@ from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations
 
 SHOWN = 12
 # What says how stored bytes are values; new weights are plain.
-QUANTISATION = ("quantization_config", "compression_config")
+QUANTISATION = ("quantization_config", "compression_config", "expert_dtype")
 LAYER_COUNTS = ("num_layers", "num_hidden_layers", "n_layer")
 TIES = ("tie_word_embeddings", "tie_embeddings")
 
@@ -55,7 +55,12 @@ def silent_words(config: Facts, facts: Facts) -> Words:
 def without_quantisation(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The configuration of plain weights, and what was left out. transformers would look for the scales."""
     left_out = [name for name in QUANTISATION if name in config]
-    return {name: value for name, value in config.items() if name not in left_out}, left_out
+    plain = {name: value for name, value in config.items() if name not in left_out}
+    text = config.get("text_config")
+    if isinstance(text, Mapping) and any(name in text for name in QUANTISATION):
+        plain["text_config"], inner = without_quantisation(text)
+        left_out += [f"text_config.{name}" for name in inner]
+    return plain, left_out
 
 
 def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[int, ...]], origin: str) -> None:
