@@ -8,6 +8,7 @@ apart from what is wrong: it has no class for a few families, and it leaves out 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import warnings
@@ -48,7 +49,7 @@ def judge(directory: Path, *, lacks_biases: bool = False) -> None:
     `lacks_biases`: the plan said that the source has none where the model's class has, so that they are missing here too.
     """
     config = json.loads((directory / "config.json").read_text())
-    if library() is None or not has_class(config):
+    if library() is None or not has_class(config) or not can_decode(config):
         return
     signature = json.dumps([config, _shapes(directory)], sort_keys=True)
     if signature not in _SEEN:
@@ -131,6 +132,12 @@ def _is_whole(path: Path, said: Mapping[str, Any]) -> bool:
 def has_class(config: dict[str, Any]) -> bool:
     """Whether transformers has a class for it that loads the published form: LongCat's (5.23) counts experts that have no weights."""
     return config.get("model_type") in library().CONFIG_MAPPING and not config.get("zero_expert_num")
+
+
+def can_decode(config: dict[str, Any]) -> bool:
+    """Whether the package is there that transformers decodes such weights with."""
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    return method != "compressed-tensors" or importlib.util.find_spec("compressed_tensors") is not None
 
 
 def _class_for(directory: Path) -> Any:

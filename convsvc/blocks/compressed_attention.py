@@ -46,11 +46,11 @@ ATTENTION = (
     row("attn.attn_sink", SINK, "head", keep="F32"),
     row("attn.kv_norm.weight", SHARED_KEY_NORM, "head_dim"),
     row("attn.q_norm.weight", LOW_QUERY_NORM, "q_rank"),
-    row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden"),
-    row("attn.wq_b.weight", QUERY_UP, "(head head_dim) q_rank"),
-    row("attn.wkv.weight", SHARED_KEY, "head_dim hidden"),
-    row("attn.wo_a.weight", OUTPUT_DOWN, "(o_group o_rank) o_input"),
-    row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)"),
+    row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden", linear="layer"),
+    row("attn.wq_b.weight", QUERY_UP, "(head head_dim) q_rank", linear="layer"),
+    row("attn.wkv.weight", SHARED_KEY, "head_dim hidden", linear="layer"),
+    row("attn.wo_a.weight", OUTPUT_DOWN, "(o_group o_rank) o_input", linear="layer"),
+    row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)", linear="layer"),
 )
 COMPRESSOR = (
     row("attn.compressor.ape", POSITIONS, "ratio compressed", keep="F32"),
@@ -63,7 +63,7 @@ COMPRESSED_INDEXER = (
     row("attn.indexer.compressor.norm.weight", CHOICE_NORM, "index_dim"),
     row("attn.indexer.compressor.wgate.weight", CHOICE_GATE, "index_compressed hidden"),
     row("attn.indexer.compressor.wkv.weight", CHOICE_KEY, "index_compressed hidden"),
-    row("attn.indexer.wq_b.weight", CHOICE_QUERY, "(index_head index_dim) q_rank"),
+    row("attn.indexer.wq_b.weight", CHOICE_QUERY, "(index_head index_dim) q_rank", linear="layer"),
     row("attn.indexer.weights_proj.weight", CHOICE_WEIGHTS, "index_head hidden"),
 )
 

@@ -19,8 +19,8 @@ INDEX_KEY_NORM_BIAS = logical("self_attention.dsa_indexer.k_norm.bias", "index_d
 INDEX_WEIGHTS = logical("self_attention.dsa_indexer.weights_proj.weight", "index_head hidden")
 
 INDEXER = (
-    row("self_attn.indexer.wq_b.weight", INDEX_QUERY, "(index_head index_dim) q_rank"),
-    row("self_attn.indexer.wk.weight", INDEX_KEY, "index_dim hidden"),
+    row("self_attn.indexer.wq_b.weight", INDEX_QUERY, "(index_head index_dim) q_rank", linear="layer"),
+    row("self_attn.indexer.wk.weight", INDEX_KEY, "index_dim hidden", linear="layer"),
     row("self_attn.indexer.k_norm.weight", INDEX_KEY_NORM, "index_dim"),
     row("self_attn.indexer.k_norm.bias", INDEX_KEY_NORM_BIAS, "index_dim"),
     row("self_attn.indexer.weights_proj.weight", INDEX_WEIGHTS, "index_head hidden"),

@@ -24,10 +24,10 @@ Q_NORM_WIDE = logical("self_attention.q_layernorm_wide.weight", "group query hea
 K_NORM_WIDE = logical("self_attention.k_layernorm_wide.weight", "group head_dim")
 
 GQA = (
-    row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
-    row("self_attn.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden"),
-    row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
+    row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden", linear="layer"),
+    row("self_attn.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden", linear="layer"),
+    row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden", linear="layer"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
 )
 # All queries, all keys, all values: one stored tensor.
 PACKED_QKV = (
@@ -41,8 +41,8 @@ PACKED_QKV_BIAS = (
     part(QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
 )
 GQA_PACKED = (
-    row("self_attn.qkv_proj.weight", PACKED_QKV),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
+    row("self_attn.qkv_proj.weight", PACKED_QKV, linear="layer"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
 )
 QKV_BIASES = (
     row("self_attn.q_proj.bias", QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),

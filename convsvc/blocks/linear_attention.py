@@ -31,13 +31,13 @@ DELTA_CONV = (
     part(DELTA_CONV_VALUE, "(key_head value value_dim) single conv_kernel"),
 )
 LINEAR_ATTENTION = (
-    row("linear_attn.in_proj_qkvz.weight", DELTA_QKVZ, "(key_head qkvz) hidden"),
+    row("linear_attn.in_proj_qkvz.weight", DELTA_QKVZ, "(key_head qkvz) hidden", linear="layer"),
     row("linear_attn.in_proj_ba.weight", DELTA_BA, "(key_head ba) hidden"),
     row("linear_attn.conv1d.weight", DELTA_CONV),
     row("linear_attn.dt_bias", DELTA_DT_BIAS, "(key_head value)", keep="F32"),
     row("linear_attn.A_log", DELTA_A_LOG, "(key_head value)", keep="F32"),
     row("linear_attn.norm.weight", DELTA_NORM, "value_dim"),
-    row("linear_attn.out_proj.weight", DELTA_OUT, "hidden (key_head value value_dim)"),
+    row("linear_attn.out_proj.weight", DELTA_OUT, "hidden (key_head value value_dim)", linear="layer"),
 )
 
 # A query head is followed by the gate of its output (gated 0 and 1).
@@ -46,10 +46,10 @@ GATED_KEY = logical("self_attention.k_proj.weight", "group head_dim hidden")
 GATED_VALUE = logical("self_attention.v_proj.weight", "group head_dim hidden")
 
 GATED_ATTENTION = (
-    row("self_attn.q_proj.weight", GATED_QUERY, "(group query gated head_dim) hidden"),
-    row("self_attn.k_proj.weight", GATED_KEY, "(group head_dim) hidden"),
-    row("self_attn.v_proj.weight", GATED_VALUE, "(group head_dim) hidden"),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
+    row("self_attn.q_proj.weight", GATED_QUERY, "(group query gated head_dim) hidden", linear="layer"),
+    row("self_attn.k_proj.weight", GATED_KEY, "(group head_dim) hidden", linear="layer"),
+    row("self_attn.v_proj.weight", GATED_VALUE, "(group head_dim) hidden", linear="layer"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
     *QK_NORM,
 )
 

@@ -26,18 +26,18 @@ Q_DOWN_NORM = logical("self_attention.q_down_layernorm.weight", "q_rank")
 KV_DOWN_NORM = logical("self_attention.kv_layernorm.weight", "kv_rank")
 
 _KV_AND_OUTPUT = (
-    row("self_attn.kv_a_proj_with_mqa.weight", KV_DOWN, "latent hidden"),
+    row("self_attn.kv_a_proj_with_mqa.weight", KV_DOWN, "latent hidden", linear="layer"),
     row("self_attn.kv_a_layernorm.weight", KV_DOWN_NORM, "kv_rank"),
-    row("self_attn.kv_b_proj.weight", KV_UP, "(head key_value) kv_rank"),
-    row("self_attn.o_proj.weight", LATENT_PROJ, "hidden (head value_dim)"),
+    row("self_attn.kv_b_proj.weight", KV_UP, "(head key_value) kv_rank", linear="layer"),
+    row("self_attn.o_proj.weight", LATENT_PROJ, "hidden (head value_dim)", linear="layer"),
 )
 MLA = (
-    row("self_attn.q_a_proj.weight", Q_DOWN, "q_rank hidden"),
+    row("self_attn.q_a_proj.weight", Q_DOWN, "q_rank hidden", linear="layer"),
     row("self_attn.q_a_layernorm.weight", Q_DOWN_NORM, "q_rank"),
-    row("self_attn.q_b_proj.weight", Q_UP, "(head query_dim) q_rank"),
+    row("self_attn.q_b_proj.weight", Q_UP, "(head query_dim) q_rank", linear="layer"),
     *_KV_AND_OUTPUT,
 )
-MLA_WHOLE_QUERIES = (row("self_attn.q_proj.weight", Q_WHOLE, "(head query_dim) hidden"), *_KV_AND_OUTPUT)
+MLA_WHOLE_QUERIES = (row("self_attn.q_proj.weight", Q_WHOLE, "(head query_dim) hidden", linear="layer"), *_KV_AND_OUTPUT)
 
 
 def mla_sizes(facts: Facts) -> dict[str, int]:

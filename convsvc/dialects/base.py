@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from convsvc.dialects.iterations import Iteration, numbered_folders, tracked
-from convsvc.encodings.base import Form
+from convsvc.encodings.base import Form, Written
 from convsvc.errors import JobError
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.models.facts import Facts
@@ -190,13 +190,15 @@ class SideFile:
 class Output:
     """Everything a target consists of, and `notes` for what a user should know about it.
 
-    Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds.
+    Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds. `encoded`: how those of
+    these names are written instead, in several pieces.
     """
 
     files: tuple[NewFile, ...]
     skeletons: tuple[Skeleton, ...]
     side_files: tuple[SideFile, ...]
     notes: tuple[Note, ...] = ()
+    encoded: Mapping[str, Written] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ A module of this folder is an encoding if it has what `Encoding` says; its name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -277,7 +277,34 @@ class Encoding(Protocol):
         """
 
 
-Decode = Callable[[Form, Rect, tuple[Piece, ...], Bits, str], int]
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How an encoding writes a weight: the form, and for each piece its name, dtype and shape."""
+
+    form: Form
+    names: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+
+class Writer(Encoding, Protocol):
+    """What an encoding's module offers beside that, if it writes, too.
+
+    `WRITTEN_AS` is what a job calls it, `EXPERTS_ONLY` says that publishers leave the rest of a model of experts as it is. Whole blocks of
+    `TILE` rows x columns are encoded by themselves.
+    """
+
+    WRITTEN_AS: str
+    EXPERTS_ONLY: bool
+    TILE: tuple[int, int]
+
+    def written(self, name: str, shape: tuple[int, ...]) -> Written | None:
+        """How the weight is written; None for one that this encoding has no place for."""
+
+    def encode(self, form: Form, values: Floats) -> tuple[Bytes, ...]:
+        """The pieces of a part of the weight, each [rows, bytes]: values in whole tiles, but for the weight's last rows and columns."""
+
+    def words(self, kept: Sequence[str]) -> Mapping[str, Any]:
+        """`quantization_config`, as vLLM and SGLang read it; `kept` are the modules whose weights are not encoded."""
 
 
 def codes_grid(dtype: str, height: int, width: int, columns: int = 1, item_bytes: int | None = None) -> Grid:

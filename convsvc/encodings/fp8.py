@@ -9,20 +9,25 @@ whatever its name, a scale is a factor. Experts in one tensor [expert, rows, col
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from convsvc.encodings.base import Claim, Form, Grid, Incomplete, Look, Missaid, Part, Unfit, codes_grid, fits
-from convsvc.encodings.numbers import SCALE_DTYPES
+import numpy as np
+
+from convsvc.encodings.base import Bytes, Claim, Form, Grid, Incomplete, Look, Missaid, Part, Unfit, Written, codes_grid, fits
+from convsvc.encodings.numbers import SCALE_DTYPES, Floats, round_to_e4m3
 from convsvc.encodings.products import multiply_float8 as decode
 from convsvc.tensors.dtypes import size_of
 
-__all__ = ["SIGNS", "TITLE", "claim", "decode"]
+__all__ = ["EXPERTS_ONLY", "SIGNS", "TILE", "TITLE", "WRITTEN_AS", "claim", "decode", "encode", "words", "written"]
 
 TITLE = "float8"
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 # How a scale is called beside `X.weight`: by DeepSeek V3 and Qwen3, by compressed-tensors and ModelOpt, by DeepSeek V4.
 SIGNS = ("_scale_inv", "_scale", ".scale")
-DEFAULT = (128, 128)
+DEFAULT = TILE = (128, 128)
+WRITTEN_AS, EXPERTS_ONLY = "fp8-block", False
 
 
 def claim(stem: str, sign: str, look: Look) -> Claim | None:
@@ -83,3 +88,33 @@ def _made(weight: Part, scale_dtype: str, rows: int, columns: int, shared_by: st
     height, width = weight.shape[-2:]
     factors = Grid(scale_dtype, rows, columns, -(-height // rows), -(-width // columns), size_of(scale_dtype))
     return Form("fp8", weight.shape, (codes_grid(weight.dtype, height, width), factors), shared_by)
+
+
+def written(name: str, shape: tuple[int, ...]) -> Written | None:
+    """In blocks of 128 x 128, as DeepSeek-V3; matrices with elements only."""
+    if len(shape) != 2 or not all(shape) or not name.endswith(".weight"):
+        return None
+    weight, scale = Part("F8_E4M3", shape), Part("F32", tuple(-(-size // by) for size, by in zip(shape, TILE, strict=True)))
+    return Written(_made(weight, "F32", *TILE, "128 x 128 block"), (name, name + "_scale_inv"), (weight, scale))
+
+
+def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+    """scale = amax / 448, code = weight / scale, in float32: Megatron-Bridge's quantize_fp8_e4m3fn_like_scale. Zeros have scale 1."""
+    (rows, columns), tile = values.shape, (form.grids[1].rows, form.grids[1].columns)
+    height, width = (-(-size // by) for size, by in zip(values.shape, tile, strict=True))
+    padded = values
+    if (rows, columns) != (height * tile[0], width * tile[1]):
+        padded = np.zeros((height * tile[0], width * tile[1]), np.float32)
+        padded[:rows, :columns] = values
+    blocks = padded.reshape(height, tile[0], width, tile[1])
+    scales = np.abs(blocks).max(axis=(1, 3)) / np.float32(448)
+    scales[scales == 0] = 1
+    with np.errstate(all="ignore"):  # NaN stays NaN
+        codes = round_to_e4m3((blocks / scales[:, None, :, None]).reshape(padded.shape))
+    return np.ascontiguousarray(codes[:rows, :columns]), scales.view(np.uint8).reshape(height, -1)
+
+
+def words(kept: Sequence[str]) -> Mapping[str, Any]:
+    """As DeepSeek-V3 and Qwen3 publish it; module names are whole, as vLLM compares them."""
+    said = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": list(TILE)}
+    return {**said, "modules_to_not_convert": list(kept)}

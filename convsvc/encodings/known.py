@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any, cast
 
-from convsvc.encodings.base import Claim, Encoding, Look, values_under
+from convsvc.encodings.base import Claim, Encoding, Look, Writer, values_under
 
 PACKAGE = "convsvc.encodings"
 
@@ -29,6 +29,15 @@ class Encodings(Mapping[str, Encoding]):
         """Who is asked about a name with this ending."""
         signs = dict.fromkeys(sign for each in self.values() for sign in each.SIGNS)
         return {sign: tuple(each for each in self.values() if sign in each.SIGNS) for sign in signs}
+
+    @cached_property
+    def writers(self) -> Mapping[str, Writer]:
+        """Those that write, by what a job calls them."""
+        return {each.WRITTEN_AS: cast("Writer", each) for each in self.values() if hasattr(each, "WRITTEN_AS")}
+
+    def writing(self, name: str) -> Writer:
+        """The encoding of this name, as one that writes."""
+        return cast("Writer", self[name])
 
     def __getitem__(self, name: str) -> Encoding:
         return self._found[name]

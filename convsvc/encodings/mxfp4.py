@@ -8,14 +8,24 @@ Three ways to write it. gpt-oss (transformers integrations/mxfp4.py): `X_blocks`
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, codes_grid
+import numpy as np
+
+from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Written, codes_grid
+from convsvc.encodings.compressed_tensors import config
+from convsvc.encodings.numbers import Floats
 from convsvc.encodings.pairs import look_up
 
 TITLE = "MXFP4"
 SIGNS = ("_blocks", "_packed", ".scale", "_scale", "_scale_inv")
 GROUP = 32
+TILE = (1, GROUP)
+WRITTEN_AS, EXPERTS_ONLY = "mxfp4", True
+# Between neighbours; a tie goes to the even code.
+EDGES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 BYTES, EXPONENTS = ("U8", "I8"), ("U8", "F8_E8M0")
 
 
@@ -72,3 +82,32 @@ def _grids(rows: tuple[int, ...], groups: int, codes: str, scales: str, turned: 
 def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
     """Codes and exponents looked up together."""
     return look_up(rect, pieces[0], pieces[1], out, dtype)
+
+
+def written(name: str, shape: tuple[int, ...]) -> Written | None:
+    """As compressed-tensors does."""
+    if len(shape) != 2 or not all(shape) or shape[1] % GROUP or not name.endswith(".weight"):
+        return None
+    parts = (Part("U8", (shape[0], shape[1] // 2)), Part("U8", (shape[0], shape[1] // GROUP)))
+    return Written(_grids(shape[:1], shape[1] // GROUP, "U8", "U8"), (name + "_packed", name + "_scale"), parts)
+
+
+def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+    """scale 2^ceil(log2(amax / 6)), codes to nearest, ties to even, the sign kept: triton_kernels' default (numerics_details/mxfp.py)."""
+    groups = values.reshape(len(values), -1, GROUP)
+    wanted = np.abs(groups).max(axis=-1) / np.float32(6)
+    exponents = ((wanted.view(np.uint32) + np.uint32(0x7FFFFF)) & np.uint32(0x7F800000)) >> np.uint32(23)
+    scales = (exponents << np.uint32(23)).view(np.float32)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    scaled = (groups * inverse[..., None]).reshape(values.shape)
+    size, codes = np.abs(scaled), np.zeros(values.shape, np.uint8)
+    for number, edge in enumerate(EDGES):
+        codes += size > edge if number % 2 == 0 else size >= edge
+    codes |= np.signbit(scaled).astype(np.uint8) << np.uint8(3)
+    return codes[:, 0::2] | codes[:, 1::2] << np.uint8(4), exponents.astype(np.uint8)
+
+
+def words(kept: Sequence[str]) -> Mapping[str, Any]:
+    """As Kimi-K3 publishes it."""
+    weights = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": GROUP, "symmetric": True, "dynamic": False}
+    return config("mxfp4-pack-quantized", {**weights, "scale_dtype": "torch.uint8"}, kept)

@@ -51,6 +51,21 @@ def decode_scales(raw: npt.NDArray[np.uint8], dtype: str) -> Floats:
     return widen(np.ascontiguousarray(raw).view(f"<u{size_of(dtype)}"), dtype)
 
 
+def round_to_e4m3(values: Floats) -> npt.NDArray[np.uint8]:
+    """The codes of float8_e4m3fn, rounded to nearest even; what is too large becomes the largest, 448. A NaN stays one."""
+    bits = np.clip(values, -448, 448).view(np.uint32)
+    size = bits & np.uint32(0x7FFFFFFF)
+    # The last of the three bits of mantissa that stay is bit 20; the exponents' biases are 127 and 7.
+    codes = (size + np.uint32(0x7FFFF) + ((size >> np.uint32(20)) & np.uint32(1))) >> np.uint32(20)
+    codes -= np.uint32(120 << 3)
+    small = size < np.uint32(0x3C800000)  # 2^-6: below, codes are multiples of 2^-9
+    if small.any():
+        codes[small] = np.rint(np.abs(values[small]) * np.float32(512)).astype(np.uint32)
+    codes[size > np.uint32(0x7F800000)] = 0x7F
+    codes |= (bits >> np.uint32(24)) & np.uint32(0x80)
+    return codes.astype(np.uint8)
+
+
 def _e4m3() -> Floats:
     """All float8_e4m3fn: bias 7, no infinity, NaN where exponent and mantissa are all ones."""
     code = np.arange(256)

@@ -8,19 +8,41 @@ Kimi-K2-Thinking and its like: `X.weight_packed` I32 [rows, columns / 8] with co
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import lcm
+from typing import Any
 
 import numpy as np
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Unread, codes_grid, whole
-from convsvc.encodings.numbers import SCALE_DTYPES
+from convsvc.encodings.base import (
+    Bits,
+    Bytes,
+    Claim,
+    Form,
+    Grid,
+    Incomplete,
+    Look,
+    Part,
+    Piece,
+    Rect,
+    Unfit,
+    Unread,
+    Written,
+    codes_grid,
+    whole,
+)
+from convsvc.encodings.compressed_tensors import config
+from convsvc.encodings.numbers import SCALE_DTYPES, Floats, round_to_bf16
 from convsvc.encodings.products import multiply, spread
 from convsvc.encodings.words import WIDTHS, unpack_bytes, unpack_rows
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "integers of few bits (pack-quantized)"
 SIGNS = ("_packed",)
+GROUP = 32
+TILE = (1, GROUP)
+WRITTEN_AS, EXPERTS_ONLY = "int4", True
 
 
 def claim(stem: str, sign: str, look: Look) -> Claim | None:
@@ -90,3 +112,28 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
         zeros = np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
         values -= zeros - (1 << (bits - 1))
     return multiply(np.ascontiguousarray(values), factors, shared, out, dtype, float(1 << bits))
+
+
+def written(name: str, shape: tuple[int, ...]) -> Written | None:
+    """As Kimi-K2-Thinking: four bits, groups of 32, BF16 scales, symmetric."""
+    if len(shape) != 2 or not all(shape) or shape[1] % GROUP or not name.endswith(".weight"):
+        return None
+    parts = (Part("I32", (shape[0], shape[1] // 8)), Part("BF16", (shape[0], shape[1] // GROUP)), Part("I32", (2,)))
+    form = _form(*parts, None, 4, (GROUP,))
+    assert isinstance(form, Form), "its own parts fit"
+    return Written(form, (name + "_packed", name + "_scale", name + "_shape"), parts)
+
+
+def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+    """scale = amax / 7 in float32, code = round(weight / scale), and the scale then stored as BF16: Megatron-Bridge's quantize_to_int4."""
+    groups = values.reshape(len(values), -1, GROUP)
+    scales = np.maximum(np.abs(groups).max(axis=-1) / np.float32(7), np.float32(1e-10))
+    codes = (np.clip(np.rint(groups / scales[..., None]), -8, 7) + 8).astype(np.uint8).reshape(values.shape)
+    stated = np.array(form.shape, np.int32).view(np.uint8).reshape(1, -1)
+    return codes[:, 0::2] | codes[:, 1::2] << np.uint8(4), round_to_bf16(scales).view(np.uint8), stated
+
+
+def words(kept: Sequence[str]) -> Mapping[str, Any]:
+    """As Kimi-K2-Thinking publishes it."""
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": GROUP, "symmetric": True, "dynamic": False}
+    return config("pack-quantized", weights, kept)

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from convsvc.execute.check.overflows import Overflows
 from convsvc.execute.kernels.copying import view_bits
 from convsvc.execute.kernels.dequantising import dequantise
+from convsvc.execute.kernels.quantising import quantise
 from convsvc.execute.kernels.transforms import cast_copy, merge_lora
 from convsvc.execute.steps.alignment import aligned_bytes
+from convsvc.execute.steps.budgets import Budget
 from convsvc.execute.steps.checks import Check
-from convsvc.execute.steps.compiling import Budget
 from convsvc.execute.steps.inputs import Read
 from convsvc.execute.steps.records import Copy, Step, Write
 
@@ -198,6 +199,8 @@ def _copy(work: Work, filled: Future[None], overflows: Overflows) -> None:
     source = taken if step.merge is None else merge_lora(step.merge, taken).reshape(-1).view(np.uint8)
     for copy in step.copies:
         overflows.add(copy.tensor, _do(copy, source, given))
+    for encode in step.encodes:
+        quantise(encode, given)
     held_on = step.held is not None and step.held.side == "input"
     if not held_on and not any(write.direct for write in step.writes):
         work.taken.end()

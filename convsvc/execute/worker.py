@@ -26,7 +26,8 @@ from convsvc.execute.staging.fences import check_fence
 from convsvc.execute.staging.marks import CANCEL, mark_path
 from convsvc.execute.staging.moved import Moved
 from convsvc.execute.staging.task_pack import read_task
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.records import Step, Tensors
 from convsvc.execute.task_files import TaskFile, load_task
 from convsvc.formats.zip.crc import crc32, crc32_zeros

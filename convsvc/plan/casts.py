@@ -17,7 +17,7 @@ def describe_casts(
     pairs: Counter[tuple[str, str]] = Counter()
     for _, transfer in transfers:
         given = {sources[view.places[0].tensor].value_dtype for view in transfer.reads}
-        wanted = {targets[view.places[0].tensor].dtype for view in transfer.writes}
+        wanted = {targets[view.places[0].tensor].value_dtype for view in transfer.writes}
         pairs.update((a, b) for a in given for b in wanted if a != b)
     return tuple(Note("changed", _sentence(count, *pair)) for pair, count in pairs.most_common())
 

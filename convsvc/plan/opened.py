@@ -59,7 +59,7 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
     checkpoint = source.checkpoint
     number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
     _check_model(plan, source)
-    kind_of = {number[_where(each.found, checkpoint.files, real)]: each.kind for each in source.inventory.entries}
+    kind_of = {number[_where(each.found.pieces[0], checkpoint.files, real)]: each.kind for each in source.inventory.entries}
     _check_blocks(_Claims(plan, source.inventory.kinds, kind_of))
 
 
@@ -103,7 +103,7 @@ def _headers(plan: Plan, root: RootedPath) -> dict[Where, Found]:
 
 
 def _stored(files: Sequence[SourceFile], stored: Iterable[Found], real: str) -> dict[Where, Found]:
-    return {_where(found, files, real): found for found in stored}
+    return {_where(piece, files, real): piece for found in stored for piece in found.pieces}
 
 
 def _where(found: Found, files: Sequence[SourceFile], real: str) -> Where:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from convsvc.plan.lora_export import export_adapters
 from convsvc.plan.match import Inventory
 from convsvc.plan.plan import Plan
 from convsvc.plan.quantised import plan_sources
-from convsvc.plan.records import PlannedFile, PlannedTensor
+from convsvc.plan.records import Coded, PlannedFile, PlannedTensor
 from convsvc.plan.source import OpenSource, asked_of, open_source
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, make_transfers, stand_in
@@ -72,10 +72,14 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
     check_tiled(layout.kinds)
     layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots))
-    files, targets = _planned_targets(layout, output)
+    files, targets = _planned_targets(layout, output, dtypes)
     wanted = gather(layout)
     left_out = _left_out(weights, wanted, model)
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted, left_out_copies(gathered, wanted, model))
+    if placed and placed.merging and output.encoded:
+        raise JobError(
+            "adapters cannot be merged into weights that are quantised on the way", do="merge them first, then quantise what that gives"
+        )
     if placed and placed.merging:
         transfers = attach(transfers, gathered, placed.merging)
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
@@ -116,7 +120,7 @@ def _left_out(weights: Inventory, wanted: Mapping[str, Gathered], model: Model) 
     ]
 
 
-def _planned_targets(layout: Layout, output: Output) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
+def _planned_targets(layout: Layout, output: Output, dtypes: Sequence[str]) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
     files = tuple([PlannedFile(file.path, output.skeletons[file.skeleton].size_bytes, file.format) for file in output.files])
     tensors = [
         {each.name: (each.name, each.dtype, each.shape, each.file_offset, each.size_bytes) for each in skeleton.tensors}
@@ -124,11 +128,19 @@ def _planned_targets(layout: Layout, output: Output) -> tuple[tuple[PlannedFile,
     ]
     places = {file.path: (number, tensors[file.skeleton]) for number, file in enumerate(output.files)}
     names = [laid.name for laid in layout.kinds]
-    targets = []
+    targets: list[PlannedTensor] = []
+    further: list[PlannedTensor] = []
     for entry in layout.entries:
-        number, found = places[entry.file]
-        targets.append(PlannedTensor(number, *found[names[entry.kind]]))
-    return files, tuple(targets)
+        (number, found), name = places[entry.file], names[entry.kind]
+        written = output.encoded.get(name)
+        if written is None:
+            targets.append(PlannedTensor(number, *found[name]))
+            continue
+        first, (codes, *rest) = len(layout.entries) + len(further), written.names
+        further += [PlannedTensor(number, *found[each]) for each in rest]
+        coded = Coded(written.form, tuple(range(first, first + len(rest))), dtypes[entry.kind])
+        targets.append(PlannedTensor(number, *found[codes], coded))
+    return files, (*targets, *further)
 
 
 def describe_model(model: Model) -> dict[str, Any]:

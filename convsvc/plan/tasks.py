@@ -42,6 +42,7 @@ def cut_tasks(
     `transfers` come with their unit (layer); a unit's transfers stay together where they fit.
     """
     read, written = element_sizes(sources), element_sizes(targets)
+    coded = {number for number, tensor in enumerate(targets) if tensor.coded is not None}
     tasks: list[Task] = []
     batch: list[_Piece] = []
     names: list[str] = []
@@ -54,7 +55,11 @@ def cut_tasks(
         batch, names, size = [], [], 0
 
     for unit, members in groupby(transfers, key=lambda each: each[0]):
-        pieces = [piece for _, transfer in members for piece in _cut_down(transfer, transfer.order, read, written)]
+        pieces = [
+            piece
+            for _, transfer in members
+            for piece in _cut_down(transfer, transfer.order, read, written, bool(coded) and not coded.isdisjoint(_written(transfer)))
+        ]
         if size and size + sum(piece.size_bytes for piece in pieces) > MOST_BYTES:
             close()
         for piece in pieces:
@@ -68,6 +73,10 @@ def cut_tasks(
             close()
     close()
     return tuple(tasks)
+
+
+def _written(transfer: Transfer) -> Iterator[int]:
+    return (place.tensor for view in transfer.writes for place in view.places)
 
 
 def element_sizes(tensors: Sequence[PlannedTensor]) -> list[float]:
@@ -97,8 +106,8 @@ def transfer_bytes(transfer: Transfer, source_sizes: Sequence[float], target_siz
     return round(read), round(written + filled)
 
 
-def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> list[Transfer]:
-    """The transfer in up to `parts` pieces along an axis, or along its outermost."""
+def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None, whole: bool = False) -> list[Transfer]:
+    """The transfer in up to `parts` pieces along an axis, or along its outermost; with `whole`, through no view that is written."""
     if axis is None:
         axis = next((axis for axis in transfer.order if transfer.sizes[axis] > 1), 0)
     size = transfer.sizes[axis] if transfer.sizes else 1
@@ -106,6 +115,8 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> lis
     if parts <= 1:
         return [transfer]
     edges = [size * at // parts for at in range(parts + 1)]
+    if whole:
+        edges = _between_whole(edges, sorted((view.starts[axis], view.stops[axis]) for view in transfer.writes))
     reads, writes, checks = (_split(views, axis, edges) for views in (transfer.reads, transfer.writes, transfer.checks))
     pieces = [
         replace(transfer, reads=tuple(r), writes=tuple(w), checks=tuple(c), fills=(), padding=())
@@ -115,14 +126,34 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None) -> lis
     return [piece for piece in pieces if piece.writes or piece.fills or piece.padding]
 
 
-def _cut_down(transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[float], target_sizes: Sequence[float]) -> Iterator[_Piece]:
-    """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short."""
+def _cut_down(
+    transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[float], target_sizes: Sequence[float], whole: bool
+) -> Iterator[_Piece]:
+    """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short.
+
+    With `whole`, nothing that is written is cut: it is encoded in blocks.
+    """
     piece = _Piece(transfer, *transfer_bytes(transfer, source_sizes, target_sizes))
     if piece.size_bytes <= MOST_BYTES * TOLERANCE or not axes:
         yield piece
         return
-    for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0]):
-        yield from _cut_down(part, axes[1:], source_sizes, target_sizes)
+    for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0], whole):
+        yield from _cut_down(part, axes[1:], source_sizes, target_sizes, whole)
+
+
+def _between_whole(edges: Sequence[int], taken: Sequence[tuple[int, int]]) -> list[int]:
+    """The edges, each moved down to where no view goes on; `taken` are the views' starts and stops, in order.
+
+    >>> _between_whole([0, 5, 10, 16], [(0, 4), (4, 8), (8, 16)])
+    [0, 4, 8, 16]
+    """
+    free, end = [], 0
+    for start, stop in taken:
+        if start >= end:
+            free.append(start)
+        end = max(end, stop)
+    inner = {free[at - 1] for edge in edges[1:-1] if (at := bisect_right(free, edge))}
+    return sorted({edges[0], *inner, edges[-1]})
 
 
 def _split(views: Sequence[View], axis: int, edges: Sequence[int]) -> list[list[View]]:

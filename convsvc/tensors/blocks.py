@@ -67,6 +67,7 @@ class Laid(NamedTuple):
     optional: bool = False
     written: bool = True
     idle: tuple[tuple[int, int], ...] = ()
+    linear: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         local = {axis: at - first for axis, at, first in zip(row.looped, index, firsts, strict=True)}
         names = [prefix + (name.format(**local) if local else name) for name in (row.stored, *row.also)]
         moved = tuple(_moved(block, local) for block in blocks) if any(local.values()) else blocks
-        yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written, idle)
+        yield Laid(names[0], shape, moved, padding, tuple(names[1:]), row.optional, row.written, idle, row.linear)
 
 
 def _hollowed(blocks: tuple[Block, ...], hole: tuple[int, int], axis: str) -> tuple[tuple[Block, ...], tuple[tuple[int, int], ...]]:
@@ -149,7 +150,7 @@ def renamed(laid: Laid, scope: str, prefix: str, tensors: dict[str, LogicalTenso
         [Block(_scoped(each.tensor, scope, tensors), each.starts, each.stops, each.offset, each.strides) for each in laid.blocks]
     )
     also = tuple([prefix + name for name in laid.also])
-    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written, laid.idle)
+    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written, laid.idle, laid.linear)
 
 
 def _scoped(tensor: LogicalTensor, scope: str, tensors: dict[str, LogicalTensor]) -> LogicalTensor:

@@ -71,7 +71,8 @@ class Row:
     the bytes are in (MindSpeed's weight1 is stored expert by expert and called `hidden (expert glu expert_ffn)`). `keep` is the dtype
     in which model code keeps it whatever the others are cast to (a router's bias: float32). `uneven` says that slices along `tp` need not
     be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (the bias
-    of keys, in one tensor with those of queries and values: it adds the same to all scores of a query).
+    of keys, in one tensor with those of queries and values: it adds the same to all scores of a query). `linear`: it is a linear layer's
+    weight that publishers quantise where they quantise, a "layer"'s own or one of its "experts'".
     """
 
     stored: str
@@ -86,6 +87,7 @@ class Row:
     keep: str | None = None
     uneven: bool = False
     hole: tuple[str, str] | None = None
+    linear: str | None = None
 
     @property
     def logicals(self) -> tuple[Logical, ...]:
@@ -141,6 +143,7 @@ def row(
     keep: str | None = None,
     uneven: bool = False,
     hole: tuple[str, str] | None = None,
+    linear: str | None = None,
 ) -> Row:
     """A row of a table: the stored name, what it holds, in which order.
 
@@ -151,7 +154,7 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear)
     for piece in parts:
         stored_axes = {axis for group in piece.order for axis in group}
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}

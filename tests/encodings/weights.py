@@ -12,7 +12,8 @@ import torch
 from convsvc.dialects.base import Checkpoint, Found
 from convsvc.execute.check.overflows import Overflows
 from convsvc.execute.pipeline import Tiles
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.records import Tensors
 from convsvc.formats.base import StoredTensor
 from convsvc.models.facts import Facts

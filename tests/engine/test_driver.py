@@ -19,7 +19,7 @@ from convsvc.errors import Canceled, SourceChanged, StorageError, TargetBusy, Ta
 from convsvc.execute import worker
 from convsvc.execute.staging.sites import staging_path
 from convsvc.execute.staging.workspace import Staging
-from convsvc.execute.steps.compiling import Budget
+from convsvc.execute.steps.budgets import Budget
 from tests.execute.handmade import Handmade, make_handmade, reverse_of
 
 

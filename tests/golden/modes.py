@@ -10,7 +10,7 @@ from convsvc.execute import worker
 from convsvc.execute.disk import direct, io
 from convsvc.execute.steps import alignment
 from convsvc.execute.steps import outputs as writing
-from convsvc.execute.steps.compiling import Budget
+from convsvc.execute.steps.budgets import Budget
 
 # Of one process, by the name of the way.
 WAYS = ("as a user has it", "direct", "buffered", "tiny steps", "wide tiles")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from convsvc.conversion import convert
+from convsvc.encodings.known import ENCODINGS
+from convsvc.encodings.numbers import widen
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from tests.encodings.weights import Stored, decoded
 
@@ -86,3 +89,26 @@ def test_a_whole_checkpoint_becomes_what_the_reference_loads(name: str, tmp_path
     words = json.loads((target / "config.json").read_text())
     assert "quantization_config" not in words
     assert not (target / "hf_quant_config.json").exists()
+
+
+RULES = {"fp8-block.amax-over-448": "fp8-block", "mxfp4.ceil": "mxfp4", "int4.amax-over-7": "int4"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_weight_is_encoded_as_the_reference_does(rule: str) -> None:
+    case, writer = CASES[f"quantise.{rule}"], ENCODINGS.writers[RULES[rule]]
+    source = stored(case)
+    (weight,) = source.tensors.values()
+    data = np.frombuffer(source.data, np.uint8, weight.size_bytes, weight.file_offset)
+    values = widen(data.view(np.uint16 if weight.dtype == "BF16" else np.uint32), weight.dtype).reshape(weight.shape)
+    made = writer.written("model.weight", weight.shape)
+    assert made is not None
+    form = made.form
+    if rule.startswith("fp8"):  # the case has blocks of 16
+        form = replace(form, grids=(form.grids[0], form.grids[1]._replace(rows=16, columns=16, height=1, width=6)))
+    pieces = writer.encode(form, values)
+    have = {name.removeprefix("model."): (part, piece) for name, part, piece in zip(made.names, made.parts, pieces, strict=True)}
+    for name, (_, _, sha) in case["tensors"].items():
+        _, piece = have.pop(name if name != "weight" else made.names[0].removeprefix("model."))
+        assert hashlib.sha256(piece.tobytes()).hexdigest() == sha, name
+    assert not have

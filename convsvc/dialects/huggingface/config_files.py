@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convsvc.dialects.base import SideFile
-from convsvc.dialects.huggingface.config import check_words, follow, prove, silent_words, without_quantisation
+from convsvc.dialects.huggingface.config import QUANTISATION, check_words, follow, prove, silent_words, without_quantisation
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.json_files import read_json
@@ -25,8 +25,12 @@ from convsvc.roots import RootedPath, Roots
 CONFIG = "config.json"
 
 
-def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec]) -> tuple[list[SideFile], list[Note]]:
-    """The side files and notes. `facts` are the source's; `specs` all tensors that are written.
+def config_files(
+    folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec], quantization: Mapping[str, Any] | None = None
+) -> tuple[list[SideFile], list[Note]]:
+    """The side files and notes. `facts` are the source's; `specs` all tensors that are written, as they are when they are read.
+
+    `quantization` is what config.json shall say of how they are stored.
 
     Raises JobError where config_dir is none, or says what the source contradicts; PlanError where it cannot describe the weights.
     """
@@ -38,7 +42,7 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
         text = "the target has weights only, no config.json: that of a model of several modules does not follow from its text decoder"
         return [], [Note("advice", f"{text}; give target.config_dir")]
     if folder is None:
-        return _derived(model, facts, written, sizes)
+        return _derived(model, facts, written, sizes, quantization)
     files, notes = copied_files(folder)
     origin = str(folder / CONFIG)
     given = dict(read_json(folder / CONFIG))
@@ -49,12 +53,13 @@ def config_files(folder: RootedPath | None, model: Model, facts: Facts, specs: S
     changes = follow(flat.values, model, facts, origin) | dtype_words(flat.values, sizes) | silent_words(flat, facts)
     changed = spread(config, changes, model.family.inside)
     prove(changed, model, written, origin)
-    if not changes and not left_out:
+    if not changes and not left_out and quantization is None:
         return files, notes
-    config = changed
+    config = changed if quantization is None else {**changed, QUANTISATION[0]: dict(quantization)}
     files = [file for file in files if file.path != CONFIG] + [SideFile(CONFIG, text=_text(config))]
     said = [f"{name} {shown(given.get(name))} -> {shown(value)}" for name, value in changes.items()]
-    said += [f"{name} left out, as the weights are not quantised" for name in left_out]
+    said += [f"{name} left out, as the weights are not quantised" for name in left_out if quantization is None]
+    said += [] if quantization is None else [f"{QUANTISATION[0]} says how they are"]
     return files, [*notes, Note("changed", f"config.json of {folder} was changed: {', '.join(said)}")]
 
 
@@ -67,7 +72,7 @@ def spoken_vocab(config_dir: str | None, roots: Roots) -> int | None:
 
 
 def _derived(
-    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], quantization: Mapping[str, Any] | None
 ) -> tuple[list[SideFile], list[Note]]:
     """A config.json from the model and the saved args; none where that would not be true."""
     config, unknown = derive(model, facts, sizes)
@@ -81,6 +86,7 @@ def _derived(
     if unknown:
         text = f"nothing says {', '.join(unknown)}: the derived config.json is silent, and transformers takes its class's default"
         notes.append(Note("advice", f"{text}; give target.config_dir, or complete it"))
+    config = {**config} if quantization is None else {**config, QUANTISATION[0]: dict(quantization)}
     return [SideFile(CONFIG, text=_text(config))], notes
 
 

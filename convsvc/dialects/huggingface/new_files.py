@@ -6,46 +6,57 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
+from convsvc.dialects.huggingface.quantised import encode_layers, quantization_notes, quantization_words, stored_as
+from convsvc.encodings.base import Written
 from convsvc.errors import JobError
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.roots import RootedPath
 
 INDEX = "model.safetensors.index.json"
+NOTHING: Mapping[str, Written] = MappingProxyType({})
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index; and the words."""
-    layout, written = weights(draft, [entry.unit for entry in draft.layout.entries])
-    specs = draft.specs()
+    quantization = draft.target.quantization
+    encoded = encode_layers(quantization, draft.layout, draft.dtypes)
+    layout, written = weights(draft, [entry.unit for entry in draft.layout.entries], encoded)
+    kinds = draft.specs()
+    specs = [kinds[entry.kind] for entry in layout.entries]
     config_dir = draft.target.config_dir
     folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
-    beside, notes = config_files(folder, draft.model, draft.facts, [specs[entry.kind] for entry in layout.entries])
+    said = quantization_words(quantization, specs, encoded)
+    beside, notes = config_files(folder, draft.model, draft.facts, specs, said)
+    notes += quantization_notes(quantization, encoded, beside)
     return layout, replace(written, side_files=(*beside, *written.side_files), notes=tuple(notes))
 
 
-def weights(draft: Draft[Any, Any], units: Sequence[str]) -> tuple[Layout, Output]:
-    """The shards and their index alone; `units` are the layout's entries', the layer that a tensor lies with (`by_layer`)."""
+def weights(draft: Draft[Any, Any], units: Sequence[str], encoded: Mapping[str, Written] = NOTHING) -> tuple[Layout, Output]:
+    """The shards and their index alone; `units` are the layout's entries', the layer that a tensor lies with (`by_layer`).
+
+    `encoded`: how the weights of these names are stored instead.
+    """
     layout, limit = draft.layout, draft.options.max_shard_size
     chosen = [(entry, unit) for entry, unit in zip(layout.entries, units, strict=True) if layout.kinds[entry.kind].written]
-    written = [entry for entry, _ in chosen]
     kinds = draft.specs()
-    specs = [kinds[entry.kind] for entry in written]
-    units = [unit for _, unit in chosen]
-    shards = by_size(specs, parse_size(limit)) if limit else by_layer(specs, units)
+    stored = [(each, unit) for entry, unit in chosen for each in stored_as(kinds[entry.kind], encoded)]
+    pieces = [each for each, _ in stored]
+    shards = by_size(pieces, parse_size(limit)) if limit else by_layer(pieces, [unit for _, unit in stored])
     names = shard_names(len(shards))
     files = tuple(NewFile(name, "safetensors", number) for number, name in enumerate(names))
     skeletons = tuple(map(safetensors.plan_skeleton, shards))
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-    placed = tuple([entry._replace(file=file_of[kinds[entry.kind].name]) for entry in written])
-    side = [SideFile(INDEX, text=_index(specs, file_of), last=True)] if len(shards) > 1 else []
-    return replace(layout, entries=placed), Output(files, skeletons, tuple(side))
+    placed = tuple([entry._replace(file=file_of[stored_as(kinds[entry.kind], encoded)[0].name]) for entry, _ in chosen])
+    side = [SideFile(INDEX, text=_index(pieces, file_of), last=True)] if len(shards) > 1 else []
+    return replace(layout, entries=placed), Output(files, skeletons, tuple(side), encoded=encoded)
 
 
 def parse_size(text: str) -> int:

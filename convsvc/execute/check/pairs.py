@@ -22,7 +22,8 @@ from convsvc.execute.kernels.copying import UNSIGNED
 from convsvc.execute.kernels.transforms import cast
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.steps.alignment import aligned_bytes
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.records import Tensors
 from convsvc.plan.pairs import Pair, Side
 from convsvc.plan.records import Place, PlannedTensor, Transfer, View

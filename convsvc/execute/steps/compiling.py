@@ -9,10 +9,12 @@ the other, where each piece is one long run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeVar
 
+from convsvc.execute.steps.budgets import Budget, buffer_bytes
 from convsvc.execute.steps.checks import Check, compile_checks
+from convsvc.execute.steps.encoding import compile_encoded, split_encoded
 from convsvc.execute.steps.held import HeldViews
 from convsvc.execute.steps.inputs import lay_reads
 from convsvc.execute.steps.matching import ViewIndex, bounding_box
@@ -20,24 +22,12 @@ from convsvc.execute.steps.merges import MERGE_BYTES_PER_ELEMENT, compile_merge
 from convsvc.execute.steps.outputs import lay_groups, lay_writes
 from convsvc.execute.steps.records import Held, Step, Tensors
 from convsvc.execute.steps.shaping import run_in_tile, tile_shape
-from convsvc.plan.records import PlannedTensor, Transfer, View
+from convsvc.plan.records import Transfer, View
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
 Made = TypeVar("Made")
 Side = Literal["input", "output"]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Bytes of buffers: `step_bytes` a step, input and output together; `wide_bytes` the one side that a wide tile's steps share.
-
-    A tile whose runs are shorter than `short_run_bytes` is made wide, if its runs then are twice as long at least.
-    """
-
-    step_bytes: int
-    wide_bytes: int = 0
-    short_run_bytes: int = 64 << 10
 
 
 def compile_steps(transfer: Transfer, tensors: Tensors, budget: Budget) -> Iterator[Step]:
@@ -46,8 +36,11 @@ def compile_steps(transfer: Transfer, tensors: Tensors, budget: Budget) -> Itera
     Tiles are cut along `transfer.order` first, so that a tile's region in a target that is stored in that order is one range;
     where the source is stored in another order, as `shaping.tile_shape` says. Fills need no step: a new file is zero.
     """
-    if transfer.writes:
-        yield from _Compiler(transfer, tensors, budget).steps()
+    plain, encoded = split_encoded(transfer, tensors)
+    if plain.writes:
+        yield from _Compiler(plain, tensors, budget).steps()
+    for each in encoded:
+        yield from compile_encoded(each, tensors, budget)
 
 
 class _Compiler:
@@ -183,11 +176,6 @@ class _Compiler:
     ) -> list[Step]:
         most = self._budget.step_bytes
         return [step for piece in box.cut(order, shape) for step in _fitting(piece, order, compile_piece, size_of_step, most)]
-
-
-def buffer_bytes(stored: PlannedTensor) -> float:
-    """Bytes that an element takes in the input buffer: of what is quantised its value and what that is made of."""
-    return size_of(stored.value_dtype) + (0 if stored.coded is None else stored.coded.form.bits / 8)
 
 
 def _fitting(

@@ -36,7 +36,7 @@ class Group:
     def copies(self, held: HeldViews) -> Iterator[Copy]:
         """What fills the views, as far as it is held."""
         for view, spot in self.spots():
-            yield from _copies_to(view, spot, held)
+            yield from copies_to(view, spot, held)
 
     def writes(self) -> Iterator[Write]:
         """All of the group's part, to all its places."""
@@ -94,7 +94,7 @@ def _same_places(views: Sequence[View]) -> list[list[View]]:
     return [list(group) for _, group in groupby(sorted(views, key=key), key=key)]
 
 
-def _copies_to(view: View, there: BufferSpot, held: HeldViews) -> Iterator[Copy]:
+def copies_to(view: View, there: BufferSpot, held: HeldViews) -> Iterator[Copy]:
     """The copies that fill one wanted view, which lies at `there` in the output buffer."""
     for overlap, spot in held.overlaps(view):
         here = shift(overlap.starts, view.starts, there.strides) * size_of(there.dtype)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from convsvc.encodings.base import Form
 from convsvc.execute.steps.checks import Check
 from convsvc.execute.steps.decoding import Decoding
 from convsvc.execute.steps.inputs import Read
@@ -103,10 +104,26 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Encode:
+    """A dense tile at the beginning of the output buffer, [rows, columns] of `dtype`, to be made the pieces of its form.
+
+    They lie from the bytes `starts` on; of a piece with -1 nothing is wanted of this tile. `name` is the stored tensor's.
+    """
+
+    name: str
+    form: Form
+    dtype: str
+    rows: int
+    columns: int
+    starts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One tile, or a piece of one: needs `input_bytes` and `output_bytes` of buffers, and what a merge computes in between.
 
-    `decodings` are done in the input buffer once it is read; then `checks` compare further copies with it.
+    `decodings` are done in the input buffer once it is read; then `checks` compare further copies with it. `encodes` are done in the output
+    buffer once all copies are.
     """
 
     reads: tuple[Read, ...]
@@ -118,6 +135,7 @@ class Step:
     decodings: tuple[Decoding, ...] = ()
     held: Held | None = None
     checks: tuple[Check, ...] = ()
+    encodes: tuple[Encode, ...] = ()
 
     @property
     def buffer_bytes(self) -> int:

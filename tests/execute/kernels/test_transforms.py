@@ -13,7 +13,8 @@ from convsvc.errors import PlanError
 from convsvc.execute.kernels.copying import UNSIGNED, view_bits
 from convsvc.execute.kernels.transforms import NARROWER, cast, cast_copy, count_overflows
 from convsvc.execute.pipeline import Tiles
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.records import Tensors
 from convsvc.plan.records import Operand, Place, PlannedTensor, Transfer, Transform, View
 from convsvc.tensors.dtypes import size_of

@@ -13,7 +13,8 @@ from convsvc.errors import SourceError
 from convsvc.execute.check.copies import Checker, Difference, source_differs
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.steps import checks
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.records import Tensors
 from convsvc.execute.task_files import Side
 from convsvc.plan.records import Place, PlannedFile, PlannedTensor, Transfer, View

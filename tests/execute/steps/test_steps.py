@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsvc.execute.pipeline import Tiles
-from convsvc.execute.steps.compiling import Budget, compile_steps
+from convsvc.execute.steps.budgets import Budget
+from convsvc.execute.steps.compiling import compile_steps
 from convsvc.execute.steps.inputs import Read
 from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.records import Step, Tensors

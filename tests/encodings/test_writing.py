@@ -1,0 +1,142 @@
+"""A target is quantised on the way: whatever the source's layout, each weight's blocks are those of the dense weight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convsvc.conversion import convert
+from convsvc.encodings.base import Part
+from convsvc.encodings.known import ENCODINGS
+from convsvc.errors import JobError, SourceError
+from convsvc.plan import tasks
+from convsvc.plan.planner import make_plan
+from convsvc.tensors.dtypes import size_of
+from tests.encodings.weights import TAGS
+from tests.plan.test_quantised import CONFIG, LAYOUT, Tensors, save, twins
+
+NAMES = {"F8_E4M3": torch.float8_e4m3fn, "F32": torch.float32, "U8": torch.uint8, "I32": torch.int32, "BF16": torch.bfloat16}
+# With groups of 32 columns everywhere.
+EVEN = CONFIG | {"hidden_size": 160, "intermediate_size": 192, "moe_intermediate_size": 96, "head_dim": 20}
+
+
+def dense() -> Tensors:
+    """The tensors of a model whose rows and columns no block divides."""
+    return twins()[1]
+
+
+def expected(plain: Tensors, quantization: str, only: str) -> Tensors:
+    """Every weight whose name has `only` in it encoded whole."""
+    writer, made = ENCODINGS.writers[quantization], {}
+    for name, tensor in plain.items():
+        written = writer.written(name, tuple(tensor.shape)) if "_proj." in name and only in name else None
+        if written is None:
+            made[name] = tensor
+            continue
+        pieces = writer.encode(written.form, tensor.float().numpy())
+        for piece, part, data in zip(written.names, written.parts, pieces, strict=True):
+            made[piece] = as_tensor(part, data)
+    return made
+
+
+def as_tensor(part: Part, data: np.ndarray) -> torch.Tensor:
+    assert data.size == np.prod(part.shape) * size_of(part.dtype)
+    return torch.from_numpy(np.ascontiguousarray(data).reshape(-1)).view(NAMES[part.dtype]).reshape(part.shape)
+
+
+def written_in(target: Path) -> Tensors:
+    return {name: tensor for path in sorted(target.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def assert_same(have: Tensors, want: Tensors) -> None:
+    assert have.keys() == want.keys()
+    for name, tensor in want.items():
+        assert (have[name].shape, TAGS[have[name].dtype]) == (tensor.shape, TAGS[tensor.dtype]), name
+        assert torch.equal(have[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
+
+
+def to_huggingface(source: dict[str, Any], target: Path, **said: Any) -> dict[str, Any]:
+    return {"source": source, "target": {"format": "huggingface", "path": str(target), **said}}
+
+
+def ranks(hf: Path, root: Path, **layout: Any) -> dict[str, Any]:
+    """The same weights as rank files."""
+    target = {"format": "mindspeed-llm", "path": str(root), **LAYOUT, **layout}
+    convert({"source": {"format": "huggingface", "path": str(hf)}, "target": target}, engine="inline")
+    return {"format": "mindspeed-llm", "path": str(root)}
+
+
+@pytest.mark.parametrize("layout", [{}, {"tensor_parallel_size": 4, "moe_grouped_gemm": False}])
+def test_float8_blocks_are_those_of_the_dense_weight_whatever_the_ranks(layout: dict[str, Any], tmp_path: Path) -> None:
+    plain = dense()
+    hf = save(tmp_path / "bf16", plain, None)
+    source = ranks(hf, tmp_path / "ranks", **layout)
+    convert(to_huggingface(source, tmp_path / "fp8", config_dir=str(hf), quantization="fp8-block"), engine="inline")
+    assert_same(written_in(tmp_path / "fp8"), expected(plain, "fp8-block", "_proj"))
+    words = json.loads((tmp_path / "fp8" / "config.json").read_text())["quantization_config"]
+    kept = ["lm_head", "model.embed_tokens", "model.layers.0.mlp.gate"]
+    assert sorted(words.pop("modules_to_not_convert")) == kept
+    assert words == {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
+
+
+def test_what_was_quantised_comes_back_as_what_was_written(tmp_path: Path) -> None:
+    hf = save(tmp_path / "bf16", dense(), None)
+    there, again = tmp_path / "fp8", tmp_path / "again"
+    convert(to_huggingface({"format": "huggingface", "path": str(hf)}, there, quantization="fp8-block"), engine="inline")
+    convert(to_huggingface({"format": "huggingface", "path": str(there)}, again, quantization="fp8-block"), engine="inline")
+    assert_same(written_in(again), written_in(there))
+
+
+@pytest.mark.parametrize("quantization", ["mxfp4", "int4"])
+def test_four_bits_are_for_the_experts_of_a_model_of_experts(quantization: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = {name: torch.randn(shape).bfloat16() for name, shape in even_shapes().items()}
+    hf = tmp_path / "bf16"
+    save(hf, plain, None)
+    (hf / "config.json").write_text(json.dumps(EVEN))
+    source = ranks(hf, tmp_path / "ranks")
+    convert(to_huggingface(source, tmp_path / "four", config_dir=str(hf), quantization=quantization), engine="inline")
+    assert_same(written_in(tmp_path / "four"), expected(plain, quantization, ".experts."))
+    words = json.loads((tmp_path / "four" / "config.json").read_text())["quantization_config"]
+    assert words["quant_method"] == "compressed-tensors"
+    assert "model.layers.0.self_attn.q_proj" in words["ignore"]
+    assert not any(".experts." in name for name in words["ignore"])
+
+
+def even_shapes() -> dict[str, tuple[int, ...]]:
+    sizes = {136: 160, 144: 192, 72: 96}
+    return {name: tuple(sizes.get(size, size) for size in tensor.shape) for name, tensor in dense().items()}
+
+
+def test_no_task_cuts_through_a_weight_that_is_quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = dense()
+    hf = save(tmp_path / "bf16", plain, None)
+    for name, size in (("MOST_BYTES", 30_000), ("FEW_BYTES", 1)):
+        monkeypatch.setattr(tasks, name, size)
+    job = to_huggingface(ranks(hf, tmp_path / "ranks"), tmp_path / "fp8", config_dir=str(hf), quantization="fp8-block")
+    plan = make_plan(job)
+    assert len(plan.tasks) > 8
+    convert(job, engine="inline")
+    assert_same(written_in(tmp_path / "fp8"), expected(plain, "fp8-block", "_proj"))
+
+
+def test_what_is_not_finite_cannot_be_quantised(tmp_path: Path) -> None:
+    plain = dense()
+    name = "model.layers.1.mlp.up_proj.weight"
+    plain[name][3, 5] = float("inf")
+    hf = save(tmp_path / "bf16", plain, None)
+    with pytest.raises(SourceError, match=f"{name} has values that are infinite or no numbers"):
+        convert(to_huggingface({"format": "huggingface", "path": str(hf)}, tmp_path / "fp8", quantization="fp8-block"), engine="inline")
+
+
+def test_a_quantised_target_cannot_be_verified_by_the_way_back(tmp_path: Path) -> None:
+    hf = save(tmp_path / "bf16", dense(), None)
+    job = to_huggingface({"format": "huggingface", "path": str(hf)}, tmp_path / "fp8", quantization="fp8-block")
+    with pytest.raises(JobError, match="BF16 to F8_E4M3"):
+        convert({**job, "options": {"verify": "roundtrip"}}, engine="inline")
