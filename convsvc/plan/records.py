@@ -130,8 +130,8 @@ class Coded(NamedTuple):
 class PlannedTensor(NamedTuple):
     """A stored tensor of the source or the target: which file, its name there, dtype, shape, its first byte in the file.
 
-    One that is `coded` is quantised: these are its codes' file, dtype, first byte and size; of a source's the shape is that of its values as
-    they lie.
+    One that is `coded` is quantised: these are its codes' file, dtype, first byte and size. The shape of a source's is that of its values,
+    as they lie.
     """
 
     file: int
