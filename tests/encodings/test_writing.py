@@ -85,6 +85,15 @@ def test_float8_blocks_are_those_of_the_dense_weight_whatever_the_ranks(layout: 
     assert words == {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
 
 
+def test_the_plan_says_what_is_rounded_and_that_transformers_reads_short_blocks_otherwise(tmp_path: Path) -> None:
+    hf = save(tmp_path / "bf16", dense(), None)
+    plan = make_plan(to_huggingface({"format": "huggingface", "path": str(hf)}, tmp_path / "fp8", quantization="fp8-block"))
+    notes = {(note.kind, note.text.partition(",")[0].partition(" of them")[0]) for note in plan.notes}
+    count = sum("_proj." in name for name in dense())
+    assert ("changed", f"{count} weights are quantised to fp8-block") in notes
+    assert ("advice", f"128 does not divide the rows or columns of {count}") in notes
+
+
 def test_what_was_quantised_comes_back_as_what_was_written(tmp_path: Path) -> None:
     hf = save(tmp_path / "bf16", dense(), None)
     there, again = tmp_path / "fp8", tmp_path / "again"

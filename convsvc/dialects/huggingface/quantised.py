@@ -59,8 +59,19 @@ def quantization_notes(quantization: str, encoded: Mapping[str, Written], beside
         return []
     shared = next(iter(encoded.values())).form.shared_by
     notes = [Note("changed", f"{len(encoded)} weights are quantised to {quantization}, with a new scale for each {shared}")]
+    ragged = sorted(name for name, each in encoded.items() if each.form.grids[1].rows > 1 and _is_ragged(each))
+    if ragged:
+        # integrations/finegrained_fp8.py divides rows and columns by the number of scales (5.24).
+        text = f"128 does not divide the rows or columns of {len(ragged)} of them, e.g. {ragged[0]}: transformers takes other blocks then"
+        notes.append(Note("advice", f"{text}; vLLM, SGLang and this program read them as they are written"))
     if not any(file.path == "config.json" for file in beside):
         notes.append(
             Note("advice", "no config.json is written, and only that tells a reader how weights are quantised; give target.config_dir")
         )
     return notes
+
+
+def _is_ragged(written: Written) -> bool:
+    """Whether the last blocks of rows or columns are short."""
+    factors = written.form.grids[1]
+    return any(size % by for size, by in zip(written.form.shape, (factors.rows, factors.columns), strict=True))
