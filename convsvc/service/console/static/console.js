@@ -43,6 +43,29 @@
     document.dispatchEvent(new Event("console:swapped"));
   });
 
+  // A form that asks first; the list's tick for all; a folder that was chosen.
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !window.confirm(question)) event.preventDefault();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.id !== "tick-all") return;
+    document.querySelectorAll("input[name=job]").forEach((box) => { box.checked = event.target.checked; });
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-choose]");
+    if (!button) return;
+    const field = document.getElementById(button.dataset.into);
+    field.value = button.dataset.choose;
+    document.getElementById("browse").replaceChildren();
+    field.focus();
+    htmx.trigger(field, "chosen");
+  });
+  // What lies at the source is known now, or the target has other fields: the plan's answer may be another.
+  document.body.addEventListener("htmx:afterSettle", (event) => {
+    if (["inspected", "target-fields"].includes(event.detail.target.id)) htmx.trigger("#new", "look");
+  });
+
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;

@@ -1,0 +1,243 @@
+"""A person with a real Chromium: enters a token, submits a job by form, watches it to its end, cancels, retries."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convsvc.service.executor.presence import Presence
+from convsvc.service.planning import summary_of_plan
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.service.store.models import JobRow
+from convsvc.spec import parse_job
+from tests.console.chromium import chromium, findings, look_like, until
+from tests.console.conftest import Console, Start
+from tests.tiny_checkpoints import write_llama
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+HERE = Path(__file__).parent
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+AXE = (HERE / "axe" / "axe.min.js").read_text()
+TASKS = 5000
+# $CONVSVC_PICTURES=1 puts the pictures of docs/console.md there; else they are taken, and thrown away.
+KEEP = os.environ.get("CONVSVC_PICTURES") == "1"
+
+
+@pytest.fixture(scope="module")
+def service(start: Start) -> Iterator[Console]:
+    """A service with the real planner."""
+    with start(plan=summary_of_plan) as running:
+        write_llama(running.shared / "team-a" / "hf", layers=2)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(service: Console, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One browser for all tests of this file, whose visitor has entered his token in the login page."""
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        look_like(browser)
+        browser.get(service.url + "/")
+        until(lambda: "/ui/login?next=" in browser.current_url, "the login page")
+        assert not findings(browser, AXE)
+        one(browser, "#token").send_keys(service.token("team-a", "jobs:read", "jobs:write", "admin", name="somebody").text + "\n")
+        until(lambda: one(browser, "#list"), "the list of jobs")
+        yield browser
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_complained_of(browser: Chrome) -> Iterator[None]:
+    """No script failed, and the policy kept nothing back, on any page of the test."""
+    browser.get_log("browser")
+    yield
+    # What was asked for when a page is left is given up: htmx says so.
+    given_up = ("htmx:sendAbort", "htmx:afterRequest")
+    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    bad = [message for message in said if not any(event in message for event in given_up)]
+    assert not bad, "\n".join(bad)
+
+
+def one(browser: Chrome, selector: str):  # type: ignore[no-untyped-def]  # selenium is imported where there is a browser
+    return browser.find_element("css selector", selector)
+
+
+def text_of(browser: Chrome, selector: str) -> str:
+    return str(one(browser, selector).text)
+
+
+def picture(browser: Chrome, name: str, tmp_path: Path) -> None:
+    path = (PICTURES if KEEP else tmp_path) / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    browser.save_screenshot(str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def click(browser: Chrome, selector: str) -> None:
+    """As soon as it is there: what is shown anew at that moment is looked for again."""
+    until(lambda: one(browser, selector).click() or True, selector)
+
+
+def type_into(browser: Chrome, selector: str, text: str) -> None:
+    element = one(browser, selector)
+    element.clear()
+    element.send_keys(text)
+
+
+def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threading.Event]:
+    """A job of 5,000 tasks, half of them done; what runs it to its end once the event is set."""
+    spec = service.job("team-a", name, name=name, priority=50)
+    job = service.store.submit(parse_job(spec), caller=service.caller("team-a"))[0].id
+    claims = Claims(service.database, "executor-1", engine="inline", lease_s=600)
+    claims.heartbeat(Presence().as_dict())
+    claim = claims.claim()
+    assert claim is not None
+    assert claim.job_id == job
+    plan = {"model_type": "llama2", "tasks": TASKS, "fingerprint": "f", "target": {"files": 8, "tensors": 75}}
+    notes = [{"kind": "advice", "text": "look at it"}, {"kind": "lost", "text": "one tensor"}]
+    claims.planned(claim, "llama2", plan | {"notes": notes}, [PlannedTask(n, f"layer {n}", 1 << 20) for n in range(TASKS)])
+    claims.phase(claim, "write", TASKS)
+    for number in range(300):
+        claims.task_started(claim, number, 1 + (number % 50 == 7), "worker-1") if number % 10 == 0 else None
+    ready = threading.Event()
+
+    def run() -> None:
+        ready.wait(120)
+        claims.log(claim, "what came last", level="warning", task=3)
+        for number in range(0, 300, 10):
+            claims.task_done(claim, number, seconds=0.1, worker="worker-1")
+        claims.phase(claim, "seal", 0, "seal")
+        claims.succeed(claim, {"target": "/out", "tensors": 75, "notes": notes})
+
+    return job, run, ready
+
+
+def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits(service: Console, browser: Chrome, tmp_path: Path) -> None:
+    look_like(browser)
+    browser.get(service.url + "/ui/new")
+    # The folder is chosen among those of the tenant's roots.
+    click(browser, "#browse-source")
+    click(browser, "#browse li button")
+    until(lambda: "hf/" in text_of(browser, "#browse"), "what lies in the root")
+    click(browser, "#browse li button")
+    click(browser, "#browse [data-choose$='/hf']")
+    until(lambda: one(browser, "#source-format").get_property("value") == "huggingface", "the format that was found")
+    assert "llama" in text_of(browser, "#inspected")
+    type_into(browser, "#target-path", str(service.shared / "team-a" / "by-form"))
+    one(browser, "#target-format").send_keys("mindspeed-llm")
+    until(lambda: one(browser, "#target-tensor_parallel_size"), "the layout's fields")
+    type_into(browser, "#target-tensor_parallel_size", "3")
+    until(lambda: one(browser, "#does-not-fit"), "that it does not divide")
+    type_into(browser, "#target-tensor_parallel_size", "2")
+    until(lambda: one(browser, "#fits"), "that it fits")
+    assert not findings(browser, AXE)
+    picture(browser, "new-job", tmp_path)
+    click(browser, "#new button.main")
+    until(lambda: one(browser, "#live"), "the job's page")
+    until(lambda: one(browser, "#live").get_attribute("data-state") == "queued", "that it is queued")
+    click(browser, "#do-cancel")
+    until(lambda: browser.switch_to.alert, "the question").accept()
+    until(lambda: one(browser, "#live").get_attribute("data-state") == "canceled", "that it is canceled")
+    click(browser, "#do-retry")
+    until(lambda: one(browser, "#live").get_attribute("data-state") == "queued", "that it is queued again")
+    click(browser, "#do-clone")
+    until(lambda: one(browser, "#target-tensor_parallel_size").get_property("value") == "2", "the clone's form")
+
+
+def test_a_jobs_page_is_live_to_its_end(service: Console, browser: Chrome, tmp_path: Path) -> None:
+    look_like(browser)
+    job, run, ready = big_job(service, "big")
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    browser.get(f"{service.url}/ui/jobs/{job}")
+    until(lambda: one(browser, "#grid").get_attribute("data-count") == str(TASKS), "the grid of all tasks")
+    until(lambda: one(browser, "#live").get_attribute("data-state") == "running", "that it runs")
+    browser.execute_script("window.mark = 1")  # the page is not loaded anew
+    ready.set()
+    until(lambda: one(browser, "#live").get_attribute("data-state") == "succeeded", "the end")
+    assert browser.execute_script("return window.mark") == 1
+    running.join(60)
+    until(lambda: "what came last" in text_of(browser, "#log"), "the last line")
+    until(lambda: browser.find_elements("css selector", "#plot canvas"), "the plot")
+    assert browser.find_elements("css selector", "h3.note")[0].text.startswith("lost")
+    # With the keyboard alone.
+    one(browser, "#grid").send_keys("\ue012\ue014\ue014")  # left: the first one; right, right
+    until(lambda: "2" in text_of(browser, "#grid-says"), "the task that was chosen")
+    one(browser, "#grid").send_keys("\n")
+    until(lambda: "layer 2" in text_of(browser, "#task"), "the task")
+    one(browser, "#log-level").send_keys("error")
+    until(lambda: "what came last" not in text_of(browser, "#log"), "the log without warnings")
+    assert not findings(browser, AXE)
+    browser.execute_script("window.scrollTo(0, 0)")
+    picture(browser, "job", tmp_path)
+    look_like(browser, dark=True)
+    assert not findings(browser, AXE)
+    look_like(browser, width=390, height=800)
+    assert not findings(browser, AXE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_list_of_ten_thousand_jobs_is_filtered_ticked_and_live(service: Console, browser: Chrome, tmp_path: Path) -> None:
+    many(service, 10_000)
+    look_like(browser)
+    browser.get(service.url + "/ui/jobs?name=many")
+    until(lambda: len(browser.find_elements("css selector", "tbody tr")) == 50, "the first page")
+    # In one step: the list may be shown anew between two.
+    tick = "const box = document.querySelector('input[name=job]'); box.click(); return box.id"
+    ticked = browser.execute_script(f"document.getElementById('list').dataset.old = '1'; {tick}")
+    until(lambda: one(browser, "#list").get_attribute("data-old") is None, "the list anew")
+    assert browser.execute_script("return document.getElementById(arguments[0]).checked", ticked)
+    assert not findings(browser, AXE)
+    picture(browser, "jobs", tmp_path)
+    look_like(browser, dark=True)
+    assert not findings(browser, AXE)
+    picture(browser, "jobs-dark", tmp_path)
+    look_like(browser, width=390, height=800)
+    assert not findings(browser, AXE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    picture(browser, "jobs-phone", tmp_path)
+    look_like(browser)
+    click(browser, "#bulk-cancel")
+    until(lambda: browser.switch_to.alert, "the question").accept()
+    until(lambda: "canceled" in text_of(browser, "main ul"), "what came of it")
+
+
+def many(service: Console, count: int) -> None:
+    """So many jobs, as if they had been submitted: through the store it would take a minute."""
+    job = parse_job(service.job("team-a", "many", name="many"))
+    view, _ = service.store.submit(job, caller=service.caller("team-a"))
+    with service.database.writing() as session:
+        row = session.get(JobRow, view.id)
+        assert row is not None
+        like = {column.key: getattr(row, column.key) for column in JobRow.__table__.columns}
+        letters = "0123456789abcdefghjkmnpqrstvwxyz"
+        ids = (view.id[:20] + "".join(letters[n >> shift & 31] for shift in (25, 20, 15, 10, 5, 0)) for n in range(count))
+        session.execute(
+            JobRow.__table__.insert(),
+            [like | {"id": one_id, "active_target": None, "name": f"many {n}"} for n, one_id in enumerate(ids) if one_id != view.id],
+        )
+
+
+def test_the_pages_are_read_in_chinese(service: Console, browser: Chrome) -> None:
+    look_like(browser)
+    browser.get(service.url + "/ui/jobs")
+    click(browser, "button[name=language]")
+    until(lambda: text_of(browser, "h1") == "作业", "the Chinese page")
+    assert not findings(browser, AXE)
+    click(browser, "button[name=language]")
+    until(lambda: text_of(browser, "h1") == "Jobs", "the English page")
+
+
+def test_a_part_that_is_not_looked_at_asks_for_nothing(service: Console, browser: Chrome) -> None:
+    browser.get(service.url + "/ui/jobs")
+    browser.execute_script(
+        "Object.defineProperty(document, 'hidden', {value: true, configurable: true}); performance.clearResourceTimings()"
+    )
+    time.sleep(4)  # longer than the list waits
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
