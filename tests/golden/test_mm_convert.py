@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
@@ -26,6 +27,7 @@ from tests.golden.mindspeed_mm_corpus import (
     draw,
     expected_ranks,
     expected_tensors,
+    fixture,
     manifest,
     read_ranks,
     read_tensors,
@@ -209,3 +211,34 @@ def test_the_cases_are_there() -> None:
     assert len(OF_THE_COMMAND_LINE) >= 5
     assert {case.id for case in cases()} >= set(OF_RANK_FILES)
     assert torch.__version__
+
+
+def write_guides_model(folder: Path) -> Path:
+    """Qwen2-VL with as many layers as the guide's model, 28 and 32, and hardly anything in them."""
+    made = fixture("qwen2vl")
+    shapes: dict[str, Any] = {}
+    for name, said in made["tensors"].items():
+        layer = re.search(r"(layers|blocks)\.(\d+)\.", name)
+        count = {None: 1, "layers": 28, "blocks": 32}[layer and layer[1]]
+        if layer is None or layer[2] == "0":
+            shapes |= {name if layer is None else name.replace(layer[0], f"{layer[1]}.{at}.", 1): said for at in range(count)}
+    config = {**made["config"], "num_hidden_layers": 28, "vision_config": {**made["config"]["vision_config"], "depth": 32}}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: draw(1, name, *said) for name, said in shapes.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_the_guides_commands_run_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/mindspeed-mm.md has them, too."""
+    page = (Path(__file__).parents[2] / "docs" / "mindspeed-mm.md").read_text().replace("\\\n", " ")
+    lines = [line.split()[1:] for line in page.splitlines() if line.startswith("mm-convert Qwen2VLConverter") and "--cfg" in line]
+    source = write_guides_model(tmp_path / "ckpt" / "hf" / "Qwen2-VL-7B")
+    monkeypatch.chdir(tmp_path)
+    assert [line[1] for line in lines] == ["hf_to_mm", "mm_to_hf"]
+    for line in lines:
+        assert main(line) == 0
+    assert [name.name for name in sorted((tmp_path / "ckpt" / "mm" / "Qwen2-VL-7B" / "release").iterdir())] == [
+        f"mp_rank_00_{stage:03d}" for stage in range(4)
+    ]
+    assert read_tensors(tmp_path / "ckpt" / "out") == read_tensors(source)
