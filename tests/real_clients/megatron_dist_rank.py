@@ -2,7 +2,7 @@
 
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A task is {"name", "checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout,
+A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name", "checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout,
 with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes
 to RESULTS.json: "error", or the logits from the last stage.
 """
@@ -22,7 +22,14 @@ if __name__ != "__mp_main__":
     import megatron_rank as rank_files
     import torch
     from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, apply_factories
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_mtp_block_spec
+    from megatron.core.models.gpt.gpt_model import GPTModel
+    from megatron.core.transformer import multi_latent_attention
+    from megatron.core.transformer.dot_product_attention import DotProductAttention
     from megatron.core.transformer.moe.moe_layer import MoELayer
+    from megatron.core.transformer.transformer_config import MLATransformerConfig
 
     # Writers wait for "the current device", whatever their tensors lie on.
     torch.cuda.synchronize = lambda *device: None
@@ -39,7 +46,7 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
     answers: dict[str, Any] = {}
     for task in json.loads(Path(tasks).read_text()):
         try:
-            answers[task["name"]] = run(task)
+            answers[task["name"]] = keys_of(task["latent"]) if "latent" in task else run(task)
         except BaseException:  # torch's own is no Exception
             answers[task["name"]] = {"error": traceback.format_exc()}
         parallel_state.destroy_model_parallel()
@@ -75,6 +82,37 @@ def named(model: Any, of_experts: dict[str, str]) -> None:
     for layer in model.decoder.layers:
         if isinstance(layer.mlp, MoELayer):
             layer.submodules_config.sharded_state_dict_keys_map = of_experts
+
+
+def keys_of(args: dict[str, Any]) -> dict[str, Any]:
+    """What a model with latent attention, whose heads 0.16.1 cannot run on CPUs, asks for: keys with whole shapes, and objects."""
+    parallel_state.initialize_model_parallel()
+    tensor_parallel.get_cuda_rng_tracker().fork = rank_files._no_fork
+    for name in ("TELinear", "TEColumnParallelLinear"):  # None without Transformer Engine, and compared as types
+        setattr(multi_latent_attention, name, type(name, (), {}))
+    build = DotProductAttention.__init__
+    DotProductAttention.__init__ = lambda self, *given, k_channels=None, v_channels=None, **named: build(self, *given, **named)
+    config = MLATransformerConfig(
+        activation_func=torch.nn.functional.silu, use_cpu_initialization=True, params_dtype=torch.float32, persist_layer_norm=False, **args
+    )
+    layers = get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization="RMSNorm")
+    mtp = get_gpt_mtp_block_spec(config, layers, use_transformer_engine=False)
+    model = GPTModel(
+        config,
+        layers,
+        vocab_size=12,
+        max_sequence_length=64,
+        share_embeddings_and_output_weights=False,
+        position_embedding_type="rope",
+        mtp_block_spec=mtp,
+    )
+    asked = model.sharded_state_dict(metadata={})
+    apply_factories(asked)
+    found = list(nested_values(asked))
+    return {
+        "keys": {each.key: list(each.global_shape) for each in found if isinstance(each, ShardedTensor)},
+        "objects": [each.unique_key for each in found if isinstance(each, ShardedObject)],
+    }
 
 
 def at(args: Namespace, layout: dict[str, Any]) -> Namespace:

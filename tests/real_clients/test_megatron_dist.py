@@ -14,6 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from convsvc.conversion import convert
+from convsvc.dialects.megatron.extra_states import extra_states
+from convsvc.dialects.megatron.layout import Keys, lay_keys
+from convsvc.families import FAMILIES, Facts, Wanted
 from tests.real_clients.tiny_models import EXPERTS, SIZES, TOKENS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
@@ -56,6 +59,22 @@ TRIALS = (
     Trial("qwen3-moe-stacked-pp2", MOE, {"layer_keys": "stacked"}, PP, local=True),
     Trial("qwen3-moe-partly-dense-tp2", PARTLY_DENSE, {}, TP),
 )  # fmt: skip
+
+
+# The same model in Megatron's words and in a configuration's.
+LATENT = {
+    "num_layers": 2, "hidden_size": 8, "ffn_hidden_size": 12, "num_attention_heads": 4, "multi_latent_attention": True, "q_lora_rank": 5,
+    "kv_lora_rank": 6, "qk_head_dim": 4, "qk_pos_emb_head_dim": 2, "v_head_dim": 3, "qk_layernorm": True, "normalization": "RMSNorm",
+    "add_bias_linear": False, "gated_linear_unit": True, "num_moe_experts": 2, "moe_ffn_hidden_size": 4, "rope_type": "rope",
+    "moe_shared_expert_intermediate_size": 4, "moe_router_topk": 2, "moe_layer_freq": [0, 1], "moe_token_dispatcher_type": "allgather",
+    "mtp_num_layers": 1, "moe_router_enable_expert_bias": True, "moe_router_score_function": "sigmoid",
+}  # fmt: skip
+DEEPSEEK = {
+    "hidden_size": 8, "vocab_size": 12, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "kv_lora_rank": 6,
+    "q_lora_rank": 5, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 3, "intermediate_size": 12, "moe_intermediate_size": 4,
+    "n_routed_experts": 2, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1,
+    "tie_word_embeddings": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +131,8 @@ def make_world(size: int, folder: Path) -> World:
                     "local": trial.local,
                 }
             )
+    if size == 1:
+        tasks.append({"name": "latent", "latent": LATENT})
     return World(folder, run_world(size, tasks, folder), expected)
 
 
@@ -119,7 +140,7 @@ def make_world(size: int, folder: Path) -> World:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[int, World]:
     """Starting Megatron takes seconds, so each world runs all its trials."""
     pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    return {size: make_world(size, tmp_path_factory.mktemp(f"dist-{size}")) for size in {trial.world for trial in TRIALS}}
+    return {size: make_world(size, tmp_path_factory.mktemp(f"dist-{size}")) for size in (1, 2)}
 
 
 @pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in TRIALS])
@@ -146,6 +167,19 @@ def test_what_megatron_saves_comes_back_bit_for_bit(trial: Trial, worlds: dict[i
     want, have = read_tensors(folder / f"{trial.name}-hf"), read_tensors(tmp_path / "back")
     assert set(want) == set(have)
     assert not [name for name, tensor in want.items() if not torch.equal(tensor, have[name])]
+
+
+def test_all_that_latent_attention_experts_and_mtp_layers_ask_for_is_there(worlds: dict[int, World]) -> None:
+    """By the names of Transformer Engine's layers or, where Megatron's own differ, by those that are read as well."""
+    asked = worlds[1].answers[0]["latent"]
+    assert "error" not in asked, asked["error"]
+    model, settings = FAMILIES["deepseek3"].build(Facts(DEEPSEEK, "config.json"), Wanted(num_mtp=1)), Keys(12, stacked=False)
+    keys = lay_keys(model, settings)
+    shapes = {name: list(key.shape) for key in keys for name in (key.name, *key.parts[0][0].also)}
+    assert len(asked["keys"]) == len(keys)
+    assert not {name: shape for name, shape in asked["keys"].items() if shapes.get(name) != shape}
+    assert not set(asked["objects"]) - set(extra_states(model, settings))
+    assert len(asked["objects"]) > 20
 
 
 def read_tensors(directory: Path) -> dict[str, torch.Tensor]:

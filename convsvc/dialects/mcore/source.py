@@ -64,7 +64,7 @@ class RankFiles(Source):
         """The job's; else what the target's own configuration speaks of, if as many rows are stored: saved args often do not say it, or
         count the tokenizer's tokens where the published model has rows to spare. All stored rows where nobody says it.
         """
-        said, stored = checkpoint.facts.get("vocab_size"), stored_rows(checkpoint)
+        said, stored = checkpoint.facts.get("vocab_size"), self.stored_rows(checkpoint)
         _check_vocab(options.vocab_size, said, checkpoint)
         if options.vocab_size is not None:
             return options.vocab_size
@@ -72,6 +72,10 @@ class RankFiles(Source):
         if others is not None and stored is not None and (said or 0) < others <= stored:
             return others
         return stored if said is None else None
+
+    def stored_rows(self, checkpoint: Checkpoint) -> int | None:
+        """Rows of the word embedding, padding included."""
+        return stored_rows(checkpoint)
 
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
         """Of what is carried along: tensors in rank files are parts, and under names of Megatron's."""

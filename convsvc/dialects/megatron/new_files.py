@@ -31,6 +31,10 @@ BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "commo
 CHECKPOINT_VERSION = 3.0
 
 
+def _iteration(target: MegatronTarget) -> str:
+    return target.iteration or "release"
+
+
 def folder_of(iteration: str) -> str:
     """An iteration's directory.
 
@@ -47,7 +51,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     for entry in layout.entries:
         held.setdefault(entry.file, []).append(entry.kind)
     skeletons, chosen = plan_alike(held.values(), specs, distcp.plan_skeleton)
-    folder = folder_of(draft.target.iteration)
+    folder = folder_of(_iteration(draft.target))
     files = tuple([NewFile(f"{folder}/{path}", KIND, number) for path, number in zip(held, chosen, strict=True)])
     places = {(path, tensor.name): tensor for path, number in zip(held, chosen, strict=True) for tensor in skeletons[number].tensors}
     state = torch_zip_bytes(STATE, "archive")
@@ -57,7 +61,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
         SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
         SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
         SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
-        SideFile(TRACKER, text=draft.target.iteration, last=True),
+        SideFile(TRACKER, text=_iteration(draft.target), last=True),
     )
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     notes = [Note("advice", said) for said in draft.model.advice]
@@ -77,7 +81,7 @@ def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], Stored
 
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
-    iteration = 0 if draft.target.iteration == "release" else int(draft.target.iteration)
+    iteration = 0 if _iteration(draft.target) == "release" else int(_iteration(draft.target))
     own: dict[str, Any] = {"ckpt_format": draft.target.storage, "mtp_num_layers": draft.model.num_mtp or None}
     # A list makes Megatron ask for keys of each layer.
     own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.base import Checkpoint, Layout, Wants, refuse_parts
 from convsvc.dialects.huggingface.config import check_words
-from convsvc.dialects.iterations import Iteration
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
-from convsvc.dialects.mcore.source import tracked_iterations
+from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, lay_source
-from convsvc.errors import JobError, SourceError
+from convsvc.dialects.megatron.tables import RANK_FILES
+from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.model import Model
 from convsvc.roots import RootedPath, Roots
@@ -24,53 +25,46 @@ from convsvc.spec import Options
 SIZES = ("layers", "hidden", "heads", "experts", "expert_ffn", "ffn")
 
 
-class Megatron(Source):
-    """Global keys in chunks, wherever training cut them; the saved args or a configuration say the model."""
+class Megatron(RankFiles):
+    """Global keys in chunks, wherever training cut them, or rank files; the saved args or a configuration say the model."""
 
-    name = "megatron"
+    name, tables = "megatron", RANK_FILES
     certainty = 2  # its tracker is that of rank files, too; what lies in the iteration's directory is not
 
     def recognises(self, root: RootedPath) -> bool:
+        """Distributed ones alone: rank files are those of mindspeed-llm for who does not say whose they are."""
         return place_of(root) is not None
-
-    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
-        return tracked_iterations(root)
 
     def words_dir(self, source: MegatronSource) -> str | None:
         return source.config_dir
 
-    def open(self, source: MegatronSource, roots: Roots) -> Checkpoint:
-        return open_checkpoint(source, roots)
+    def open(self, source: Any, roots: Roots) -> Checkpoint:
+        return open_checkpoint(source, roots) if source.storage == "torch_dist" else super().open(source, roots)
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that are there: Megatron numbers them in their keys. It is converted whole."""
+        opened = checkpoint.settings
+        if not isinstance(opened, Opened):
+            return super().wanted(options, checkpoint, wants)
         refuse_parts(options)
-        opened: Opened = checkpoint.settings
         return Wants(len({name.split(".")[2] for name in opened.shapes if name.startswith("mtp.layers.")}))
 
-    def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:
-        """The job's; else what the configuration says; else what the target's own speaks of, if as many rows are stored; else all."""
-        opened: Opened = checkpoint.settings
-        said, stored = checkpoint.facts.get("vocab_size"), opened.shapes.get(WORDS, (None,))[0]
-        if options.vocab_size is not None:
-            if said is not None and said != options.vocab_size:
-                raise JobError(
-                    f"options.vocab_size is {options.vocab_size}; {checkpoint.facts.origin} say vocab_size {said}",
-                    do="leave it out: it is read from the checkpoint",
-                )
-            return options.vocab_size
-        others = spoken()
-        if others is not None and stored is not None and (said or 0) < others <= stored:
-            return others
-        return stored if said is None else None
+    def stored_rows(self, checkpoint: Checkpoint) -> int | None:
+        opened = checkpoint.settings
+        if not isinstance(opened, Opened):
+            return super().stored_rows(checkpoint)
+        shape = opened.shapes.get(WORDS)
+        return shape[0] if shape else None
 
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
-        opened: Opened = checkpoint.settings
-        return opened.shapes
+        opened = checkpoint.settings
+        return opened.shapes if isinstance(opened, Opened) else super().shapes(checkpoint)
 
-    def settings(self, source: MegatronSource, checkpoint: Checkpoint, model: Model) -> Keys:
+    def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """Where the chunks are, and whether layers are stacked. Raises JobError where the saved args contradict the configuration."""
-        opened: Opened = checkpoint.settings
+        opened = checkpoint.settings
+        if not isinstance(opened, Opened):
+            return super().settings(source, checkpoint, model)
         stored = opened.shapes.get(WORDS, (model.sizes["vocab"],))[0]
         check_own_words(opened.args)
         if source.config_dir is not None and opened.args.values:
@@ -81,8 +75,11 @@ class Megatron(Source):
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
         return Keys(stored, stacked, opened.cuts, opened.shapes)
 
-    def layout(self, model: Model, settings: Keys) -> Layout:
-        return lay_source(model, settings)
+    def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        return () if isinstance(checkpoint.settings, Opened) else super().assumed(checkpoint)
+
+    def layout(self, model: Model, settings: Any) -> Layout:
+        return lay_source(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)
 
 
 def _of_rows(args: Facts) -> Facts:

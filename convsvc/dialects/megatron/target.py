@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Wants
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
+from convsvc.dialects.mcore.settings import Settings, settings_for
+from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, is_usually_stacked, lay_target
 from convsvc.dialects.megatron.new_files import output
-from convsvc.dialects.megatron.tables import key_rows
+from convsvc.dialects.megatron.tables import RANK_FILES, key_rows
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.spec import SourceSpec
 
 # Of the values that chunk_size counts in: bf16, which most weights are.
 VALUE_BYTES = 2
+CHUNK_SIZE = "256MiB"
 
 
-class Megatron(Target):
-    """Global keys in `.distcp` files, which training loads at any layout."""
+class Megatron(RankFiles):
+    """Global keys in `.distcp` files, which training loads at any layout; or rank files in Transformer Engine's names."""
 
-    name = "megatron"
+    name, tables = "megatron", RANK_FILES
     title = "Megatron-LM, torch_dist"
 
-    def wants(self, target: MegatronTarget) -> Wants:
-        """All MTP layers, or as many as are asked for; others are not kept."""
+    def wants(self, target: Any) -> Wants:
+        """All MTP layers, or as many as are asked for; others are not kept. In rank files, as every framework on Megatron has them."""
+        if target.storage == "torch":
+            return super().wants(target)
         return Wants(target.mtp_num_layers, target.mtp_num_layers is None)
 
-    def settings(self, target: MegatronTarget, model: Model, adapted: Adapted | None = None) -> Keys:
+    def settings(self, target: Any, model: Model, adapted: Adapted | None = None) -> Any:
+        if target.storage == "torch":
+            return _of_ranks(target, model)
         stacked = is_usually_stacked(model) if target.layer_keys == "auto" else target.layer_keys == "stacked"
         padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
-        return Keys(padded, stacked, chunk_elements=max(1, parse_size(target.chunk_size) // VALUE_BYTES))
+        return Keys(padded, stacked, chunk_elements=max(1, parse_size(target.chunk_size or CHUNK_SIZE) // VALUE_BYTES))
 
-    def layout(self, model: Model, settings: Keys) -> Layout:
-        return lay_target(model, settings)
+    def layout(self, model: Model, settings: Any) -> Layout:
+        return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)
 
     def rows(self, scope: Scope, model: Model, settings: Any) -> Rows:
         return key_rows(scope, model)
@@ -44,11 +52,17 @@ class Megatron(Target):
     def prefix(self, scope: Scope) -> str:
         return scope.logical if scope.kind in ("layer", "mtp_block") else ""
 
-    def output(self, draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
-        return output(draft)
+    def output(self, draft: Draft[Any, Any]) -> tuple[Layout, Output]:
+        return output(draft) if isinstance(draft.settings, Keys) else super().output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
-        return MegatronSource(format="megatron", path=path, architecture=architecture)
+        return MegatronSource(format="megatron", path=path, storage=target.storage, architecture=architecture)
+
+
+def _of_ranks(target: MegatronTarget, model: Model) -> Settings:
+    """As every framework on Megatron has them, but for Transformer Engine's names where nothing else is said: with MTP layers, too."""
+    own = target.transformer_impl == "local"
+    return replace(settings_for(target.model_copy(update={"transformer_impl": None}), model), transformer_engine=not own)
 
 
 TARGET = Megatron()

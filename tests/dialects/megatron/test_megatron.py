@@ -288,6 +288,46 @@ def test_a_directory_of_iterations_is_recognised_and_inspected(tmp_path: Path, l
     assert said["model_type"] == "llama2"
 
 
+def rank_tensors(folder: Path) -> dict[str, Tensors]:
+    return {
+        file.parent.name: torch.load(file, weights_only=False)["model"]
+        for file in sorted(folder.glob("iter_*/mp_rank_*/model_optim_rng.pt"))
+    }
+
+
+def test_rank_files_have_transformer_engines_names_and_the_values_of_any_others(tmp_path: Path) -> None:
+    """The same experts and norms as MindSpeed-LLM's, whose tables are compared with its own converter."""
+    hf = moe_directory(tmp_path / "hf", mlp_only_layers=[0])
+    sizes = {"tensor_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
+    for name, stated in (("megatron", {"storage": "torch"}), ("mindspeed-llm", {"transformer_impl": "transformer_engine"})):
+        run({"format": "huggingface", "path": str(hf)}, {"format": name, "path": str(tmp_path / name), **stated, **sizes})
+    ours, theirs = rank_tensors(tmp_path / "megatron"), rank_tensors(tmp_path / "mindspeed-llm")
+    assert len(ours) == 4
+    assert ours.keys() == theirs.keys()
+    assert all(same(ours[rank], theirs[rank]) for rank in ours)
+    first = ours["mp_rank_00_000"]
+    assert {"decoder.layers.0.mlp.linear_fc1.layer_norm_weight", "decoder.layers.1.pre_mlp_layernorm.weight"} <= set(first)
+    assert "decoder.layers.1.mlp.experts.linear_fc1.weight1" in first
+    assert same(in_safetensors(hf), back(tmp_path / "megatron", tmp_path / "back", storage="torch"))
+
+
+def test_rank_files_of_megatrons_own_modules_are_written_and_read(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
+    hf, tensors = llama
+    target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", "pipeline_parallel_size": 2}
+    run({"format": "huggingface", "path": str(hf)}, {**target, "transformer_impl": "local"})
+    assert "decoder.layers.0.input_layernorm.weight" in rank_tensors(tmp_path / "ranks")["mp_rank_00_000"]
+    assert same(tensors, back(tmp_path / "ranks", tmp_path / "back", storage="torch"))
+
+
+def test_fields_of_the_other_storage_are_refused(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
+    target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", "chunk_size": "1MiB"}
+    with pytest.raises(JobError, match='chunk_size: of storage "torch_dist" only'):
+        run({"format": "huggingface", "path": str(llama[0])}, target)
+    source = {"format": "megatron", "path": str(llama[0]), "storage": "torch", "config_dir": str(llama[0])}
+    with pytest.raises(JobError, match='config_dir: of storage "torch_dist" only'):
+        run(source, {"format": "huggingface", "path": str(tmp_path / "back")})
+
+
 def spoilt(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     (folder / name).write_bytes(change((folder / name).read_bytes()))
 
