@@ -2,9 +2,10 @@
 
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name", "checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout,
-with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes
-to RESULTS.json: "error", or the logits from the last stage.
+A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
+"checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with Megatron's default
+strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to RESULTS.json: "error",
+or the logits from the last stage.
 """
 
 from __future__ import annotations
@@ -91,7 +92,11 @@ def keys_of(args: dict[str, Any]) -> dict[str, Any]:
     for name in ("TELinear", "TEColumnParallelLinear"):  # None without Transformer Engine, and compared as types
         setattr(multi_latent_attention, name, type(name, (), {}))
     build = DotProductAttention.__init__
-    DotProductAttention.__init__ = lambda self, *given, k_channels=None, v_channels=None, **named: build(self, *given, **named)
+
+    def of_equal_heads(self: Any, *given: Any, k_channels: Any = None, v_channels: Any = None, **named: Any) -> None:
+        build(self, *given, **named)
+
+    DotProductAttention.__init__ = of_equal_heads
     config = MLATransformerConfig(
         activation_func=torch.nn.functional.silu, use_cpu_initialization=True, params_dtype=torch.float32, persist_layer_norm=False, **args
     )
