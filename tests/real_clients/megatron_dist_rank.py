@@ -3,8 +3,8 @@
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
 A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
-"checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with Megatron's default
-strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to RESULTS.json: "error",
+"checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with Megatron's
+default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to RESULTS.json: "error",
 or the logits from the last stage.
 """
 
