@@ -4,8 +4,8 @@
 
 A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
 "checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with Megatron's
-default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to RESULTS.json: "error",
-or the logits from the last stage.
+default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to
+RESULTS.json: "error", or the logits from the last stage.
 """
 
 from __future__ import annotations
