@@ -111,7 +111,7 @@ def test_ray_is_imported_by_its_engine_alone() -> None:
     assert {found[0].name for found in IMPORTS if found[2].partition(".")[0] == "ray"} <= {"ray.py"}
 
 
-LIGHT = tuple(f"convsvc.service.{name}" for name in ("views", "plan_views", "cluster_views", "watch_views", "errors"))
+LIGHT = tuple(f"convsvc.service.{name}" for name in ("views", "plan_views", "cluster_views", "watch_views", "batch_views", "errors"))
 
 
 def test_the_client_takes_nothing_of_the_service_but_its_views_and_errors() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = 100
 LONGEST = 24
-STATES = ("queued", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled")
+STATES = ("queued", "blocked", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 SORTS: dict[str, Callable[[JobView], Any]] = {
     "duration": lambda job: -_seconds(job),

@@ -31,6 +31,7 @@ COMMANDS = {
     "retry": LazyCommand("convsvc.cli.jobs:retry", "Run a failed or canceled job again."),
     "watch-dir": LazyCommand("convsvc.cli.watch_dir:watch_dir", "Convert a training run's iterations as they appear."),
     "watches": LazyCommand("convsvc.cli.watch_dir:watches", "List, show and remove watches of training runs."),
+    "batches": LazyCommand("convsvc.cli.batch:batches", "List, show, await and cancel batches of jobs."),
     "executors": LazyCommand("convsvc.cli.cluster:executors", "List who takes jobs from the queue."),
     "whoami": LazyCommand("convsvc.cli.whoami:whoami", "Say who the token is, and what it may."),
     "nodes": LazyCommand("convsvc.cli.cluster:nodes", "List the machines on which tasks run."),

@@ -13,6 +13,7 @@ from convsvc.errors import ConvsvcError, ServiceError, error_from_dict
 from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, Progress, TaskView, Waiting
 
 if TYPE_CHECKING:
+    from convsvc.service.batch_views import BatchPage, BatchView
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.watch_views import IterationView, WatchView
@@ -65,6 +66,19 @@ def node_views(data: list[Json]) -> list[NodeView]:
     from convsvc.service.cluster_views import NodeView
 
     return [view_of(NodeView, item) for item in data]
+
+
+def batch_view(data: Json) -> BatchView:
+    from convsvc.service.batch_views import BatchJob, BatchView
+
+    jobs = None if data.get("jobs") is None else [view_of(BatchJob, item) for item in data["jobs"]]
+    return view_of(BatchView, {**data, "jobs": jobs})
+
+
+def batch_page(data: Json) -> BatchPage:
+    from convsvc.service.batch_views import BatchPage
+
+    return BatchPage([batch_view(item) for item in data["batches"]], data["next_cursor"])
 
 
 def watch_view(data: Json) -> WatchView:

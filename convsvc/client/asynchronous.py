@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from convsvc.client.requests import AnyJob
+    from convsvc.service.batch_views import BatchPage, BatchView
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
@@ -154,6 +155,32 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def remove_watch(self, watch_id: str) -> WatchView:
         """Watch no longer; its jobs and what they made stay. Raises NoSuchWatch."""
         return await self._send(requests.remove_watch(watch_id))
+
+    async def submit_batch(self, batch: dict[str, Any], idempotency_key: str | None = None) -> BatchView:
+        """Queue several jobs as one: all of them, or none. A key is made as for `submit`.
+
+        Raises JobError, TargetBusy, KeyReused, QuotaReached, NoSuchJob, ServiceError.
+        """
+        return await self._send(requests.submit_batch(batch, idempotency_key))
+
+    async def batch(self, batch_id: str) -> BatchView:
+        """One batch with its jobs: its progress and its report. Raises NoSuchBatch."""
+        return await self._send(requests.batch(batch_id))
+
+    async def batches(self, *, limit: int = 50, cursor: str | None = None) -> BatchPage:
+        """Batches without their jobs, newest first; `cursor` is the last page's `next_cursor`."""
+        return await self._send(requests.batches(limit, cursor))
+
+    async def wait_batch(self, batch_id: str, timeout_s: float | None = None, poll_s: float = 5) -> BatchView:
+        """The batch once all its jobs have ended. Raises NoSuchBatch, or ServiceError if it takes longer than `timeout_s`."""
+        waiting = Waiting(timeout_s, poll_s)
+        while (batch := await self._send(requests.batch(batch_id, patience_s=waiting.patience_s))).state not in ENDED:
+            await asyncio.sleep(waiting.pause_s(batch))
+        return batch
+
+    async def cancel_batch(self, batch_id: str) -> BatchView:
+        """Ask all of the batch's jobs that have not ended to stop. Raises NoSuchBatch."""
+        return await self._send(requests.cancel_batch(batch_id))
 
     async def plan(self, job: AnyJob, timeout_s: float = 120) -> PlanView:
         """What the job would do and need; nothing is written. Raises what planning raises."""

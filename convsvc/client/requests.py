@@ -12,6 +12,8 @@ from urllib.parse import quote
 from convsvc.client.answers import (
     as_is,
     attempt_views,
+    batch_page,
+    batch_view,
     executor_views,
     iteration_views,
     job_page,
@@ -27,6 +29,7 @@ from convsvc.client.answers import (
 from convsvc.errors import JobError
 
 if TYPE_CHECKING:
+    from convsvc.service.batch_views import BatchPage, BatchView
     from convsvc.service.cluster_views import ExecutorView, NodeView, WhoAmI
     from convsvc.service.plan_views import PlanView
     from convsvc.service.views import AttemptView, JobPage, JobView, LogLine, TaskView
@@ -76,9 +79,31 @@ class Request(Generic[Answer]):
 def submit(job: AnyJob, idempotency_key: str | None) -> Request[JobView]:
     """A key is made where none is given. The request holds it, so that each time it is sent it is the same one."""
     key = idempotency_key or os.urandom(16).hex()
+    return Request("POST", f"{API}/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": _sendable(key)})
+
+
+def _sendable(key: str) -> str:
+    """The key, if a header can have it. Raises JobError."""
     if not all(" " <= character <= "~" for character in key):
         raise JobError(f"the idempotency key {key!r} has characters that no header can have", do="use letters, digits and -")
-    return Request("POST", f"{API}/jobs", job_view, json=_as_json(job), headers={"Idempotency-Key": key})
+    return key
+
+
+def submit_batch(batch: Json, idempotency_key: str | None) -> Request[BatchView]:
+    key = idempotency_key or os.urandom(16).hex()
+    return Request("POST", f"{API}/batches", batch_view, json=batch, headers={"Idempotency-Key": _sendable(key)})
+
+
+def batch(batch_id: str, *, patience_s: float | None = None) -> Request[BatchView]:
+    return Request("GET", f"{API}/batches/{quote(batch_id, safe='')}", batch_view, patience_s=patience_s)
+
+
+def batches(limit: int, cursor: str | None) -> Request[BatchPage]:
+    return Request("GET", f"{API}/batches", batch_page, params=stated(limit=limit, cursor=cursor))
+
+
+def cancel_batch(batch_id: str) -> Request[BatchView]:
+    return Request("POST", f"{API}/batches/{quote(batch_id, safe='')}/cancel", batch_view)
 
 
 def job(job_id: str, *, patience_s: float | None = None) -> Request[JobView]:

@@ -7,6 +7,7 @@ import time
 
 from convsvc.client.requests import PATIENCE_S
 from convsvc.errors import ServiceError
+from convsvc.service.batch_views import BatchView
 from convsvc.service.views import JobView
 
 FIRST_S, GROWTH = 0.2, 1.5
@@ -30,14 +31,15 @@ class Waiting:
         """How long a service that is away is waited for; the first look fails like any request."""
         return min(PATIENCE_S, self._left_s()) if self._began else None
 
-    def pause_s(self, job: JobView) -> float:
-        """Seconds until the next look. Raises ServiceError, with `job` as it stands, where the time is up."""
+    def pause_s(self, job: JobView | BatchView) -> float:
+        """Seconds until the next look. Raises ServiceError, with the job (or batch) as it stands, where the time is up."""
+        what = "job" if isinstance(job, JobView) else "batch"
         left_s = self._left_s()
         if left_s <= 0:
             raise ServiceError(
-                f"job {job.id} has not ended after {self._timeout_s:g} s: it is {job.state}",
-                do="wait longer; the job goes on",
-                details={"job": job.id, "state": job.state},
+                f"{what} {job.id} has not ended after {self._timeout_s:g} s: it is {job.state}",
+                do=f"wait longer; the {what} goes on",
+                details={what: job.id, "state": job.state},
             )
         self._began = True
         pause_s, self._next_s = min(self._next_s, self._longest_s), self._next_s * GROWTH

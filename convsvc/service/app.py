@@ -15,6 +15,7 @@ import convsvc
 from convsvc.service.access.audit import Audit
 from convsvc.service.access.callers import Access
 from convsvc.service.access.limits import BodyLimit
+from convsvc.service.batching.rules import BatchSpec
 from convsvc.service.console import router as console
 from convsvc.service.following import News
 from convsvc.service.head import HeadAsGet
@@ -23,7 +24,7 @@ from convsvc.service.observe.request_log import RequestLog
 from convsvc.service.observe.tracing import trace_requests
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.problems import PROBLEM, SCHEMA, install_problem_handlers
-from convsvc.service.routes import audit, catalog, cluster, documents, health, jobs, metrics, plans, streams, watches
+from convsvc.service.routes import audit, batches, catalog, cluster, documents, health, jobs, metrics, plans, streams, watches
 from convsvc.service.routes.context import Context, Planner
 from convsvc.service.settings import Settings
 from convsvc.service.store.cluster import Cluster
@@ -33,7 +34,7 @@ from convsvc.service.watching.rules import WatchSpec
 from convsvc.spec import Job
 
 API = "v1"
-VERSIONED: tuple[APIRouter, ...] = tuple(subject.router for subject in (jobs, watches, streams, plans, cluster, catalog, audit))
+VERSIONED: tuple[APIRouter, ...] = tuple(subject.router for subject in (jobs, batches, watches, streams, plans, cluster, catalog, audit))
 # Where probes, scrapers and readers of documents look for them.
 AT_ROOT: tuple[APIRouter, ...] = tuple(subject.router for subject in (health, metrics, documents))
 
@@ -89,5 +90,5 @@ def _show_job_schema(app: FastAPI) -> None:
 
 def _schemas() -> dict[str, Any]:
     job = Job.model_json_schema(ref_template="#/components/schemas/{model}")
-    watch = WatchSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**job.pop("$defs", {}), **watch.pop("$defs", {}), "Job": job, "WatchSpec": watch, "Problem": SCHEMA}
+    others = {kind.__name__: kind.model_json_schema(ref_template="#/components/schemas/{model}") for kind in (WatchSpec, BatchSpec)}
+    return {**job.pop("$defs", {}), **others, "Job": job, "Problem": SCHEMA}

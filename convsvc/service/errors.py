@@ -2,6 +2,7 @@
 
     ServiceError
       NoSuchJob           the id names no job
+      NoSuchBatch         the id names no batch
       NoSuchWatch         the id names no watch
       NoSuchPage          the console has no such page
       UnclearJob          the beginning of an id fits several jobs
@@ -34,6 +35,10 @@ from convsvc.errors import ServiceError
 
 class NoSuchJob(ServiceError):
     title, slug, http_status = "no such job", "no-such-job", 404
+
+
+class NoSuchBatch(ServiceError):
+    title, slug, http_status = "no such batch", "no-such-batch", 404
 
 
 class NoSuchWatch(ServiceError):

@@ -40,8 +40,8 @@ class Progress:
 class Waiting:
     """Why a job does not go on, since when, and its `position` in its tenant's queue (1 is next) where it is in that.
 
-    `reason`: queue, no-executor, engine-away, quota or version of a queued job; of one that an executor has: engine-starts,
-    target-busy (who had it before still holds the target), executor-silent or executor-comes.
+    `reason`: after of a blocked job; queue, no-executor, engine-away, quota or version of a queued one; of one that an executor has:
+    engine-starts, target-busy (who had it before still holds the target), executor-silent or executor-comes.
     """
 
     reason: str
@@ -59,8 +59,8 @@ class JobView:
     names the token it came with, and its wait counts from `queued_at`. `notes` are {"kind", "text"}: the plan's as soon as it is made,
     those of the run at its end too; `report` is where the conversion's report lies then. `waiting` says why it does not go on: only
     of a job that was asked for alone. `mode`: convert, verify or compare; a comparison's `result` is what `convsvc.compare` answers, and
-    one that found differences has failed with that in its `error`'s details. `staged`: an unfinished target lies beside the
-    target's place, which a retry goes on with.
+    one that found differences has failed with that in its `error`'s details. `batch` is what it was submitted
+    in. `staged`: an unfinished target lies beside the target's place, which a retry goes on with.
     """
 
     id: str
@@ -90,6 +90,7 @@ class JobView:
     waiting: Waiting | None = None
     staged: bool = False
     mode: str = "convert"
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,5 +20,9 @@ LabelName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9._/@:+-]*[A-Za-z0-9])?)?$")]
 
 
+# A job's id, or so much of it that it fits no other; in a batch "#0" is its first job.
+JobReference = Annotated[str, Field(pattern=r"^(#[0-9]{1,4}|[0-9A-Za-z]{4,26})$")]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

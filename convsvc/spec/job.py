@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from convsvc.errors import JobError
 from convsvc.job_text import parse_text
 from convsvc.spec.faults import in_words
-from convsvc.spec.fields import LabelName, LabelValue, Strict, Text
+from convsvc.spec.fields import JobReference, LabelName, LabelValue, Strict, Text
 from convsvc.spec.formats import sides
 from convsvc.spec.options import Options
 from convsvc.spec.places import Detected, SourceSpec, TargetSpec
@@ -64,6 +64,9 @@ class Job(Strict):
     options: Options = Options()
     priority: int = Field(0, ge=-100, le=100, description="In the service's queue: higher ones first, among one tenant's jobs.")
     webhook: Webhook | None = Field(None, description="Called by the service when the job has ended.")
+    after: Annotated[list[JobReference], Field(min_length=1, max_length=32)] | None = Field(
+        None, description="Ids of the tenant's jobs that must have succeeded before this one begins; it fails if one of them does not."
+    )
     labels: dict[LabelName, LabelValue] | None = Field(
         None, max_length=32, description='Whatever jobs shall be found by, e.g. {"model": "qwen3", "run": "7"}.'
     )

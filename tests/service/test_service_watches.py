@@ -231,6 +231,7 @@ def test_a_forgotten_job_is_not_made_again(watching: Watching, training: Megatro
     watching.look(2)
     watching.convert()
     assert purge(watching.database, Retention(jobs_days=0)).jobs == 1
+    (training.folder(1) / "seen").touch()  # so that it is looked at again as if it were new
     watching.look(4)
     assert watching.jobs() == []
     assert watching.watches.watch(watch).jobs == {"forgotten": 1}

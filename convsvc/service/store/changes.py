@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from convsvc.errors import ServiceError
 from convsvc.service.errors import IllegalTransition, NoSuchJob, UnclearJob
 from convsvc.service.store.announcing import announce_end
 from convsvc.service.store.attempts import lose_attempts
 from convsvc.service.store.clock import now_of
-from convsvc.service.store.models import EventRow, JobRow, LogRow, TaskRow
+from convsvc.service.store.models import DependencyRow, EventRow, JobRow, LogRow, TaskRow
 from convsvc.service.store.states import ENDED, Instruction, JobEvent, job_step
-from convsvc.service.store.tallies import add_tallies, job_tallies
+from convsvc.service.store.tallies import Tally, add_tallies, job_tallies
 
 PUBLISH = "publish"  # the driver's last phase: the target is moved into place, in one step
 ID_LENGTH, SHORTEST_ID = 26, 4
@@ -88,6 +89,13 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
 
     Raises IllegalTransition, with what happened to the job before.
     """
+    add_tallies(session, row.tenant, _advance(session, row, event, lease=lease, place=place, **facts))
+
+
+def _advance(
+    session: Session, row: JobRow, event: JobEvent, *, lease: Lease | None = None, place: str | None = None, **facts: Any
+) -> list[Tally]:
+    """What `advance` does but for the tallies, which are added once in a transaction: the job's, and those of jobs that end with it."""
     before = row.state
     try:
         step = job_step(before, event, job=row.id)
@@ -101,7 +109,41 @@ def advance(session: Session, row: JobRow, event: JobEvent, *, lease: Lease | No
         _apply(session, row, instruction, lease, place)
     if before != row.state or step.instructions:
         add_event(session, row, "state", {"state": row.state, "before": before, "event": event, "run": row.run, **facts})
-    add_tallies(session, row.tenant, job_tallies(row, event, now_of(session), ended=ends, first=first))
+    tallies = job_tallies(row, event, now_of(session), ended=ends, first=first)
+    return [*tallies, *_tell_followers(session, row)] if ends else tallies
+
+
+def open_predecessors(session: Session, job_id: str, *, but: str | None = None) -> list[JobRow]:
+    """The jobs after which a job comes and that have not succeeded. One that is forgotten had ended, and does not count."""
+    query = select(JobRow).join(DependencyRow, DependencyRow.after_id == JobRow.id)
+    query = query.where(DependencyRow.job_id == job_id, JobRow.state != "succeeded", JobRow.id != (but or "")).order_by(JobRow.id)
+    return list(session.scalars(query))
+
+
+def _tell_followers(session: Session, row: JobRow) -> list[Tally]:
+    """The job has ended: those that were to come after it are queued, or fail. They are its tenant's."""
+    query = select(JobRow).join(DependencyRow, DependencyRow.job_id == JobRow.id)
+    query = query.where(DependencyRow.after_id == row.id, JobRow.state == "blocked").order_by(JobRow.id)
+    tallies: list[Tally] = []
+    for follower in session.scalars(query.with_for_update(of=JobRow)).all():
+        if row.state != "succeeded":
+            follower.error = not_to_come_after(row).as_dict()
+            add_log(session, follower, follower.error["message"], level="error")
+            tallies += _advance(session, follower, "fail", error=follower.error)
+        elif not open_predecessors(session, follower.id, but=row.id):
+            add_log(session, follower, f"job {row.id} has succeeded: this one is queued")
+            tallies += _advance(session, follower, "unblock")
+    return tallies
+
+
+def not_to_come_after(row: JobRow) -> ServiceError:
+    """Why a job that was to come after this one does not begin."""
+    what = "was canceled" if row.state == "canceled" else row.state
+    return ServiceError(
+        f"job {row.id}, after which this one comes, {what}",
+        do=f"retry that one (convsvc retry {row.id}), then this one",
+        details={"after": row.id, "state": row.state},
+    )
 
 
 def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any]) -> None:

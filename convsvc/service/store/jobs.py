@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import exists, func, select
@@ -14,10 +11,9 @@ from sqlalchemy.orm import Session
 
 from convsvc.errors import TargetBusy
 from convsvc.service.access.identity import LOOPBACK, Caller
-from convsvc.service.errors import KeyReused
-from convsvc.service.observe.tracing import traced
+from convsvc.service.errors import IllegalTransition
 from convsvc.service.store.attempts import newest_attempts
-from convsvc.service.store.changes import advance, existing_job, locked_job, same_place, writes
+from convsvc.service.store.changes import advance, existing_job, locked_job, not_to_come_after, open_predecessors, same_place
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.database import Database
 from convsvc.service.store.ids import new_job_id
@@ -25,23 +21,14 @@ from convsvc.service.store.models import EventRow, ExecutorRow, JobRow, LogRow, 
 from convsvc.service.store.quotas import allowance, check_quotas, with_limits_locked
 from convsvc.service.store.retrying import retried
 from convsvc.service.store.shown import attempt_view, job_view, task_view
+from convsvc.service.store.submitting import JobRequest, insert_job, job_by_key, request_hash
 from convsvc.service.store.task_logs import levels_from
 from convsvc.service.store.waiting import waiting_of
 from convsvc.service.store.wanted import EVERYTHING, Wanted
 from convsvc.service.views import AttemptView, EventView, JobPage, JobView, LogLine, TaskView
-from convsvc.spec import Job, dump_job
+from convsvc.spec import Job
 
 _ELSEWHERE = "choose another target"
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    id: str
-    job: Job
-    place: str
-    key: str | None
-    digest: str
-    caller: Caller
 
 
 class Store:
@@ -57,25 +44,26 @@ class Store:
         """Queue the job for the caller's tenant; True says that it is new, False that `key` was seen before with the same job.
 
         Raises TargetBusy if an active job has the same target, KeyReused if the tenant's `key` came before with another job,
-        QuotaReached if the tenant has as many jobs queued, or bytes to be written, as it may have.
+        QuotaReached if the tenant has as many jobs queued, or bytes to be written, as it may have; NoSuchJob, JobError for one that it
+        cannot come after.
         """
         # Ahead of the transaction: a file system that hangs while links are resolved may not keep others from the database.
-        request = _Request(new_job_id(), job, same_place(job.target.path), key, request_hash(job), caller)
+        request = JobRequest(new_job_id(), job, same_place(job.target.path), key, request_hash(job), caller)
         try:
             return self._submit(request)
         except IntegrityError:
             return self._explain_refusal(request)
 
     @retried
-    def _submit(self, request: _Request) -> tuple[JobView, bool]:
+    def _submit(self, request: JobRequest) -> tuple[JobView, bool]:
         with self.database.writing() as session:
             limits = with_limits_locked(session, request.caller.tenant)
-            known = _by_key(session, request)
+            known = job_by_key(session, request)
             if known:
                 return job_view(known), False
             if limits:
                 check_quotas(session, limits)
-            return job_view(_insert(session, request)), True
+            return job_view(insert_job(session, request)), True
 
     @retried
     def job(self, job_id: str, *, tenant: str | None = None) -> JobView:
@@ -233,12 +221,12 @@ class Store:
             raise self._busy(job.target, tenant) from None
 
     @retried
-    def _explain_refusal(self, request: _Request) -> tuple[JobView, bool]:
+    def _explain_refusal(self, request: JobRequest) -> tuple[JobView, bool]:
         # A unique constraint said no: the key came twice at the same moment, or the target is taken, or a transaction that was
         # tried again, since its connection was lost, had been committed after all.
         with self.database.reading() as session:
             mine = session.get(JobRow, request.id)
-            known = mine or _by_key(session, request)
+            known = mine or job_by_key(session, request)
             if known:
                 return job_view(known), known is mine
         raise self._busy(request.job.target.path, request.caller.sees)
@@ -264,11 +252,6 @@ class Store:
             )
 
 
-def request_hash(job: Job) -> str:
-    """The same for two requests that ask for the same job."""
-    return hashlib.sha256(json.dumps(dump_job(job), sort_keys=True).encode()).hexdigest()
-
-
 def _cancel(session: Session, row: JobRow, place: str) -> None:
     staged = row.resumable and row.state in {"queued", "failed"}
     advance(session, row, "discard" if staged else "cancel", place=place)
@@ -277,49 +260,14 @@ def _cancel(session: Session, row: JobRow, place: str) -> None:
 
 def _retry(session: Session, row: JobRow, place: str) -> None:
     limits = with_limits_locked(session, row.tenant)
-    advance(session, row, "retry", place=place)
+    before = open_predecessors(session, row.id)
+    for one in before:
+        session.refresh(one, with_for_update={"read": True})  # it may not end between this look and the end of this transaction
+    ended = next((one for one in before if one.state in {"failed", "canceled"}), None)
+    if ended is not None:
+        refused = not_to_come_after(ended)
+        raise IllegalTransition(refused.message, do=refused.do, details=refused.details)
+    advance(session, row, "block" if any(one.state != "succeeded" for one in before) else "retry", place=place)
     if limits:
         session.flush()
         check_quotas(session, limits, more=0)  # it is counted already
-
-
-def _insert(session: Session, request: _Request) -> JobRow:
-    job, now, spec = request.job, now_of(session), dump_job(request.job)
-    row = JobRow(
-        id=request.id,
-        tenant=request.caller.tenant,
-        submitted_by=request.caller.name,
-        priority=job.priority,
-        name=job.name,
-        labels=job.labels,
-        spec=spec,
-        model_type=job.model_type,
-        source_path=job.source.path,
-        target_path=job.target.path,
-        active_target=request.place if writes(spec) else None,
-        idempotency_key=request.key,
-        request_hash=request.digest,
-        state="queued",
-        created_at=now,
-        queued_at=now,
-        last_event=1,
-        last_log=0,
-    )
-    session.add(row)
-    session.flush()
-    session.add(EventRow(job_id=row.id, seq=1, at=now, kind="submitted", data={"state": "queued", "run": 1, **traced()}))
-    return row
-
-
-def _by_key(session: Session, request: _Request) -> JobRow | None:
-    if request.key is None:
-        return None
-    query = select(JobRow).where(JobRow.tenant == request.caller.tenant, JobRow.idempotency_key == request.key)
-    row = session.scalars(query).first()
-    if row is not None and row.request_hash != request.digest:
-        raise KeyReused(
-            f"the Idempotency-Key {request.key!r} was used for another job, {row.id}",
-            do="send a new key with a new job",
-            details={"job": row.id, "key": request.key},
-        )
-    return row

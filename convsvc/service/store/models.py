@@ -77,6 +77,7 @@ class JobRow(Base):
         Index("ix_jobs_queue", "tenant", "priority", "queued_at", "id", sqlite_where=QUEUED, postgresql_where=QUEUED),
         Index("ix_jobs_started", "started_at"),
         Index("ix_jobs_ended", "ended_at"),
+        Index("ix_jobs_batch_id", "batch_id"),
         # Named for its second column, which is what is said to be used already.
         UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
     )
@@ -87,6 +88,7 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # higher ones are claimed first
     name: Mapped[str | None] = mapped_column(Label(200))
     labels: Mapped[Json | None]  # the job's, to find it by
+    batch_id: Mapped[str | None] = mapped_column(String(26))  # the batch that it was submitted in
     spec: Mapped[Json]
     spec_version: Mapped[int] = mapped_column(Integer, default=SPEC_VERSION, server_default="1")  # who can read it: executors no older
     model_type: Mapped[str | None] = mapped_column(Label(200))
@@ -336,3 +338,31 @@ class TakenRow(Base):
     taken_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]  # its target had to give way to newer ones
     kept_for: Mapped[str | None] = mapped_column(Words)  # why it could not be removed
+
+
+class DependencyRow(Base):
+    """A job that begins once another one has succeeded. `after_id` is no key of another table: it stays when that job is purged."""
+
+    __tablename__ = "dependencies"
+    __table_args__ = (Index("ix_dependencies_after_id", "after_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    after_id: Mapped[str] = mapped_column(String(26), primary_key=True)
+
+
+class BatchRow(Base):
+    """Jobs that were submitted as one: all of them, or none."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index("ix_batches_tenant", "tenant", "id"),
+        UniqueConstraint("tenant", "idempotency_key", name="uq_batches_idempotency_key"),
+    )
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    submitted_by: Mapped[str | None] = mapped_column(Label(200))  # the token's name
+    name: Mapped[str | None] = mapped_column(Label(200))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    request_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]

@@ -54,7 +54,7 @@ def allowance(session: Session, tenant: str) -> tuple[dict[str, float | None], d
 
 
 def _queued_jobs(session: Session, tenant: str) -> int:
-    return session.execute(select(func.count()).where(JobRow.state == "queued", JobRow.tenant == tenant)).scalar_one()
+    return session.execute(select(func.count()).where(JobRow.state.in_(("blocked", "queued")), JobRow.tenant == tenant)).scalar_one()
 
 
 def _active_bytes(session: Session, tenant: str) -> int:

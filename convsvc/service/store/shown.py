@@ -42,6 +42,7 @@ def job_view(row: JobRow, waiting: Waiting | None = None) -> JobView:
         labels=row.labels or {},
         waiting=waiting,
         staged=row.resumable and row.state in {"queued", "failed"},
+        batch=row.batch_id,
     )
 
 

@@ -5,6 +5,9 @@
        |                      | cancel
        '--> canceled <---- canceling            failed, canceled -- retry --> queued
 
+A job that comes after others is blocked until all of those have succeeded (unblock: queued); it fails once one of them has not. Retried
+while one of them goes on, it is blocked again (block).
+
 A job is canceled once nothing of it is left on storage. Where something may be, that is an executor's work: `discard` leads a job that
 waits, or has failed, to canceling without a lease, and the next executor takes it up, as it does after one that died or drained.
 
@@ -18,8 +21,10 @@ from typing import Literal, get_args
 
 from convsvc.service.errors import IllegalTransition
 
-JobState = Literal["queued", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled"]
-JobEvent = Literal["claim", "reclaim", "planned", "seal", "verify", "succeed", "fail", "cancel", "stop", "release", "retry", "discard"]
+JobState = Literal["queued", "blocked", "planning", "running", "sealing", "verifying", "canceling", "succeeded", "failed", "canceled"]
+JobEvent = Literal[
+    "claim", "reclaim", "planned", "seal", "verify", "succeed", "fail", "cancel", "stop", "release", "retry", "discard", "block", "unblock"
+]
 TaskState = Literal["pending", "running", "done", "failed"]
 TaskEvent = Literal["start", "finish", "fail"]
 Instruction = Literal["take_lease", "drop_lease", "hold_target", "free_target", "stamp_end", "new_run"]
@@ -54,6 +59,10 @@ _JOB_ARROWS: tuple[tuple[JobEvent, str, JobState, tuple[Instruction, ...]], ...]
     ("stop", "canceling", "canceled", _END),
     ("release", _WORKING, "queued", ("drop_lease",)),  # the executor drains: the job keeps its target and is resumed later
     ("release", "canceling", "canceling", ("drop_lease",)),
+    ("unblock", "blocked", "queued", ()),
+    ("fail", "blocked", "failed", _END),
+    ("cancel", "blocked", "canceled", _END),
+    ("block", "failed canceled", "blocked", ("hold_target", "new_run")),
     ("discard", "queued", "canceling", ()),
     ("discard", "failed", "canceling", ("hold_target",)),
     ("retry", "failed canceled", "queued", ("hold_target", "new_run")),

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from convsvc.service.store.changes import open_predecessors
 from convsvc.service.store.clock import now_of
 from convsvc.service.store.models import ExecutorRow, JobRow, TenantRow
 from convsvc.service.store.quotas import running_jobs
@@ -26,7 +27,7 @@ def waiting_of(session: Session, row: JobRow, silence_s: float, tenant: str | No
     if row.state == "queued":
         return _in_queue(session, row, silence_s, tenant)
     if row.state not in LEASED:
-        return None
+        return _after(session, row) if row.state == "blocked" else None
     now = now_of(session)
     if row.lease_until is None or row.lease_until < now:
         return _without_executor(session, row, silence_s)
@@ -54,6 +55,12 @@ def _in_queue(session: Session, row: JobRow, silence_s: float, tenant: str | Non
         or _quota(session, row, position)
         or _turn(session, row, there, (position, of), tenant)
     )
+
+
+def _after(session: Session, row: JobRow) -> Waiting:
+    others = [f"{one.id} ({one.state})" for one in open_predecessors(session, row.id)]
+    shown = ", ".join(others[:MOST_NAMED]) + (", ..." if len(others) > MOST_NAMED else "")
+    return Waiting("after", f"it comes after {counted(len(others), 'job')}: {shown}", row.queued_at)
 
 
 def _without_executor(session: Session, row: JobRow, silence_s: float) -> Waiting:

@@ -1,0 +1,1 @@
+"""Batches: several jobs that are submitted as one."""
