@@ -311,7 +311,8 @@ def test_a_quota_is_waited_for(watching: Watching, training: MegatronRun) -> Non
     training.save(1)
     training.save(2)
     watching.look(3)
-    assert (watching.jobs(), watching.seen(watch)) == (["2"], {1: "moving", 2: "taken"} | {1: watching.seen(watch)[1]})
+    assert (watching.jobs(), watching.seen(watch)) == (["2"], {1: "refused", 2: "taken"})
+    assert watching.watches.watch(watch).error is None
     watching.convert()
     watching.look()
     assert watching.jobs() == ["2", "1"]
