@@ -6,7 +6,7 @@ token's, projected (the projector's width, the decoder's).
 
 from __future__ import annotations
 
-from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS
+from convsvc.blocks.gqa import PACKED_QKV, PACKED_QKV_BIAS, PROJ, PROJ_BIAS, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, INPUT_NORM_BIAS, PRE_MLP_NORM, PRE_MLP_NORM_BIAS
 from convsvc.blocks.vit import MLP, attention_sizes
 from convsvc.errors import SourceError
@@ -63,11 +63,65 @@ PROJECTOR = (
     row("mlp1.3.bias", PROJECTOR_FC2_BIAS, "out"),
 )
 
+# transformers' names for the same tower (models/internvl).
+HF_EMBEDDINGS = (
+    row("vision_tower.embeddings.cls_token", CLASS, "one single hidden"),
+    row("vision_tower.embeddings.patch_embeddings.projection.weight", PATCHES, "hidden channel patch_row patch_column"),
+    row("vision_tower.embeddings.patch_embeddings.projection.bias", PATCHES_BIAS, "hidden"),
+    row("vision_tower.embeddings.position_embeddings", POSITIONS, "one position hidden"),
+)
+HF_LAYER = (
+    row("layernorm_before.weight", INPUT_NORM, "hidden"),
+    row("layernorm_after.weight", PRE_MLP_NORM, "hidden"),
+    row("layernorm_before.bias", INPUT_NORM_BIAS, "hidden", optional=True),
+    row("layernorm_after.bias", PRE_MLP_NORM_BIAS, "hidden", optional=True),
+    row("attention.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+    row("attention.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden"),
+    row("attention.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+    row("attention.projection_layer.weight", PROJ, "hidden (group query head_dim)"),
+    row("attention.projection_layer.bias", PROJ_BIAS, "hidden"),
+    row("lambda_1", ATTENTION_SCALE, "hidden"),
+    row("lambda_2", MLP_SCALE, "hidden"),
+    *MLP,
+)
+HF_QKV_BIASES = (
+    row("attention.q_proj.bias", QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),
+    row("attention.k_proj.bias", QKV_BIAS.at(slot="query"), "(group head_dim)"),
+    row("attention.v_proj.bias", QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
+)
+HF_QK_NORMS = (
+    row("attention.q_norm.weight", Q_NORM, "hidden"),
+    row("attention.k_norm.weight", K_NORM, "hidden"),
+)
+HF_PROJECTOR = (
+    row("multi_modal_projector.layer_norm.weight", PROJECTOR_NORM, "(patches hidden)"),
+    row("multi_modal_projector.layer_norm.bias", PROJECTOR_NORM_BIAS, "(patches hidden)"),
+    row("multi_modal_projector.linear_1.weight", PROJECTOR_FC1, "projected (patches hidden)"),
+    row("multi_modal_projector.linear_1.bias", PROJECTOR_FC1_BIAS, "projected"),
+    row("multi_modal_projector.linear_2.weight", PROJECTOR_FC2, "out projected"),
+    row("multi_modal_projector.linear_2.bias", PROJECTOR_FC2_BIAS, "out"),
+)
+
 
 def layer(own: Facts, number: int) -> LayerRows:
     """A layer's rows: a bias on queries, keys and values, and norms of them, are there or not."""
     biased = QKV_BIAS_ROWS if own.flag("qkv_bias", default=True) else ()
     return LayerRows(LAYER + biased + (QK_NORMS if own.flag("qk_normalization") else ()))
+
+
+def hf_layer(own: Facts, number: int) -> LayerRows:
+    """As `layer`, by transformers' names and fields."""
+    biased = HF_QKV_BIASES if own.flag("attention_bias") else ()
+    return LayerRows(HF_LAYER + biased + (HF_QK_NORMS if own.flag("use_qk_norm") else ()))
+
+
+def hf_sizes(own: Facts, whole: Facts) -> dict[str, int]:
+    """As `sizes`; pictures and patches have two sides here. Raises SourceError where they are no squares."""
+    sides = {name: own.items(name, int) for name in ("image_size", "patch_size") if isinstance(own.get(name), list | tuple)}
+    oblong = [name for name, both in sides.items() if both is None or len(set(both)) != 1]
+    if oblong:
+        raise SourceError(f"{own.origin}: {oblong[0]} is {own.get(oblong[0])}; it must be as high as wide")
+    return sizes(Facts({**own.values, **{name: both[0] for name, both in sides.items() if both}}, own.origin), whole)
 
 
 def sizes(own: Facts, whole: Facts) -> dict[str, int]:

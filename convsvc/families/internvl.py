@@ -9,7 +9,7 @@ from functools import partial
 
 from convsvc.blocks import intern_vit
 from convsvc.families import internlm, llama2, qwen3, qwen3_moe, qwen25
-from convsvc.models.around import around
+from convsvc.models.around import TEXT_CONFIG, around
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.towers import Tower, text_kind
@@ -27,8 +27,20 @@ VISION = Tower(
 )
 
 
+HF_VISION = Tower(
+    name="image_encoder",
+    part="vision_config",
+    sizes=intern_vit.hf_sizes,
+    before=intern_vit.HF_EMBEDDINGS,
+    layer=intern_vit.hf_layer,
+    after=intern_vit.HF_PROJECTOR,
+    layer_prefix="vision_tower.encoder.layer.{layer}.",
+    count="num_hidden_layers",
+)
+
+
 def _has(kinds: tuple[str, ...], facts: Facts) -> bool:
-    return text_kind(facts, INSIDE) in kinds
+    return text_kind(facts, (*INSIDE, *TEXT_CONFIG)) in kinds
 
 
 def _with(text: Family, title: str) -> Family:
@@ -46,10 +58,28 @@ def _with(text: Family, title: str) -> Family:
     )
 
 
+def _hf_with(text: Family, title: str) -> Family:
+    return around(
+        text,
+        towers=(HF_VISION,),
+        body="language_model.model.",
+        head="language_model.",
+        name=f"internvl-hf-{text.name}",
+        title=f"InternVL with {title}, in transformers' names",
+        model_types=("internvl",),
+        architectures=("InternVLForConditionalGeneration",),
+        distinguish=partial(_has, text.model_types),
+    )
+
+
 FAMILIES = (
     _with(llama2.FAMILY, "Llama"),
     _with(internlm.INTERNLM2, "InternLM2"),
     _with(qwen25.FAMILY, "Qwen2"),
     _with(qwen3.FAMILY, "Qwen3"),
     _with(qwen3_moe.FAMILY, "Qwen3-MoE"),
+    _hf_with(llama2.FAMILY, "Llama"),
+    _hf_with(qwen25.FAMILY, "Qwen2"),
+    _hf_with(qwen3.FAMILY, "Qwen3"),
+    _hf_with(qwen3_moe.FAMILY, "Qwen3-MoE"),
 )

@@ -47,6 +47,7 @@ BY_FAMILY: Mapping[str, Names] = {
     "glm4v": Names(_with(GLM_TEXT, image_encoder=GLM_VISION), uncut=True),
     "deepseek-vl2": Names(_with(DEEPSEEK_TEXT, image_encoder=DEEPSEEK_VISION, image_tokens=DEEPSEEK_TOKENS)),
     "videoalign": Names(_with(REWARD_TEXT, image_encoder=QWEN2_VISION), _with(CANONICAL_REWARD_TEXT, image_encoder=CANONICAL_QWEN2_VISION)),
+    **{f"internvl-hf-{name}": Names(_with(INTERN_TEXT, image_encoder=INTERN_VIT)) for name in INTERN_TEXTS if name != "internlm2"},
     "qwen3-vl": Names(_with(TEXT, image_encoder=QWEN3_VISION)),
     "qwen3-vl-moe": Names(_with(TEXT, image_encoder=QWEN3_VISION)),
 }
