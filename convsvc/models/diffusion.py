@@ -188,6 +188,10 @@ def fit(spelling: Spelling, names: Iterable[str]) -> tuple[int, int]:
     """(names that every checkpoint of this form has and that are there, how many there should be): layers count once."""
     stars = {_starred(spelling, each) for each in names}
     required = set(spelling.required())
+    if not required:
+        # A form of groups alone (adapters): then all that is there is in one of them.
+        groups = {_prefix(spelling, where) + row.stored for places in spelling.groups.values() for where in places for row in places[where]}
+        return len(groups & stars), len(stars)
     return len(required & stars), len(required)
 
 

@@ -43,6 +43,7 @@ TO_RANKS = {
     "wan-h2m-i2v": To("wan_i2v"),
     "wan-h2m-pp2": To("wan_t2v", pp_layers=[1, 3]),
     "wan-h2m-vpp2": To("wan_t2v", pp_layers=[[1, 1], [1, 1]]),
+    "wan-lora-h2m": To("wan_lora"),
     "vace-h2m-diffusers": To("vace_diffusers"),
     "vace-h2m-civitai": To("vace_civitai"),
     "cog-src": To("cogvideo_sat"),
@@ -76,6 +77,7 @@ TO_PUBLISHED = {
 FORMS = {
     "wan_t2v": "hf_diffusers",
     "wan_i2v": "hf_diffusers",
+    "wan_lora": "original",
     "vace_diffusers": "hf_diffusers",
     "vace_civitai": "original",
     "cogvideo_hf": "hf_diffusers",
@@ -87,6 +89,7 @@ FORMS = {
     "opensora": "original",
 }
 CUTS: dict[str, dict[str, Any]] = {
+    "wan_lora": {"pp_layers": [1, 3]},
     "cogvideo_hf": {"tp_size": 2, "pp_layers": [20, 0, 22]},
     "opensoraplan_v1_3": {"tp_size": 4, "pp_layers": [[10, 6], [0, 16]]},
     "hunyuanvideo": {"tp_size": 2},

@@ -20,6 +20,8 @@ INDEX = ".index.json"
 WEIGHTS = re.compile(r".*\.(safetensors|pt|pth|bin)")
 # What lies beside the weights of a published model and is none of its transformer's: encoders, decoders.
 OTHERS = re.compile(r"(.*_?vae.*|models_t5.*|models_clip.*|optimizer.*|scheduler.*|adapter_model.*|.*lora.*)", re.IGNORECASE)
+# Which is all there is of a directory of adapters.
+ADAPTERS = re.compile(r"(adapter_model.*|.*lora.*)", re.IGNORECASE)
 SHOWN = 6
 
 
@@ -70,7 +72,8 @@ def weight_files(folder: RootedPath) -> list[str]:
         raise SourceError(f"{folder} has {len(indexes)} indexes: {', '.join(indexes[:SHOWN])}", do="give the file, or a directory with one")
     if indexes:
         return _indexed(folder, indexes[0])
-    weights = [name for name in names if WEIGHTS.fullmatch(name) and not OTHERS.fullmatch(name)]
+    weights = [name for name in names if WEIGHTS.fullmatch(name)]
+    weights = [name for name in weights if not OTHERS.fullmatch(name)] or [name for name in weights if ADAPTERS.fullmatch(name)]
     preferred = [name for name in weights if name.endswith(".safetensors")] or weights
     if len(preferred) == 1:
         return preferred

@@ -24,7 +24,18 @@ from convsvc.models.facts import Facts
 from convsvc.models.shapes import Equation, equations_of, solve
 
 # What may stand before all names: a wrapper, a pipeline's or a trainer's part.
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "module.", "model.", "dit.", "predictor.")
+PREFIXES = (
+    "",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "module.",
+    "model.",
+    "dit.",
+    "predictor.",
+    "base_model.model.",
+    "pipe.dit.",
+)
 SHOWN = 12
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
 from convsvc.dialects.diffusers.checkpoint import WEIGHTS, open_published, shapes_of
 from convsvc.dialects.diffusers.job import DiffusersSource
 from convsvc.dialects.diffusers.layout import Settings, lay_form
@@ -41,7 +42,8 @@ class Diffusers(Source):
         checkpoint = open_published(source.path, roots)
         if source.remove_pos_emb:
             checkpoint = _without_positions(checkpoint)
-        shown = recognise_model([name for name, _ in shapes_of(checkpoint)], published())
+        checkpoint = keep_adapters(checkpoint)
+        shown = recognise_model([name for name, _ in shapes_of(name_adapters(checkpoint))], published())
         if shown is None:
             return checkpoint
         facts = Facts({**checkpoint.facts.values, "model_type_hf": shown.family.name}, checkpoint.facts.origin)
@@ -54,6 +56,7 @@ class Diffusers(Source):
         """
         if not isinstance(family, Diffusion):
             return checkpoint
+        checkpoint = name_adapters(checkpoint)
         names = [name for name, _ in shapes_of(checkpoint)]
         shown = recognise_model(names, ((family, each) for each in family.forms))
         if shown is None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile, Wants, refuse_parts
+from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
 from convsvc.dialects.diffusers.seen import recognise_model
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import TRACKER
@@ -67,13 +68,15 @@ class Sora(Source):
             raise SourceError(f"the rank files of {root} hold no tensors under model, or model0, model1, ...", do="give another directory")
         notes = (*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0]))
         checkpoint = Checkpoint(str(root), tuple(files), found, _facts(source, root), folder_name(folder, root), notes)
-        shown = recognise_ranks(ranks_of(checkpoint))
+        checkpoint = keep_adapters(checkpoint)
+        shown = recognise_ranks(ranks_of(name_adapters(checkpoint)))
         if shown is None:
             return checkpoint
         return replace(checkpoint, facts=Facts({**checkpoint.facts.values, "model_type_hf": shown.family.name}, checkpoint.facts.origin))
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """With what names and shapes show. Raises SourceError where that is no model of the family, or not a whole one."""
+        checkpoint = name_adapters(checkpoint)
         ranks = ranks_of(checkpoint)
         shown = recognise_ranks(ranks, family) if isinstance(family, Diffusion) else None
         if shown is None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from convsvc.blocks.dit import Rows, spelled
 from convsvc.dialects.mindspeed_mm_sora.form import Form
-from convsvc.families import vace, wan
+from convsvc.families import vace, wan, wan_lora
 from convsvc.models.diffusion import Spelling, StackNames
 
 BEFORE = spelled(
@@ -66,4 +66,8 @@ VACE = Spelling(
     _under("wan_dit.", wan.ORIGINAL_AFTER),
     wan.groups(_under("wan_dit.", wan.ORIGINAL_IMAGE), _under("wan_dit.", wan.ORIGINAL_POSITIONS), IMAGE_BLOCK),
 )
-FORMS = {"wan": Form(WAN, pp=True, vpp=True), "vace": Form(VACE)}
+FORMS = {
+    "wan": Form(WAN, pp=True, vpp=True),
+    "wan-lora": Form(wan_lora.form("mindspeed-mm", BLOCK + IMAGE_BLOCK), pp=True, vpp=True),
+    "vace": Form(VACE),
+}
