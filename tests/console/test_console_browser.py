@@ -224,6 +224,20 @@ def many(service: Console, count: int) -> None:
         )
 
 
+@pytest.mark.parametrize("path", ["cluster", "admin"])
+def test_the_cluster_and_the_administration_are_for_everybodys_eyes(service: Console, browser: Chrome, tmp_path: Path, path: str) -> None:
+    look_like(browser)
+    browser.get(f"{service.url}/ui/{path}")
+    until(lambda: one(browser, "table"), "the page")
+    assert not findings(browser, AXE)
+    picture(browser, path, tmp_path)
+    look_like(browser, dark=True)
+    assert not findings(browser, AXE)
+    look_like(browser, width=390, height=800)
+    assert not findings(browser, AXE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
 def test_the_pages_are_read_in_chinese(service: Console, browser: Chrome) -> None:
     look_like(browser)
     browser.get(service.url + "/ui/jobs")

@@ -15,7 +15,9 @@ import pytest
 import tomllib
 
 from convsvc.notes import Kind
+from convsvc.service.cluster_views import ExecutorView
 from convsvc.service.console import rendering
+from convsvc.service.console.cluster_page import health_of
 from convsvc.service.console.languages import catalogue
 from convsvc.service.console.timeline import throughput
 from convsvc.service.store.claims import Claim, Claims, PlannedTask
@@ -28,6 +30,7 @@ HOSTILE = (
     "{{ 7*7 }}{% x %}", "</pre></div>", "<!--",
     "]]>", "&lt;b&gt;", "\u202egnp.exe", "]</title><script>", "' onmouseover='alert(1)",
 )  # fmt: skip
+NOON = datetime(2024, 5, 31, 12, tzinfo=timezone.utc)
 EVIL = " ".join(HOSTILE)
 # Elements and attributes that a page of ours may have; scripts and styles are files.
 RUNS = re.compile(r"on[a-z]+|style|srcdoc|formaction")
@@ -165,11 +168,32 @@ def words_of_templates() -> set[str]:
     for path in (rendering.FOLDER / "templates").glob("*.html"):
         text = path.read_text()
         found |= {one or other for one, other in re.findall(r"""_\((?:"([^"]+)"|'([^']+)')""", text)}
-    return found
+    # Sentences that are chosen where the page is made.
+    executors = [ExecutorView(state, state, "", "", None, NOON, NOON) for state in ("idle", "away", "silent")]
+    return found | {text for cluster in (executors, []) for _, text, _ in health_of(cluster, 1)}
 
 
 # Said of values: states, phases, notes, modes.
-OF_VALUES = {*JOB_STATES, *get_args(TaskState), *get_args(Kind), "convert", "verify", "compare", "write", "seal", "reopen", "publish"}
+OF_VALUES = {
+    *JOB_STATES,
+    *get_args(TaskState),
+    *get_args(Kind),
+    "convert",
+    "verify",
+    "compare",
+    "idle",
+    "busy",
+    "away",
+    "silent",
+    "left",
+    "usable",
+    "expired",
+    "revoked",
+    "write",
+    "seal",
+    "reopen",
+    "publish",
+}
 
 
 def test_every_word_of_the_pages_is_in_the_catalogue_and_no_other_is() -> None:

@@ -24,7 +24,7 @@ from convsvc.units import in_bytes
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 NOTHING = "\N{EN DASH}"
-PAGES = ("jobs", "new")  # that the head of each page leads to
+PAGES = ("jobs", "new", "cluster", "admin")  # that the head of each page leads to
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -54,7 +54,15 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"bytes": size, "time": moment, "span": span, "pretty": pretty, "percent": percent, "shape": shape_of_state}
+    made.filters |= {
+        "bytes": size,
+        "time": moment,
+        "span": span,
+        "pretty": pretty,
+        "tojson_text": on_one_line,
+        "percent": percent,
+        "shape": shape_of_state,
+    }
     made.globals |= {"home": HOME, "asset": asset, "csrf_field": CSRF_FIELD, "version": convsvc.__version__, "may": may, "KINDS": KINDS}
     made.globals |= {"pages": PAGES, "working": LEASED}
     return made
@@ -104,6 +112,11 @@ def span(seconds: float | None) -> str:
 def pretty(value: Any) -> str:
     """JSON to be read, or copied. Not for scripts: it goes through autoescape like any text."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def on_one_line(value: Any) -> str:
+    """JSON as a line of text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def percent(done: float, total: float) -> int:

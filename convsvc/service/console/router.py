@@ -6,10 +6,19 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from convsvc.service.console import entry, job_actions, job_list, job_page, new_job
+from convsvc.service.console import administration, cluster_page, entry, job_actions, job_list, job_page, new_job
 from convsvc.service.console.visits import HOME
 
-ROUTERS: tuple[APIRouter, ...] = (entry.router, job_list.router, job_page.router, job_actions.router, new_job.router, entry.nowhere)
+ROUTERS: tuple[APIRouter, ...] = (
+    entry.router,
+    job_list.router,
+    job_page.router,
+    job_actions.router,
+    new_job.router,
+    cluster_page.router,
+    administration.router,
+    entry.nowhere,
+)
 front_door = APIRouter(include_in_schema=False)
 
 

@@ -11,8 +11,9 @@ from sqlalchemy import case, func, select
 
 from convsvc.service.store.changes import existing_job
 from convsvc.service.store.database import Database
-from convsvc.service.store.models import EventRow, JobRow, TaskRow
+from convsvc.service.store.models import EventRow, JobRow, TaskRow, TenantRow
 from convsvc.service.store.retrying import retried
+from convsvc.service.store.states import LEASED
 from convsvc.service.views import EventView
 
 MOST_STEPS = 1000
@@ -24,6 +25,16 @@ class InFlight:
 
     running: int = 0
     retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many of a tenant's jobs wait, and how many executors have; its weight against other tenants'."""
+
+    tenant: str
+    queued: int
+    running: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,18 @@ class Looking:
         with self._database.reading() as session:
             rows = session.execute(query if tenant is None else query.where(JobRow.tenant == tenant))
             return {row[0]: row[1] for row in rows}
+
+    @retried
+    def loads(self, tenant: str | None = None) -> list[Load]:
+        """What each tenant has in the queue, and on executors; by name, also those that have nothing."""
+        working = [JobRow.tenant, func.sum(case((JobRow.state == "queued", 1), else_=0)), func.count()]
+        active = select(*working).where(JobRow.state.in_(["queued", *sorted(LEASED)])).group_by(JobRow.tenant)
+        with self._database.reading() as session:
+            rows = {row[0]: (int(row[1]), int(row[2])) for row in session.execute(active)}
+            weights = {row[0]: row[1] for row in session.execute(select(TenantRow.name, TenantRow.weight))}
+        names = sorted(rows.keys() | weights.keys())
+        found = [Load(name, queued, total - queued, weights.get(name, 1.0)) for name in names for queued, total in [rows.get(name, (0, 0))]]
+        return [load for load in found if tenant in {None, load.tenant}]
 
     @retried
     def in_flight(self, job_ids: Sequence[str]) -> dict[str, InFlight]:
