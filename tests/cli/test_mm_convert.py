@@ -345,7 +345,7 @@ def test_weights_from_elsewhere_are_not_put_together(flag: str, capsys: pytest.C
 def test_a_model_that_nobody_knows_yet_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from convsvc.cli.mm_convert import mm_jobs
 
-    monkeypatch.setitem(mm_jobs.FAMILIES, "Qwen2VLConverter", ("nobodys",))
+    monkeypatch.setitem(mm_jobs.FAMILIES, "Qwen2VLConverter", "nobodys")
     assert "rank files of this model are not converted yet" in refusal(GUIDE, capsys)
 
 
@@ -358,3 +358,23 @@ def test_a_diffusion_models_commands_are_jobs() -> None:
     assert back["target"] == {"format": "diffusers", "path": "/b", "config_dir": "/hf"}
     assert job_of(["VACEConverter", "mm_to_hf", *places])["target"]["form"] == "original"
     assert all(map(parse_job, (there, back)))
+
+
+def test_each_converter_has_a_family() -> None:
+    from convsvc.cli.mm_convert.mm_jobs import FAMILIES, families_of
+
+    assert {name for name in FAMILIES if not families_of(name)} == set()
+    assert families_of("OpenSoraConverter") == ["opensora"]
+    assert set(families_of("Qwen3VLMegatronConverter")) == {"qwen3-vl", "qwen3-vl-moe"}
+
+
+def test_of_several_families_the_configuration_or_the_version_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["Qwen3VLMegatronConverter", *GUIDE[1:], f"--cfg.hf_config.hf_dir={tmp_path}"]
+    assert "model_type" not in job_of(argv)
+    for kind, family in {"qwen3_vl": "qwen3-vl", "qwen3_vl_moe": "qwen3-vl-moe"}.items():
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert job_of(argv)["model_type"] == family
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
+    assert "is the configuration of a qwen2-vl model (it converts qwen3-vl, qwen3-vl-moe)" in refusal(argv, capsys)
+    sora = ["OpenSoraPlanConverter", "--version", "v1.3", "hf_to_mm", "--cfg.source_path=/a", "--cfg.target_path=/b"]
+    assert job_of(sora)["model_type"] == "opensora-plan-v1.3"

@@ -16,13 +16,13 @@ RANKS, SORA, PUBLISHED, HUGGING_FACE = "mindspeed-mm", "mindspeed-mm-sora", "dif
 Job = dict[str, Any]
 Make = Callable[[Any, Mapping[str, Any]], Job]
 
-# What the families of a converter's models begin with, letters and digits alone.
+# The families of a converter's models, by letters and digits alone: patterns.
 FAMILIES = {
-    "Qwen2VLConverter": ("qwen2vl",), "Qwen2_5_VLConverter": ("qwen25vl",), "InternVLConverter": ("internvl",),
-    "Qwen2_5_OmniConverter": ("qwen25omni",), "Qwen3VLMegatronConverter": ("qwen3vl",), "GlmConverter": ("glm41v", "glm4v"),
-    "DeepSeekVLConverter": ("deepseekvl",), "VideoAlignConverter": ("videoalign",), "WanConverter": ("wan",), "VACEConverter": ("vace",),
-    "HunyuanVideoConverter": ("hunyuan",), "OpenSoraPlanConverter": ("opensoraplan",), "CogVideoConverter": ("cogvideo",),
-    "LuminaConverter": ("lumina",), "BagelConverter": ("bagel",), "StepVideoConverter": ("stepvideo",), "OpenSoraConverter": ("opensora",),
+    "Qwen2VLConverter": "qwen2vl", "Qwen2_5_VLConverter": "qwen25vl", "InternVLConverter": "internvl.*",
+    "Qwen2_5_OmniConverter": "qwen25omni", "Qwen3VLMegatronConverter": "qwen3vl(moe)?", "GlmConverter": "glm41?v.*",
+    "DeepSeekVLConverter": "deepseekvl.*", "VideoAlignConverter": "videoalign", "WanConverter": "wan", "VACEConverter": "vace",
+    "HunyuanVideoConverter": "hunyuanvideo.*", "OpenSoraPlanConverter": "opensoraplan.*", "CogVideoConverter": "cogvideo.*",
+    "LuminaConverter": "lumina.*", "BagelConverter": "bagel", "StepVideoConverter": "stepvideo", "OpenSoraConverter": "opensora",
 }  # fmt: skip
 # Which of a diffusion model's published forms a command writes; None: diffusers', or the first that the model has.
 FORMS = {"mm_to_hf_diffusers": "hf_diffusers"}
@@ -51,7 +51,8 @@ def hf_to_mm(converter: str, ldt: bool = False) -> Make:
             "save_vit_only": said.save_vit_only or None,
             "ldt": ldt or None,
         }
-        return _job(converter, {"format": HUGGING_FACE, "path": said.hf_config.hf_dir}, target)
+        source = {"format": HUGGING_FACE, "path": said.hf_config.hf_dir}
+        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
 
     return make
 
@@ -67,7 +68,7 @@ def mm_to_hf(converter: str) -> Make:
             "config_dir": said.hf_config.hf_dir,
         }
         target = {"format": HUGGING_FACE, "path": said.save_hf_dir, "config_dir": said.hf_config.hf_dir}
-        return _job(converter, source, target)
+        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
 
     return make
 
@@ -93,42 +94,82 @@ def resplit(converter: str) -> Make:
             **_cut(said.target_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
         }
-        return _job(converter, source, target)
+        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
 
     return make
 
 
 def sora(converter: str, command: str) -> Make:
-    def make(said: take.Sora, _: Mapping[str, Any]) -> Job:
+    def make(said: take.Sora, own: Mapping[str, Any]) -> Job:
+        family = family_of(converter, own.get("version"))
         cut = given({"tp_size": said.target_parallel_config.tp_size, "pp_layers": said.target_parallel_config.pp_layers or None})
         ranks = {"format": SORA, "path": said.source_path}
         if command in ("hf_to_mm", "source_to_mm", "hf_diffusers_to_mm"):
-            return _job(converter, {"format": PUBLISHED, "path": said.source_path}, {"format": SORA, "path": said.target_path, **cut})
+            return _job(family, {"format": PUBLISHED, "path": said.source_path}, {"format": SORA, "path": said.target_path, **cut})
         if command == "resplit":
-            return _job(converter, ranks, {"format": SORA, "path": said.target_path, **cut})
+            return _job(family, ranks, {"format": SORA, "path": said.target_path, **cut})
         form = FORMS.get(command) or ORIGINAL.get(converter)
         target = {"format": PUBLISHED, "path": said.target_path, "form": form, "config_dir": said.hf_dir}
-        return _job(converter, {**ranks, "config_dir": said.hf_dir}, target)
+        return _job(family, {**ranks, "config_dir": said.hf_dir}, target)
 
     return make
 
 
-def _job(converter: str, source: Mapping[str, Any], target: Mapping[str, Any]) -> Job:
-    return given({"model_type": family_of(converter), "source": given(dict(source)), "target": given(dict(target)), "options": {}})
+def _job(family: str | None, source: Mapping[str, Any], target: Mapping[str, Any]) -> Job:
+    return given({"model_type": family, "source": given(dict(source)), "target": given(dict(target)), "options": {}})
 
 
-def family_of(converter: str) -> str | None:
-    """The converter's family; None where there are several, of which the configuration shows one. Raises JobError where there is none."""
-    from convsvc.families import FAMILIES as KNOWN
+def family_of(converter: str, version: str | None = None, hf_dir: str | None = None) -> str | None:
+    """The converter's family: the one there is, or that of the version, or that a configuration shows; None where it is to be detected.
 
-    beginnings = FAMILIES[converter]
-    names = [name for name in KNOWN if re.sub(r"[^a-z0-9]", "", name.lower()).startswith(beginnings)]
+    Raises JobError where there is none, or the configuration is another model's.
+    """
+    names = families_of(converter)
     if not names:
         raise JobError(
             f"{converter}: rank files of this model are not converted yet",
             do="use MindSpeed-MM's own mm-convert; or GenericDCPConverter, where it is trained from torch distributed checkpoints",
         )
-    return names[0] if len(names) == 1 else None
+    if len(names) > 1 and version is not None:
+        names = [name for name in names if _plain(name).endswith(_plain(version))] or names
+    return names[0] if len(names) == 1 else _shown(converter, names, hf_dir)
+
+
+def families_of(converter: str) -> list[str]:
+    """The families of a converter's models."""
+    from convsvc.families import FAMILIES as KNOWN
+
+    return [name for name in KNOWN if re.fullmatch(FAMILIES[converter], _plain(name))]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _shown(converter: str, names: list[str], hf_dir: str | None) -> str | None:
+    from convsvc.families import find_family
+    from convsvc.models.facts import Facts
+
+    path = os.path.join(hf_dir, "config.json") if hf_dir else ""
+    config = _read(path)
+    if config is None:
+        return None
+    family = find_family(None, Facts(config, path)).name
+    if family not in names:
+        raise JobError(f"{converter}: {path} is the configuration of a {family} model", do=f"it converts {', '.join(names)}")
+    return family
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """A configuration, where there is one that can be read; reading it as a source says what is wrong with another."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        try:
+            config = json.load(file)
+        except (ValueError, RecursionError):
+            return None
+    return config if isinstance(config, dict) else None
 
 
 def _cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
@@ -166,13 +207,9 @@ def check_stated(common: take.Model, hf_dir: str) -> None:
     """Raises JobError for numbers that config.json says otherwise. One that is not here (on the service's side) is not looked at."""
     path = os.path.join(hf_dir, "config.json")
     stated = {name: getattr(common, name) for name in STATED if getattr(common, name) is not None}
-    if not stated or not os.path.isfile(path):
+    config = _read(path) if stated else None
+    if config is None:
         return
-    with open(path, encoding="utf-8") as file:
-        try:
-            config = json.load(file)
-        except (ValueError, RecursionError):
-            return  # reading it as a source says what is wrong
     faults = [
         f"--cfg.common_model_config.{name} is {value}, {path} says {there}"
         for name, value in stated.items()
