@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-PATIENCE_S = 60  # until a page shows what it must: no test judges the clock
+PATIENCE_S = 120  # until a page shows what it must: no test judges the clock
 # Without the later ones it tries to reach its maker at every start.
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-quic", "--no-first-run",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convsvc.service.executor.presence import Presence
+from convsvc.service.executor.supervised import executor_command
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.store.claims import Claims, PlannedTask
 from convsvc.service.store.models import JobRow
@@ -72,6 +75,18 @@ def text_of(browser: Chrome, selector: str) -> str:
     return str(one(browser, selector).text)
 
 
+@contextmanager
+def executor(service: Console) -> Iterator[None]:
+    """A real one, whose engine is processes of this machine."""
+    environment = os.environ | {"CONVSVC_DATABASE_URL": service.database.url}
+    process = subprocess.Popen(executor_command("process", 1, None), env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def picture(browser: Chrome, name: str, tmp_path: Path) -> None:
     path = (PICTURES if KEEP else tmp_path) / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
@@ -118,7 +133,7 @@ def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threa
     return job, run, ready
 
 
-def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits(service: Console, browser: Chrome, tmp_path: Path) -> None:
+def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits_then_run(service: Console, browser: Chrome, tmp_path: Path) -> None:
     look_like(browser)
     browser.get(service.url + "/ui/new")
     # The folder is chosen among those of the tenant's roots.
@@ -146,6 +161,10 @@ def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits(service: Cons
     until(lambda: one(browser, "#live").get_attribute("data-state") == "canceled", "that it is canceled")
     click(browser, "#do-retry")
     until(lambda: one(browser, "#live").get_attribute("data-state") == "queued", "that it is queued again")
+    with executor(service):
+        until(lambda: one(browser, "#live").get_attribute("data-state") == "succeeded", "the end, as a real executor works")
+    until(lambda: browser.find_elements("css selector", "#report-details"), "the report")
+    assert (service.shared / "team-a" / "by-form" / "latest_checkpointed_iteration.txt").is_file()
     click(browser, "#do-clone")
     until(lambda: one(browser, "#target-tensor_parallel_size").get_property("value") == "2", "the clone's form")
 

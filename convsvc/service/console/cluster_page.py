@@ -58,11 +58,11 @@ def health_of(executors: Sequence[ExecutorView], queued: int) -> list[tuple[str,
     if not works and not count["away"]:
         found.append(("bad", "No executor is alive: jobs wait. Start one with convsvc executor.", {}))
     if count["away"]:
-        found.append(("bad", "{count} executors cannot reach their engine.", {"count": count["away"]}))
+        found.append(("bad", "Executors that cannot reach their engine: {count}.", {"count": count["away"]}))
     if count["silent"]:
-        found.append(("warn", "{count} executors went silent; others take up what they had.", {"count": count["silent"]}))
+        found.append(("warn", "Executors that went silent, so that others take up what they had: {count}.", {"count": count["silent"]}))
     if works:
-        found.append(("good", "{count} executors work, {busy} of them have jobs.", {"count": works, "busy": count["busy"]}))
+        found.append(("good", "Executors that work: {count}, with jobs: {busy}.", {"count": works, "busy": count["busy"]}))
     if queued:
-        found.append(("warn" if works else "bad", "{count} jobs are in the queue.", {"count": queued}))
+        found.append(("warn" if works else "bad", "Jobs in the queue: {count}.", {"count": queued}))
     return found
