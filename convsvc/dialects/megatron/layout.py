@@ -113,6 +113,15 @@ def _prefix(scope: Scope, settings: Keys) -> str:
     return scope.logical if scope.kind == "mtp_block" else ""
 
 
+def check_decoder(model: Model) -> None:
+    """Raises LayoutError for a model without layers of text: tensors of no known model, towers alone."""
+    if not model.layers():
+        raise LayoutError(
+            f"megatron has no place for {model.family.name}, which has no text decoder",
+            do="convert to a format that keeps any tensors: dcp",
+        )
+
+
 def are_alike(model: Model) -> bool:
     """Whether all layers have the same tensors, of the same shapes."""
     layers = model.layers()

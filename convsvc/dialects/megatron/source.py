@@ -13,7 +13,7 @@ from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
-from convsvc.dialects.megatron.layout import LAYERS, Keys, lay_source
+from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.tables import RANK_FILES
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
@@ -65,6 +65,7 @@ class Megatron(RankFiles):
         opened = checkpoint.settings
         if not isinstance(opened, Opened):
             return super().settings(source, checkpoint, model)
+        check_decoder(model)
         stored = opened.shapes.get(WORDS, (model.sizes["vocab"],))[0]
         check_own_words(opened.args)
         if source.config_dir is not None and opened.args.values:

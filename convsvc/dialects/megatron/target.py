@@ -12,7 +12,7 @@ from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
-from convsvc.dialects.megatron.layout import Keys, is_usually_stacked, lay_target
+from convsvc.dialects.megatron.layout import Keys, check_decoder, is_usually_stacked, lay_target
 from convsvc.dialects.megatron.new_files import output
 from convsvc.dialects.megatron.tables import RANK_FILES, key_rows
 from convsvc.models.model import Model
@@ -37,6 +37,7 @@ class Megatron(RankFiles):
         return Wants(target.mtp_num_layers, target.mtp_num_layers is None)
 
     def settings(self, target: Any, model: Model, adapted: Adapted | None = None) -> Any:
+        check_decoder(model)
         if target.storage == "torch":
             return _of_ranks(target, model)
         stacked = is_usually_stacked(model) if target.layer_keys == "auto" else target.layer_keys == "stacked"

@@ -8,9 +8,11 @@ import re
 import shutil
 import warnings
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -401,6 +403,35 @@ def test_what_is_spoilt_is_named(tmp_path: Path, llama: tuple[Path, Tensors], fa
     with pytest.raises(ConvsvcError) as raised:
         make_plan(job)
     assert re.search(said, str(raised.value)), str(raised.value)
+
+
+def test_bytes_changed_at_random_end_in_an_error_of_ours_or_in_a_plan(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
+    folder, random = written(llama[0], tmp_path / "megatron"), Random(11)
+    job = {"source": {"format": "megatron", "path": str(folder)}, "target": {"format": "huggingface", "path": str(tmp_path / "back")}}
+    ends: Counter[bool] = Counter()
+    for _ in range(40):
+        path = folder / random.choice([".metadata", "common.pt", "__2_0.distcp"])
+        honest = path.read_bytes()
+        changed = bytearray(honest)
+        for _ in range(random.choice([1, 3])):
+            changed[random.randrange(len(changed))] = random.randrange(256)
+        path.write_bytes(changed[: random.choice([len(changed), random.randrange(len(changed))])])
+        try:
+            make_plan(job)
+            ends[True] += 1
+        except ConvsvcError:
+            ends[False] += 1
+        path.write_bytes(honest)
+    assert ends[False] > 10
+    make_plan(job)
+
+
+def test_tensors_of_no_known_model_have_no_place(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
+    with pytest.raises(LayoutError, match="no text decoder"):
+        run({"format": "huggingface", "path": str(llama[0])}, {"format": "megatron", "path": str(tmp_path / "megatron")}, "tensors")
+    written(llama[0], tmp_path / "megatron")
+    with pytest.raises(LayoutError, match="no text decoder"):
+        back(tmp_path / "megatron", tmp_path / "back", "tensors")
 
 
 def test_a_tracker_that_names_nothing_is_named(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
