@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +21,7 @@ MOST = Settings().max_body_bytes
 
 def every_route() -> list[tuple[str, str]]:
     paths = create_app(Settings(database_url="sqlite://")).openapi()["paths"]
-    return [(method.upper(), path.replace("{job_id}", "nope")) for path, operations in paths.items() for method in operations]
+    return [(method.upper(), re.sub(r"{\w+}", "nope", path)) for path, operations in paths.items() for method in operations]
 
 
 def in_pieces(size: int) -> Iterator[bytes]:

@@ -19,7 +19,9 @@ from convsvc.service.store.database import Database
 from tests.tiny_checkpoints import write_llama
 
 OPEN = {"/livez", "/readyz"}
-JOB = "01arz3ndektsv4rrffq69g5fav"
+ABSENT = "01arz3ndektsv4rrffq69g5fav"
+KINDS = ("job", "batch", "watch")
+IDS = tuple(f"{kind}_id" for kind in KINDS)
 
 
 def protected_routes() -> list[tuple[str, str, list[str]]]:
@@ -30,16 +32,33 @@ def protected_routes() -> list[tuple[str, str, list[str]]]:
 
 
 ROUTES = protected_routes()
-JOB_ROUTES = [(method, path) for method, path, _ in ROUTES if "{job_id}" in path]
+ROUTES_OF_ONE = [(method, path) for method, path, _ in ROUTES if "{" in path]
 every_route = pytest.mark.parametrize(("method", "path", "scopes"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
-every_job_route = pytest.mark.parametrize(("method", "path"), JOB_ROUTES, ids=[f"{method} {path}" for method, path in JOB_ROUTES])
+every_route_of_one = pytest.mark.parametrize(("method", "path"), ROUTES_OF_ONE, ids=[f"{method} {path}" for method, path in ROUTES_OF_ONE])
 
 
-def asked(service: Any, method: str, path: str, token: str | None, job_id: str = JOB) -> httpx.Response:
-    body = {"json": service.job()} if path in ("/v1/jobs", "/v1/plans") and method == "POST" else {}
+def bodies(service: Any, tenant: str = "team-a", target: str = "out") -> dict[str, Any]:
+    """What is posted, by the route that makes one."""
+    job = service.job(tenant, target)
+    template = service.job(tenant, f"{target}-{{iteration}}")
+    del template["source"]["path"]
+    watch = {"directory": str(service.shared / tenant / "run"), "job": template}
+    return {"/v1/jobs": job, "/v1/plans": job, "/v1/batches": {"jobs": [job]}, "/v1/watches": watch}
+
+
+def one_of(service: Any, path: str, token: Any, tenant: str = "team-a") -> str:
+    """The id of a new one of the kind that the route is about."""
+    collection = next(f"/v1/{kind}{'es' if kind.endswith('ch') else 's'}" for kind in KINDS if f"{{{kind}_id}}" in path)
+    answer = service.request("POST", collection, token.text, json=bodies(service, tenant, "another")[collection])
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def asked(service: Any, method: str, path: str, token: str | None, one: str = ABSENT) -> httpx.Response:
+    body = {"json": bodies(service)[path]} if method == "POST" and "{" not in path else {}
     if path == "/v1/inspect":
         path += f"?path={write_llama(service.shared / 'team-a' / 'looked-at')}"
-    answer: httpx.Response = service.request(method, path.format(job_id=job_id), token, **body)
+    answer: httpx.Response = service.request(method, path.format_map(dict.fromkeys(IDS, one)), token, **body)
     return answer
 
 
@@ -47,7 +66,7 @@ def test_the_document_names_every_route_that_there_is_and_all_but_the_probes_ask
     assert {("POST", "/v1/jobs"), ("GET", "/v1/jobs/{job_id}/events"), ("POST", "/v1/plans"), ("GET", "/v1/audit")} <= {
         route[:2] for route in ROUTES
     }
-    assert len(JOB_ROUTES) >= 6
+    assert {name for _, path in ROUTES_OF_ONE for name in IDS if name in path} == set(IDS)
 
 
 @every_route
@@ -74,9 +93,9 @@ def test_a_token_with_every_scope_but_the_one_that_is_needed_is_answered_403_wit
 
 @every_route
 def test_an_administrator_may_everything(service: Any, method: str, path: str, scopes: list[str]) -> None:
-    job_id = service.submitted(service.token(), target="another")
+    one = one_of(service, path, service.token()) if "{" in path else ABSENT
     path = path.replace("{job_id}/events", "{job_id}")  # the stream of a job that waits would not end
-    assert asked(service, method, path, service.token("team-a", "admin").text, job_id).status_code in (200, 201, 202, 409)
+    assert asked(service, method, path, service.token("team-a", "admin").text, one).status_code in (200, 201, 202, 409)
 
 
 def test_the_document_asks_for_a_token_too(service: Any) -> None:
@@ -161,15 +180,17 @@ def until_refused(service: Any, token: str) -> float:
     return time.monotonic() - began
 
 
-@every_job_route
-def test_another_tenants_job_does_not_exist(service: Any, method: str, path: str) -> None:
-    theirs = service.submitted(service.token("team-b"), "team-b")
+@every_route_of_one
+def test_what_is_another_tenants_does_not_exist(service: Any, method: str, path: str) -> None:
+    other = service.token("team-b")
+    theirs = one_of(service, path, other, "team-b")
     mine = service.token("team-a")
-    answer, absent = asked(service, method, path, mine.text, theirs), asked(service, method, path, mine.text, JOB)
+    answer, absent = asked(service, method, path, mine.text, theirs), asked(service, method, path, mine.text, ABSENT)
     assert (answer.status_code, absent.status_code) == (404, 404)
-    assert answer.text.replace(theirs, "ID") == absent.text.replace(JOB, "ID")
+    assert answer.text.replace(theirs, "ID") == absent.text.replace(ABSENT, "ID")
     assert {name for name, _ in answer.headers.items()} == {name for name, _ in absent.headers.items()}
-    assert service.store.job(theirs).state == "queued"
+    whole = path[: path.index("}") + 1]
+    assert asked(service, "GET", whole, other.text, theirs).status_code == 200
 
 
 def test_a_list_holds_ones_own_tenants_jobs_and_all_for_an_administrator(service: Any) -> None:
