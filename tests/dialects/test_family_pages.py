@@ -47,7 +47,7 @@ def test_what_a_flag_of_the_target_changes_is_shown() -> None:
 
 def test_every_framework_with_tables_has_its_part_or_says_why_not() -> None:
     titles = [target.title for target in tabled()]
-    assert titles == ["MindSpeed-LLM, Megatron mcore", "MindSpore Transformers"]
+    assert titles == ["Megatron-LM, torch_dist", "MindSpeed-LLM, Megatron mcore", "MindSpore Transformers"]
     text = page(FAMILIES["gemma2"])
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles] + ["## Axes"]
     assert text.partition("## MindSpore Transformers\n\n")[2].startswith("Refused: mindformers has no place for post_attn_norm.weight")
