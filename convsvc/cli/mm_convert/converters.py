@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from convsvc.cli.mm_convert import configs as take
-from convsvc.cli.mm_convert import dcp_jobs, mm_jobs
+from convsvc.cli.mm_convert import dcp_jobs, mm_jobs, sora_jobs
 
 Make = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 CFG = "cfg"
@@ -77,7 +77,7 @@ def _sora(name: str, words: str, *commands: str, arguments: Mapping[str, tuple[s
     made = {
         sub: Command(said[sub], take.Sora, nested=True, refused=OTHERS[sub])
         if sub in OTHERS
-        else Command(said[sub], take.Sora, mm_jobs.sora(name, sub), nested=True)
+        else Command(said[sub], take.Sora, sora_jobs.sora(name, sub), nested=True)
         for sub in dict.fromkeys((*commands, "hf_to_mm", "mm_to_hf", "resplit"))
     }
     return Converter(words, made, arguments or {})

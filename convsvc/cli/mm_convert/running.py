@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from convsvc.cli.drop_in import run_here, submit
+from convsvc.cli.mm_convert import sora_jobs
 from convsvc.cli.mm_convert.parsing import Asked
 from convsvc.errors import JobError
 
@@ -14,8 +15,12 @@ def run(asked: Asked) -> int:
     job = job_from(asked)
     if asked.submit:
         return submit(job, asked.submit)
+    sora_jobs.check_place(job)
     os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
-    return run_here(job)
+    code = run_here(job)
+    if code == 0:
+        sora_jobs.put_in_place(job)
+    return code
 
 
 def job_from(asked: Asked) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from convsvc.dialects.diffusers.checkpoint import WEIGHTS, open_published, shape
 from convsvc.dialects.diffusers.job import DiffusersSource
 from convsvc.dialects.diffusers.layout import Settings, lay_form
 from convsvc.dialects.diffusers.seen import recognise_model, refuse_names, see
-from convsvc.errors import SourceError
 from convsvc.families import FAMILIES
 from convsvc.models.diffusion import SEEN, Diffusion, Spelling
 from convsvc.models.facts import Facts
@@ -86,10 +85,10 @@ class Diffusers(Source):
 
 
 def _without_positions(checkpoint: Checkpoint) -> Checkpoint:
-    """Without tables of cosines and sines, which the model computes. Raises SourceError where there are none."""
+    """Without tables of cosines and sines, which the model computes; models of other positions have none."""
     tables = [key for key in checkpoint.found if POSITIONS.search(key[1])]
     if not tables:
-        raise SourceError(f"{checkpoint.path} has no tables of positions to leave out", do="leave remove_pos_emb out")
+        return checkpoint
     note = Note("ignored", f"left out, as remove_pos_emb asks: {', '.join(name for _, name in tables)}")
     found = {key: each for key, each in checkpoint.found.items() if key not in tables}
     return replace(checkpoint, found=found, notes=(*checkpoint.notes, note))
