@@ -44,7 +44,6 @@ TO_DCP, FROM_DCP = "Hugging Face to a torch distributed checkpoint", "a torch di
 RANK_FILES = "this model is trained from torch distributed checkpoints, which have no cut: use hf_to_dcp and dcp_to_hf"
 LORA = "use MindSpeed-MM's own mm-convert for adapters in rank files; merged into their base they convert as a model"
 OTHERS = {
-    "lora_hf_to_mm": LORA,
     "merge_lora_to_base": "use diffusers to merge them, and hf_to_mm for the result",
     "mm_to_dcp": "use mm_to_hf, and `GenericDCPConverter hf_to_dcp` for the result",
 }

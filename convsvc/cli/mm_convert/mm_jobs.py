@@ -12,7 +12,7 @@ from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
 from convsvc.errors import JobError
 
-RANKS, SORA, PUBLISHED, HUGGING_FACE = "mindspeed-mm", "mindspeed-mm-sora", "diffusers", "huggingface"
+RANKS, HUGGING_FACE = "mindspeed-mm", "huggingface"
 Job = dict[str, Any]
 Make = Callable[[Any, Mapping[str, Any]], Job]
 
@@ -24,9 +24,6 @@ FAMILIES = {
     "HunyuanVideoConverter": "hunyuanvideo.*", "OpenSoraPlanConverter": "opensoraplan.*", "CogVideoConverter": "cogvideo.*",
     "LuminaConverter": "lumina.*", "BagelConverter": "bagel", "StepVideoConverter": "stepvideo", "OpenSoraConverter": "opensora",
 }  # fmt: skip
-# Which of a diffusion model's published forms a command writes; None: diffusers', or the first that the model has.
-FORMS = {"mm_to_hf_diffusers": "hf_diffusers"}
-ORIGINAL = {"VACEConverter": "original"}
 STATED = {
     "llm_num_layers": ("text_config", ("num_hidden_layers",)),
     "num_key_value_heads": ("text_config", ("num_key_value_heads",)),
@@ -95,22 +92,6 @@ def resplit(converter: str) -> Make:
             "enable_canonical_hf_struct": canonical,
         }
         return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
-
-    return make
-
-
-def sora(converter: str, command: str) -> Make:
-    def make(said: take.Sora, own: Mapping[str, Any]) -> Job:
-        family = family_of(converter, own.get("version"))
-        cut = given({"tp_size": said.target_parallel_config.tp_size, "pp_layers": said.target_parallel_config.pp_layers or None})
-        ranks = {"format": SORA, "path": said.source_path}
-        if command in ("hf_to_mm", "source_to_mm", "hf_diffusers_to_mm"):
-            return _job(family, {"format": PUBLISHED, "path": said.source_path}, {"format": SORA, "path": said.target_path, **cut})
-        if command == "resplit":
-            return _job(family, ranks, {"format": SORA, "path": said.target_path, **cut})
-        form = FORMS.get(command) or ORIGINAL.get(converter)
-        target = {"format": PUBLISHED, "path": said.target_path, "form": form, "config_dir": said.hf_dir}
-        return _job(family, {**ranks, "config_dir": said.hf_dir}, target)
 
     return make
 

@@ -32,18 +32,12 @@ TO_RANKS = ("hf_to_mm", "source_to_mm", "hf_diffusers_to_mm", "lora_hf_to_mm")
 FORMS = {("VACEConverter", "mm_to_hf"): "original", ("VACEConverter", "mm_to_hf_diffusers"): "hf_diffusers"}
 # Where a job that makes one file does so, before it is put in its place; and the file there.
 BESIDE, FILE, REPORT = ".converted", "model.pt", "conversion-report.json"
-REFUSED = {
-    "merge_lora_to_base": "merge them where the adapters were trained (PEFT's merge_and_unload, on what mm_to_hf writes), then use hf_to_mm",
-    "mm_to_dcp": "use mm_to_hf, and give training what that writes",
-}
 
 
 def sora(converter: str, command: str) -> Make:
     """What makes the job of a converter's command."""
 
     def make(said: take.Sora, own: Mapping[str, Any]) -> Job:
-        if command in REFUSED:
-            raise JobError(f"{converter} {command} is not converted", do=REFUSED[command])
         model = "wan-lora" if command == "lora_hf_to_mm" else model_of(converter, own.get("version"))
         cut = said.target_parallel_config
         _check_version(converter, own.get("version"), cut.tp_size)
@@ -106,6 +100,7 @@ def put_in_place(job: Mapping[str, Any]) -> None:
         return
     folder = path + BESIDE
     os.replace(os.path.join(folder, FILE), path)
-    if os.path.isfile(os.path.join(folder, REPORT)):
-        os.replace(os.path.join(folder, REPORT), f"{path}.{REPORT}")
+    report = f"{folder}.{REPORT}"  # where a drop-in command leaves it: beside the result
+    if os.path.isfile(report):
+        os.replace(report, f"{path}.{REPORT}")
     shutil.rmtree(folder)
