@@ -131,6 +131,14 @@ def test_a_published_model_becomes_the_rank_files_that_the_source_tool_writes(ca
     assert (tmp_path / "out" / "latest_checkpointed_iteration.txt").read_text() == "release"
 
 
+def test_what_diffusers_keeps_in_two_norms_is_in_trainings_order(tmp_path: Path) -> None:
+    """The source tool writes a list of one list as a chunk with a number, which training would not look for; the tensors are the same."""
+    folder = write_published("cogvideo_hf", 1, tmp_path / "in")
+    to_ranks(str(folder), tmp_path / "out", pp_layers=[[20, 22]])
+    wanted = expected_ranks(manifest("cog-h2m-vpp1row"))
+    assert read_tops(tmp_path / "out")[0] == {rank: {"model": models["model0"]} for rank, models in wanted.items()}
+
+
 @pytest.mark.parametrize("case", RESPLIT)
 def test_rank_files_are_cut_again_as_the_source_tool_cuts_them(case: str, tmp_path: Path) -> None:
     layout, cut = RESPLIT[case]
