@@ -378,3 +378,18 @@ def test_of_several_families_the_configuration_or_the_version_chooses(tmp_path: 
     assert "is the configuration of a qwen2-vl model (it converts qwen3-vl, qwen3-vl-moe)" in refusal(argv, capsys)
     sora = ["OpenSoraPlanConverter", "--version", "v1.3", "hf_to_mm", "--cfg.source_path=/a", "--cfg.target_path=/b"]
     assert job_of(sora)["model_type"] == "opensora-plan-v1.3"
+
+
+@pytest.mark.parametrize(
+    ("own", "command", "tp", "words"),
+    [
+        (["HunyuanVideoConverter", "--version", "i2v"], "source_to_mm", 2, "version i2v is not cut over ranks"),
+        (["OpenSoraPlanConverter", "--version", "v1.2"], "hf_to_mm", 1, "version v1.2 is not converted"),
+    ],
+)
+def test_what_a_converters_own_arguments_ask_for_is_done_or_refused(
+    own: list[str], command: str, tp: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--cfg.source_path=/a", "--cfg.target_path=/b", f"--cfg.target_parallel_config.tp_size={tp}"]
+    assert words in refusal([*own, command, *places], capsys)
+    assert job_of([own[0], command, *places])

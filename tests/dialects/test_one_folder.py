@@ -13,6 +13,7 @@ from convsvc.spec.formats import formats, names_of, sides
 PACKAGE = Path(__file__).parents[2] / "convsvc"
 # The commands of other tools are theirs: each speaks of its tool's formats.
 DOORS = {"cli/convert_ckpt_v2.py", "cli/mindformers.py", "cli/main.py", "cli/mm_convert/dcp_jobs.py", "cli/mm_convert/mm_jobs.py"}
+DOORS |= {"cli/mm_convert/sora_jobs.py"}
 
 
 def general_files() -> list[Path]:
