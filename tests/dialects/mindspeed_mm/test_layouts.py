@@ -89,6 +89,8 @@ def test_heads_and_rows_that_do_not_divide_are_spread_unevenly_in_internvl() -> 
     assert heads == [(20, 8), (20, 4), (20, 4), (20, 4)]
     rows = [held(layout, f"mp_rank_0{rank}")["model/text_decoder.embedding.word_embeddings.weight"][0] for rank in range(4)]
     assert rows == [25, 24, 24, 24]
+    first = [kind.blocks[0].starts[0] for kind in layout.kinds if kind.name == "model/text_decoder.embedding.word_embeddings.weight"]
+    assert first == [0, 25, 49, 73]
 
 
 def test_a_towers_queries_keys_and_values_are_cut_with_no_regard_to_heads_in_the_canonical_structure() -> None:
