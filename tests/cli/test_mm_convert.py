@@ -321,9 +321,16 @@ def test_one_number_in_the_other_commands_depth_names_no_stages(capsys: pytest.C
 
 
 def test_resplit_asks_for_the_models_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--cfg.hf_config.hf_dir DIR" in refusal(resplit(), capsys)
+    assert "--cfg.hf_config.hf_dir DIR" in refusal(["Qwen2_5_OmniConverter", *resplit()[1:]], capsys)
     job = job_of(resplit("--cfg.hf_config.hf_dir=/hf"))
     assert (job["source"]["llm_pp_layers"], job["target"]["llm_pp_layers"]) == ([2, 2], [[1, 1], [1, 1]])
+    assert parse_job(job)
+
+
+def test_resplit_goes_without_a_configuration_where_names_and_shapes_show_the_sizes() -> None:
+    job = job_of(resplit())
+    assert job["model_type"] == "qwen2-vl"
+    assert "config_dir" not in job["source"]
     assert parse_job(job)
 
 

@@ -72,7 +72,12 @@ def mm_to_hf(converter: str) -> Make:
 
 def resplit(converter: str) -> Make:
     def make(said: take.Resplit, _: Mapping[str, Any]) -> Job:
-        if said.hf_config is None:
+        from convsvc.dialects.mindspeed_mm.seen_facts import WIDTHS
+
+        config_dir = said.hf_config.hf_dir if said.hf_config else None
+        names = families_of(converter)
+        # Names and shapes show all else of these models that a cut follows.
+        if config_dir is None and not (len(names) == 1 and names[0] in WIDTHS):
             raise JobError(
                 "rank files say neither how many heads the model has nor which module's layers are which",
                 do="give the model's Hugging Face directory: --cfg.hf_config.hf_dir DIR",
@@ -83,7 +88,7 @@ def resplit(converter: str) -> Make:
             "path": said.source_dir,
             **_cut(said.source_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
-            "config_dir": said.hf_config.hf_dir,
+            "config_dir": config_dir,
         }
         target = {
             "format": RANKS,
@@ -91,7 +96,7 @@ def resplit(converter: str) -> Make:
             **_cut(said.target_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
         }
-        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
+        return _job(family_of(converter, hf_dir=config_dir), source, target)
 
     return make
 
