@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 
 from convsvc.service.console.console_route import POLICY, ConsoleRoute
 from convsvc.service.console.router import ROUTERS
+from convsvc.service.store.claims import Claims, PlannedTask
+from convsvc.spec import parse_job
 from tests.console.conftest import Console, Start, Token, Visitor
 
 ROUTES = [(method, route.path) for router in ROUTERS for route in router.routes if isinstance(route, APIRoute) for method in route.methods]
@@ -121,6 +123,18 @@ def test_a_token_opens_what_its_scopes_allow(service: Console, visit: Callable[.
     answer = visitor.get(filled(path, job)[3:]) if method == "GET" else visitor.post(filled(path, job)[3:])
     assert (answer.status_code == 403) == (scope != needed), answer.text
     assert service.store.job(job).state == ("canceled" if path.endswith("/cancel") and scope == needed else "queued")
+
+
+def test_another_tenants_task_is_one_that_does_not_exist(service: Console, visitor: Visitor) -> None:
+    spec = service.job("team-b", "with-tasks", priority=100)
+    theirs = service.store.submit(parse_job(spec), caller=service.caller("team-b"))[0].id
+    claims = Claims(service.database, "executor-1", engine="inline")
+    claim = claims.claim()
+    assert claim is not None
+    assert claim.job_id == theirs
+    claims.planned(claim, "llama2", {}, [PlannedTask(0, "a secret layer", 100)])
+    answer = visitor.get(f"/jobs/{theirs}/tasks/0")
+    assert (answer.status_code, "secret" in answer.text) == (404, False)
 
 
 def test_a_list_has_the_tenants_jobs_and_an_administrators_all(service: Console, visit: Callable[..., Visitor]) -> None:
