@@ -96,14 +96,15 @@ def saved_args(model: Model, facts: Facts) -> dict[str, Any]:
     if "mamba_group" not in sizes:
         return {}
     heads = sizes["mamba_group"] * sizes["mamba_head"]
+    # Where layers have attention too, these names are its heads'.
+    alone = {} if "group" in sizes else {"head_dim": sizes["mamba_dim"], "num_heads": heads}
     return {
+        **alone,
         "state_size": sizes["state"],
         "mamba_state_dim": sizes["state"],
         "n_groups": sizes["mamba_group"],
         "mamba_num_groups": sizes["mamba_group"],
-        "head_dim": sizes["mamba_dim"],
         "mamba_head_dim": sizes["mamba_dim"],
-        "num_heads": heads,
         "mamba_num_heads": heads,
         "conv_kernel": sizes["conv_kernel"],
     }

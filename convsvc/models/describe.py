@@ -204,13 +204,10 @@ def _delta_net(sizes: Mapping[str, int], family: Family) -> Words:
 def _mixer(sizes: Mapping[str, int], family: Family) -> Words:
     heads = sizes["mamba_group"] * sizes["mamba_head"]
     inner, rest = divmod(heads * sizes["mamba_dim"], sizes["hidden"])
-    words = {
-        "state_size": sizes["state"],
-        "n_groups": sizes["mamba_group"],
-        "head_dim": sizes["mamba_dim"],
-        "num_heads": heads,
-        "conv_kernel": sizes["conv_kernel"],
-    }
+    words = {"n_groups": sizes["mamba_group"], "conv_kernel": sizes["conv_kernel"]}
+    if "group" in sizes:
+        return words | {"ssm_state_size": sizes["state"], "mamba_head_dim": sizes["mamba_dim"], "mamba_num_heads": heads}
+    words |= {"state_size": sizes["state"], "head_dim": sizes["mamba_dim"], "num_heads": heads}
     return words if rest else words | {"expand": inner}
 
 

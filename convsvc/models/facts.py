@@ -105,7 +105,8 @@ class Facts:
     def num_layers(self) -> int:
         """Layers that hold weights. Megatron's `num_layers` counts noop layers too, and is right where a reduced model was saved."""
         if self.get("num_layers") is None:
-            return self.number("layers")
+            listed = self.get("layers_block_type", "layer_types")
+            return self.number("layers", default=len(listed) if isinstance(listed, list | tuple) else None)
         noop = parse_numbers(self.get("noop_layers"), "noop_layers", self.origin) or ()
         if len(noop) > self.number("num_layers"):
             raise SourceError(f"{self.origin}: num_layers is {self.number('num_layers')}, and noop_layers names {len(noop)} of them")

@@ -10,7 +10,7 @@ import torch
 
 from convsvc.families import Facts, find_family
 from tests.real_clients.test_transformers import there_and_back
-from tests.real_clients.tiny_models import DEEPSEEK, EXPERTS, GROUPED, MLA, Tiny, load, logits, save_random
+from tests.real_clients.tiny_models import DEEPSEEK, EXPERTS, GROUPED, MLA, NEMOTRON_H, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
 ROUTING = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -85,6 +85,8 @@ MODELS = (
     Tiny("starcoder2", "Starcoder2Config", {"use_bias": True, **ENDS}),
     Tiny("nemotron", "NemotronConfig", {"head_dim": 12, **ENDS}),
     Tiny("gpt-bigcode", "GPTBigCodeConfig", {"multi_query": False, "n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, **ENDS}),
+    Tiny("nemotron-h", "NemotronHConfig", {**NEMOTRON_H, **ENDS}, GROUPED),
+    Tiny("mistral4", "Mistral4Config", {**DEEPSEEK, **ENDS}, GROUPED),
     Tiny("mpt", "MptConfig", {"n_layers": 4, "n_heads": 8, "d_model": 32, **ENDS}),
 )
 

@@ -51,6 +51,18 @@ NEXT = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
 }
+NEMOTRON_H = {
+    "head_dim": 12,
+    "layers_block_type": ["mamba", "attention", "moe", "mlp"],
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 8,
+    "n_groups": 2,
+    "ssm_state_size": 8,
+    "n_routed_experts": 4,
+    "moe_intermediate_size": 16,
+    "moe_shared_expert_intermediate_size": 24,
+    "num_experts_per_tok": 2,
+}
 GROUPED = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}
 TOKENS = torch.tensor([[1, 5, 63, 17, 2, 40, 8]])
 

@@ -167,10 +167,27 @@ SIBLINGS: dict[str, Choices] = {
     "starcoder2": {**DENSE, "model_type": "starcoder2", "use_bias": BOOL},
     "nemotron": {**DENSE, "model_type": "nemotron", "attention_bias": BOOL, "mlp_bias": BOOL},
     "gpt-bigcode": {**GQA, **TIED, "model_type": "gpt_bigcode", "multi_query": False, "n_positions": (3, 16), "query": 1},
+    "mistral4": {**DEEPSEEK, "model_type": "mistral4"},
+    "nemotron-h": {
+        **GQA,
+        **UNTIED,
+        **EXPERTS,
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": ("M*E-M", "MMMMM", "*EME-"),
+        "ssm_state_size": 2,
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 2,
+        "n_groups": 4,
+        "n_routed_experts": 4,
+        "moe_shared_expert_intermediate_size": (4, 12),
+    },
     "mpt": {**GQA, **TIED, "model_type": "mpt", "expansion_ratio": 4, "query": 1, "intermediate_size": None},
 }
 # Those whose mathematics Megatron's model has no place for: rank files refuse them by name.
-HUGGING_FACE_ONLY = {"olmo2", "exaone4", "bloom", "phi", "cohere"}
+HUGGING_FACE_ONLY = {
+    "olmo2", "exaone4", "bloom", "phi", "cohere", "gpt-oss", "gemma4", "gemma4-edge", "kimi-linear", "minimax_m1", "lfm2", "lfm2-moe",
+    "laguna", "mimo-v2",
+}  # fmt: skip
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 

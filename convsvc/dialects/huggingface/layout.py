@@ -15,7 +15,12 @@ def lay_model(model: Model, packed: frozenset[str] = frozenset()) -> Layout:
 
 def _rows(scope: Scope, model: Model, packed: frozenset[str]) -> Rows:
     """The scope's rows, packed ones in the place of those that hold the same."""
-    stored = tuple(each for each in model.family.packed if scope.prefix + each.stored in packed) if packed else ()
+    held = scope.logicals if packed else frozenset()
+    stored = tuple(
+        each
+        for each in (model.family.packed if packed else ())
+        if scope.prefix + each.stored in packed and held.issuperset(part.name for part in each.logicals)
+    )
     if not stored:
         return scope.rows
     names = frozenset(part.name for each in stored for part in each.logicals)
