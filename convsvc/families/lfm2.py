@@ -10,7 +10,6 @@ from convsvc.blocks.gqa import GQA, K_NORM, PROJ, Q_NORM, gqa_sizes
 from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, ROUTER_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.blocks.own import own
-from convsvc.errors import SourceError
 from convsvc.families import llama2
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
@@ -42,12 +41,10 @@ BIAS = (row("feed_forward.expert_bias", ROUTER_BIAS, "expert", keep="F32"),)
 
 
 def lfm2_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
-    """A convolution or attention, and a dense block or experts. Raises SourceError where nothing says which."""
+    """A convolution or attention, and a dense block or experts. Without a word of which, all have attention."""
     kinds = facts.items("layer_types", str)
     full = facts.items("full_attn_idxs", int)
-    if kinds is None and full is None:
-        raise SourceError(f"{facts.origin} does not say layer_types or full_attn_idxs", do="complete it")
-    is_full = kinds[layer] == "full_attention" if kinds is not None else layer in (full or ())
+    is_full = kinds[layer] == "full_attention" if kinds is not None else full is None or layer in full
     is_sparse = bool(family.experts) and layer >= facts.number("num_dense_layers", default=0)
     bias = BIAS if is_sparse and facts.flag("use_expert_bias", default=True) else ()
     rows = family.norms + (ATTENTION if is_full else CONVOLUTION) + (family.experts + bias if is_sparse else family.mlp)

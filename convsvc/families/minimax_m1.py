@@ -34,7 +34,9 @@ DECAYS = tuple(
 def is_full(facts: Facts, layer: int) -> bool:
     """Whether a layer has the usual attention: attn_type_list (1) as published, layer_types in transformers. Raises SourceError."""
     kinds = facts.items("attn_type_list", int) if facts.get("attn_type_list") is not None else facts.items("layer_types", str)
-    if kinds is None or layer >= len(kinds):
+    if kinds is None:
+        return layer % 2 == 0  # as transformers' class takes it
+    if layer >= len(kinds):
         raise SourceError(f"{facts.origin} does not say attn_type_list or layer_types for all layers", do="complete it")
     return kinds[layer] in (1, "full_attention")
 

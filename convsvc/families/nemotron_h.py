@@ -65,11 +65,13 @@ KINDS = {
     "M": "mamba", "*": "attention", "E": "moe", "-": "mlp", "mamba": "mamba", "attention": "attention", "moe": "moe", "mlp": "mlp",
     "linear_attention": "mamba", "full_attention": "attention",
 }  # fmt: skip
+# What transformers' class takes where nothing is said.
+USUAL = ("mamba", "moe", "attention", "mlp")
 
 
 def kinds_of(facts: Facts) -> tuple[str, ...]:
     """What each layer is. Raises SourceError where nothing says it, or something that is not known."""
-    listed = facts.get("layers_block_type", "layer_types", "hybrid_override_pattern")
+    listed = facts.get("layers_block_type", "layer_types", "hybrid_override_pattern", default=USUAL)
     if not isinstance(listed, str | list | tuple):
         raise SourceError(f"{facts.origin} does not say hybrid_override_pattern or layer_types", do="complete it")
     unknown = [each for each in listed if each not in KINDS]
