@@ -55,6 +55,7 @@ MOE = replace(
     model_types=("qwen3_5_moe_text",),
     architectures=("Qwen3_5MoeForCausalLM",),
     mlp=(),
+    sizes=tuple(sizes for sizes in qwen3_next.FAMILY.sizes if sizes is not glu_sizes),  # no layer is dense: no width of one is stated
     layer=split_hybrid_layer,
     mtp=Mtp(MTP_ROWS, prefix="mtp.", block_prefix="mtp.layers.{mtp}.", counts=("mtp_num_hidden_layers",)),
 )

@@ -200,3 +200,9 @@ def test_a_base_model_s_copies_are_expected_of_deepseek4_base_only() -> None:
         model = FAMILIES[family].build(Facts(CONFIGS["deepseek4"], "config.json"))
         written = {laid.name for laid in lay_model(model).kinds if laid.written}
         assert ({"mtp.0.emb.tok_emb.weight", "mtp.0.head.weight"} <= written) is has
+
+
+def test_where_every_layer_has_experts_no_width_of_dense_ones_is_asked_for() -> None:
+    config = {name: value for name, value in CONFIGS["qwen3-next"].items() if name != "intermediate_size"}
+    model = FAMILIES["qwen3.5-moe"].build(Facts({**config, "model_type": "qwen3_5_moe_text"}, "config.json"), None)
+    assert any("experts" in row.stored for scope in model.scopes for row in scope.rows)
