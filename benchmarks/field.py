@@ -37,6 +37,7 @@ from convsvc.plan.planner import make_plan
 TARGETS: tuple[Mapping[str, Any], ...] = ({"format": "mindspeed-llm"}, {"format": "huggingface"})
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 Shapes = dict[str, tuple[int, ...]]
+GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,35 @@ def _stored(name: str, shapes: Shapes, dtype: str, names: Mapping[str, str], con
     block = (config.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
     if name.endswith("_scale_inv") and (shape := shapes.get(name.removesuffix("_scale_inv"))):
         return "F32", (-(-shape[0] // block[0]), -(-shape[1] // block[1]))
+    if name.endswith(("_blocks", "_scales")) and (shape := shapes.get(name.rpartition("_")[0])):
+        return "U8", _of_mxfp4(name, shape)
+    module, _, part = name.rpartition(".")
+    if part in GPTQ_PARTS and f"{module}.g_idx" in names and (shape := shapes.get(f"{module}.weight")):
+        return _of_gptq(part, shape, config.get("quantization_config") or {})
     if name.removesuffix(".weight") + ".scales" in names:
         return "U32", (8, 8)
     shape = shapes.get(name, (8,))
     return "F8_E4M3" if name + "_scale_inv" in names else dtype if name in shapes else _by_name(name, dtype), shape
+
+
+def _of_mxfp4(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """gpt-oss's experts lie the other way round where they are quantised: 16 bytes, or one scale, for 32 inputs."""
+    experts, inputs, outputs = shape
+    blocks = (experts, outputs, inputs // 32)
+    return (*blocks, 16) if name.endswith("_blocks") else blocks
+
+
+def _of_gptq(part: str, shape: tuple[int, ...], stated: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """Of a matrix [out, in]: whole words of 32 bits along the inputs, the zeros' along the outputs."""
+    outputs, inputs = shape
+    bits = stated.get("bits", 4)
+    groups = -(-inputs // (stated.get("group_size") or 128))
+    return {
+        "qweight": ("I32", (inputs * bits // 32, outputs)),
+        "qzeros": ("I32", (groups, outputs * bits // 32)),
+        "scales": ("F16", (groups, outputs)),
+        "g_idx": ("I32", (inputs,)),
+    }[part]
 
 
 def _by_name(name: str, dtype: str) -> str:
@@ -141,7 +167,7 @@ def _shapes(config: Mapping[str, Any], listed: list[str]) -> Shapes:
     `listed` are an index's names: then also of what the family reads and does not write.
     """
     try:
-        return _of_class(config)
+        return _of_class(config, listed)
     except Exception as error:
         print(f"  no class for {config.get('architectures')}: {type(error).__name__}", file=sys.stderr)
     facts = Facts(config, "config.json")
@@ -158,7 +184,7 @@ def _shapes(config: Mapping[str, Any], listed: list[str]) -> Shapes:
     return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written or listed}
 
 
-def _of_class(config: Mapping[str, Any]) -> Shapes:
+def _of_class(config: Mapping[str, Any], listed: list[str]) -> Shapes:
     import torch
 
     with warnings.catch_warnings():
@@ -171,7 +197,7 @@ def _of_class(config: Mapping[str, Any]) -> Shapes:
         with torch.device("meta"):
             model = kind(made)
         state = model.state_dict()
-        if made.tie_word_embeddings:
+        if made.tie_word_embeddings and "lm_head.weight" not in listed:
             state.pop("lm_head.weight", None)
         stored = loading.revert_weight_conversion(model, state)
     return {name: tuple(each.shape) for name, each in stored.items()}
