@@ -145,7 +145,7 @@ def _by_layer(model: Model) -> Words:
     if any(indexed) and not all(indexed):
         words["indexer_types"] = ["full" if each else "shared" for each in indexed]
     linear = [DELTA_OUT.name in scope.logicals for scope in layers]
-    if any(linear):
+    if any(linear) or "key_head" in model.sizes:
         words["layer_types"] = ["linear_attention" if each else "full_attention" for each in linear]
     if "stream" in model.sizes:
         streamed = [scope for scope in model.scopes if scope.kind in ("layer", "mtp_block")]

@@ -81,8 +81,8 @@ def test_a_text_part_that_only_says_model_type_is_named_too() -> None:
 
 
 def test_a_text_part_nobody_knows_is_said_to_be_that() -> None:
-    said = refused(model_type="gemma4", text_config={"model_type": "gemma4_text"})
-    assert "its text part (text_config: architectures None, model_type 'gemma4_text') is of no known family" in said
+    said = refused(model_type="gemma9", text_config={"model_type": "gemma9_text"})
+    assert "its text part (text_config: architectures None, model_type 'gemma9_text') is of no known family" in said
 
 
 def test_a_model_with_a_vision_tower_and_no_text_part_is_called_multimodal() -> None:

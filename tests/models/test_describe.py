@@ -16,7 +16,7 @@ from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.models.describe import dense_words, describe, reduce_lists
 from convsvc.models.model import Model
 from tests.families import hybrid_models, latent_models, tiny_configs
-from tests.families.text_families import TEXT_FAMILIES
+from tests.families.text_families import RANK_FILE_FAMILIES
 from tests.roundtrip import any_family
 
 OTHERS = latent_models.CONFIGS | hybrid_models.CONFIGS
@@ -45,16 +45,17 @@ def shapes(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: stored.shape for name, stored in stored_names(model).items() if stored.is_required}
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", RANK_FILE_FAMILIES)
 def test_the_model_that_a_familys_words_describe_is_the_one_they_were_taken_from(family: str) -> None:
-    model = model_of(family)
-    again = FAMILIES[family].build(Facts(describe(model), "words"))
+    model, config = model_of(family), config_of(family)
+    own = {name: config[name] for name in FAMILIES[family].fields if name in config}
+    again = FAMILIES[family].build(Facts({**own, **describe(model)}, "words"))
     assert [(scope.prefix, scope.rows, scope.sizes, scope.dense) for scope in again.scopes] == [
         (scope.prefix, scope.rows, scope.sizes, scope.dense) for scope in model.scopes
     ]
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", RANK_FILE_FAMILIES)
 def test_a_configuration_follows_from_saved_args_and_describes_the_weights(family: str) -> None:
     config = config_of(family)
     model = FAMILIES[family].build(Facts(config, "config.json"))

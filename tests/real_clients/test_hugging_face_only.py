@@ -13,6 +13,7 @@ from convsvc.conversion import convert
 from convsvc.errors import LayoutError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.plan.planner import make_plan
+from tests.families.text_families import HUGGING_FACE_ONLY
 from tests.real_clients.tiny_models import NEMOTRON_H, Tiny, load, logits, save_random
 
 KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -60,6 +61,10 @@ MODELS = (
     Tiny("laguna", "LagunaConfig", {**LAGUNA, **EXPERT, **ENDS}),
     Tiny("mimo-v2", "MiMoV2FlashConfig", {"head_dim": 12, "v_head_dim": 8, "n_routed_experts": 4, **EXPERT, **ENDS}),
 )
+
+
+def test_every_family_without_a_place_in_rank_files_is_here() -> None:
+    assert {tiny.family for tiny in MODELS} >= HUGGING_FACE_ONLY
 
 
 @pytest.mark.parametrize("tiny", [pytest.param(tiny, id=f"{tiny.family}-{at}") for at, tiny in enumerate(MODELS)])
