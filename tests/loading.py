@@ -147,7 +147,7 @@ def _class_for(directory: Path) -> Any:
 
 
 def loading_report(directory: Path) -> dict[str, list[str]]:
-    """What transformers misses, does not expect, or finds in another shape; MTP layers, which it leaves out, apart."""
+    """What transformers misses, does not expect, or finds in another shape; MTP layers and heads of rewards, which it leaves out, apart."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, info = _class_for(directory).from_pretrained(directory, dtype="auto", output_loading_info=True)
@@ -155,6 +155,8 @@ def loading_report(directory: Path) -> dict[str, list[str]]:
     family = find_family(None, facts)
     facts, mtp = family.flat(facts), family.mtp
     found = {kind: sorted(map(str, info.get(kind, ()))) for kind in KINDS}
+    heads = {row.stored for row in family.heads}  # of rewards: transformers' class has none
+    found["unexpected_keys"] = [name for name in found["unexpected_keys"] if name not in heads]
     if mtp is not None:
         found["unexpected_keys"] = [name for name in found["unexpected_keys"] if mtp.number_of(name, facts.num_layers) is None]
     return {kind: names for kind, names in found.items() if names}

@@ -129,9 +129,9 @@ def test_another_tenants_task_is_one_that_does_not_exist(service: Console, visit
     spec = service.job("team-b", "with-tasks", priority=100)
     theirs = service.store.submit(parse_job(spec), caller=service.caller("team-b"))[0].id
     claims = Claims(service.database, "executor-1", engine="inline")
-    claim = claims.claim()
+    while (claim := claims.claim()) is not None and claim.job_id != theirs:
+        pass
     assert claim is not None
-    assert claim.job_id == theirs
     claims.planned(claim, "llama2", {}, [PlannedTask(0, "a secret layer", 100)])
     answer = visitor.get(f"/jobs/{theirs}/tasks/0")
     assert (answer.status_code, "secret" in answer.text) == (404, False)

@@ -147,7 +147,7 @@ def test_another_method_is_told_which_there_are(http: httpx.Client, method: str,
         ("limit=many", 'query.limit: must be a whole number (given "many")'),
         ("cursor=yesterday", "query.cursor: is no cursor: give the last page's next_cursor"),
         ("since=yesterday", 'query.since: must be a time, as 2024-05-31T12:00:00Z (given "yesterday")'),
-        ("state=broken", "query.state: must be one of 'queued', 'planning'"),
+        ("state=broken", "query.state: must be one of 'queued', 'blocked', 'planning'"),
     ],
 )
 def test_a_query_that_cannot_be_is_refused_in_our_words(http: httpx.Client, query: str, fact: str) -> None:

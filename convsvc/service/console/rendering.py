@@ -130,5 +130,5 @@ def percent(done: float, total: float) -> int:
 
 def shape_of_state(state: str) -> str:
     """A sign beside a state's colour, for who does not see colours."""
-    signs = {"succeeded": "✓", "done": "✓", "failed": "✗", "canceled": "⊘", "queued": "…", "pending": "…", "canceling": "⊘"}
+    signs = {"succeeded": "✓", "done": "✓", "failed": "✗", "canceled": "⊘", "queued": "…", "blocked": "…", "pending": "…", "canceling": "⊘"}
     return signs.get(state, "▶")

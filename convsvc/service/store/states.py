@@ -122,6 +122,6 @@ def possible_events(state: str) -> list[str]:
     """The events that a job in `state` may meet.
 
     >>> possible_events("failed")
-    ['discard', 'retry']
+    ['block', 'discard', 'retry']
     """
     return sorted(event for event, before in _JOB_STEPS if before == state)
