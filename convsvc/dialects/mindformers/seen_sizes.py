@@ -49,9 +49,11 @@ def _layers(shapes: Shapes) -> dict[int, dict[str, tuple[int, ...]]]:
 def _feed_forward(layers: Mapping[int, Mapping[str, tuple[int, ...]]], hidden: int | None) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     sparse = [number for number, layer in layers.items() if "mlp.router.weight" in layer]
-    dense = next((layer["mlp.linear_fc1.weight"] for layer in layers.values() if "mlp.linear_fc1.weight" in layer), None)
+    dense = next((layer for layer in layers.values() if "mlp.linear_fc1.weight" in layer), None)
     if dense is not None:
-        seen["ffn_hidden_size"] = dense[0] // 2
+        # The way back's columns: there are no gates in some, so that rows do not tell.
+        back = dense.get("mlp.linear_fc2.weight")
+        seen["ffn_hidden_size"] = back[1] if back is not None else dense["mlp.linear_fc1.weight"][0] // 2
     if not sparse:
         return seen
     layer = layers[sparse[0]]
