@@ -86,13 +86,21 @@ MODELS = (
     Tiny("nemotron", "NemotronConfig", {"head_dim": 12, **ENDS}),
     Tiny("gpt-bigcode", "GPTBigCodeConfig", {"multi_query": False, "n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, **ENDS}),
     Tiny("nemotron-h", "NemotronHConfig", {**NEMOTRON_H, **ENDS}, GROUPED),
-    Tiny("mistral4", "Mistral4Config", {**DEEPSEEK, **ENDS}, GROUPED),
     Tiny("mpt", "MptConfig", {"n_layers": 4, "n_heads": 8, "d_model": 32, **ENDS}),
 )
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("tiny", [pytest.param(tiny, id=f"{tiny.family}-{at}") for at, tiny in enumerate(MODELS)])
+# transformers' class saves a head of its own, whatever the configuration says of it.
+NEVER_TIED = {"nemotron-h"}
+CASES = [
+    pytest.param(tiny, tied, id=f"{tiny.family}-{at}-{'tied' if tied else 'untied'}")
+    for at, tiny in enumerate(MODELS)
+    for tied in (False, True)
+    if not (tied and tiny.family in NEVER_TIED)
+]
+
+
+@pytest.mark.parametrize(("tiny", "tied"), CASES)
 def test_a_round_tripped_model_gives_the_same_logits(tiny: Tiny, tied: bool, tmp_path: Path) -> None:
     source = tmp_path / "hf"
     save_random(tiny, source, dtype=torch.bfloat16, tied=tied)

@@ -18,14 +18,23 @@ NO_CLASS = {"bailing_mini": ("bailing_moe", "bailing_moe_v2"), "plm": ("plm",)} 
 """Families without a class in transformers: the model_type that one would have."""
 ONE_BY_ONE = {"longcat", "deepseek4", "deepseek4_base"}
 """Compared in test_transformers_published_forms.py; deepseek4_base is deepseek4 with MTP copies, which transformers leaves out."""
+NO_TEXT_CLASS = {"mistral4"}
+"""transformers has a configuration of the text alone, and no model with an output layer for it."""
 
 
 def test_every_family_is_compared_or_named_here() -> None:
     compared = {tiny.family for tiny in (*MODELS, *test_added_families.MODELS, *test_hugging_face_only.MODELS)}
-    assert set(TEXT_FAMILIES) - compared == set(NO_CLASS) | ONE_BY_ONE
+    assert set(TEXT_FAMILIES) - compared == set(NO_CLASS) | ONE_BY_ONE | NO_TEXT_CLASS
 
 
 @pytest.mark.parametrize("family", NO_CLASS)
 def test_transformers_has_no_class_for_the_family(family: str) -> None:
     known = transformers().CONFIG_MAPPING
     assert not [name for name in NO_CLASS[family] if name in known]
+
+
+@pytest.mark.parametrize("family", NO_TEXT_CLASS)
+def test_transformers_has_no_model_with_an_output_layer_for_the_text_alone(family: str) -> None:
+    library = transformers()
+    for name in FAMILIES[family].model_types:
+        assert library.CONFIG_MAPPING[name] not in library.MODEL_FOR_CAUSAL_LM_MAPPING
