@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from convsvc.service.errors import IllegalTransition
 from convsvc.service.executor.supervisor import Supervisor
 from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
@@ -218,17 +219,20 @@ def test_an_executor_that_was_only_slow_finds_its_lease_lost_and_leaves_the_job_
 
 
 def test_a_cancel_in_mid_run_gives_everything_back(store: Store, case: Case, targets: Path, start: Start) -> None:
-    job_id = submit(store, case, targets)
     start()
-    in_mid_run(store, job_id)
-    began = time.monotonic()
-    for _ in range(3):
-        assert store.cancel(job_id).state in ("canceling", "canceled")
-    job = ended(store, job_id)
-    seconds = time.monotonic() - began
+    for _ in range(5):  # on a quick machine a job may be done before the cancel is heard: then another one
+        job_id = submit(store, case, targets)
+        in_mid_run(store, job_id)
+        with suppress(IllegalTransition):
+            for _ in range(3):
+                assert store.cancel(job_id).state in ("canceling", "canceled")
+        job = ended(store, job_id)
+        if job.state != "succeeded":
+            break
+        for path in targets.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert (job.state, list(targets.iterdir())) == ("canceled", [])
     assert store.cancel(job_id).state == "canceled"
-    print(f"\na cancel took {seconds:.1f} s")
 
 
 def test_a_job_canceled_while_its_executor_is_dead_is_cleaned_up_by_the_next_one(
