@@ -25,7 +25,7 @@ GATE, UP = ({each: linear(f"mlp{each}.{what}", "ffn hidden", bias=False) for eac
 DOWN = {each: linear(f"mlp{each}.down", "hidden ffn", bias=False) for each in SETS}
 Q = {each: linear(f"self_attn.q{each}", "inner hidden") for each in SETS}
 K, V = ({each: linear(f"self_attn.{what}{each}", "key_value hidden") for each in SETS} for what in "kv")
-O = {each: linear(f"self_attn.o{each}", "hidden inner", bias=False) for each in SETS}  # noqa: E741
+OUT = {each: linear(f"self_attn.o{each}", "hidden inner", bias=False) for each in SETS}
 Q_NORM, K_NORM = ({each: linear(f"self_attn.{what}_norm{each}", "head_dim", bias=False) for each in SETS} for what in "qk")
 
 VIT_NORM_1, VIT_NORM_2 = linear("norm1", "image"), linear("norm2", "image")
@@ -46,7 +46,7 @@ LAYER: Rows = tuple(
         (Q[each], f"self_attn.q_proj{each}"),
         (K[each], f"self_attn.k_proj{each}"),
         (V[each], f"self_attn.v_proj{each}"),
-        (O[each], f"self_attn.o_proj{each}"),
+        (OUT[each], f"self_attn.o_proj{each}"),
         (Q_NORM[each], f"self_attn.q_norm{each}"),
         (K_NORM[each], f"self_attn.k_norm{each}"),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
@@ -132,9 +133,9 @@ class Diffusion(Family):
         return any(re.fullmatch(pattern, stored) for pattern in self.passing)
 
 
-def diffusion(name: str, title: str, **own: object) -> Diffusion:
+def diffusion(name: str, title: str, **own: Any) -> Diffusion:
     """A family without anything that a text decoder has."""
-    return Diffusion(name=name, title=title, model_types=(), architectures=(), norms=(), attention=(), mlp=(), decoder=False, **own)  # type: ignore[arg-type]
+    return Diffusion(name=name, title=title, model_types=(), architectures=(), norms=(), attention=(), mlp=(), decoder=False, **own)
 
 
 def scopes_of(spelling: Spelling, seen: Seen) -> Iterator[Scope]:

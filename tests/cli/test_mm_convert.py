@@ -22,7 +22,7 @@ GUIDE = [
     *("--cfg.parallel_config.vit_pp_layers", "[[32,0,0,0]]", "--cfg.parallel_config.tp_size", "1"),
 ]
 CUT = {"llm_pp_layers": [[1, 10, 10, 7]], "vit_pp_layers": [[32, 0, 0, 0]], "tp_size": 1}
-PLACES = {"mm_dir": "ckpt/mm_path/Qwen2-VL-7B-Instruct", "hf_config": {"hf_dir": "ckpt/hf_path/Qwen2-VL-7B-Instruct"}}
+PLACES: dict[str, Any] = {"mm_dir": "ckpt/mm_path/Qwen2-VL-7B-Instruct", "hf_config": {"hf_dir": "ckpt/hf_path/Qwen2-VL-7B-Instruct"}}
 
 
 def said(argv: list[str]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_a_configuration_that_was_printed_and_edited_says_the_same(
 ) -> None:
     text = printed([*GUIDE[:2], "--print_config=comments"], capsys)
     assert "# tensor parallel size" in text
-    for name, value in {"mm_dir": PLACES["mm_dir"], "hf_dir": PLACES["hf_config"]["hf_dir"], **CUT}.items():  # type: ignore[index]
+    for name, value in {"mm_dir": PLACES["mm_dir"], "hf_dir": PLACES["hf_config"]["hf_dir"], **CUT}.items():
         at = next(line for line in text.splitlines() if line.strip().startswith((f"{name}:", f"{name}: ")))
         text = text.replace(at, f"{at.split(':')[0]}: {json.dumps(value)}", 1)
     (tmp_path / "convert.yaml").write_text(text)
@@ -99,7 +99,7 @@ def test_configurations_are_merged_key_by_key_and_what_comes_later_wins(tmp_path
     second = config(tmp_path, "b.yaml", {"cfg": {"parallel_config": {"tp_size": 4}}})
     tp = "--cfg.parallel_config.tp_size"
     sizes = [
-        parse([*GUIDE[:2], *argv]).config.parallel_config.tp_size  # type: ignore[attr-defined]
+        parse([*GUIDE[:2], *argv]).config.parallel_config.tp_size
         for argv in (
             ["--config", first],
             ["--config", first, "--config", second],
@@ -125,7 +125,7 @@ def test_one_file_may_speak_of_the_converter_too(tmp_path: Path) -> None:
 
 ENVIRONMENT = {
     "MM_DIR": PLACES["mm_dir"],
-    "HF_CONFIG__HF_DIR": PLACES["hf_config"]["hf_dir"],  # type: ignore[index]
+    "HF_CONFIG__HF_DIR": PLACES["hf_config"]["hf_dir"],
     "PARALLEL_CONFIG__LLM_PP_LAYERS": "[[1,10,10,7]]",
     "PARALLEL_CONFIG__VIT_PP_LAYERS": "[[32,0,0,0]]",
     "PARALLEL_CONFIG__TP_SIZE": "1",

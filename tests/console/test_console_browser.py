@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,7 +67,7 @@ def nothing_is_complained_of(browser: Chrome) -> Iterator[None]:
     assert not bad, "\n".join(bad)
 
 
-def one(browser: Chrome, selector: str):  # type: ignore[no-untyped-def]  # selenium is imported where there is a browser
+def one(browser: Chrome, selector: str) -> Any:
     return browser.find_element("css selector", selector)
 
 

@@ -15,6 +15,8 @@ from convsvc.spec.formats import sides
 from convsvc.spec.options import Options
 
 Kind = Literal["number", "flag", "choice", "text"]
+# A kind of field by the type in the JSON Schema.
+KINDS: dict[str, Kind] = {"integer": "number", "boolean": "flag", "string": "text"}
 AT_ROOT = {"name": "text", "model_type": "text", "priority": "number"}
 OPTIONS = ("dtype", "verify", "on_exists", "on_loss")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
@@ -65,8 +67,8 @@ def _field(name: str, about: dict[str, Any]) -> Field | None:
         words = str(about.get("description") or "")
         if "enum" in shape:
             return Field(name, "choice", words, tuple(str(item) for item in shape["enum"]))
-        if shape.get("type") in {"integer", "boolean", "string"}:
-            return Field(name, {"integer": "number", "boolean": "flag", "string": "text"}[shape["type"]], words)  # type: ignore[arg-type]
+        if shape.get("type") in KINDS:
+            return Field(name, KINDS[shape["type"]], words)
     return None
 
 

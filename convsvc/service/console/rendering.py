@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import convsvc
 from convsvc.notes import KINDS
-from convsvc.service.access.identity import Caller
+from convsvc.service.access.identity import Caller, Scope
 from convsvc.service.console.languages import HTML, LANGUAGES, NAMES, said
 from convsvc.service.console.visits import CSRF_FIELD, HOME, Visit
 from convsvc.service.store.states import LEASED
@@ -75,8 +75,8 @@ def asset(name: str) -> str:
     return f"{HOME}/static/{name}?v={digest}"
 
 
-def may(caller: Caller | None, scope: str) -> bool:
-    return caller is not None and caller.may(scope)  # type: ignore[arg-type]
+def may(caller: Caller | None, scope: Scope) -> bool:
+    return caller is not None and caller.may(scope)
 
 
 def size(count: float | None) -> str:

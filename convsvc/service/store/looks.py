@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from convsvc.service.store.database import Database
 from convsvc.service.store.models import JobRow, SightingRow, TakenRow, TenantRow, WatchRow
 from convsvc.service.store.retrying import retried
 from convsvc.service.store.states import ENDED
-from convsvc.service.watching.sighting import Sighting
+from convsvc.service.watching.sighting import Sighting, SightingState
 from convsvc.spec import SPEC_VERSION
 
 
@@ -164,7 +164,7 @@ def _due(session: Session) -> tuple[Any, ...]:
 
 
 def _sighting(row: SightingRow) -> Sighting:
-    return Sighting(row.iteration, row.state, row.signature, row.since, row.looked_at, row.error)  # type: ignore[arg-type]  # as written
+    return Sighting(row.iteration, cast(SightingState, row.state), row.signature, row.since, row.looked_at, row.error)
 
 
 def _taken(row: TakenRow, state: str | None) -> Taken:

@@ -1,4 +1,4 @@
-"""The console's queries, on both databases."""
+"""Sums over all jobs, of which the console tells, on both databases."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ from convsvc.service.store.database import Database
 from convsvc.service.store.jobs import Store
 from convsvc.service.store.looking import InFlight, Load, Looking
 from convsvc.spec import parse_job
-from tests.service.conftest import (  # noqa: F401 - fixtures
-    claims,
-    database,
-    database_url,
-    job_for,
-    postgres,
-    postgres_url,
-    shared_postgres_url,
-    sqlite_url,
-    store,
-)
+from tests.service.conftest import job_for
 
 
-def test_sums_and_states_are_those_of_the_rows(database: Database, store: Store, claims: Claims) -> None:  # noqa: F811
+def test_sums_and_states_are_those_of_the_rows(database: Database, store: Store, claims: Claims) -> None:
     Tenants(database).create("b", actor="the test", weight=3.0)
     theirs = Caller("x", "b", frozenset({"jobs:write"}))
     waits, _ = store.submit(parse_job(job_for("/waits")), caller=theirs)
