@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,12 @@ from convsvc.conversion import convert
 from convsvc.dialects.megatron.extra_states import extra_states
 from convsvc.dialects.megatron.layout import Keys, lay_keys
 from convsvc.families import FAMILIES, Facts, Wanted
+from tests.real_clients.ranks import World, run_world
 from tests.real_clients.tiny_models import EXPERTS, SIZES, TOKENS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
 
 RANK_PROGRAM = Path(__file__).with_name("megatron_dist_rank.py")
-TIMEOUT_S = 240
 TOLERANCE = 1e-4
 LLAMA = Tiny("llama2", "LlamaConfig", {"head_dim": 12})
 QWEN25 = Tiny("qwen25", "Qwen2Config")
@@ -77,37 +74,6 @@ DEEPSEEK = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What every rank answered, and transformers' logits, by trial; `folder` holds each trial's source and what Megatron saved."""
-
-    folder: Path
-    answers: tuple[dict[str, Any], ...]
-    expected: dict[str, torch.Tensor]
-
-
-def run_world(size: int, tasks: list[dict[str, Any]], folder: Path) -> tuple[dict[str, Any], ...]:
-    """Start `size` ranks, wait for all, end those that are left when one fails."""
-    (folder / "tasks.json").write_text(json.dumps(tasks))
-    results = [folder / f"results-{rank}.json" for rank in range(size)]
-    arguments = [str(size), str(folder / "meeting"), str(folder / "tasks.json")]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(RANK_PROGRAM), str(rank), *arguments, str(results[rank])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for rank in range(size)
-    ]
-    try:
-        for rank in ranks:
-            said, _ = rank.communicate(timeout=TIMEOUT_S)
-            assert rank.returncode == 0, said.decode(errors="replace")[-3000:]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    return tuple(json.loads(result.read_text()) for result in results)
-
-
 def make_world(size: int, folder: Path) -> World:
     expected, tasks = {}, []
     for trial in TRIALS:
@@ -133,7 +99,7 @@ def make_world(size: int, folder: Path) -> World:
             )
     if size == 1:
         tasks.append({"name": "latent", "latent": LATENT})
-    return World(folder, run_world(size, tasks, folder), expected)
+    return World(folder, run_world(RANK_PROGRAM, size, tasks, folder), expected)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""Ranks of a world, each a program of its own on this machine's CPUs: what they answered, together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TIMEOUT_S = 240
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every rank answered, and transformers' logits, by trial; `folder` holds each trial's source and what Megatron saved."""
+
+    folder: Path
+    answers: tuple[dict[str, Any], ...]
+    expected: dict[str, torch.Tensor]
+
+
+def run_world(program: Path, size: int, tasks: list[dict[str, Any]], folder: Path) -> tuple[dict[str, Any], ...]:
+    """Start `size` ranks of the program, wait for all, end those that are left when one fails."""
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    results = [folder / f"results-{rank}.json" for rank in range(size)]
+    arguments = [str(size), str(folder / "meeting"), str(folder / "tasks.json")]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(rank), *arguments, str(results[rank])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in range(size)
+    ]
+    try:
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=TIMEOUT_S)
+            assert rank.returncode == 0, said.decode(errors="replace")[-3000:]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    return tuple(json.loads(result.read_text()) for result in results)
