@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
+from convsvc.dialects.base import Draft, Layout, Output, SideFile
 from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
+from convsvc.dialects.mcore.planned_files import plan_rank_files
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
-from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import TensorSpec
 from convsvc.models.model import Model
 from convsvc.notes import Note
@@ -31,22 +30,11 @@ def output(draft: Draft[ParallelSizes, Settings], own: Mapping[str, Any], advice
     args = compose_args(model, settings, draft.facts, bytes_by_dtype(specs), own)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
-    kinds: dict[str, list[int]] = {rank_file(rank, settings): [] for rank in ranks(settings.parallel)}
-    beside: dict[str, list[TensorSpec]] = {}
-    for entry in layout.entries:
-        held = kinds.get(entry.file)
-        if held is None:
-            beside.setdefault(entry.file, []).append(specs[entry.kind])
-        else:
-            held.append(entry.kind)
-    skeletons, chosen = plan_alike(
-        kinds.values(), specs, lambda held: torch_zip.plan_skeleton(_tree(held, names, args), archive="model_optim_rng")
-    )
-    files = [NewFile(path, "torch_zip", number) for path, number in zip(kinds, chosen, strict=True)]
-    files += [NewFile(path, "safetensors", number) for number, path in enumerate(beside, len(skeletons))]
-    skeletons += tuple(map(safetensors.plan_skeleton, beside.values()))
-    notes = (*_notes(draft.target, model, settings), *advice, *(_carried(path, held) for path, held in beside.items()))
-    return layout, Output(tuple(files), skeletons, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
+    paths = [rank_file(rank, settings) for rank in ranks(settings.parallel)]
+    top = {"args": args, "checkpoint_version": 3.0, "iteration": ITERATION}
+    files, skeletons, carried = plan_rank_files(paths, layout, specs, names, lambda held: {**top, **held})
+    notes = (*_notes(draft.target, model, settings), *advice, *carried)
+    return layout, Output(files, skeletons, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
 
 
 def bytes_by_dtype(kinds: Iterable[TensorSpec]) -> dict[str, int]:
@@ -55,20 +43,6 @@ def bytes_by_dtype(kinds: Iterable[TensorSpec]) -> dict[str, int]:
     for spec in kinds:
         sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.size_bytes
     return sizes
-
-
-def _carried(path: str, specs: list[TensorSpec]) -> Note:
-    text = f"{len(specs)} tensor(s) that training does not load, e.g. {specs[0].name}, are kept for the way back in {path}"
-    return Note("carried", text)
-
-
-def _tree(specs: Iterable[TensorSpec], chunks: Iterable[str], args: Any) -> dict[str, Any]:
-    """What a rank file holds: its tensors by model chunk, beside the args."""
-    held: dict[str, dict[str, TensorSpec]] = {chunk: {} for chunk in chunks}
-    for spec in specs:
-        chunk, _, stored = spec.name.partition("/")
-        held[chunk][stored] = spec
-    return {"args": args, "checkpoint_version": 3.0, "iteration": ITERATION, **held}
 
 
 def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[Note]:
