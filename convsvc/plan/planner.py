@@ -186,6 +186,13 @@ def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered
         for name, each in targets.items()
         if each.fills
     ]
+    notes += [
+        Note("lost", f"{name}: rows {held} to {there - 1} are left out: the target has room for {held}")
+        for name, each in targets.items()
+        if each.tensor.axes[:1] == ("vocab",) and name in sources
+        for held, there in [(_rows(each), _rows(sources[name]))]
+        if held < there
+    ]
     return notes + [
         Note(
             "ignored",
@@ -196,6 +203,11 @@ def _vocab_notes(sources: Mapping[str, Gathered], targets: Mapping[str, Gathered
         for name, each in sources.items()
         if each.fills
     ]
+
+
+def _rows(gathered: Gathered) -> int:
+    """How many items of its first axis are held."""
+    return max((stops[0] for _, stops, _ in gathered.places), default=0)
 
 
 def check_loss(notes: Iterable[Note], options: Options) -> tuple[Note, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convsvc.conversion import convert
-from convsvc.errors import ConvsvcError, LayoutError
+from convsvc.errors import ConvsvcError, LayoutError, PlanError
 from tests.golden.mindspeed_mm_corpus import (
     Case,
     cases,
@@ -62,6 +62,7 @@ def job_of(step: Mapping[str, Any], places: Mapping[str, Path]) -> dict[str, Any
     alone = {"save_vit_only": True} if config.get("save_vit_only") else {}
     alone |= {"resize_vocab_size": common["resize_vocab_size"]} if "resize_vocab_size" in common else {}
     return {
+        "options": {"on_loss": "note"} if "resize_vocab_size" in common else {},
         "source": hf(place(config["hf_config"]["hf_dir"])),
         "target": mm(place(config["mm_dir"]), **structure, **shape, **alone, **layout()),
     }
@@ -151,3 +152,14 @@ def test_where_the_source_tool_loses_tensors_we_do_not(case: Case, tmp_path: Pat
         return
     convert(back)
     assert read_tensors(places["hf_out"]) == read_tensors(places["hf"])
+
+
+def test_rows_beyond_a_smaller_vocabulary_are_a_loss_that_the_job_must_allow(tmp_path: Path) -> None:
+    write_input({"kind": "hf", "fixture": "qwen2vl", "seed": 1}, tmp_path / "hf")
+    target = mm(str(tmp_path / "mm"), llm_pp_layers=[4], vit_pp_layers=[3], resize_vocab_size=88)
+    job = {"source": hf(str(tmp_path / "hf")), "target": target}
+    with pytest.raises(PlanError, match="would be lost") as lost:
+        convert(job)
+    assert "embedding.word_embeddings.weight: rows 88 to 95 are left out: the target has room for 88" in lost.value.facts
+    convert({**job, "options": {"on_loss": "note"}})
+    assert not (tmp_path / "mm" / "release" / "mp_rank_01").exists()

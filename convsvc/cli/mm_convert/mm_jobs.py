@@ -49,7 +49,9 @@ def hf_to_mm(converter: str, ldt: bool = False) -> Make:
             "ldt": ldt or None,
         }
         source = {"format": HUGGING_FACE, "path": said.hf_config.hf_dir}
-        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
+        # Whoever asks for fewer rows is told what is left out.
+        on_loss = None if common.resize_vocab_size is None else "note"
+        return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target, on_loss)
 
     return make
 
@@ -101,8 +103,9 @@ def resplit(converter: str) -> Make:
     return make
 
 
-def _job(family: str | None, source: Mapping[str, Any], target: Mapping[str, Any]) -> Job:
-    return given({"model_type": family, "source": given(dict(source)), "target": given(dict(target)), "options": {}})
+def _job(family: str | None, source: Mapping[str, Any], target: Mapping[str, Any], on_loss: str | None = None) -> Job:
+    options = given({"on_loss": on_loss})
+    return given({"model_type": family, "source": given(dict(source)), "target": given(dict(target)), "options": options})
 
 
 def family_of(converter: str, version: str | None = None, hf_dir: str | None = None) -> str | None:

@@ -54,7 +54,9 @@ class MindSpeedMMTarget(MindSpeedMMLayout, TargetSpec):
     ldt: bool = Field(False, description="U shape: final norm and output layer in the first stage's last chunk (hf_to_mm_ldt).")
     save_vit_only: bool = Field(False, description="The image encoder alone, with its projector.")
     resize_vocab_size: Size | None = Field(
-        None, description="Rows of the embedding and the output layer: further rows are zeros, rows beyond it are left out."
+        None,
+        description="Rows of the embedding and the output layer: further rows are zeros; rows beyond it are left out, which is a loss "
+        "that options.on_loss must allow.",
     )
     config_dir: Path | None = Field(
         None, description="Where the model's config.json lies, by which the result is read back; without it, a Hugging Face source's own."
