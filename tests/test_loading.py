@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convsvc.dialects.base import REPORT
-from tests.loading import judge_written, reports_of
+from tests.loading import judge_written, pass_over_written, reports_of
 from tests.tiny_checkpoints import write_llama
 
 
@@ -72,6 +72,13 @@ def test_a_service_s_target_under_another_path_is_judged_where_its_report_lies(w
     assert not (written / REPORT).exists()
     with pytest.raises(AssertionError, match="missing_keys"):
         judge_written(tmp_path / "elsewhere")
+
+
+def test_what_a_marked_module_leaves_is_not_judged_by_a_later_one(written: Path, tmp_path: Path) -> None:
+    drop_a_tensor(written)
+    report_as_it_is(written)
+    pass_over_written(tmp_path)
+    judge_written(tmp_path)
 
 
 def test_what_this_test_leaves_is_judged_when_it_ends(written: Path) -> None:

@@ -6,6 +6,7 @@ by transformers; here it is where they go and whether they come back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -217,15 +218,23 @@ def any_family(draw: st.DrawFn, family: str, layers: int | None = None, fixed: C
     model = FAMILIES[family].build(Facts(config, "config.json"), Wanted(num_mtp=num_mtp))
     shapes = {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written}
     return Drawn(
-        family, config, shapes, layers, _tps(config), _experts_of(config), num_mtp, "q_lora_rank" in config and "o_groups" not in config
+        family,
+        config,
+        shapes,
+        layers,
+        _tps(config, model.sizes),
+        _experts_of(config),
+        num_mtp,
+        "q_lora_rank" in config and "o_groups" not in config,
     )
 
 
-def _tps(config: Choices) -> tuple[int, ...]:
-    """What tp can be: it divides whatever is cut by heads or groups."""
+def _tps(config: Choices, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """What tp can be: it divides whatever is cut by heads, groups, or a block's width (Qwen 1's configuration says twice that)."""
     cut = [config[name] for name in ("n_groups", "o_groups", "linear_num_key_heads") if name in config]
     if "o_groups" not in config and "n_groups" not in config:
         cut.append(config["num_key_value_heads"])
+    cut += [sizes[axis] for axis in ("ffn", "expert_ffn", "shared_ffn") if axis in sizes]
     return tuple(tp for tp in (1, 2, 4) if all(size % tp == 0 for size in cut))
 
 
