@@ -32,6 +32,7 @@ SettingsT = TypeVar("SettingsT")
 
 # What every target has beside its framework's own files: the list of what was made, and the report of how.
 MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
+CARD = "conversion-report.md"  # the report for people, of a target that people publish
 
 
 class Entry(NamedTuple):
@@ -352,13 +353,15 @@ def refuse_parts(options: Options) -> None:
 class Target(Protocol):
     """How a format is written. What a method does here is what a format without anything to say of it does.
 
-    `adapters`: it holds LoRA adapters, and no weights. A framework with tables of its own is shown beside Hugging Face's in the families'
+    `adapters`: it holds LoRA adapters, and no weights. `has_card`: it is published with a model card.
+    A framework with tables of its own is shown beside Hugging Face's in the families'
     pages: under its `title`, as `rows` and `prefix` have it, and as far as one of the `variants` (fields of a job, by what they are called
     in a heading) names or orders tensors otherwise.
     """
 
     name: str
     adapters: bool = False
+    has_card: bool = False
     title: str | None = None
     variants: Mapping[str, Mapping[str, object]] = MappingProxyType({})
 

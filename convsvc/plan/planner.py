@@ -72,6 +72,7 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
     check_tiled(layout.kinds)
     layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots))
+    _check_card(job)
     files, targets = _planned_targets(layout, output, dtypes)
     wanted = gather(layout)
     left_out = _left_out(weights, wanted, model)
@@ -104,6 +105,12 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
         notes=check_loss((*source.notes, *left_out, *casts, *kept, *unchecked, *_vocab_notes(gathered, wanted), *output.notes), options),
     )
+
+
+def _check_card(job: Job) -> None:
+    """Raises JobError for a card that was asked for and has no place in the target."""
+    if job.options.card == "both" and not target_of(job.target.format).has_card:
+        raise JobError(f"options.card: a target of format {job.target.format} has no model card", do="leave it out")
 
 
 def _left_out(weights: Inventory, wanted: Mapping[str, Gathered], model: Model) -> list[Note]:

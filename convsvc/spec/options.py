@@ -50,3 +50,7 @@ class Options(Strict):
     report: Literal["both", "beside"] = Field(
         "both", description="Where conversion-report.json lies: beside the target and in it, or beside it only."
     )
+    card: Literal["beside", "both", "none"] = Field(
+        "beside",
+        description="Where a Hugging Face target's model card, conversion-report.md, lies: beside it, in it too, or nowhere.",
+    )

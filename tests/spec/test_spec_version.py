@@ -11,7 +11,14 @@ from typing import Any
 from convsvc.spec import SPEC_VERSION
 
 # By SPEC_VERSION: a hash of what a job may be. Whoever lets a job say more, or something else, lets SPEC_VERSION grow and adds a line.
-SCHEMAS = {3: "c79e76b00f33bc64", 4: "cef4455725865ea7", 5: "de0e40c0cc537ea2", 6: "181a50ab74da67c8", 7: "bcedc47481bff3e1"}
+SCHEMAS = {
+    3: "c79e76b00f33bc64",
+    4: "cef4455725865ea7",
+    5: "de0e40c0cc537ea2",
+    6: "181a50ab74da67c8",
+    7: "bcedc47481bff3e1",
+    8: "092e20e683175aa8",
+}
 WORDS = ("title", "description", "examples")
 
 

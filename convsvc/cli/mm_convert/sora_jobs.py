@@ -9,6 +9,7 @@ from typing import Any
 
 from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
+from convsvc.dialects.base import CARD, REPORT
 from convsvc.errors import JobError
 
 SORA, PUBLISHED = "mindspeed-mm-sora", "diffusers"
@@ -31,7 +32,7 @@ TO_RANKS = ("hf_to_mm", "source_to_mm", "hf_diffusers_to_mm", "lora_hf_to_mm")
 # The form that a command writes, where it is not the first that the model has; and the commands that write one torch file.
 FORMS = {("VACEConverter", "mm_to_hf"): "original", ("VACEConverter", "mm_to_hf_diffusers"): "hf_diffusers"}
 # Where a job that makes one file does so, before it is put in its place; and the file there.
-BESIDE, FILE, REPORT = ".converted", "model.pt", "conversion-report.json"
+BESIDE, FILE = ".converted", "model.pt"
 
 
 def sora(converter: str, command: str) -> Make:
@@ -100,7 +101,7 @@ def put_in_place(job: Mapping[str, Any]) -> None:
         return
     folder = path + BESIDE
     os.replace(os.path.join(folder, FILE), path)
-    report = f"{folder}.{REPORT}"  # where a drop-in command leaves it: beside the result
-    if os.path.isfile(report):
-        os.replace(report, f"{path}.{REPORT}")
+    for name in (REPORT, CARD):  # where a drop-in command leaves them: beside the result
+        if os.path.isfile(f"{folder}.{name}"):
+            os.replace(f"{folder}.{name}", f"{path}.{name}")
     shutil.rmtree(folder)

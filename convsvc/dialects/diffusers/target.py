@@ -19,6 +19,7 @@ class Diffusers(Target):
     """Safetensors, a shard a layer or of a size, with their index; or one file."""
 
     name = "diffusers"
+    has_card = True
 
     def settled(self, target: DiffusersTarget, words_dir: str | None) -> TargetSpec:
         """With the source's own configuration where nothing else is said."""

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 
-from convsvc.dialects.base import MANIFEST, REPORT, SideFile
+from convsvc.dialects.base import CARD, MANIFEST, REPORT, SideFile
 from convsvc.errors import JobError
 from convsvc.notes import Note
 from convsvc.roots import RootedPath
@@ -29,7 +29,7 @@ def copied_files(root: RootedPath, field: str = "target.config_dir") -> tuple[li
     if not (root / "config.json").is_file():
         raise JobError(f"{field} {root} has no config.json")
     # Other names are not even looked at: a link that leads elsewhere is none of the job's business. Nor is what an earlier conversion says.
-    names = [name for name in root.names() if (goes_along(name) or FOREIGN.match(name)) and name not in (MANIFEST, REPORT)]
+    names = [name for name in root.names() if (goes_along(name) or FOREIGN.match(name)) and name not in (MANIFEST, REPORT, CARD)]
     seen = [(name, found) for name in names if (found := (root / name).look()) is not None and stat.S_ISREG(found[1].st_mode)]
     foreign = [name for name, _ in seen if FOREIGN.match(name)]
     files = [_copied(name, *found) for name, found in seen if goes_along(name)]

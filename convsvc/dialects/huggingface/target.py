@@ -20,6 +20,7 @@ class HuggingFace(Target):
     """Shards of safetensors, one a layer or of a size, with config.json and what belongs to it."""
 
     name = "huggingface"
+    has_card = True
 
     def settled(self, target: HuggingFaceTarget, words_dir: str | None) -> TargetSpec:
         """With the source's own configuration and tokenizer where nothing else is said. Adapters alone are PEFT's format."""

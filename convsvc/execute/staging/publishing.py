@@ -16,15 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from convsvc.dialects.base import MANIFEST, REPORT
+from convsvc.dialects.base import CARD, MANIFEST, REPORT
 from convsvc.errors import ConvsvcError, TargetError, TargetExists
 from convsvc.execute.disk.io import write_atomically
 from convsvc.execute.staging.folders import OpenFolder, is_directory, open_private, remove_private, shown
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import find_changed, find_foreign, list_contents, read_manifest, remove_listed, shorten
-from convsvc.execute.staging.marks import FENCE, JOURNAL, PRIVATE, REPORT_COPY
+from convsvc.execute.staging.marks import FENCE, JOURNAL, PRIVATE
 from convsvc.execute.staging.renaming import exchange, rename_new
-from convsvc.execute.staging.report_files import put_report
+from convsvc.execute.staging.report_files import put_beside
 from convsvc.execute.staging.sealing import sync_directories, sync_directory
 from convsvc.execute.staging.sites import ENDED, NOT_CONTENT, Site, is_run, open_site, staging_path, target_errors
 from convsvc.notes import Note
@@ -89,7 +89,7 @@ def find_removable(site: Site, plan: Plan) -> tuple[str, ...]:
 
 def names_of(plan: Plan) -> tuple[str, ...]:
     """Every file that the plan's target may have, by relative path. Pure."""
-    return (*(file.path for file in plan.target_files), *(side.path for side in plan.side_files), MANIFEST, REPORT)
+    return (*(file.path for file in plan.target_files), *(side.path for side in plan.side_files), MANIFEST, REPORT, CARD)
 
 
 def publish(site: Site, staged: OpenFolder, journal: Journal, overwrites: bool) -> list[Note]:
@@ -240,7 +240,7 @@ def _finish(site: Site, journal: Journal) -> list[Note]:
             os.rmdir(site.staging)
     site.check_held()
     notes = _remove_old(site, journal)
-    notes += put_report(site, site.ended / PurePosixPath(REPORT_COPY).name)
+    notes += put_beside(site, site.ended)
     site.check_held()
     remove_private(site.ended)
     return notes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from convsvc.dialects.base import MANIFEST
@@ -11,7 +9,7 @@ from convsvc.errors import TargetExists
 from convsvc.execute.staging.folders import is_directory
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import Manifest, find_changed, find_foreign, list_contents, read_manifest, remove_listed, shorten
-from convsvc.execute.staging.report_files import beside, read_report
+from convsvc.execute.staging.report_files import beside, read_report, remove_beside
 from convsvc.execute.staging.sites import NOT_CONTENT, Site, open_site, target_errors
 from convsvc.roots import ANYWHERE, Roots
 
@@ -55,8 +53,7 @@ def _remove(site: Site, plan: str, roots: Roots) -> bool:
 
 
 def _forget_report(site: Site, manifest: Manifest, roots: Roots) -> None:
-    """The report beside the target, if it is of the run that made the target."""
+    """The report beside the target and its card, if they are of the run that made the target."""
     place, report = read_report(site.target, roots)
     if place == str(beside(site.target)) and report.get("run") == manifest.run:
-        with suppress(FileNotFoundError):
-            os.unlink(beside(site.at))
+        remove_beside(site)

@@ -1,32 +1,37 @@
-"""Where the report of a conversion lies: beside the target, under the target's name, and in it."""
+"""Where the report of a conversion and its card lie: beside the target, under the target's name, and in it."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from convsvc.dialects.base import REPORT
+from convsvc.dialects.base import CARD, REPORT
 from convsvc.errors import PathRefused, TargetExists
+from convsvc.execute.staging.card import is_card
+from convsvc.execute.staging.marks import CARD_COPY, REPORT_COPY
 from convsvc.execute.staging.report import is_report
 from convsvc.execute.staging.sites import Site
 from convsvc.notes import Note
 from convsvc.roots import Roots
 
+# What lies beside a target: its name, where it waits among the private files, and by which beginning it is known again.
+_BESIDE: dict[str, tuple[str, Callable[[bytes], bool]]] = {REPORT: (REPORT_COPY, is_report), CARD: (CARD_COPY, is_card)}
 _HEAD_BYTES = 64
 _MODE = 0o644
 
 
-def beside(target: Path) -> Path:
-    """The report's name beside a target.
+def beside(target: Path, name: str = REPORT) -> Path:
+    """Where the report, or its card, lies beside a target.
 
     >>> beside(Path("/out/llama"))
     PosixPath('/out/llama.conversion-report.json')
     """
-    return target.with_name(f"{target.name}.{REPORT}")
+    return target.with_name(f"{target.name}.{name}")
 
 
 def has_place_beside(site: Site) -> bool:
@@ -35,10 +40,40 @@ def has_place_beside(site: Site) -> bool:
 
 
 def check_place(site: Site) -> None:
-    """Raises TargetExists where something that is no report has the report's name beside the target."""
-    path = beside(site.at)
-    if os.path.lexists(path) and not _is_report(path):
-        place = str(beside(site.target))
+    """Raises TargetExists where something that is no report, or no card, has the name of one beside the target."""
+    for name in _BESIDE:
+        _check_place(site, name)
+
+
+def put_beside(site: Site, private: Path) -> list[Note]:
+    """Puts report and card, which lie in the directory of private files, beside the target, in place of older ones.
+
+    A card of a target that is no more does not stay. What stops it is a note: the target is whole.
+    """
+    copies = {name: private / PurePosixPath(copy).name for name, (copy, _) in _BESIDE.items()}
+    notes = [note for name, copy in copies.items() if copy.exists() for note in _put(site, name, copy.read_bytes())]
+    if copies[REPORT].exists() and not copies[CARD].exists():
+        _remove(site, CARD)
+    return notes
+
+
+def remove_beside(site: Site) -> None:
+    """Removes the report and the card that lie beside a target. What is neither stays, whatever it is called."""
+    for name in _BESIDE:
+        _remove(site, name)
+
+
+def _remove(site: Site, name: str) -> None:
+    path = beside(site.at, name)
+    if _is_one(path, _BESIDE[name][1]):
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _check_place(site: Site, name: str) -> None:
+    path = beside(site.at, name)
+    if os.path.lexists(path) and not _is_one(path, _BESIDE[name][1]):
+        place = str(beside(site.target, name))
         raise TargetExists(
             f"{place} is no report of a conversion, but bears the name of one",
             do="move it away, or choose another target",
@@ -46,15 +81,10 @@ def check_place(site: Site) -> None:
         )
 
 
-def put_report(site: Site, source: Path) -> list[Note]:
-    """Puts the report that lies at `source` beside the target, in place of an older one. What stops it is a note: the target is whole."""
+def _put(site: Site, name: str, data: bytes) -> list[Note]:
+    path, temporary = beside(site.at, name), site.at.with_name(f".{site.target.name}.convsvc-report")
     try:
-        data = source.read_bytes()
-    except FileNotFoundError:
-        return []
-    path, temporary = beside(site.at), site.at.with_name(f".{site.target.name}.convsvc-report")
-    try:
-        check_place(site)
+        _check_place(site, name)
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -82,9 +112,9 @@ def read_report(target: Path, roots: Roots) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
-def _is_report(path: Path) -> bool:
+def _is_one(path: Path, is_known: Callable[[bytes], bool]) -> bool:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and is_report(file.read(_HEAD_BYTES) or b"")
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and is_known(file.read(_HEAD_BYTES) or b"")
     except OSError:
         return False

@@ -22,16 +22,16 @@ from types import TracebackType
 from typing import Any
 
 import convsvc
-from convsvc.dialects.base import MANIFEST, REPORT
+from convsvc.dialects.base import CARD, MANIFEST, REPORT
 from convsvc.errors import Canceled, TargetExists
 from convsvc.execute.check.digests import Digests
 from convsvc.execute.disk.io import write_atomically
-from convsvc.execute.staging import sealing
+from convsvc.execute.staging import card, sealing
 from convsvc.execute.staging.fences import raise_fence
 from convsvc.execute.staging.folders import OpenFolder, make_private, open_private, remove_private
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import Manifest, file_crc
-from convsvc.execute.staging.marks import CANCEL, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path
+from convsvc.execute.staging.marks import CANCEL, CARD_COPY, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path
 from convsvc.execute.staging.moved import read_moved
 from convsvc.execute.staging.protected import check_apart
 from convsvc.execute.staging.publishing import Journal, discard, find_replaced, plan_filling, publish, settle
@@ -254,24 +254,29 @@ class Staging:
             return None
 
     def _add_report(self, ran: Ran) -> None:
-        """In the target if the job wants it there, or nobody may write beside it; and among the private files, for the place beside it."""
+        """Report and card: in the target if the job wants them there, or nobody may write beside it; and among the private files, for the
+        place beside it."""
         plan, root = self.plan, self._inside.path
         made = {side.path: _sized(root / side.path) for side in plan.side_files}
         written = Written(self._file_crcs(), made, self.digests())
-        report = dump_report(compose_report(plan, self.run, convsvc.__version__, ran, written))
-        for name, is_wanted in {
-            REPORT: goes_into_target(plan) or not has_place_beside(self._site),
-            REPORT_COPY: has_place_beside(self._site),
-        }.items():
-            if is_wanted:
-                sealing.write_text(root, name, report)
+        said = compose_report(plan, self.run, convsvc.__version__, ran, written)
+        shown = card.compose_card(said) if card.wants_card(plan) else None
+        has_place = has_place_beside(self._site)
+        for name, text, is_wanted in (
+            (REPORT, dump_report(said), goes_into_target(plan) or not has_place),
+            (REPORT_COPY, dump_report(said), has_place),
+            (CARD, shown, card.goes_into_target(plan) or not has_place),
+            (CARD_COPY, shown, has_place),
+        ):
+            if is_wanted and text is not None:
+                sealing.write_text(root, name, text)
             else:
                 (root / name).unlink(missing_ok=True)
 
     def _add_manifest(self) -> None:
         plan, root = self.plan, self._inside.path
         files: dict[str, tuple[int, int | None]] = {file.path: (file.size_bytes, None) for file in plan.target_files}
-        for name in (*(side.path for side in plan.side_files), REPORT):
+        for name in (*(side.path for side in plan.side_files), REPORT, CARD):
             if (root / name).exists():
                 files[name] = _sized(root / name)
         sealing.write_text(root, MANIFEST, Manifest(self.run, convsvc.__version__, plan.fingerprint, files).dump().encode())

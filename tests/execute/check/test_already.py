@@ -60,6 +60,7 @@ def test_how_it_is_verified_makes_no_other_target_of_it_but_another_layout_or_dt
 def test_a_target_of_another_version_of_convsvc_is_known_by_its_source_and_its_words(made: dict[str, Any]) -> None:
     rewrite(Path(made["target"]["path"]), lambda manifest: manifest | {"plan": "0" * 64})
     assert run(made).already_done
+    assert run({**made, "options": {"on_exists": "reuse", "verify": "full"}}).already_done
 
 
 def test_a_source_that_changed_is_not_what_the_target_was_made_of(made: dict[str, Any]) -> None:
@@ -87,6 +88,17 @@ def test_a_target_that_is_not_whole_any_more_is_an_error(made: dict[str, Any], d
     damage(Path(made["target"]["path"]))
     with pytest.raises(TargetExists, match="is not what it writes now"):
         run(made)
+
+
+def test_a_side_file_that_was_changed_is_seen_though_everything_opens(tmp_path: Path) -> None:
+    source = write_llama(tmp_path / "hf", layers=1)
+    (source / "tokenizer_config.json").write_text('{"a": 1}')
+    wanted = job(source, tmp_path / "out")
+    wanted["target"]["format"] = "huggingface"
+    run(wanted)
+    (tmp_path / "out" / "tokenizer_config.json").write_text('{"a": 2}')
+    with pytest.raises(TargetExists, match="is not what it writes now"):
+        run(wanted)
 
 
 def test_without_a_list_or_a_report_of_its_run_nobody_knows_what_a_target_is(made: dict[str, Any]) -> None:
