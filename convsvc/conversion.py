@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from convsvc.errors import TargetError
+from convsvc.errors import TargetError, TargetExists
 from convsvc.roots import ANYWHERE, Roots
 from convsvc.spec import Job, parse_job
 
@@ -72,23 +72,27 @@ def run(
 
     options = parse_job(plan.job).options
     todo = on_exists or options.on_exists
-    if todo == "reuse":
-        if (found := check_already(plan)) is not None:
-            return already_done(plan, *found)
-        todo = "error"
+    if todo == "reuse" and (found := check_already(plan)) is not None:
+        return already_done(plan, *found)
     back = reverse_tasks(plan) if options.verify in BACK else None
-    return run_plan(
-        plan,
-        engine,
-        verify=options.verify,
-        on_exists=todo,
-        listener=listener,
-        should_stop=should_stop,
-        reverse_tasks=back,
-        holder=holder,
-        task_timeout_s=task_timeout_s,
-        opening=partial(_check_staged, options.verify),
-    )
+    try:
+        return run_plan(
+            plan,
+            engine,
+            verify=options.verify,
+            on_exists="error" if todo == "reuse" else todo,
+            listener=listener,
+            should_stop=should_stop,
+            reverse_tasks=back,
+            holder=holder,
+            task_timeout_s=task_timeout_s,
+            opening=partial(_check_staged, options.verify),
+        )
+    except TargetExists:
+        # Nobody held the target while it was looked at: who put it there since may have made the very same.
+        if todo != "reuse" or (found := check_already(plan)) is None:
+            raise
+        return already_done(plan, *found)
 
 
 def already_done(plan: Plan, report: str, notes: tuple[Note, ...]) -> RunResult:

@@ -79,13 +79,15 @@ Start = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Start:
-    """Starts a service with two tenants, a directory each. What is known of a token is believed for a moment only."""
+    """Starts a service with two tenants, a directory each, on SQLite or the database of `url`. What is known of a token is believed for a
+    moment only."""
 
     @contextmanager
-    def started(*, tenants: bool = True, plan: Any = planned, **settings: Any) -> Iterator[Console]:
+    def started(*, tenants: bool = True, plan: Any = planned, url: str = "", **settings: Any) -> Iterator[Console]:
         home = tmp_path_factory.mktemp("service")
-        shutil.copy(tables, home / "convsvc.db")
-        url = f"sqlite:///{home}/convsvc.db"
+        if not url:
+            shutil.copy(tables, home / "convsvc.db")
+            url = f"sqlite:///{home}/convsvc.db"
         database = Database(url)
         app = create_app(Settings(database_url=url, **{"token_cache_s": 0.05, "events_poll_s": 0.02, **settings}), plan=plan)
         with listening(http_config(app, "127.0.0.1", 0)) as address:

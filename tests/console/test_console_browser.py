@@ -17,15 +17,20 @@ from convsvc.service.executor.presence import Presence
 from convsvc.service.executor.supervised import executor_command
 from convsvc.service.planning import summary_of_plan
 from convsvc.service.store.claims import Claims, PlannedTask
-from convsvc.service.store.models import JobRow
+from convsvc.service.store.database import Database
+from convsvc.service.store.ledger import Finished, Started
 from convsvc.spec import parse_job
 from tests.console.chromium import chromium, findings, look_like, until
 from tests.console.conftest import Console, Start
+from tests.console.crowd import crowd
+from tests.service.conftest import postgres
+from tests.service.postgres_server import Postgres
 from tests.tiny_checkpoints import write_llama
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
+__all__ = ["postgres"]
 HERE = Path(__file__).parent
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 AXE = (HERE / "axe" / "axe.min.js").read_text()
@@ -34,12 +39,24 @@ TASKS = 5000
 KEEP = os.environ.get("CONVSVC_PICTURES") == "1"
 
 
-@pytest.fixture(scope="module")
-def service(start: Start) -> Iterator[Console]:
-    """A service with the real planner."""
-    with start(plan=summary_of_plan) as running:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(request: pytest.FixtureRequest, start: Start) -> Iterator[Console]:
+    """A service with the real planner, on each kind of database."""
+    url = request.getfixturevalue("tables_on_postgres") if request.param == "postgresql" else ""
+    with start(plan=summary_of_plan, url=url) as running:
         write_llama(running.shared / "team-a" / "hf", layers=2)
         yield running
+
+
+@pytest.fixture(scope="module")
+def tables_on_postgres(postgres: Postgres) -> Iterator[str]:
+    """A PostgreSQL database with all tables and no rows."""
+    url = postgres.new()
+    database = Database(url)
+    database.migrate()
+    database.close()
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +123,7 @@ def type_into(browser: Chrome, selector: str, text: str) -> None:
 
 
 def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threading.Event]:
-    """A job of 5,000 tasks, half of them done; what runs it to its end once the event is set."""
+    """A job of 5,000 tasks, nearly half of them done; what runs it to its end once the event is set."""
     spec = service.job("team-a", name, name=name, priority=50)
     job = service.store.submit(parse_job(spec), caller=service.caller("team-a"))[0].id
     claims = Claims(service.database, "executor-1", engine="inline", lease_s=600)
@@ -118,15 +135,17 @@ def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threa
     notes = [{"kind": "advice", "text": "look at it"}, {"kind": "lost", "text": "one tensor"}]
     claims.planned(claim, "llama2", plan | {"notes": notes}, [PlannedTask(n, f"layer {n}", 1 << 20) for n in range(TASKS)])
     claims.phase(claim, "write", TASKS)
-    for number in range(300):
-        claims.task_started(claim, number, 1 + (number % 50 == 7), "worker-1") if number % 10 == 0 else None
+    tasks = range(TASKS)
+    worked = [f"worker-{number % 4}" for number in tasks]
+    claims.told(claim, [Started(number, 1 + (number % 50 == 7), worked[number]) for number in tasks[: TASKS // 2]])
+    claims.told(claim, [Finished(number, 0.1, worked[number]) for number in tasks[: TASKS // 2 - 40]])
     ready = threading.Event()
 
     def run() -> None:
         ready.wait(120)
         claims.log(claim, "what came last", level="warning", task=3)
-        for number in range(0, 300, 10):
-            claims.task_done(claim, number, seconds=0.1, worker="worker-1")
+        claims.told(claim, [Started(number, 1, worked[number]) for number in tasks[TASKS // 2 :]])
+        claims.told(claim, [Finished(number, 0.1, worked[number]) for number in tasks[TASKS // 2 - 40 :]])
         claims.phase(claim, "seal", 0, "seal")
         claims.succeed(claim, {"target": "/out", "tensors": 75, "notes": notes})
 
@@ -203,7 +222,7 @@ def test_a_jobs_page_is_live_to_its_end(service: Console, browser: Chrome, tmp_p
 
 
 def test_a_list_of_ten_thousand_jobs_is_filtered_ticked_and_live(service: Console, browser: Chrome, tmp_path: Path) -> None:
-    many(service, 10_000)
+    crowd(service.database, parse_job(service.job("team-a", "many", name="many")), service.caller("team-a"), 10_000)
     look_like(browser)
     browser.get(service.url + "/ui/jobs?name=many")
     until(lambda: len(browser.find_elements("css selector", "tbody tr")) == 50, "the first page")
@@ -225,22 +244,6 @@ def test_a_list_of_ten_thousand_jobs_is_filtered_ticked_and_live(service: Consol
     click(browser, "#bulk-cancel")
     until(lambda: browser.switch_to.alert, "the question").accept()
     until(lambda: "canceled" in text_of(browser, "main ul"), "what came of it")
-
-
-def many(service: Console, count: int) -> None:
-    """So many jobs, as if they had been submitted: through the store it would take a minute."""
-    job = parse_job(service.job("team-a", "many", name="many"))
-    view, _ = service.store.submit(job, caller=service.caller("team-a"))
-    with service.database.writing() as session:
-        row = session.get(JobRow, view.id)
-        assert row is not None
-        like = {column.key: getattr(row, column.key) for column in JobRow.__table__.columns}
-        letters = "0123456789abcdefghjkmnpqrstvwxyz"
-        ids = (view.id[:20] + "".join(letters[n >> shift & 31] for shift in (25, 20, 15, 10, 5, 0)) for n in range(count))
-        session.execute(
-            JobRow.__table__.insert(),
-            [like | {"id": one_id, "active_target": None, "name": f"many {n}"} for n, one_id in enumerate(ids) if one_id != view.id],
-        )
 
 
 @pytest.mark.parametrize("path", ["cluster", "admin"])

@@ -129,6 +129,12 @@ def test_every_wrong_value_of_a_tenant_is_told_at_once(tenants: Tenants) -> None
     assert tenants.get("team-a").roots == ("/shared/a",)
 
 
+@pytest.mark.parametrize("weight", [float("inf"), float("nan"), -1.0])
+def test_a_weight_is_a_number_that_a_share_can_be_reckoned_with(tenants: Tenants, weight: float) -> None:
+    with pytest.raises(WrongValue):
+        tenants.set("team-a", weight=weight, actor=WHO)
+
+
 def test_the_last_use_of_many_at_once_is_written_without_one_failing(tokens: Tokens) -> None:
     view, _ = tokens.create("ci", "team-a", ["admin"], expires_at=None, actor=WHO)
     threads = [threading.Thread(target=tokens.used, args=(view.id,)) for _ in range(8)]

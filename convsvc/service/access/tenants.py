@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, fields
@@ -124,8 +125,8 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
     """
     faults = [f"{name}: there is no such field" for name in values if name not in CHANGEABLE]
     faults += [f"roots: {root} is not absolute" for root in values.get("roots", ()) if not os.path.isabs(root)]
-    if not values.get("weight", 1.0) > 0:
-        faults.append(f"weight: {values['weight']} is not above 0")
+    if not 0 < values.get("weight", 1.0) < math.inf:
+        faults.append(f"weight: {values['weight']} is not a number above 0")
     for name, most in MOST.items():
         value = values.get(name)
         if value is not None and not 0 <= value <= most:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from convsvc.conversion import convert
+from convsvc.engine import driver
 from convsvc.errors import TargetExists
 from convsvc.execute.staging.obstacles import find_obstacles
 from convsvc.plan.planner import make_plan
@@ -55,6 +56,19 @@ def test_how_it_is_verified_makes_no_other_target_of_it_but_another_layout_or_dt
         run({**made, "target": {**made["target"], "tensor_parallel_size": 2}})
     with pytest.raises(TargetExists, match="asked for something else"):
         run({**made, "options": {"on_exists": "reuse", "dtype": "fp32"}})
+
+
+def test_what_somebody_else_made_of_it_meanwhile_is_taken_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = job(write_llama(tmp_path / "hf", layers=1), tmp_path / "out")
+    plain = driver.run_plan
+
+    def late(plan: Any, engine: Any, **more: Any) -> Any:
+        monkeypatch.setattr(driver, "run_plan", plain)
+        run(wanted)
+        return plain(plan, engine, **more)
+
+    monkeypatch.setattr(driver, "run_plan", late)
+    assert run(wanted).already_done
 
 
 def test_a_target_of_another_version_of_convsvc_is_known_by_its_source_and_its_words(made: dict[str, Any]) -> None:
