@@ -112,6 +112,15 @@ def test_a_batch_is_one_view_with_one_progress_and_one_report(store: Store, clai
     assert [one.id for one in batches.batches().batches] == [made.id]
 
 
+def test_a_batch_of_which_a_job_failed_and_one_was_canceled_has_failed(store: Store, claims: Claims) -> None:
+    batches, jobs = Batches(store), parse_batch(TWO_BY_TWO)[1][:2]
+    made = batches.submit(None, jobs, caller=LOOPBACK)[0]
+    fail(claims)
+    batches.cancel(made.id)
+    ended = batches.batch(made.id)
+    assert (ended.state, ended.states) == ("failed", {"failed": 1, "canceled": 1})
+
+
 def test_all_are_submitted_or_none(store: Store) -> None:
     batches, (_, jobs) = Batches(store), parse_batch(TWO_BY_TWO)
     store.submit(a_job("/out/b/2"))
@@ -234,6 +243,16 @@ def test_only_jobs_that_the_tenant_has_can_come_before(store: Store) -> None:
         store.submit(a_job("/b", after=["#0"]))
 
 
+def test_nothing_comes_after_a_job_that_has_failed_or_was_canceled(store: Store, claims: Claims) -> None:
+    failed = store.submit(a_job("/a"))[0].id
+    fail(claims)
+    canceled = store.submit(a_job("/b"))[0].id
+    store.cancel(canceled)
+    for after, words in ((failed, "failed"), (canceled, "was canceled")):
+        with pytest.raises(JobError, match=f"job {after}, after which this one comes, {words}"):
+            store.submit(a_job("/c", after=[after]))
+
+
 def test_jobs_of_a_batch_come_after_one_another(store: Store, claims: Claims) -> None:
     reshard = {"source": {"path": "/run"}, "target": {"format": "mindspeed-llm", "path": "/reshard"}}
     export = {
@@ -263,6 +282,12 @@ def test_a_canceled_batch_cancels_all_of_its_jobs_and_fails_none(store: Store, c
     claims.stop(claim)
     assert batches.cancel(made.id).states == {"canceled": 5}
     assert batches.batch(made.id).state == "canceled"
+
+
+def test_a_canceled_batch_that_waits_has_no_job_that_failed_for_another_s_sake(store: Store) -> None:
+    jobs = [*parse_batch(TWO_BY_TWO)[1], a_job("/last", after=["#0"])]
+    made = Batches(store).submit(None, jobs, caller=LOOPBACK)[0]
+    assert Batches(store).cancel(made.id).states == {"canceled": 5}
 
 
 def test_the_client_submits_shows_and_cancels_batches(client: Client) -> None:
