@@ -162,7 +162,7 @@ def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits_then_run(serv
     click(browser, "#browse li button")
     click(browser, "#browse [data-choose$='/hf']")
     until(lambda: one(browser, "#source-format").get_property("value") == "huggingface", "the format that was found")
-    assert "llama" in text_of(browser, "#inspected")
+    until(lambda: "llama" in text_of(browser, "#inspected"), "what was found")
     type_into(browser, "#target-path", str(service.shared / "team-a" / "by-form"))
     one(browser, "#target-format").send_keys("mindspeed-llm")
     until(lambda: one(browser, "#target-tensor_parallel_size"), "the layout's fields")
@@ -219,6 +219,38 @@ def test_a_jobs_page_is_live_to_its_end(service: Console, browser: Chrome, tmp_p
     look_like(browser, width=390, height=800)
     assert not findings(browser, AXE)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_training_run_is_watched_and_its_iterations_become_jobs(service: Console, browser: Chrome, tmp_path: Path) -> None:
+    look_like(browser)
+    run, out = service.shared / "team-a" / "run", service.shared / "team-a" / "of-the-run"
+    run.mkdir()
+    for iteration in (100, 200):
+        write_llama(run / f"checkpoint-{iteration}", layers=1)
+    browser.get(service.url + "/ui/watches/new")
+    assert not findings(browser, AXE)
+    for field, text in {"directory": str(run), "target.path": str(out), "rest_s": "0.2", "name": "a training run"}.items():
+        type_into(browser, f"[name='{field}']", text)
+    one(browser, "[name='source.format']").send_keys("huggingface")
+    one(browser, "[name='target.format']").send_keys("mindspeed-llm")
+    click(browser, "#new-watch button.main")
+    until(lambda: "{iteration}" in text_of(browser, "#refused"), "why it is refused")
+    assert all("422" in entry["message"] for entry in browser.get_log("browser"))
+    type_into(browser, "[name='target.path']", f"{out}/{{iteration}}")
+    click(browser, "#new-watch button.main")
+    until(lambda: text_of(browser, "h1") == "a training run", "the watch's page")
+    with executor(service):
+        until(lambda: len(browser.find_elements("css selector", "#seen .badge.succeeded")) == 2, "both iterations' jobs")
+    assert not findings(browser, AXE)
+    picture(browser, "watch", tmp_path)
+    look_like(browser, width=390, height=800, dark=True)
+    assert not findings(browser, AXE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    click(browser, "#remove")
+    until(lambda: browser.switch_to.alert, "the question").accept()
+    until(lambda: text_of(browser, "h1") == "Whole runs", "the list")
+    assert not findings(browser, AXE)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["100", "200"]
 
 
 def test_a_list_of_ten_thousand_jobs_is_filtered_ticked_and_live(service: Console, browser: Chrome, tmp_path: Path) -> None:

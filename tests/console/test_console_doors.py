@@ -21,13 +21,14 @@ GUARDED = [(method, path) for method, path in ROUTES if path not in OPEN]
 POSTS = [path for method, path in ROUTES if method == "POST"]
 ADMINS = {path for _, path in GUARDED if path.startswith("/ui/admin")}
 # Who writes needs the scope; the rest of what is guarded is for who reads.
-WRITERS = {path for _, path in GUARDED if re.match(r"/ui/(new|browse|bulk|jobs/\{job_id\}/(cancel|retry))", path)}
+WRITING = r"/ui/(new|browse|bulk|jobs/\{job_id\}/(cancel|retry)|watches/new|watches/\{watch_id\}/remove|batches/\{batch_id\}/cancel)"
+WRITERS = {path for _, path in GUARDED if re.match(WRITING, path)}
 OF_JOBS = [(method, path) for method, path in GUARDED if "{job_id}" in path]
 ids = "{0[0]} {0[1]}".format
 
 
 def filled(path: str, job: str = "0" * 26) -> str:
-    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: {"job_id": job, "number": "0"}.get(found[1], "x"), path)
+    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: {"number": "0"}.get(found[1], job if found[1].endswith("_id") else "x"), path)
 
 
 def test_every_route_is_the_consoles_kind_and_there_are_some() -> None:
@@ -122,7 +123,7 @@ def test_a_token_opens_what_its_scopes_allow(service: Console, visit: Callable[.
         return
     answer = visitor.get(filled(path, job)[3:]) if method == "GET" else visitor.post(filled(path, job)[3:])
     assert (answer.status_code == 403) == (scope != needed), answer.text
-    assert service.store.job(job).state == ("canceled" if path.endswith("/cancel") and scope == needed else "queued")
+    assert service.store.job(job).state == ("canceled" if path == "/ui/jobs/{job_id}/cancel" and scope == needed else "queued")
 
 
 def test_another_tenants_task_is_one_that_does_not_exist(service: Console, visitor: Visitor) -> None:

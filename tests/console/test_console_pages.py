@@ -23,6 +23,8 @@ from convsvc.service.console.timeline import throughput
 from convsvc.service.store.claims import Claim, Claims, PlannedTask
 from convsvc.service.store.looking import Moved
 from convsvc.service.store.states import JOB_STATES, TaskState
+from convsvc.service.store.watches import FORGOTTEN
+from convsvc.service.watching.sighting import SightingState
 from tests.console.conftest import NUMBERS, Console, Visitor
 
 HOSTILE = (
@@ -193,6 +195,10 @@ OF_VALUES = {
     "seal",
     "reopen",
     "publish",
+    *get_args(SightingState),
+    FORGOTTEN,
+    "newest",
+    "oldest",
 }
 
 

@@ -24,7 +24,7 @@ from convsvc.units import in_bytes
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 NOTHING = "\N{EN DASH}"
-PAGES = ("jobs", "new", "cluster", "admin")  # that the head of each page leads to
+PAGES = ("jobs", "new", "runs", "cluster", "admin")  # that the head of each page leads to
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:

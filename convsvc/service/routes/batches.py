@@ -89,6 +89,11 @@ def show_batch(caller: Reader, batch_id: BatchId, here: Here) -> BatchView:
 @router.post("/batches/{batch_id}/cancel", status_code=202, responses=problems(404, 409))
 def cancel_batch(caller: Writer, batch_id: BatchId, here: Here, request: Request) -> BatchView:
     """Ask all of the batch's jobs that have not ended to stop; asking again changes nothing."""
+    return stop_batch(here, caller, request, batch_id)
+
+
+def stop_batch(here: Context, caller: Caller, request: Request, batch_id: str) -> BatchView:
+    """Cancel what has not ended of the batch, with a row in the audit. Raises NoSuchBatch."""
     with here.audit.of(act(caller, request, "batch.cancel")) as deed:
         deed.detail = {"batch": batch_id}
         return Batches(here.store).cancel(batch_id, tenant=caller.sees)

@@ -45,14 +45,15 @@ async def create_watch(
     caller: Writer, spec: Annotated[WatchSpec, Depends(watch_in_body)], here: Here, request: Request, response: Response
 ) -> WatchView:
     """Watch a training run's directory. An executor looks at it; each iteration that is whole and at rest becomes a job, once."""
-    view, created = await run_in_threadpool(_create, here, caller, request, spec)
+    view, created = await run_in_threadpool(make_watch, here, caller, request, spec)
     response.headers["Location"] = f"{request.url.path.rstrip('/')}/{view.id}"
     if not created:
         response.status_code = 200
     return view
 
 
-def _create(here: Context, caller: Caller, request: Request, spec: WatchSpec) -> tuple[WatchView, bool]:
+def make_watch(here: Context, caller: Caller, request: Request, spec: WatchSpec) -> tuple[WatchView, bool]:
+    """Keep the watch, with a row in the audit; True says that it is new. Raises what the watch is refused for."""
     with here.audit.of(act(caller, request, "watch")) as deed:
         deed.detail = {"directory": spec.directory, "target": spec.job["target"]["path"]}
         sample = job_for(spec, spec.since, {"path": spec.directory}, "0" * 26)
@@ -91,6 +92,11 @@ def list_iterations(
 @router.delete("/watches/{watch_id}", responses=problems(404))
 def remove_watch(caller: Writer, watch_id: WatchId, here: Here, request: Request) -> WatchView:
     """Watch no longer. Jobs that iterations became go on, and what they made stays."""
+    return drop_watch(here, caller, request, watch_id)
+
+
+def drop_watch(here: Context, caller: Caller, request: Request, watch_id: str) -> WatchView:
+    """Forget the watch, with a row in the audit; answers it as it was. Raises NoSuchWatch."""
     with here.audit.of(act(caller, request, "watch.remove")) as deed:
         deed.detail = {"watch": watch_id}
         return Watches(here.store.database).remove(watch_id, tenant=caller.sees)
