@@ -79,13 +79,14 @@ def linear_attention_sizes(facts: Facts) -> dict[str, int]:
 def full_attention_layers(facts: Facts) -> Callable[[int], bool]:
     """Which layers have attention of the usual kind; MTP layers do. Others are linear.
 
-    By layer_types, else every full_attention_interval-th layer (4 where nothing is said, as in transformers Qwen3NextConfig).
+    By layer_types, else every full_attention_interval-th layer (4 where nothing is said, as in transformers Qwen3NextConfig). Megatron's
+    linear_attention_freq is such a number, or a list with 1 for what is linear (megatron/core/transformer/transformer_config.py).
     """
     layers = facts.num_layers
-    kinds = facts.items("layer_types", str)
+    kinds = facts.items("layer_types", str) or _by_megatron(facts)
     if kinds and len(kinds) < layers:
         raise SourceError(f"{facts.origin}: layer_types has {len(kinds)} entries; it must have one for each of {layers} layers")
-    interval = max(facts.number("full_attention_interval", default=4), 1)
+    interval = max(facts.first_number(("full_attention_interval", "linear_attention_freq"), default=4), 1) if not kinds else 0
 
     def is_full(layer: int) -> bool:
         if layer >= layers:
@@ -93,3 +94,11 @@ def full_attention_layers(facts: Facts) -> Callable[[int], bool]:
         return kinds[layer] == "full_attention" if kinds else (layer + 1) % interval == 0
 
     return is_full
+
+
+def _by_megatron(facts: Facts) -> tuple[str, ...]:
+    """The layers' kinds where Megatron lists them."""
+    listed = facts.get("linear_attention_freq")
+    if not isinstance(listed, list | tuple):
+        return ()
+    return tuple(["linear_attention" if each else "full_attention" for each in facts.items("linear_attention_freq", int) or ()])

@@ -96,6 +96,8 @@ def lay(row: Row, sizes: Mapping[str, int], windows: Mapping[str, Window], scope
         return
     # The stored tensors of a looped row are alike: one is laid, the others are it, moved along the looped axes.
     blocks, shape, padding = _concatenate(row.parts, sizes, windows, dict(zip(row.looped, firsts, strict=True)), scope)
+    if row.within is not None:
+        blocks = _interleaved(blocks, row.within)
     idle: tuple[tuple[int, int], ...] = ()
     if row.hole is not None:
         blocks, idle = _hollowed(blocks, interval(row.hole[1], sizes), row.hole[0])
@@ -188,6 +190,17 @@ def _concatenate(
         rows += shape[0] if shape else 1
         offset += prod(shape)
     return tuple(blocks), ((rows, *rest) if shape else ()) if rest is not None else (), tuple(padding)
+
+
+def _interleaved(blocks: tuple[Block, ...], axis: str) -> tuple[Block, ...]:
+    """Blocks that were laid one after the other, as they lie where each has its turn within every index of their outermost axis."""
+    at = [block.tensor.axes.index(axis) for block in blocks]
+    whole, offset, moved = sum([block.strides[each] for block, each in zip(blocks, at, strict=True)]), 0, []
+    for block, each in zip(blocks, at, strict=True):
+        strides = (*block.strides[:each], whole, *block.strides[each + 1 :])
+        moved.append(block._replace(offset=offset, strides=strides))
+        offset += block.strides[each]
+    return tuple(moved)
 
 
 def _lay_part(

@@ -72,7 +72,8 @@ class Row:
     in which model code keeps it whatever the others are cast to (a router's bias: float32). `uneven` says that slices along `tp` need not
     be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (the bias
     of keys, in one tensor with those of queries and values: it adds the same to all scores of a query). `linear`: it is a linear layer's
-    weight that publishers quantise where they quantise, a "layer"'s own or one of its "experts'".
+    weight that publishers quantise where they quantise, a "layer"'s own or one of its "experts'". `within`: the parts lie one after the
+    other within each index of this axis, which is the outermost of all (a group's queries, its key, its value; then the next group's).
     """
 
     stored: str
@@ -88,6 +89,7 @@ class Row:
     uneven: bool = False
     hole: tuple[str, str] | None = None
     linear: str | None = None
+    within: str | None = None
 
     @property
     def logicals(self) -> tuple[Logical, ...]:
@@ -144,6 +146,7 @@ def row(
     uneven: bool = False,
     hole: tuple[str, str] | None = None,
     linear: str | None = None,
+    within: str | None = None,
 ) -> Row:
     """A row of a table: the stored name, what it holds, in which order.
 
@@ -154,7 +157,9 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear)
+    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear, within)
+    if within is not None and any(piece.order[0][0] != within for piece in parts):
+        raise NotationError(f"{stored}: {within} must be the outermost axis of every part")
     for piece in parts:
         stored_axes = {axis for group in piece.order for axis in group}
         fixed = {axis for axis, where in piece.selection.where if ":" not in where}

@@ -3,6 +3,7 @@
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from convsvc.plan.records import Place, View
 from convsvc.tensors.blocks import Block, Window, lay
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.declare import Row, logical, part, row
+from convsvc.tensors.notation import NotationError
 
 SIZES = {"group": 4, "query": 2, "slot": 4, "head_dim": 3, "hidden": 5, "glu": 2, "ffn": 6, "expert": 4, "vocab": 7}
 QKV = logical("qkv", "group slot head_dim hidden")
@@ -131,3 +133,20 @@ def test_what_lies_beyond_an_axis_is_padding() -> None:
     (beyond,) = lay(made, SIZES, {"vocab": Window(10, 15)})
     assert beyond.blocks[0].volume == 0
     assert beyond.padding == ((0, 25),)
+
+
+def test_parts_may_take_turns_within_each_index_of_the_outermost_axis() -> None:
+    """As a group's queries, its key and the next group's: concatenated group by group."""
+    query, key = logical("query", "group query head_dim hidden"), logical("key", "group head_dim hidden")
+    parts = (part(query, "(group query head_dim) hidden"), part(key, "(group head_dim) hidden"))
+    (laid,) = lay(row("qk", parts, within="group"), SIZES, {"group": Window(1, 4)})
+    values = [filled(("group", *axes)) for axes in (("query", "head_dim", "hidden"), ("head_dim", "hidden"))]
+    stored = np.concatenate([each[group].reshape(-1, SIZES["hidden"]) for group in (1, 2, 3) for each in values])
+    assert laid.shape == stored.shape
+    for block, whole in zip(laid.blocks, values, strict=True):
+        assert np.array_equal(read_block(block, stored), whole[1:])
+
+
+def test_parts_take_turns_within_their_outermost_axis_alone() -> None:
+    with pytest.raises(NotationError, match="outermost"):
+        row("w", QKV, "(slot group head_dim) hidden", within="group")

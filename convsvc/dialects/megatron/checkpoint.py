@@ -17,6 +17,7 @@ from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.megatron.job import MegatronSource
+from convsvc.dialects.megatron.norms import read_norms
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
 from convsvc.formats import torch_zip
@@ -80,7 +81,8 @@ def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
         {names[name]: each.shape for name, each in weights.items()}, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args
     )
     found = {(file, names[name]): each for (file, name), each in pieces.found.items()}
-    return Checkpoint(str(folder), pieces.files, found, facts, opened, tuple(notes))
+    found, changed = read_norms(found)
+    return Checkpoint(str(folder), pieces.files, found, facts, opened, (*notes, *changed))
 
 
 def _folder(said: str) -> str:

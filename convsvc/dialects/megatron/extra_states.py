@@ -19,7 +19,10 @@ from convsvc.tensors.declare import Row
 
 # What is saved as each of them, by the spec that has no Transformer Engine.
 STATE = [None]
-WITHOUT = ("embedding.word_embeddings", "output_layer", "mlp.router", "mlp.shared_experts", "mixer.conv1d", "mixer", "mixer.norm")
+WITHOUT = (
+    "embedding.word_embeddings", "output_layer", "mlp.router", "mlp.shared_experts", "mixer.conv1d", "mixer", "mixer.norm",
+    "self_attention", "self_attention.conv1d",
+)  # fmt: skip
 CORE = "self_attention.core_attention"
 EXPERTS = "mlp.experts.experts."
 

@@ -13,7 +13,7 @@ from math import prod
 from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.mcore.carried import lay_carried
-from convsvc.dialects.megatron.tables import is_latent, key_rows
+from convsvc.dialects.megatron.tables import LESS_ONE, is_latent, key_rows
 from convsvc.dialects.templates import Template, Templates
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
@@ -133,11 +133,11 @@ def is_usually_stacked(model: Model) -> bool:
     """Whether Megatron stacks the layers of the family's usual configuration.
 
     It does not where moe_layer_freq is a list, as families whose first layers are dense have it even if none is left, nor where mixers are
-    the layers (core/ssm/mamba_block.py).
+    the layers (core/ssm/mamba_block.py), nor where linear_attention_freq says which are (core/transformer/transformer_block.py).
     """
     layers = model.layers()
     lists = any(is_latent(scope) or model.family.mtp is not None for scope in layers) and model.num_experts > 0
-    return are_alike(model) and not lists and "mamba_group" not in model.sizes
+    return are_alike(model) and not lists and model.sizes.keys().isdisjoint({"mamba_group", "key_head"})
 
 
 def stack(parts: Sequence[Laid]) -> Laid:
@@ -200,7 +200,9 @@ def chunks(model: Model, settings: Keys) -> Iterator[tuple[str, tuple[int, ...],
             continue
         for layer, (laid, unit) in enumerate(key.parts):
             unit_number = units.setdefault(unit, len(units) + 1)
-            for number, (starts, stops) in enumerate(boxes(laid.shape, settings.chunk_elements)):
+            # Of one that is stored by other values the whole is written at once.
+            most = 0 if key.name.endswith(LESS_ONE) else settings.chunk_elements
+            for number, (starts, stops) in enumerate(boxes(laid.shape, most)):
                 box = Box((layer, *starts), (layer + 1, *stops)) if key.stacked else Box(starts, stops)
                 yield key.name, key.shape, f"__{unit_number}_{number}.distcp", box, key.cut(box), unit
 

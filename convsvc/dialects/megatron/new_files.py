@@ -16,6 +16,8 @@ from convsvc.dialects.megatron.checkpoint import COMMON, MARK
 from convsvc.dialects.megatron.extra_states import STATE, extra_states
 from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
+from convsvc.dialects.megatron.norms import write_norms
+from convsvc.dialects.megatron.own_args import own_args
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
@@ -64,8 +66,9 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
         SideFile(TRACKER, text=_iteration(draft.target), last=True),
     )
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
-    notes = [Note("advice", said) for said in draft.model.advice]
-    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes))
+    encoded, changed = write_norms(draft.layout, draft.dtypes)
+    notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
+    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded)
 
 
 def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], StoredTensor], state_bytes: int) -> Metadata:
@@ -82,7 +85,7 @@ def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], Stored
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
     iteration = 0 if _iteration(draft.target) == "release" else int(_iteration(draft.target))
-    own: dict[str, Any] = {"ckpt_format": draft.target.storage, "mtp_num_layers": draft.model.num_mtp or None}
+    own: dict[str, Any] = {"ckpt_format": draft.target.storage, "mtp_num_layers": draft.model.num_mtp or None, **own_args(draft.model)}
     # A list makes Megatron ask for keys of each layer.
     own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}
     as_ranks = Settings(

@@ -14,6 +14,7 @@ from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
+from convsvc.dialects.megatron.norms import check_norms
 from convsvc.dialects.megatron.tables import RANK_FILES
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
@@ -68,6 +69,7 @@ class Megatron(RankFiles):
         check_decoder(model)
         stored = opened.shapes.get(WORDS, (model.sizes["vocab"],))[0]
         check_own_words(opened.args)
+        check_norms(model, opened.args)
         if source.config_dir is not None and opened.args.values:
             _check_sizes(checkpoint.facts, opened.args, model)
             check_words(checkpoint.facts, opened.args, model)

@@ -9,6 +9,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.linear_attention import (
+    DELTA_A_LOG,
+    DELTA_BA,
+    DELTA_CONV_KEY,
+    DELTA_CONV_QUERY,
+    DELTA_CONV_VALUE,
+    DELTA_DT_BIAS,
+    DELTA_NORM,
+    DELTA_OUT,
+    DELTA_QKVZ,
+    GATED_KEY,
+    GATED_QUERY,
+    GATED_VALUE,
+)
 from convsvc.blocks.mamba import (
     A_LOG,
     CONV_READ,
@@ -40,7 +54,7 @@ from convsvc.dialects.mcore.tables.mamba import MAMBA_FINAL_NORMS
 from convsvc.dialects.templates import check_module, rows_that_fit
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER, Rows, Scope
-from convsvc.tensors.declare import row
+from convsvc.tensors.declare import part, row
 
 FORMAT = "megatron"
 
@@ -92,8 +106,37 @@ MIXERS = (
     row("mixer.norm.weight",       GATED_NORM,      "(mamba_group mamba_head mamba_dim)"),
     row("mixer.out_proj.weight",   MIXER_OUT,       "hidden (mamba_group mamba_head mamba_dim)"),
 )  # fmt: skip
+# core/transformer/attention.py, get_query_key_value_tensors with output_gate: a group's queries, their gates, its key, its value.
+GATED_QKV = (
+    part(GATED_QUERY, "(group gated query head_dim) hidden"),
+    part(GATED_KEY,   "(group head_dim) hidden"),
+    part(GATED_VALUE, "(group head_dim) hidden"),
+)  # fmt: skip
+GATED_ATTENTION = (row("self_attention.linear_qkv.weight", GATED_QKV, within="group", tp="group"),)
+# core/ssm/gated_delta_net.py: one projection makes queries, keys, values, gates, beta and alpha, each of all heads; each has a key.
+QUERY, KEY = DELTA_QKVZ.at(qkvz="0:key_dim"), DELTA_QKVZ.at(qkvz="key_dim:2 * key_dim")
+VALUE, GATE = DELTA_QKVZ.at(qkvz="2 * key_dim:2 * key_dim + value * value_dim"), DELTA_QKVZ.at(qkvz="2 * key_dim + value * value_dim:qkvz")
+BETA, ALPHA = DELTA_BA.at(ba="0:value"), DELTA_BA.at(ba="value:ba")
+DELTA_NORMS = (row("self_attention.in_proj.layer_norm_weight", INPUT_NORM, "hidden", also=("input_layernorm.weight",)),)
+DELTA_NETS = (
+    row("self_attention.in_proj.weight.query",  QUERY, "(key_head qkvz) hidden"),
+    row("self_attention.in_proj.weight.key",    KEY,   "(key_head qkvz) hidden"),
+    row("self_attention.in_proj.weight.value",  VALUE, "(key_head qkvz) hidden"),
+    row("self_attention.in_proj.weight.z",      GATE,  "(key_head qkvz) hidden"),
+    row("self_attention.in_proj.weight.beta",   BETA,  "(key_head ba) hidden"),
+    row("self_attention.in_proj.weight.alpha",  ALPHA, "(key_head ba) hidden"),
+    row("self_attention.conv1d.weight.query",   DELTA_CONV_QUERY, "(key_head key_dim) single conv_kernel"),
+    row("self_attention.conv1d.weight.key",     DELTA_CONV_KEY,   "(key_head key_dim) single conv_kernel"),
+    row("self_attention.conv1d.weight.value",   DELTA_CONV_VALUE, "(key_head value value_dim) single conv_kernel"),
+    row("self_attention.A_log",                 DELTA_A_LOG,      "(key_head value)"),
+    row("self_attention.dt_bias",               DELTA_DT_BIAS,    "(key_head value)"),
+    row("self_attention.out_norm.weight",       DELTA_NORM,       "value_dim"),
+    row("self_attention.out_proj.weight",       DELTA_OUT,        "hidden (key_head value value_dim)"),
+)  # fmt: skip
+# Stored as all norms are under layernorm_zero_centered_gamma, and not so by Hugging Face, whose other norms are.
+LESS_ONE = "self_attention.out_norm.weight"
 MTP = (*MTP_OWN, row("mtp.layers.{mtp}.final_layernorm.weight", MTP_NORM, "hidden"))
-ALIKE = GQA + MLA + DENSE + ROUTERS + SHARED_EXPERTS + EXPERTS + MIXERS
+ALIKE = GQA + GATED_ATTENTION + DELTA_NETS + MLA + DENSE + ROUTERS + SHARED_EXPERTS + EXPERTS + MIXERS
 
 
 # Rank files: what a rank has of each of these under its module's own name. What needs parts of a matrix apart, or names that follow from
@@ -128,6 +171,11 @@ def is_latent(scope: Scope) -> bool:
     return KV_DOWN.name in scope.logicals
 
 
+def is_delta_net(scope: Scope) -> bool:
+    """Whether a layer's attention is a gated delta net."""
+    return DELTA_OUT.name in scope.logicals
+
+
 def _table(scope: Scope, model: Model) -> Rows:
     if scope.kind == "embedding":
         return EMBEDDINGS
@@ -135,4 +183,5 @@ def _table(scope: Scope, model: Model) -> Rows:
         return FINAL_NORMS + MAMBA_FINAL_NORMS + (() if model.tied else OUTPUTS) + OUTPUT_BIASES
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in MTP)
-    return (INPUT_NORMS_APART if is_latent(scope) else INPUT_NORMS) + (DENSE_NORMS if scope.dense else SPARSE_NORMS) + ALIKE
+    norms = INPUT_NORMS_APART if is_latent(scope) else DELTA_NORMS if is_delta_net(scope) else INPUT_NORMS
+    return norms + (DENSE_NORMS if scope.dense else SPARSE_NORMS) + ALIKE
