@@ -311,7 +311,8 @@ def _axes(sections: Iterable[Section]) -> Iterator[str]:
 def _order(part: Part, row: Row) -> str:
     where = ", ".join(f"{axis} {at}" for axis, at in part.selection.where)
     claimed = f", called {_text(row.shape)}" if row.shape else ""
-    among = f"part {row.parts.index(part) + 1} of {len(row.parts)}: " if len(row.parts) > 1 else ""
+    within = f" within each {row.within}" if row.within else ""
+    among = f"part {row.parts.index(part) + 1} of {len(row.parts)}{within}: " if len(row.parts) > 1 else ""
     return f"{among}{_text(part.order)}{f'; {where}' if where else ''}{claimed}"
 
 

@@ -261,6 +261,7 @@ class Encoding(Protocol):
     """What every encoding's module offers.
 
     `SIGNS` are endings of names: a tensor of such a name may belong to a weight of this encoding, and `claim` is asked once for each.
+    There are none where a dialect tells, whose names say it.
     `CODES` are the dtypes of codes that mean nothing without their scales. `TITLE` follows "dequantised: ".
     """
 

@@ -103,9 +103,11 @@ def _trained_scaling(facts: Facts, kind: Any) -> Any:
     if kind is True:
         factor = facts.get("rope_scaling_factor")
         return {"rope_type": "llama3"} | ({} if factor is None else {"factor": factor})
-    if not isinstance(kind, str):
+    if not isinstance(kind, str) or kind in ("rope", "default"):
         return None
-    names = {"factor": "rope_scaling_factor", "original_max_position_embeddings": "rope_scaling_original_max_position_embeddings"}
+    # Latent attention has names of its own for the factor and the kind (megatron/core/transformer/transformer_config.py).
+    factor = "rope_scaling_factor" if facts.get("rope_type") != kind else "rotary_scaling_factor"
+    names = {"factor": factor, "original_max_position_embeddings": "rope_scaling_original_max_position_embeddings"}
     given = {name: facts.get(names.get(name, f"rope_scaling_{name}"), name) for name in SCALING}
     return {"rope_type": kind} | {name: value for name, value in given.items() if value is not None}
 
@@ -134,7 +136,7 @@ def _activation(facts: Facts, value: Any) -> Any:
 
 
 ROPE_BASE = Word(("rope_theta",), ("rotary_base",), 10000, config=lambda facts: _flat(facts, "rope_theta"))
-ROPE_SCALING = Word(("rope_scaling",), ("rope_scaling_type", "use_rope_scaling"), False, _trained_scaling, _scaling)
+ROPE_SCALING = Word(("rope_scaling",), ("rope_scaling_type", "use_rope_scaling", "rope_type"), False, _trained_scaling, _scaling)
 PARTIAL = Word(("partial_rotary_factor",), ("rotary_percent",), 1.0, config=_partial)
 EPSILON = Word(
     ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "layernorm_epsilon", "norm_eps"), ("norm_epsilon", "layernorm_epsilon"), 1e-5

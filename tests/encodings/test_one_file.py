@@ -64,7 +64,7 @@ def test_a_file_is_enough(with_halves: ModuleType) -> None:
 def test_every_encoding_says_what_is_asked_of_it() -> None:
     assert len(Encodings()) > 7
     for name, each in ENCODINGS.items():
-        assert each.SIGNS, name
+        assert each.SIGNS or name == "less_one", name  # which a dialect tells by the names of its own
         assert callable(each.claim), name
         assert name == "unread" or (callable(each.decode) and each.TITLE), name
 

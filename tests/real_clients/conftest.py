@@ -1,3 +1,3 @@
 """What pytest does not collect here: programs that run in processes of their own, as importing Megatron takes seconds and warns."""
 
-collect_ignore = ["megatron_dist_rank.py", "megatron_pipelines.py", "megatron_rank.py"]
+collect_ignore = ["megatron_dist_rank.py", "megatron_pipelines.py", "megatron_rank.py", "megatron_te.py"]

@@ -11,9 +11,11 @@ RESULTS.json: "error", or the logits from the last stage.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import traceback
 from argparse import Namespace
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,33 @@ from typing import Any
 # The process that Megatron starts for a queue needs none of it, and imports this anew.
 if __name__ != "__mp_main__":
     import megatron_rank as rank_files
+    import megatron_te
     import torch
     from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, apply_factories
+    from megatron.core.models.gpt.experimental_attention_variant_module_specs import (
+        get_transformer_block_with_experimental_attention_variant_spec,
+    )
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_mtp_block_spec
     from megatron.core.models.gpt.gpt_model import GPTModel
     from megatron.core.transformer import multi_latent_attention
     from megatron.core.transformer.dot_product_attention import DotProductAttention
-    from megatron.core.transformer.moe.moe_layer import MoELayer
-    from megatron.core.transformer.transformer_config import MLATransformerConfig
+    from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
     # Writers wait for "the current device", whatever their tensors lie on.
     torch.cuda.synchronize = lambda *device: None
-# Transformer Engine fuses no norm with a router (gpt_layer_specs.py); Megatron's own layers say that it is linear_fc1's.
-TRANSFORMER_ENGINE = {"input_layernorm.": "self_attention.linear_qkv.layer_norm_"}
-LOCAL = {**TRANSFORMER_ENGINE, "pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_"}
+    megatron_te.install()
+    # What a machine has, and no checkpoint: fusions need CUDA.
+    ON_CPU = {
+        "use_cpu_initialization": True, "hidden_dropout": 0.0, "attention_dropout": 0.0, "masked_softmax_fusion": False,
+        "bias_activation_fusion": False, "bias_dropout_fusion": False, "apply_rope_fusion": False, "gradient_accumulation_fusion": False,
+        "persist_layer_norm": False, "params_dtype": torch.float32, "pipeline_dtype": torch.float32,
+        "moe_token_dispatcher_type": "allgather", "moe_router_load_balancing_type": "none",
+    }  # fmt: skip
+# What Transformer Engine fuses Megatron's own layers have apart.
+OWN_NAMES = {"self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight", "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight"}
+OWN = re.compile("|".join(map(re.escape, OWN_NAMES)))
 
 
 def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
@@ -56,10 +69,11 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
-    layout = {"tp": 1, "pp": 1, "ep": 1, **task["layout"]}
+    layout = {"tp": 1, "pp": 1, "ep": 1, "vpp": None, **task["layout"]}
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout["tp"],
         pipeline_model_parallel_size=layout["pp"],
+        virtual_pipeline_model_parallel_size=layout["vpp"],
         expert_model_parallel_size=layout["ep"],
         expert_tensor_parallel_size=layout.get("etp", layout["tp"]),
     )
@@ -68,21 +82,76 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     folder = iteration_of(Path(task["checkpoint"]))
     common = dist_checkpointing.load_common_state_dict(str(folder))
     args, metadata = at(common["args"], layout), dist_checkpointing.load_content_metadata(preloaded_state_dict=common)
-    model = rank_files.build(args, None)
-    named(model, TRANSFORMER_ENGINE)
-    loaded = dist_checkpointing.load({"model": model.sharded_state_dict(metadata=dict(metadata))}, str(folder))
-    model.load_state_dict(loaded["model"], strict=True)
+    chunks = [build(args, None if layout["vpp"] is None else number) for number in range(layout["vpp"] or 1)]
+    wanted = sharded(chunks, metadata)
+    names = sorted(wanted)
+    loaded = dist_checkpointing.load(wanted, str(folder))
+    for name, chunk in zip(names, chunks, strict=True):
+        chunk.load_state_dict(loaded[name], strict=True)
     if task["local"]:
-        named(model, LOCAL)
-    save(Path(task["again"]), model, args, dict(metadata))
-    return {"logits": rank_files.forward([model], torch.tensor(task["tokens"]), args)}
+        chunks = [in_own_modules(chunk, args) for chunk in chunks]
+    save(Path(task["again"]), chunks, args, dict(metadata))
+    for chunk in chunks:  # what MTP layers compute is for training alone, which has labels
+        chunk.mtp_process, chunk.config.mtp_num_layers = False, None
+    return {"logits": rank_files.forward(chunks, torch.tensor(task["tokens"]), args)}
 
 
-def named(model: Any, of_experts: dict[str, str]) -> None:
-    """Gives the norms of layers with experts their keys."""
-    for layer in model.decoder.layers:
-        if isinstance(layer.mlp, MoELayer):
-            layer.submodules_config.sharded_state_dict_keys_map = of_experts
+def sharded(chunks: list[Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """As megatron/training/checkpointing.py, generate_state_dict: all chunks by the same global keys."""
+    if len(chunks) == 1:
+        return {"model": chunks[0].sharded_state_dict(metadata=dict(metadata))}
+    return {f"model{number}": chunk.sharded_state_dict(metadata=dict(metadata)) for number, chunk in enumerate(chunks)}
+
+
+def config_of(args: Namespace) -> TransformerConfig:
+    """As megatron/training/arguments.py, core_transformer_config_from_args: every field that args have by its name, and those by others."""
+    kind = MLATransformerConfig if getattr(args, "multi_latent_attention", False) else TransformerConfig
+    given = {each.name: getattr(args, each.name) for each in fields(kind) if hasattr(args, each.name)}
+    given |= {
+        "layernorm_zero_centered_gamma": getattr(args, "apply_layernorm_1p", False),
+        "layernorm_epsilon": args.norm_epsilon,
+        "num_moe_experts": getattr(args, "num_experts", None),
+        "num_query_groups": args.num_query_groups if getattr(args, "group_query_attention", False) else None,
+        "gated_linear_unit": args.swiglu,
+        "activation_func": torch.nn.functional.silu,
+        "deterministic_mode": True,
+    }
+    return kind(**given | ON_CPU)
+
+
+def build(args: Namespace, chunk: int | None) -> Any:
+    """The model chunk that training builds from these args on this rank, by its layer specs for Transformer Engine."""
+    config = config_of(args)
+    if config.experimental_attention_variant == "gated_delta_net":
+        layers = get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=chunk)
+    else:
+        layers = get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=chunk)
+    mtp = get_gpt_mtp_block_spec(config, layers, use_transformer_engine=True, vp_stage=chunk) if config.mtp_num_layers else None
+    model = GPTModel(
+        config,
+        layers,
+        vocab_size=args.padded_vocab_size,
+        max_sequence_length=args.max_position_embeddings,
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk),
+        parallel_output=False,
+        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
+        position_embedding_type=args.position_embedding_type,
+        rotary_percent=getattr(args, "rotary_percent", 1.0),
+        rotary_base=args.rotary_base,
+        mtp_block_spec=mtp,
+        vp_stage=chunk,
+    )
+    return model.eval()
+
+
+def in_own_modules(model: Any, args: Namespace) -> Any:
+    """The same model of Megatron's own modules, whose keys differ in part."""
+    own = rank_files.build(args, None)
+    held = {OWN.sub(lambda match: OWN_NAMES[match[0]], name): each for name, each in model.state_dict().items() if each is not None}
+    own.load_state_dict(held, strict=False)
+    assert not set(dict(own.named_parameters())) - set(held)
+    return own
 
 
 def keys_of(args: dict[str, Any]) -> dict[str, Any]:
@@ -124,13 +193,14 @@ def at(args: Namespace, layout: dict[str, Any]) -> Namespace:
     """The args at a layout of this world: checkpoints are of any."""
     args.tensor_model_parallel_size, args.pipeline_model_parallel_size = layout["tp"], layout["pp"]
     args.expert_model_parallel_size, args.expert_tensor_parallel_size = layout["ep"], layout.get("etp", layout["tp"])
+    args.virtual_pipeline_model_parallel_size = layout["vpp"]
     return args
 
 
-def save(directory: Path, model: Any, args: Namespace, metadata: dict[str, Any]) -> None:
+def save(directory: Path, chunks: list[Any], args: Namespace, metadata: dict[str, Any]) -> None:
     """As megatron/training/checkpointing.py, generate_state_dict: rank-independent objects beside sharded tensors, and a random state."""
     content = {"args": args, "checkpoint_version": 3.0, "iteration": 3, "content_metadata": metadata}
-    content["model"] = model.sharded_state_dict(metadata=dict(metadata))
+    content |= sharded(chunks, metadata)
     content["rng_state"] = dist_checkpointing.mapping.ShardedObject(
         "rng_state", {"torch": torch.get_rng_state()}, (torch.distributed.get_world_size(),), (torch.distributed.get_rank(),)
     )

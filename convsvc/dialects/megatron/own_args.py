@@ -9,20 +9,55 @@ from __future__ import annotations
 from typing import Any
 
 from convsvc.blocks.linear_attention import GATED_QUERY
-from convsvc.blocks.moe import SHARED_GATE
+from convsvc.blocks.moe import ROUTER_BIAS, SHARED_GATE
 from convsvc.dialects.megatron.tables import is_delta_net
+from convsvc.models.facts import Facts
 from convsvc.models.model import Model
+from convsvc.models.words import PARTIAL, ROPE_SCALING, WORDS
+
+# Of a yarn that latent attention is told by fields of its own (MLATransformerConfig).
+YARN = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "original_max_position_embeddings")
 
 
-def own_args(model: Model) -> dict[str, Any]:
-    """What a model of these families needs said."""
+def own_args(model: Model, facts: Facts) -> dict[str, Any]:
+    """What a model of these families needs said; `facts` are its configuration's."""
     args: dict[str, Any] = {"apply_layernorm_1p": True} if model.family.zero_centred else {}
-    args |= {"moe_shared_expert_gate": True} if model.layers_have(SHARED_GATE) else {}
     args |= {"attention_output_gate": True} if model.layers_have(GATED_QUERY) else {}
-    return args | (_delta_nets(model) if "key_head" in model.sizes else {})
+    args |= {"rotary_percent": said.value} if (said := PARTIAL.in_config(facts)) is not None else {}
+    for of_kind in (_routers, _latent, _delta_nets):
+        args |= of_kind(model, facts)
+    return args
 
 
-def _delta_nets(model: Model) -> dict[str, Any]:
+def _routers(model: Model, facts: Facts) -> dict[str, Any]:
+    """What a router makes of its scores: over all experts or the chosen ones, by groups, scaled (core/transformer/moe/moe_utils.py)."""
+    if not model.num_experts:
+        return {}
+    biased = model.layers_have(ROUTER_BIAS)
+    said = {word.args[0]: found.value for word in WORDS if word.args and (found := word.in_config(facts)) is not None}
+    args = {"moe_router_score_function": said.get("moe_router_score_function", "sigmoid" if biased else "softmax")}
+    args["moe_router_pre_softmax"] = facts.get("norm_topk_prob") is False
+    args |= {"moe_router_enable_expert_bias": True} if biased else {}
+    args |= {"moe_shared_expert_gate": True} if model.layers_have(SHARED_GATE) else {}
+    grouped = said.get("moe_router_num_groups", 1) != 1
+    names = ("moe_router_topk_scaling_factor", *(("moe_router_num_groups", "moe_router_group_topk") if grouped else ()))
+    return args | {name: said[name] for name in names if name in said}
+
+
+def _latent(model: Model, facts: Facts) -> dict[str, Any]:
+    """Latent attention's rotary positions, which are yarn's where nothing is said."""
+    if "kv_rank" not in model.sizes:
+        return {}
+    said = ROPE_SCALING.in_config(facts)
+    scaling = said.value if said is not None and said.value.get("rope_type") == "yarn" else None
+    if scaling is None:
+        return {"rope_type": "rope"}
+    return {"rope_type": "yarn", "rotary_scaling_factor": scaling.get("factor"), **{name: scaling[name] for name in YARN if name in scaling}}
+
+
+def _delta_nets(model: Model, facts: Facts) -> dict[str, Any]:
+    if "key_head" not in model.sizes:
+        return {}
     sizes, linear = model.sizes, list(map(is_delta_net, model.layers()))
     return {
         "experimental_attention_variant": "gated_delta_net" if any(linear) else None,
