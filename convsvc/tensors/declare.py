@@ -157,7 +157,9 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear, within)
+    made = Row(
+        stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear, within
+    )
     if within is not None and any(piece.order[0][0] != within for piece in parts):
         raise NotationError(f"{stored}: {within} must be the outermost axis of every part")
     for piece in parts:

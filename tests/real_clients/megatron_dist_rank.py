@@ -48,7 +48,10 @@ if __name__ != "__mp_main__":
         "moe_token_dispatcher_type": "allgather", "moe_router_load_balancing_type": "none",
     }  # fmt: skip
 # What Transformer Engine fuses Megatron's own layers have apart.
-OWN_NAMES = {"self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight", "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight"}
+OWN_NAMES = {
+    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
+    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
+}
 OWN = re.compile("|".join(map(re.escape, OWN_NAMES)))
 
 

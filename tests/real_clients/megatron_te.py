@@ -1,8 +1,8 @@
 """What Transformer Engine's modules are called and how they name what they hold, without it: so that Megatron's own layer specs for it
 can be built, saved, loaded and run on CPUs.
 
-`install` puts them in the place of what the specs ask for (core 0.16 to 0.19: models/backends.py, BackendSpecProvider). A norm is fused into
-the linear layer behind it under `layer_norm_weight`; every one of them, a norm and a core attention, too, has an `_extra_state`. Norms are
+`install` puts them in the place of what the specs ask for (core 0.16, models/backends.py, BackendSpecProvider). A norm is fused into the
+linear layer behind it under `layer_norm_weight`; every one of them, a norm and a core attention, too, has an `_extra_state`. Norms are
 multiplied by 1 + weight where layernorm_zero_centered_gamma says so.
 """
 

@@ -32,8 +32,10 @@ MOE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS})
 PARTLY_DENSE = Tiny("qwen3-moe", "Qwen3MoeConfig", {"head_dim": 12, **EXPERTS, "mlp_only_layers": [0, 2]})
 LATENT_MOE = {**DEEPSEEK, "n_group": 2, "topk_group": 1}
 DEEPSEEK3 = Tiny("deepseek3", "DeepseekV3Config", LATENT_MOE)
-YARN_SAID = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1,
-             "original_max_position_embeddings": 64}  # fmt: skip
+YARN_SAID = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
 YARN = Tiny("deepseek3", "DeepseekV3Config", {**LATENT_MOE, "rope_parameters": YARN_SAID})
 LITE = Tiny("deepseek2-lite", "DeepseekV2Config", {**DEEPSEEK, "q_lora_rank": None})
 NEXT = Tiny("qwen3-next", "Qwen3NextConfig", HYBRID)

@@ -85,7 +85,11 @@ def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], Stored
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
     iteration = 0 if _iteration(draft.target) == "release" else int(_iteration(draft.target))
-    own: dict[str, Any] = {"ckpt_format": draft.target.storage, "mtp_num_layers": draft.model.num_mtp or None, **own_args(draft.model, draft.facts)}
+    own: dict[str, Any] = {
+        "ckpt_format": draft.target.storage,
+        "mtp_num_layers": draft.model.num_mtp or None,
+        **own_args(draft.model, draft.facts),
+    }
     # A list makes Megatron ask for keys of each layer.
     own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}
     as_ranks = Settings(

@@ -52,7 +52,11 @@ def _latent(model: Model, facts: Facts) -> dict[str, Any]:
     scaling = said.value if said is not None and said.value.get("rope_type") == "yarn" else None
     if scaling is None:
         return {"rope_type": "rope"}
-    return {"rope_type": "yarn", "rotary_scaling_factor": scaling.get("factor"), **{name: scaling[name] for name in YARN if name in scaling}}
+    return {
+        "rope_type": "yarn",
+        "rotary_scaling_factor": scaling.get("factor"),
+        **{name: scaling[name] for name in YARN if name in scaling},
+    }
 
 
 def _delta_nets(model: Model, facts: Facts) -> dict[str, Any]:

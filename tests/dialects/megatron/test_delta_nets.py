@@ -52,10 +52,9 @@ def test_projections_have_a_key_for_each_part_and_a_groups_queries_come_before_t
     ba = tensors["model.layers.0.linear_attn.in_proj_ba.weight"].view(2, 4, 8)
     assert torch.equal(keys[f"{of}in_proj.weight.beta"], ba[:, :2].reshape(-1, 8))
     assert torch.equal(keys[f"{of}in_proj.weight.alpha"], ba[:, 2:].reshape(-1, 8))
-    query, key, value = tensors["model.layers.0.linear_attn.conv1d.weight"].split((6, 6, 20))
-    assert [torch.equal(keys[f"{of}conv1d.weight.{name}"], each) for name, each in zip(("query", "key", "value"), (query, key, value))] == [
-        True
-    ] * 3
+    parts = tensors["model.layers.0.linear_attn.conv1d.weight"].split((6, 6, 20))
+    for name, each in zip(("query", "key", "value"), parts, strict=True):
+        assert torch.equal(keys[f"{of}conv1d.weight.{name}"], each)
     assert torch.equal(keys[f"{of}in_proj.layer_norm_weight"], tensors["model.layers.0.input_layernorm.weight"])
     attention = {name: tensors[f"model.layers.1.self_attn.{name}_proj.weight"] for name in "qkv"}
     gated = attention["q"].view(2, 2, 2, 4, 8)  # group, query, query or gate
