@@ -15,7 +15,7 @@ from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.tensors.dtypes import FLOATS
 
-Key = tuple[int, str]
+Key = tuple[str, str]
 # What values that are not BF16 are made in, and of what.
 WIDE = "F32"
 KNOWN = ("BF16", "F16", "F32")
