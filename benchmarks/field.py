@@ -1,7 +1,8 @@
-"""What becomes of published checkpoints: each is planned to rank files and to Hugging Face, from its headers alone.
+"""What becomes of published checkpoints: each is planned to every framework's files and to Hugging Face, from its headers alone.
 
     python -m benchmarks.field DIRECTORY                     a table: planned, or the first line of the refusal
     python -m benchmarks.field DIRECTORY --only NAME,NAME    some of them
+    python -m benchmarks.field DIRECTORY --processes 2       so many of them at a time
     python -m benchmarks.field DIRECTORY --only NAMES --keep tests/field      their metadata for the tests: names, dtypes, shapes
 
 DIRECTORY holds metadata of published checkpoints: NAME/config.json beside NAME/*.index.json.gz, and configs/NAME.json with
@@ -21,7 +22,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,13 @@ from convsvc.models.detect import TEXT_PARTS
 from convsvc.models.facts import Facts
 from convsvc.plan.planner import make_plan
 
-TARGETS: tuple[Mapping[str, Any], ...] = ({"format": "mindspeed-llm"}, {"format": "huggingface"})
+# By the column's title: both frameworks' rank files, the way that needs no place in a framework, and torch's chunks.
+TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "MindSpeed-LLM": {"format": "mindspeed-llm"},
+    "Megatron": {"format": "megatron"},
+    "Hugging Face": {"format": "huggingface"},
+    "DCP": {"format": "dcp"},
+}
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 Shapes = dict[str, tuple[int, ...]]
 GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -75,17 +84,26 @@ class Published:
         return root
 
 
-def read_published(directory: Path, only: set[str]) -> Iterator[Published]:
-    """Every checkpoint of the directory, or those named."""
-    for folder in sorted(directory.iterdir()):
-        indexes = sorted(folder.glob("*.index.json.gz")) if folder.is_dir() else []
-        if indexes and (not only or folder.name in only):
-            config = folder / "config.json"
-            yield _complete(folder.name, config.read_text() if config.exists() else None, _read_index(indexes), {})
-    for path in sorted((directory / "configs").glob("*.json")):
-        if not only or path.stem in only:
-            beside = path.with_name(path.stem + ".hf_quant_config.json.gz")
-            yield _complete(path.stem, path.read_text(), None, json.loads(gzip.decompress(beside.read_bytes())) if beside.exists() else {})
+def list_published(directory: Path, only: set[str]) -> list[Path]:
+    """Where the metadata of every checkpoint lies, or of those named: a folder with an index, or a configuration alone."""
+    folders = [folder for folder in sorted(directory.iterdir()) if folder.is_dir() and any(folder.glob("*.index.json.gz"))]
+    found = [*folders, *sorted((directory / "configs").glob("*.json"))]
+    return [path for path in found if not only or _name_of(path) in only]
+
+
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".json")
+
+
+def read_published(path: Path) -> Published:
+    """The checkpoint whose metadata lies there (`list_published`)."""
+    if path.is_dir():
+        config = path / "config.json"
+        indexes = sorted(path.glob("*.index.json.gz"))
+        return _complete(path.name, config.read_text() if config.exists() else None, _read_index(indexes), {})
+    beside = path.with_name(_name_of(path) + ".hf_quant_config.json.gz")
+    quantised = json.loads(gzip.decompress(beside.read_bytes())) if beside.exists() else {}
+    return _complete(_name_of(path), path.read_text(), None, quantised)
 
 
 def _read_index(paths: list[Path]) -> Mapping[str, str] | str:
@@ -293,22 +311,44 @@ def shortened(published: Published, layers: int) -> Published:
     return replace(published, config=json.dumps(values | dict.fromkeys(names, layers) | parts), index=index, tensors=tensors)
 
 
+def plan_published(path: Path) -> tuple[str, dict[str, str]]:
+    """The checkpoint's name, and what becomes of it by the columns' titles."""
+    published = read_published(path)
+    with tempfile.TemporaryDirectory(prefix="field-") as folder:
+        root = published.write(Path(folder))
+        return published.name, {title: outcome(root, target) for title, target in TARGETS.items()}
+
+
+def shown(name: str, outcomes: Mapping[str, str]) -> str:
+    """A table's row; a refusal is said once."""
+    family = next((said.removeprefix("planned: ") for said in outcomes.values() if said.startswith("planned")), "")
+    cells = ["planned" if said.startswith("planned") else said for said in outcomes.values()]
+    cells = ["the same" if number and cell != "planned" and cell in cells[:number] else cell for number, cell in enumerate(cells)]
+    return f"| {name} | {family} | " + " | ".join(cells) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--only", default="", help="names, with commas between")
+    parser.add_argument("--processes", type=int, default=1, help="so many checkpoints at a time")
     parser.add_argument("--keep", type=Path, help="write their metadata there, for tests")
     parser.add_argument("--layers", type=int, help="with --keep: of that many layers only")
     given = parser.parse_args()
-    print("| checkpoint | to rank files | to Hugging Face |\n|---|---|---|")
-    for published in read_published(given.directory, set(filter(None, given.only.split(",")))):
-        chosen = shortened(published, given.layers) if given.layers else published
-        with tempfile.TemporaryDirectory(prefix="field-") as folder:
-            root = chosen.write(Path(folder))
-            first, second = (outcome(root, target) for target in TARGETS)
-        print(f"| {chosen.name} | {first} | {'the same' if second == first else second} |", flush=True)
-        if given.keep:
-            keep(chosen, given.keep)
+    paths = list_published(given.directory, set(filter(None, given.only.split(","))))
+    if given.keep:
+        for published in map(read_published, paths):
+            keep(shortened(published, given.layers) if given.layers else published, given.keep)
+        return
+    print("| checkpoint | family | " + " | ".join(TARGETS) + " |\n|---|---|" + "---|" * len(TARGETS))
+    planned = dict.fromkeys([*TARGETS, "any of them"], 0)
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        for name, outcomes in pool.map(plan_published, paths):
+            print(shown(name, outcomes), flush=True)
+            ways = [title for title, said in outcomes.items() if said.startswith("planned")]
+            for title in [*ways, *(["any of them"] if ways else [])]:
+                planned[title] += 1
+    print(f"\nPlanned, of {len(paths)}: " + ", ".join(f"{title} {count}" for title, count in planned.items()))
 
 
 if __name__ == "__main__":

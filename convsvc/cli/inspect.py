@@ -14,10 +14,14 @@ from convsvc.errors import SourceError
 @click.command(epilog="Example: convsvc inspect /shared/hf/Qwen3-8B --on-service")
 @click.argument("path")
 @click.option("--on-service", is_flag=True, help="Let the service look: PATH is its machines'. For who has the storage not mounted.")
+@click.option("--draft-family", is_flag=True, help="Print the first text of a family file instead, for an architecture that is not known.")
 @service_options
 @json_option
-def inspect(path: str, on_service: bool, service: Service, as_json: bool) -> None:
+def inspect(path: str, on_service: bool, draft_family: bool, service: Service, as_json: bool) -> None:
     """Say what the checkpoint at PATH is: format, family, sizes, layers, tensors, bytes, what is missing. Reads headers only."""
+    if draft_family:
+        click.echo(_draft(path, on_service or as_json))
+        return
     found = _look_there(path, service) if on_service else _look_here(path)
     if as_json:
         print_json(found)
@@ -30,6 +34,16 @@ def _look_there(path: str, service: Service) -> dict[str, Any]:
 
     with connect(service) as client:
         return client.inspect(path)
+
+
+def _draft(path: str, otherwise: bool) -> str:
+    from convsvc.plan.drafting import draft_of
+
+    if otherwise:
+        raise click.UsageError("--draft-family prints a Python file and looks here: it goes with neither --on-service nor --json")
+    if not os.path.exists(path):
+        raise SourceError(f"{path}: there is no such file or directory")
+    return draft_of(path)
 
 
 def _look_here(path: str) -> dict[str, Any]:

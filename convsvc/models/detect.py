@@ -68,7 +68,7 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
         body = _fitting(families, Facts({**facts.values, "architectures": []}, facts.origin))
         around = f", its body is {body[0].name}" if len(body) == 1 else ""
         return JobError(f"{facts.origin} is no language model: {architectures[0]} is {head}{around}", do="convert the language model")
-    text = _text_part(facts)
+    text = text_part(facts)
     if text.steps or text.others:
         return _multimodal(families, facts, text)
     return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=do)
@@ -102,7 +102,7 @@ class TextPart:
     others: tuple[str, ...]
 
 
-def _text_part(facts: Facts) -> TextPart:
+def text_part(facts: Facts) -> TextPart:
     """The innermost part that is about text; Qwen's omni models keep it one level down."""
     values, steps = facts.values, []
     others = _other_parts(facts)
@@ -118,7 +118,7 @@ def find_text(families: tuple[Family, ...], facts: Facts, stated: Family | None 
 
     Raises JobError where none shows, or several do.
     """
-    text = _text_part(facts)
+    text = text_part(facts)
     if stated is not None:
         return text, next((family for family in families if family.name == stated.text), stated)
     fitting = _text_families(families, facts, text)
