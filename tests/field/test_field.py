@@ -49,7 +49,7 @@ def test_the_corpus_is_here_and_small() -> None:
     assert sum(path.stat().st_size for path in files) < 300_000
 
 
-@pytest.mark.parametrize("title", ("MindSpeed-LLM", "Hugging Face"))
+@pytest.mark.parametrize("title", ["MindSpeed-LLM", "Hugging Face"])
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_published_checkpoint_is_planned_or_refused_for_what_it_is(name: str, title: str, tmp_path: Path) -> None:
     root = read_kept(HERE / f"{name}.json.gz").write(tmp_path)

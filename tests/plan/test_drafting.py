@@ -30,7 +30,12 @@ def unknown(layers: int = 4) -> Shapes:
         names: Shapes = {f"self_attn.{name}.weight": shape for name, shape in attention.items()}
         names |= {"input_layernorm.weight": (32,), "post_attention_layernorm.weight": (32,)}
         if layer == 0:
-            names |= {"mlp.gate_up_proj.weight": (112, 32), "mlp.down_proj.weight": (32, 56), "self_attn.square.weight": (12, 12), "odd.weight": (113, 112)}
+            names |= {
+                "mlp.gate_up_proj.weight": (112, 32),
+                "mlp.down_proj.weight": (32, 56),
+                "self_attn.square.weight": (12, 12),
+                "odd.weight": (113, 112),
+            }
         else:
             names |= {"mlp.gate.weight": (6, 32)}
             for expert in range(6):
