@@ -117,9 +117,15 @@ def click(browser: Chrome, selector: str) -> None:
 
 
 def type_into(browser: Chrome, selector: str, text: str) -> None:
-    element = one(browser, selector)
-    element.clear()
-    element.send_keys(text)
+    """Until it stands there: a field that is shown anew meanwhile is typed into again."""
+
+    def typed() -> bool:
+        element = one(browser, selector)
+        element.clear()
+        element.send_keys(text)
+        return bool(element.get_property("value") == text)
+
+    until(typed, f"{text} in {selector}")
 
 
 def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threading.Event]:
