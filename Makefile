@@ -15,11 +15,11 @@ DEMO_DIR    ?=
 # few, long tests come last otherwise, and then the others wait for one.
 PYTEST_ARGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help venv demo test lint types unit docs fmt clean
+.PHONY: help venv demo test lint types unit docs newest-megatron-core fmt clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 venv: $(VENV)/installed-test  ## install convsvc and its tools into .venv
 
@@ -43,12 +43,16 @@ docs: $(VENV)/installed-test  ## write the generated pages: families, formats, H
 	$(BIN)/python -m convsvc.dialects.format_pages docs/formats.md
 	$(BIN)/python -m convsvc.service.openapi > docs/openapi.json
 
+# It says that it wants a newer Python than ours, and runs on it. Tests look where CONVSVC_MEGATRON_CORE says.
+newest-megatron-core: $(VENV)/installed-test  ## megatron-core 0.19 beside the installed one, for tests of real clients (1 GB)
+	$(PIP) --no-deps --ignore-requires-python --target .megatron-core megatron-core==0.19.2 triton
+
 fmt: $(VENV)/installed-test  ## format the code, apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .megatron-core .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)

@@ -22,6 +22,7 @@ from typing import Any
 
 # The process that Megatron starts for a queue needs none of it, and imports this anew.
 if __name__ != "__mp_main__":
+    import megatron.core
     import megatron_rank as rank_files
     import megatron_te
     import torch
@@ -37,6 +38,8 @@ if __name__ != "__mp_main__":
     from megatron.core.transformer.dot_product_attention import DotProductAttention
     from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
+    # Compiling what runs once takes longer than running it.
+    torch._dynamo.config.disable = True
     # Writers wait for "the current device", whatever their tensors lie on.
     torch.cuda.synchronize = lambda *device: None
     megatron_te.install()
@@ -60,7 +63,7 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
     )
-    answers: dict[str, Any] = {}
+    answers: dict[str, Any] = {"version": megatron.core.__version__}
     for task in json.loads(Path(tasks).read_text()):
         try:
             answers[task["name"]] = keys_of(task["latent"]) if "latent" in task else run(task)

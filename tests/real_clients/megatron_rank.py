@@ -15,6 +15,8 @@ import traceback
 import warnings
 from argparse import Namespace
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec  # noqa: E402
 from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
 from megatron.core.transformer.enums import AttnBackend  # noqa: E402
-from megatron.core.transformer.moe import grouped_gemm_util, moe_utils  # noqa: E402
+from megatron.core.transformer.moe import moe_utils  # noqa: E402
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
 from megatron_pipelines import table  # noqa: E402  its folder is on the path only from here on
 
@@ -48,8 +50,10 @@ class GroupedGemm:
         return torch.cat([run @ weight for run, weight in zip(runs, weights, strict=True)])
 
 
-grouped_gemm_util.assert_grouped_gemm_is_available = lambda: None
-grouped_gemm_util.ops = GroupedGemm
+if find_spec("megatron.core.transformer.moe.grouped_gemm_util"):  # until 0.16
+    grouped_gemm_util = import_module("megatron.core.transformer.moe.grouped_gemm_util")
+    grouped_gemm_util.assert_grouped_gemm_is_available = lambda: None
+    grouped_gemm_util.ops = GroupedGemm
 # Without Transformer Engine, 0.16.1 never binds the name that it compares with None.
 moe_utils.te_general_gemm = None
 # Where Megatron asks for "the current device" whatever its tensors lie on.
@@ -200,7 +204,9 @@ def config_of(args: Namespace) -> TransformerConfig:
 def experts_of(args: Namespace) -> dict[str, Any]:
     if not getattr(args, "num_experts", None):
         return {}
+    legacy = {"moe_use_legacy_grouped_gemm": args.moe_grouped_gemm} if hasattr(TransformerConfig, "moe_use_legacy_grouped_gemm") else {}
     return {
+        **legacy,
         "num_moe_experts": args.num_experts,
         "moe_ffn_hidden_size": args.moe_ffn_hidden_size,
         "moe_router_topk": args.moe_router_topk,
@@ -209,7 +215,6 @@ def experts_of(args: Namespace) -> dict[str, Any]:
         "moe_router_load_balancing_type": "none",
         "moe_token_dispatcher_type": "allgather",
         "moe_grouped_gemm": args.moe_grouped_gemm,
-        "moe_use_legacy_grouped_gemm": args.moe_grouped_gemm,
         "expert_model_parallel_size": args.expert_model_parallel_size,
         "expert_tensor_parallel_size": args.expert_tensor_parallel_size,
     }

@@ -1,14 +1,16 @@
 """What Transformer Engine's modules are called and how they name what they hold, without it: so that Megatron's own layer specs for it
 can be built, saved, loaded and run on CPUs.
 
-`install` puts them in the place of what the specs ask for (core 0.16, models/backends.py, BackendSpecProvider). A norm is fused into the
-linear layer behind it under `layer_norm_weight`; every one of them, a norm and a core attention, too, has an `_extra_state`. Norms are
-multiplied by 1 + weight where layernorm_zero_centered_gamma says so.
+`install` puts them in the place of what the specs of core 0.16 and 0.19 ask for (models/backends.py, BackendSpecProvider). A norm is
+fused into the linear layer behind it under `layer_norm_weight`; every one of them, a norm and a core attention, too, has an `_extra_state`.
+Norms are multiplied by 1 + weight where layernorm_zero_centered_gamma says so.
 """
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -102,11 +104,20 @@ class Provider(LocalSpecProvider):
         return CoreAttention
 
 
+def normalised(heads: torch.Tensor) -> torch.Tensor:
+    """fla.modules.l2norm."""
+    return heads * torch.rsqrt((heads * heads).sum(-1, keepdim=True) + 1e-6)
+
+
 def install() -> None:
     """Before a spec is asked for."""
     for module in (gpt_layer_specs, experimental_attention_variant_module_specs, moe_module_specs):
         module.HAVE_TE, module.TESpecProvider = True, Provider
     gpt_layer_specs.TENorm = Norm
-    gated_delta_net.HAVE_FLA = True
-    gated_delta_net.l2norm = lambda x: x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+    for module in (gated_delta_net, getattr(gated_delta_net, "common", gated_delta_net)):
+        module.HAVE_FLA, module.l2norm = True, normalised
+    if find_spec("megatron.core.transformer.mla_qk_norm_config"):  # from 0.19
+        chosen = import_module("megatron.core.transformer.mla_qk_norm_config")
+        backend = chosen.get_backend
+        chosen.get_backend = lambda implementation: Provider() if implementation == "transformer_engine" else backend(implementation)
     multi_latent_attention.TELinear, multi_latent_attention.TEColumnParallelLinear = WholeLinear, ColumnParallelLinear
