@@ -21,7 +21,8 @@ from typing import Any
 from safetensors import safe_open
 
 from convsvc.dialects.base import REPORT
-from convsvc.families import Facts, find_family
+from convsvc.errors import JobError
+from convsvc.families import Facts, find_family, text_facts
 
 KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 _SEEN: set[str] = set()
@@ -158,7 +159,11 @@ def loading_report(directory: Path) -> dict[str, list[str]]:
         warnings.simplefilter("ignore")
         _, info = _class_for(directory).from_pretrained(directory, dtype="auto", output_loading_info=True)
     facts = Facts(json.loads((directory / "config.json").read_text()), "config.json")
-    family = find_family(None, facts)
+    try:
+        family = find_family(None, facts)
+    except JobError:  # of several modules, of which the text decoder's family is known
+        facts = text_facts(None, facts, list(_shapes(directory)))
+        family = find_family(None, facts)
     facts, mtp = family.flat(facts), family.mtp
     found = {kind: sorted(map(str, info.get(kind, ()))) for kind in KINDS}
     if mtp is not None:

@@ -10,12 +10,31 @@ from convsvc.blocks.moe import MOE, ROUTER_BIAS, SHARED_EXPERTS, moe_sizes, shar
 from convsvc.blocks.norms import NORMS_ONLY_AFTER
 from convsvc.families import llama2
 from convsvc.models.beyond import windows
-from convsvc.tensors.declare import row
+from convsvc.tensors.declare import Part, Row, row
 
 # As transformers 5 has it in memory.
 ALSO = ("mlp.gate.e_score_correction_bias",)
 BIASES = (("attention_bias", QKV_BIASES + O_BIAS),)
 
+
+def _unnormed(each: Row) -> Part:
+    """The row's part of a tensor that is called apart from those which a norm comes before."""
+    selection = each.parts[0].selection
+    return replace(each.parts[0], selection=replace(selection, logical=selection.logical.renamed("unnormed.")))
+
+
+# Its norms have no weights, and Megatron's layers have one before each block: what attention has lies in Hugging Face's formats alone.
+OLMO = replace(
+    llama2.FAMILY,
+    name="olmo",
+    title="OLMo",
+    model_types=("olmo",),
+    architectures=("OlmoForCausalLM",),
+    norms=(),
+    attention=tuple(replace(each, parts=(_unnormed(each),)) for each in GQA),
+    flags=(),
+    final_norm=(),
+)
 OLMO2 = replace(
     llama2.FAMILY,
     name="olmo2",
@@ -64,4 +83,4 @@ EXAONE_MOE = replace(
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},
     advice=(windows,),
 )
-FAMILIES = (OLMO2, OLMOE, EXAONE4, EXAONE_MOE)
+FAMILIES = (OLMO, OLMO2, OLMOE, EXAONE4, EXAONE_MOE)

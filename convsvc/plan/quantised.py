@@ -31,6 +31,8 @@ BARE = ("I8", "U8")
 CONFIGS = ("quantization_config", "compression_config")
 # Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
 BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob|input_global)_scale$|\.kv_cache_scaling_factor$")
+# The ends of a tensor after which, and an underscore, such a factor is named.
+NAMED_AFTER = ("", ".weight", "_weight", "_blocks", "_packed", "_weight_packed", ".weight_packed")
 BESIDE_ENDS = ("_scale", "_scaling_factor")
 
 
@@ -43,9 +45,8 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     that do not fit.
     """
     found = _claimed(checkpoint)
-    beside = {
-        key for key, each in checkpoint.found.items() if key[1].endswith(BESIDE_ENDS) and key not in found.taken and _is_beside(key, each)
-    }
+    scales = (key for key in checkpoint.found if key[1].endswith(BESIDE_ENDS) and key not in found.taken)
+    beside = {key for key in scales if _is_beside(key, checkpoint.found)}
     _check_bare(checkpoint, found)
     if not found.joined and not beside:
         return checkpoint
@@ -276,6 +277,11 @@ def _beside_note(beside: set[Key]) -> Note:
     return Note("ignored", f"{len(beside)} scales of activations or of the key-value cache, e.g. {first}: not weights")
 
 
-def _is_beside(key: Key, found: Found) -> bool:
-    """Numbers or short lists beside a module's weight."""
-    return len(found.tensor.shape) <= 1 and found.tensor.dtype in SCALE_DTYPES and BESIDE.search(key[1]) is not None
+def _is_beside(key: Key, found: Mapping[Key, Found]) -> bool:
+    """Numbers or short lists beside a module's weight. One that is named after a tensor (`down_proj_input_scale`) has that beside it: a
+    model may have a weight of its own with such a name (Gemma 3n's `correct_output_scale`)."""
+    tensor, (where, name) = found[key].tensor, key
+    named = BESIDE.search(name)
+    if named is None or len(tensor.shape) > 1 or tensor.dtype not in SCALE_DTYPES:
+        return False
+    return named[1] != "_" or any((where, name[: named.start()] + end) in found for end in NAMED_AFTER)

