@@ -14,7 +14,7 @@ SERVICE = 6
 RANKS = {
     "errors": 0, "notes": 0, "loopback": 0, "units": 0, "job_text": 1, "tensors": 1, "spec": 1,
     "roots": 2, "encodings": 2, "formats": 2, "blocks": 2, "models": 2, "families": 2, "dialects": 2,
-    "plan": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "comparison": SERVICE,
+    "plan": 3, "pictures": 3, "execute": 4, "engine": 5, "conversion": SERVICE, "comparison": SERVICE,
     "service": SERVICE, "client": SERVICE, "cli": SERVICE + 1,
 }  # fmt: skip
 NEIGHBOURS = {
@@ -31,6 +31,7 @@ NEIGHBOURS = {
     "blocks": {"models"},  # a block finds its sizes in a model's facts
     "families": {"blocks", "models"},
     "spec": {"job_text"},
+    "pictures": {"plan"},
     "service": {"conversion", "comparison"},  # the executor runs a job as `convsvc convert` and `convsvc verify` do
     "client": {"service"},  # the views and errors alone; see below
 }

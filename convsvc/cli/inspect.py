@@ -7,18 +7,26 @@ from typing import Any
 
 import click
 
+from convsvc.cli.html import html_option, write_page
 from convsvc.cli.options import Service, json_option, print_fields, print_json, print_table, service_options
 from convsvc.errors import SourceError
 
 
-@click.command(epilog="Example: convsvc inspect /shared/hf/Qwen3-8B --on-service")
+@click.command(epilog="Examples: convsvc inspect /shared/hf/Qwen3-8B --on-service; convsvc inspect /shared/mcore/Q --html q.html")
 @click.argument("path")
 @click.option("--on-service", is_flag=True, help="Let the service look: PATH is its machines'. For who has the storage not mounted.")
 @click.option("--draft-family", is_flag=True, help="Print the first text of a family file instead, for an architecture that is not known.")
+@html_option
 @service_options
 @json_option
-def inspect(path: str, on_service: bool, draft_family: bool, service: Service, as_json: bool) -> None:
-    """Say what the checkpoint at PATH is: format, family, sizes, layers, tensors, bytes, what is missing. Reads headers only."""
+def inspect(path: str, on_service: bool, draft_family: bool, html: str | None, service: Service, as_json: bool) -> None:
+    """Say what the checkpoint at PATH is: format, family, sizes, layers, tensors, bytes, what is missing. Reads headers only.
+
+    With --html: a picture of it, which file has which layers and which part of each tensor.
+    """
+    if html is not None:
+        _draw(path, html, on_service or as_json)
+        return
     if draft_family:
         click.echo(_draft(path, on_service or as_json))
         return
@@ -44,6 +52,14 @@ def _draft(path: str, otherwise: bool) -> str:
     if not os.path.exists(path):
         raise SourceError(f"{path}: there is no such file or directory")
     return draft_of(path)
+
+
+def _draw(path: str, html: str, otherwise: bool) -> None:
+    from convsvc.pictures.of_checkpoint import picture_of_checkpoint
+
+    if otherwise:
+        raise click.UsageError("--html looks here: it goes with neither --on-service nor --json")
+    write_page(html, picture_of_checkpoint(path))
 
 
 def _look_here(path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from convsvc.cli.html import html_option, write_page
 from convsvc.cli.job_file import job_from, job_options
 from convsvc.cli.options import Service, json_option, memory_option, print_fields, print_json, service_options
 from convsvc.cli.terminal import say
@@ -45,7 +46,7 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
         say(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
 
 
-@click.command(epilog="Example: convsvc plan job.json")
+@click.command(epilog="Examples: convsvc plan job.json; convsvc plan job.json --html picture.html")
 @job_options
 @click.option("--on-service", is_flag=True, help="Let the service plan: paths are its machines', the memory limit is its own.")
 @click.option(
@@ -55,16 +56,30 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
     flag_value="*",
     help="Say instead which tensor goes where: all, or those whose name on either side fits, e.g. --tensors '*q_proj*'.",
 )
+@html_option
 @memory_option
 @service_options
 @json_option
-def plan(on_service: bool, tensors: str | None, memory_limit_bytes: int | None, service: Service, as_json: bool, **job: Any) -> None:
+def plan(
+    on_service: bool,
+    tensors: str | None,
+    html: str | None,
+    memory_limit_bytes: int | None,
+    service: Service,
+    as_json: bool,
+    **job: Any,
+) -> None:
     """Say what a job would do: proof that source and target match, files, tasks, bytes, memory. Reads headers, writes nothing.
 
     A service also says what would make the job fail as things are (exit code 4): the target exists, is busy, cannot be written, has no
     room.
     """
     wanted = job_from(**job)
+    if html is not None:
+        if on_service or as_json or tensors is not None:
+            raise click.UsageError("--html draws a plan that is made here; leave out --on-service, --json and --tensors")
+        _draw(wanted, html)
+        return
     if tensors is not None:
         if on_service:
             raise click.UsageError("--tensors tells of a plan that is made here; leave out --on-service")
@@ -97,6 +112,14 @@ def _print_moves(wanted: dict[str, Any], pattern: str, as_json: bool) -> None:
         say(text)
     if not texts:
         raise JobError(f"no tensor is called {pattern} on either side", do="use * for any part of a name, e.g. --tensors '*q_proj*'")
+
+
+def _draw(wanted: dict[str, Any], html: str) -> None:
+    from convsvc.pictures.of_plan import picture_of_plan
+    from convsvc.plan.planner import make_plan
+    from convsvc.spec import parse_job
+
+    write_page(html, picture_of_plan(make_plan(parse_job(wanted))))
 
 
 def _planned_there(wanted: dict[str, Any], service: Service) -> dict[str, Any]:
