@@ -46,5 +46,7 @@ FAMILY = replace(
     embedding=(row("transformer.wte.weight", EMBEDDING, "vocab hidden"),),
     final_norm=(row("transformer.ln_f.weight", FINAL_NORM, "hidden"),),
     layer_prefix="transformer.h.{layer}.",
+    # What AutoGPTQ adds to linear layers that have no bias: zeros.
+    carries=(r"^transformer\.h\.\d+\.(attn\.c_proj|mlp\.(w1|w2|c_proj))\.bias$",),
     names={"gate_and_up": "intermediate_size", "head_dim": "kv_channels", "epsilon": "layer_norm_epsilon"},
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convsvc.errors import JobError
+from convsvc.errors import JobError, SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.family import Family
 
@@ -36,15 +36,33 @@ def detect_family(families: Iterable[Family], facts: Facts) -> Family:
     model_type names (a class of somebody's own). Raises JobError if there is none, or more than one.
     """
     families = tuple(families)
-    fitting = _fitting(tuple(family for family in families if family.towers), facts)
+    texts = tuple(family for family in families if not family.towers)
+    towered = _fitting(tuple(family for family in families if family.towers), facts)
+    fitting = [family for family in towered if _is_it(family, texts, facts)]
     if not fitting and not _other_parts(facts):
-        fitting = _fitting(families, facts)
+        fitting = _fitting(tuple(family for family in families if family not in towered), facts)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(family.name for family in fitting)
         raise JobError(f"{facts.origin} ({_named(facts)}) fits several model families: {names}", do="state model_type")
     raise _unknown(families, facts)
+
+
+def _is_it(towered: Family, texts: tuple[Family, ...], facts: Facts) -> bool:
+    """Whether a model of several modules is there, and not its text alone under its class (a text model's kind, none of the towers' parts),
+    nor a model of somebody else's under its kind (another class, whose towers this family's sizes cannot be read of)."""
+    kind, classes = facts.get("model_type"), facts.items("architectures", str) or ()
+    parts = {tower.part for tower in towered.towers if tower.part}
+    if kind not in towered.model_types and any(kind in text.model_types for text in texts):
+        return bool(parts & set(facts.values))
+    if not classes or set(classes).intersection(towered.architectures):
+        return True
+    try:
+        towered.build(facts)
+    except SourceError:
+        return False
+    return True
 
 
 def _fitting(families: tuple[Family, ...], facts: Facts) -> list[Family]:
