@@ -46,6 +46,7 @@ TARGETS: Mapping[str, Mapping[str, Any]] = {
 }
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 Shapes = dict[str, tuple[int, ...]]
+PACKED_PARTS = ("weight_packed", "weight_scale", "weight_shape")
 GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
@@ -144,6 +145,8 @@ def _stored(name: str, shapes: Shapes, dtype: str, names: Mapping[str, str], con
     module, _, part = name.rpartition(".")
     if part in GPTQ_PARTS and f"{module}.g_idx" in names and (shape := shapes.get(f"{module}.weight")):
         return _of_gptq(part, shape, config.get("quantization_config") or {})
+    if part in PACKED_PARTS and f"{module}.weight_shape" in names and (shape := _packed_of(module, shapes)):
+        return _of_packed(part, shape, config.get("quantization_config") or {})
     if name.removesuffix(".weight") + ".scales" in names:
         return "U32", (8, 8)
     shape = shapes.get(name, (8,))
@@ -168,6 +171,23 @@ def _of_gptq(part: str, shape: tuple[int, ...], stated: Mapping[str, Any]) -> tu
         "scales": ("F16", (groups, outputs)),
         "g_idx": ("I32", (inputs,)),
     }[part]
+
+
+def _packed_of(module: str, shapes: Shapes) -> tuple[int, ...] | None:
+    """The shape of a linear layer that compressed-tensors packs, of an expert's that the class stacks with the others, too."""
+    if found := shapes.get(f"{module}.weight"):
+        return found
+    experts = re.fullmatch(r"(.*\.experts\.)\d+\.(gate|up|down)_proj", module)
+    stacked = shapes.get(f"{experts[1]}{'down_proj' if experts[2] == 'down' else 'gate_up_proj'}") if experts else None
+    return None if experts is None or stacked is None else (stacked[1] // (1 if experts[2] == "down" else 2), stacked[2])
+
+
+def _of_packed(part: str, shape: tuple[int, ...], stated: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """Of a matrix [out, in]: eight numbers of four bits in a word, a scale for each group of inputs."""
+    weights = next(iter(stated.get("config_groups", {}).values()), {}).get("weights", {})
+    rows, columns = shape
+    scales = ("BF16", (rows, -(-columns // (weights.get("group_size") or 128))))
+    return {"weight_packed": ("I32", (rows, columns * weights.get("num_bits", 4) // 32)), "weight_scale": scales}.get(part, ("I32", (2,)))
 
 
 def _by_name(name: str, dtype: str) -> str:
@@ -197,6 +217,10 @@ def _shapes(config: Mapping[str, Any], listed: list[str]) -> Shapes:
             names = (f"language_model.{each}" for each in ("model.embed_tokens.weight", "model.layers.0.", "lm_head.weight"))
             inner = text_facts(None, facts, listed or list(names))
             model = find_family(None, inner).build(inner)
+        named = set(listed)
+        if named and 2 * sum(laid.name in named for laid in lay_model(model).kinds) < len(named):
+            inner = text_facts(None, facts, listed)
+            model = find_family(None, inner).build(inner)
     except ConvsvcError:
         return {}
     return {laid.name: laid.shape for laid in lay_model(model).kinds if laid.written or listed}
@@ -211,6 +235,8 @@ def _of_class(config: Mapping[str, Any], listed: list[str]) -> Shapes:
         loading = importlib.import_module("transformers.core_model_loading")
         values = {name: value for name, value in config.items() if name != "quantization_config"}
         kind = getattr(library, config["architectures"][0])
+        if config.get("model_type", kind.config_class.model_type) in library.CONFIG_MAPPING.keys() - {kind.config_class.model_type}:
+            raise TypeError(f"the configuration is a {config['model_type']}, the class another's")
         made = kind.config_class.from_dict(values)
         with torch.device("meta"):
             model = kind(made)
@@ -232,10 +258,17 @@ def _quantise(
     kept = [*(stated.get("modules_to_not_convert") or []), *(stated.get("ignore") or []), *(quantisation.get("exclude_modules") or [])]
     for name, (dtype, shape) in tensors.items():
         is_linear = name.endswith(".weight") and len(shape) == 2 and not re.search(r"embed|lm_head|norm|conv|\.gate\.|router", name)
-        if not method or not is_linear or any(isinstance(each, str) and each.strip("*") in name for each in kept):
+        if method == "mxfp4" and len(shape) == 3 and name.endswith("_proj"):
+            yield from ((name + end, ("U8", _of_mxfp4(name + end, shape))) for end in ("_blocks", "_scales"))
+        elif not method or not is_linear or any(isinstance(each, str) and _names(each, name) for each in kept):
             yield name, (dtype, shape)
         else:
             yield from _encoded(name, shape, method.lower(), stated.get("weight_block_size"))
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Whether what is kept names a tensor: part of its name, with stars for anything."""
+    return re.search(".*".join(map(re.escape, pattern.strip("*").split("*"))), name) is not None
 
 
 def _encoded(name: str, shape: tuple[int, ...], method: str, block: list[int] | None) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:

@@ -124,3 +124,22 @@ def test_what_a_converted_model_says_of_its_layers_comes_before_the_published_li
 def test_a_kind_of_layer_nobody_knows_is_an_error() -> None:
     with pytest.raises(SourceError, match="mlp_layer_types has 'hashed'"):
         sparse_layers(Facts({"mlp_layer_types": ["hashed"]}, "config.json"))
+
+
+def test_a_text_under_the_class_of_a_whole_model_is_that_text() -> None:
+    config = {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe_text", "num_hidden_layers": 4}
+    assert find_family(None, Facts(config, "config.json")).name == "qwen3.5-moe"
+    whole = config | {"model_type": "qwen3_5_moe", "text_config": {}, "vision_config": {}}
+    assert find_family(None, Facts(whole, "config.json")).name == "qwen3.5-vl-moe"
+
+
+def test_another_class_under_a_known_kind_whose_towers_are_not_that_kinds_has_a_text_decoder_only() -> None:
+    text = {"architectures": ["DeepseekV2ForCausalLM"], "use_mla": False, "hidden_size": 32, "num_hidden_layers": 2}
+    config = {
+        "architectures": ["DeepseekOCR2ForCausalLM"],
+        "model_type": "deepseek_vl_v2",
+        "language_config": text,
+        "vision_config": {"width": {"sam_vit_b": {"layers": 12}}},
+    }
+    with pytest.raises(JobError, match=r"is of the family deepseek; source.modules: \[text_decoder\] converts that"):
+        find_family(None, Facts(config, "config.json"))

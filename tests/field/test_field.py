@@ -32,7 +32,7 @@ EXPECTED: dict[str, str | tuple[str, str]] = {
     "kurokencom-DeepSeekOcrCPUWin-model": "planned: deepseek, its text decoder",
     "EchoCog-gpt-oss-20b": ("mindspeed-llm has no place for mlp.experts.linear_fc1.bias", "planned: gpt-oss"),
     "IrfanUruchi-Llama-2-13B-Computer-Engineering": "is quantised: NF4 of bitsandbytes",
-    "gaoqinqinshan-qingshanyiliao-Qwen-7B-Chat-Int4": "holds more than a qwen checkpoint: 8 left over",
+    "gaoqinqinshan-qingshanyiliao-Qwen-7B-Chat-Int4": "planned: qwen",
     "root-hypercube-qwen3-mlx-Qwen3-14B-MLX-4bit": "is quantised: MLX",
     "aic-nvidia-Qwen3-30B-A3B-NVFP4": "planned: qwen3-moe",
     "amansingh61-bloom": "holds the marks of a merge conflict",

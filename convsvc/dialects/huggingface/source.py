@@ -86,12 +86,17 @@ def packed_rows(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) 
         scope.prefix + each.stored
         for scope in model.scopes
         for each in _packed_in(scope, model.family.packed, shapes)
-        if scope.prefix + each.stored in shapes and scope.logicals.issuperset(part.name for part in each.logicals)
+        if scope.prefix + _first_name(each) in shapes and scope.logicals.issuperset(part.name for part in each.logicals)
     )
     if not packed:
         return None
     _check_turned(shapes, packed, path)
     return Settings(packed)
+
+
+def _first_name(each: Row) -> str:
+    """What a row's first tensor is called, where there is one for each index of an axis (experts)."""
+    return each.stored.format(**dict.fromkeys(each.looped, 0)) if each.looped else each.stored
 
 
 def _packed_in(scope: Scope, packed: Rows, shapes: Mapping[str, tuple[int, ...]]) -> Rows:
@@ -115,7 +120,7 @@ def _check_turned(shapes: Mapping[str, tuple[int, ...]], packed: tuple[str, ...]
     """
     folders: dict[str, list[tuple[int, ...]]] = {}
     for stored in packed:
-        if len(shapes[stored]) == 3:
+        if len(shapes.get(stored, ())) == 3:
             folders.setdefault(stored.rpartition(".")[0], []).append(shapes[stored])
     unclear = sorted(folder for folder, both in folders.items() if all(shape[1] == shape[2] for shape in both))
     if unclear:
