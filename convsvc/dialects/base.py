@@ -26,6 +26,7 @@ from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Lora, Options
 from convsvc.spec.places import SourceSpec, TargetSpec
 from convsvc.tensors.blocks import Laid, LogicalTensor
+from convsvc.tensors.boxes import Box
 
 SaidT = TypeVar("SaidT")
 SettingsT = TypeVar("SettingsT")
@@ -129,7 +130,8 @@ class AdapterFacts:
     """What a checkpoint says of the LoRA adapters in it, and where (`origin`, for errors); None where it says nothing.
 
     The factor of a module's product is alpha / r, with rslora alpha / sqrt(r). A pattern is a regular expression for the end of a module's
-    name, whose r or alpha is another one (peft/tuners/lora/config.py).
+    name, whose r or alpha is another one (peft/tuners/lora/config.py). `pieces`: of a side that is saved in several, by its name, which
+    box of it lies where.
     """
 
     origin: str
@@ -138,6 +140,7 @@ class AdapterFacts:
     use_rslora: bool | None = None
     rank_pattern: Mapping[str, float] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    pieces: Mapping[str, tuple[tuple[Box, Found], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
 from convsvc.errors import JobError, PlanError, SourceError
 from convsvc.notes import Note
 from convsvc.spec import Lora
+from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import FLOATS
 
 Key = tuple[str, str]
@@ -53,7 +54,8 @@ class Pair(NamedTuple):
 class Adapters:
     """The adapters of every adapted weight, by (file, plain name of the weight).
 
-    `r` and `alpha` are those of modules without their own; `uniform`: all modules have these.
+    `r` and `alpha` are those of modules without their own; `uniform`: all modules have these. `pieces`: of a side that is saved in
+    several, by its stored name, which box lies where.
     """
 
     pairs: Mapping[Key, Pair]
@@ -61,6 +63,7 @@ class Adapters:
     alpha: float
     use_rslora: bool
     uniform: bool
+    pieces: Mapping[str, tuple[tuple[Box, Found], ...]] = field(default_factory=dict)
 
 
 class _Part(NamedTuple):
@@ -208,9 +211,12 @@ def _scaled(sides: Sides, lora: Lora, checkpoint: Checkpoint) -> Adapters:
     for key, pair in sides.items():
         module = key[1].rpartition("/")[2].removesuffix(".weight")
         own_r, own_alpha = pair["A"][1].tensor.shape[0], _of(said.alpha_pattern, module, alpha)
-        pairs[key] = Pair(pair["A"], pair["B"], own_r, own_alpha / (sqrt(own_r) if use_rslora else own_r))
+        scale = lora.scale or own_alpha / (sqrt(own_r) if use_rslora else own_r)
+        pairs[key] = Pair(pair["A"], pair["B"], own_r, scale)
     kinds = {(pair.r, pair.scale) for pair in pairs.values()}
-    return Adapters(pairs, r or next(iter(pairs.values())).r, alpha, use_rslora, len(kinds) == 1)
+    first = next(iter(pairs.values()))
+    whole_alpha = lora.scale * first.r if lora.scale else alpha
+    return Adapters(pairs, r or first.r, whole_alpha, use_rslora, len(kinds) == 1, said.pieces)
 
 
 def _settled(lora: Lora, said: AdapterFacts, path: str) -> tuple[int | None, float, bool]:
@@ -230,12 +236,25 @@ def _settled(lora: Lora, said: AdapterFacts, path: str) -> tuple[int | None, flo
             "the job contradicts what the adapters were trained with", facts=faults, do="leave these out: they are read from there"
         )
     r, alpha, use_rslora = (value if given is None else given for given, value in both.values())
+    if lora.scale is not None:
+        _check_scale_alone(alpha, lora.use_rslora, said)
+        alpha, use_rslora = lora.scale, False
     if alpha is None:
         raise JobError(
             f"neither the job nor {path} says the adapters' alpha",
             do="state source.lora.alpha (lora_alpha, --lora-alpha): what was trained with; the scale is alpha / r",
         )
     return (None if r is None else int(r)), float(alpha), bool(use_rslora)
+
+
+def _check_scale_alone(alpha: float | None, use_rslora: bool | None, said: AdapterFacts) -> None:
+    """Raises JobError where the scale is said and follows from something else, too."""
+    if alpha is not None or use_rslora is not None or said.alpha_pattern:
+        raise JobError(
+            "source.lora.scale: the scale follows from alpha already",
+            facts=[f"alpha is {_number(alpha)} in the job or {said.origin}"],
+            do="state alpha or scale, not both",
+        )
 
 
 def _check_shapes(sides: Sides, r: int | None, said: AdapterFacts, where: str) -> None:

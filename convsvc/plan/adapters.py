@@ -21,6 +21,7 @@ from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Operand, Place, Transfer, Transform, View
 from convsvc.plan.transfers import Gathered, clip_views, split_copies
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
+from convsvc.tensors.runs import cut_laid
 
 
 class Merging(NamedTuple):
@@ -81,8 +82,10 @@ def locate_adapters(weights: Inventory, adapters: Adapters, same_as: Mapping[str
             if found.tensor.shape != shape:
                 where = f"{stored[0]}: {stored[1]}" if stored[0] else stored[1]
                 raise PlanError(f"{where}: expected {list(shape)}, found {list(found.tensor.shape)}")
-            sides.append(Located(len(kinds), weights.entries[number].unit, stored, found))
-            kinds.append(Laid(stored[1], shape, tuple(blocks)))
+            side, unit = Laid(stored[1], shape, tuple(blocks)), weights.entries[number].unit
+            for box, piece in adapters.pieces.get(stored[1], ((None, found),)):
+                sides.append(Located(len(kinds), unit, stored, piece))
+                kinds.append(side if box is None else cut_laid(side, *box))
     return Placed(Inventory(tuple(kinds), tuple(sides)), merging)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from convsvc.spec.fields import Path, Size, Strict, Text
+from convsvc.spec.naming import Beginning
 
 
 class Architecture(Strict):
@@ -41,6 +42,14 @@ class Lora(Strict):
     r: Size | None = Field(None, description="Rank; read from the checkpoint where it says it.")
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="The scale is alpha / r; read from the checkpoint where it says it."
+    )
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="The scale itself, of all adapters, where alpha is saved nowhere: instead of alpha."
+    )
+    names: Annotated[dict[Beginning, Beginning], Field(max_length=100)] | None = Field(
+        None,
+        description="Of a torch distributed checkpoint of adapters: what the base's names begin with, and what stands there in it; of "
+        'several the longest counts. {"": "model.base_model.model."}',
     )
     use_rslora: bool | None = Field(None, description="The scale is alpha / sqrt(r); read from the checkpoint where it says it.")
     target_modules: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(

@@ -236,6 +236,18 @@ def test_a_job_of_names_says_them_both_ways() -> None:
     assert parse_job(back)
 
 
+@pytest.mark.parametrize(
+    ("converter", "old", "new"), [("Qwen3VLConverter", "", ""), ("Mistral3Converter", "vision_tower.", "model.vision_tower.")]
+)
+def test_adapters_are_merged_under_the_names_that_training_has(converter: str, old: str, new: str) -> None:
+    command = [converter, "merge_mm_lora_dcp_weight_to_base_hf", "--base_hf_dir", "/hf", "--lora_dcp_dir", "/dcp/release"]
+    job = job_of([*command, "--lora_target_modules", "q_proj,v_proj", "--save_merged_hf_dir", "/out", "--scaling", "0.5"])
+    assert (job["source"]["path"], job["target"]["config_dir"]) == ("/hf", "/hf")
+    lora = job["source"]["lora"]
+    assert (lora["path"], lora["scale"], lora["target_modules"]) == ("/dcp/release", 0.5, ["q_proj", "v_proj"])
+    assert lora["names"][old] == f"model.base_model.model.model.{new}"
+
+
 def test_lists_and_mappings_are_taken_as_json() -> None:
     job = job_of(
         [*GENERIC, '--fused_linear_names=["gate_up_proj", "down_proj"]', '--tie_weight_mapping={"lm_head.weight": "model.e.weight"}']

@@ -89,11 +89,7 @@ def _dcp(words: str, to: Command | None, back: Command, **more: Command) -> Conv
 
 
 _FROM_DCP = Command(FROM_DCP, take.DcpToHf, dcp_jobs.dcp_to_hf)
-_MERGE = Command(
-    "adapters of a torch distributed checkpoint merged into their base model",
-    take.MergeLora,
-    refused="save the adapters with PEFT, and use `convsvc convert` with source.lora.path",
-)
+MERGE = "adapters of a torch distributed checkpoint merged into their base model"
 _LORA_TO_DCP = Command("PEFT adapters to a torch distributed checkpoint", take.HfToDcp, dcp_jobs.lora_hf_to_dcp)
 
 CONVERTERS: Mapping[str, Converter] = {
@@ -119,7 +115,7 @@ CONVERTERS: Mapping[str, Converter] = {
         Command(TO_DCP, take.Qwen3VlHfToDcp, dcp_jobs.qwen3vl_hf_to_dcp),
         Command(FROM_DCP, take.DcpToHf, dcp_jobs.qwen3vl_dcp_to_hf),
         lora_hf_to_dcp=_LORA_TO_DCP,
-        merge_mm_lora_dcp_weight_to_base_hf=_MERGE,
+        merge_mm_lora_dcp_weight_to_base_hf=Command(MERGE, take.MergeLora, dcp_jobs.merge_lora({"": ""})),
     ),
     "Qwen35Converter": _dcp(
         "Qwen3.5",
@@ -131,7 +127,7 @@ CONVERTERS: Mapping[str, Converter] = {
         Command(TO_DCP, take.TiedHfToDcp, dcp_jobs.mistral3_hf_to_dcp),
         Command(FROM_DCP, take.DcpToHf, dcp_jobs.mistral3_dcp_to_hf),
         lora_hf_to_dcp=_LORA_TO_DCP,
-        merge_mm_lora_dcp_weight_to_base_hf=_MERGE,
+        merge_mm_lora_dcp_weight_to_base_hf=Command(MERGE, take.MergeLora, dcp_jobs.merge_lora(dcp_jobs.MISTRAL3)),
     ),
     "GenericDCPConverter": _dcp(
         "any model, by its names",

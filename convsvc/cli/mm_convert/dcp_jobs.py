@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.cli.drop_in import given
@@ -120,6 +120,20 @@ def lora_hf_to_dcp(said: take.HfToDcp, _: Arguments) -> Job:
     job = _to(said.hf_dir, said.dcp_dir, {PEFT: PEFT + INNER}, {}, {})
     job["target"]["adapter_name"] = ADAPTER
     return job
+
+
+def merge_lora(names: Mapping[str, str]) -> Callable[[take.MergeLora, Arguments], Job]:
+    """Adapters merged into their base; `names`: what a model's training calls what it was published under."""
+
+    def make(said: take.MergeLora, _: Arguments) -> Job:
+        saved = {old: STATE + PEFT + INNER + new for old, new in names.items()}
+        modules = [name.strip() for name in said.lora_target_modules.split(",") if name.strip()]
+        lora = {"path": said.lora_dcp_dir, "scale": said.scaling, "names": saved, "target_modules": modules}
+        source = {"format": "huggingface", "path": said.base_hf_dir, "lora": lora}
+        target = {"format": "huggingface", "path": said.save_merged_hf_dir, "config_dir": said.base_hf_dir}
+        return {"source": source, "target": target, "options": {}}
+
+    return make
 
 
 def _to(hf_dir: str, dcp_dir: str, names: Mapping[str, str], published: Any, kept: Any, **more: Any) -> Job:

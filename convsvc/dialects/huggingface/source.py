@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Layout, Source
+from convsvc.dialects.dcp.adapters import with_saved_adapters
+from convsvc.dialects.dcp.checkpoint import place_of
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.names import by_family_names
@@ -47,7 +49,8 @@ class HuggingFace(Source):
         base = open_directory(source, roots)
         if source.lora is None or source.lora.path is None:
             return base
-        return with_adapter(base, RootedPath(source.lora.path, roots))
+        root = RootedPath(source.lora.path, roots)
+        return with_saved_adapters(base, source.lora, root) if place_of(root) is not None else with_adapter(base, root)
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         return by_family_names(checkpoint, family)
