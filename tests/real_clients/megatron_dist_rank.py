@@ -3,9 +3,9 @@
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
 A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
-"checkpoint", "tokens", "layout": {"tp", "pp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with Megatron's
-default strictness, and saved again at "again", by the names of Megatron's own modules if "local". What comes of each goes to
-RESULTS.json: "error", or the logits from the last stage.
+"checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with
+Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". Without "again" the checkpoint
+is of rank files. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not match.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     )
     tensor_parallel.get_cuda_rng_tracker().fork = rank_files._no_fork
     torch.manual_seed(7)
+    if "again" not in task:
+        return run_ranks(task, layout)
     folder = iteration_of(Path(task["checkpoint"]))
     common = dist_checkpointing.load_common_state_dict(str(folder))
     args, metadata = at(common["args"], layout), dist_checkpointing.load_content_metadata(preloaded_state_dict=common)
@@ -97,9 +99,24 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     if task["local"]:
         chunks = [in_own_modules(chunk, args) for chunk in chunks]
     save(Path(task["again"]), chunks, args, dict(metadata))
+    return {"logits": logits_of(chunks, task, args)}
+
+
+def run_ranks(task: dict[str, Any], layout: dict[str, Any]) -> dict[str, Any]:
+    """This rank's own file, loaded strictly: names and shapes."""
+    iteration = iteration_of(Path(task["checkpoint"]))
+    args = rank_files.load(sorted(iteration.glob("mp_rank_*"))[0])["args"]
+    content = rank_files.load(iteration / rank_files.rank_directory(args))
+    chunks = [build(at(args, layout), None if layout["vpp"] is None else number) for number in range(layout["vpp"] or 1)]
+    names = sorted(name for name in content if name.startswith("model"))
+    mismatch = [each for name, chunk in zip(names, chunks, strict=True) for each in rank_files.load_strictly(chunk, content[name])]
+    return {"mismatch": mismatch, "logits": logits_of(chunks, task, args)}
+
+
+def logits_of(chunks: list[Any], task: dict[str, Any], args: Namespace) -> Any:
     for chunk in chunks:  # what MTP layers compute is for training alone, which has labels
         chunk.mtp_process, chunk.config.mtp_num_layers = False, None
-    return {"logits": rank_files.forward(chunks, torch.tensor(task["tokens"]), args)}
+    return rank_files.forward(chunks, torch.tensor(task["tokens"]), args)
 
 
 def sharded(chunks: list[Any], metadata: dict[str, Any]) -> dict[str, Any]:

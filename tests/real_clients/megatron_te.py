@@ -22,7 +22,11 @@ from megatron.core.transformer import multi_latent_attention
 
 
 class Stateful(torch.nn.Module):
-    """Has an extra state, which says None."""
+    """Has an extra state, which says None, and does without one in a file, as Transformer Engine's modules do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._register_load_state_dict_pre_hook(lambda state, prefix, *rest: state.setdefault(f"{prefix}_extra_state", None))
 
     def get_extra_state(self) -> Any:
         return None

@@ -130,7 +130,7 @@ def _stages(draw: st.DrawFn, layers: int) -> dict[str, Any]:
         cuts = sorted(draw(st.lists(st.integers(1, layers - 1), min_size=pp - 1, max_size=pp - 1, unique=True)))
         return {"pipeline_parallel_size": pp, "num_layer_list": [b - a for a, b in zip([0, *cuts], [*cuts, layers], strict=True)]}
     if pp > 1 and layers >= pp and draw(st.booleans()):
-        return {"pipeline_parallel_size": pp, **draw(_trained_stages(layers, pp))}
+        return {"pipeline_parallel_size": pp, **draw(trained_stages(layers, pp))}
     kind = draw(st.sampled_from(["plain", "interleaved", "dualpipev"])) if pp > 1 else "plain"
     size = draw(st.integers(1, 2)) if kind == "interleaved" else 1
     step = pp * {"plain": 1, "interleaved": size, "dualpipev": 2}[kind]
@@ -147,7 +147,7 @@ def _stages(draw: st.DrawFn, layers: int) -> dict[str, Any]:
 
 
 @st.composite
-def _trained_stages(draw: st.DrawFn, layers: int, pp: int) -> dict[str, Any]:
+def trained_stages(draw: st.DrawFn, layers: int, pp: int) -> dict[str, Any]:
     """As Megatron's training states its stages: by a pattern, or with a first or a last stage of another length or less by one."""
     chunks = draw(st.integers(1, 2))
     cuts = sorted(draw(st.lists(st.integers(0, layers), min_size=pp * chunks - 1, max_size=pp * chunks - 1)))

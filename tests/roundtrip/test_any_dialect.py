@@ -14,6 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
+from convsvc.dialects.mcore.grid import Parallel
+from convsvc.dialects.mcore.rows import rows_of as rows_of_ranks
+from convsvc.dialects.mcore.settings import Settings
+from convsvc.dialects.megatron.rank_tables import RANK_FILES
 from convsvc.dialects.megatron.tables import key_rows
 from convsvc.dialects.mindformers.tables import Flags, rows_of
 from convsvc.errors import LayoutError
@@ -21,7 +25,7 @@ from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.models.model import Model
 from convsvc.models.scope import Scope
 from tests.roundtrip.any_family import CONFIGS, SIBLINGS, any_family
-from tests.roundtrip.any_layout import Drawn, layouts
+from tests.roundtrip.any_layout import Drawn, layouts, trained_stages
 from tests.roundtrip.test_any_layout import different, write_model
 
 pytestmark = pytest.mark.not_for_transformers
@@ -72,6 +76,25 @@ def megatron_sides(draw: st.DrawFn, model: Drawn) -> Side:
     }
 
 
+@st.composite
+def rank_sides(draw: st.DrawFn, model: Drawn) -> Side:
+    """NVIDIA's rank files at any layout that Megatron-LM has. tp need not divide what its own modules cut of latent attention."""
+    tp, pp = draw(st.sampled_from(model.tps)), draw(st.integers(1, min(3, model.layers)))
+    side: Side = {"format": "megatron", "storage": "torch", "tensor_parallel_size": tp, "pipeline_parallel_size": pp}
+    side |= draw(trained_stages(model.layers, pp)) if pp > 1 else {}
+    if "pipeline_model_parallel_layout" in side:
+        side["pipeline_model_parallel_layout"] = side["pipeline_model_parallel_layout"][:-1] + "m" * model.num_mtp + "L"
+    if model.experts and model.family != "nemotron-h":  # of which layers there are none has any
+        side["expert_parallel_size"] = draw(st.sampled_from((1, 2)))
+        side["expert_tensor_parallel_size"] = draw(st.sampled_from((None, 1)))
+        side["moe_grouped_gemm"] = draw(st.booleans())
+    words = (CONFIGS | SIBLINGS)[model.family]
+    is_apart = any(name in words for name in ("kv_lora_rank", "linear_num_key_heads", "mamba_num_heads", "state_size", "ssm_state_size"))
+    side["transformer_impl"] = "transformer_engine" if is_apart else draw(st.sampled_from(("local", "transformer_engine")))
+    side["make_vocab_size_divisible_by"] = draw(st.sampled_from((1, 16, 24)))
+    return {name: value for name, value in side.items() if value is not None} | {"mtp_num_layers": model.num_mtp}
+
+
 def sides(model: Drawn) -> st.SearchStrategy[Side]:
     others = mindspeed_sides(model) | mindformers_sides(model) | dcp_sides(model)
     return others | megatron_sides(model) if model.family in IN_MEGATRON else others
@@ -79,7 +102,7 @@ def sides(model: Drawn) -> st.SearchStrategy[Side]:
 
 def source_of(side: Side, path: Path) -> Side:
     """What a job says to read what was written for a target: what no file says, once more."""
-    return {"format": side["format"], "path": str(path), **{name: side[name] for name in FLAGS if name in side}}
+    return {"format": side["format"], "path": str(path), **{name: side[name] for name in (*FLAGS, "storage") if name in side}}
 
 
 def has_a_place(family: str, rows: Callable[[Scope, Model], object] = lambda scope, model: rows_of(scope, model, Flags())) -> bool:
@@ -96,7 +119,11 @@ def has_a_place(family: str, rows: Callable[[Scope, Model], object] = lambda sco
         return False
 
 
+RANKS = Settings(Parallel(), padded_vocab=0, transformer_engine=True)
 IN_MEGATRON = sorted(family for family in CONFIGS | SIBLINGS if has_a_place(family, key_rows))
+IN_RANKS = sorted(
+    family for family in IN_MEGATRON if has_a_place(family, lambda scope, model: rows_of_ranks(scope, model, RANKS, RANK_FILES))
+)
 KNOWN = sorted(family for family in CONFIGS | SIBLINGS if has_a_place(family))
 
 
@@ -106,6 +133,9 @@ def test_the_families_of_the_framework_have_their_places() -> None:
 
 def test_the_families_of_megatron_core_have_their_places() -> None:
     assert {"qwen3", "qwen3-moe", "deepseek3", "deepseek2-lite", "llama2", "qwen25", "mixtral", "glm45", "mamba2"} <= set(IN_MEGATRON)
+    assert {"qwen3-next", "qwen3.5", "qwen3.5-moe"} <= set(IN_MEGATRON)
+    # Biases of a mixer's projections, and an MTP layer's own copies, have no place in either.
+    assert IN_RANKS == IN_MEGATRON
 
 
 @pytest.mark.parametrize("family", IN_MEGATRON)
@@ -113,7 +143,7 @@ def test_the_families_of_megatron_core_have_their_places() -> None:
 @given(data=st.data())
 def test_there_and_back_through_global_keys_is_the_identity(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family))
-    side, other = data.draw(megatron_sides(model)), data.draw(megatron_sides(model) | dcp_sides(model))
+    side, other = data.draw(megatron_sides(model)), data.draw(rank_sides(model) | megatron_sides(model) | dcp_sides(model))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tensors = with_equal_copies(write_model(model, root / "hf"), model, root / "hf")
@@ -152,10 +182,13 @@ def run(source: Side, target: Side, **options: Any) -> None:
 
 
 def with_equal_copies(tensors: dict[str, torch.Tensor], model: Drawn, folder: Path) -> dict[str, torch.Tensor]:
-    """MTP layers' copies of embedding and head hold what the model's do: mindformers keeps one of each."""
+    """MTP layers' copies of embedding and head hold what the model's do: mindformers keeps one of each. What is stored less 1 is near 1."""
     head = "lm_head.weight" if "lm_head.weight" in tensors else "model.embed_tokens.weight"
     originals = {"embed_tokens.weight": "model.embed_tokens.weight", "shared_head.head.weight": head}
-    for name in tensors:
+    for name, tensor in tensors.items():
+        if name.endswith("linear_attn.norm.weight") and tensor.is_floating_point():
+            # Megatron stores it less 1, which is exact near 1 alone.
+            tensors[name] = torch.linspace(0.5, 2, tensor.numel()).to(tensor.dtype)
         for ending, original in originals.items():
             if name.startswith("model.layers.") and name.endswith(ending) and original in tensors:
                 tensors[name] = tensors[original].clone()

@@ -33,7 +33,7 @@ from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
 
-TE_NAMES = r"(linear_qkv\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
+TE_NAMES = r"(\.layer_norm_weight|\.experts\.linear_fc1\.weight\d+)$"
 # What a model chunk holds, in the name of its tensors.
 MODEL = re.compile(r"model\d*/")
 

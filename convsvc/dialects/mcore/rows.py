@@ -53,7 +53,8 @@ def _table(scope: Scope, model: Model, settings: Settings, tables: Tables) -> tu
         return norms + tables.outputs + tables.output_biases
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in tables.mtp)
-    return _layer_table(settings, tables.te if settings.transformer_engine else tables.local, scope.dense)
+    layers = tables.te if settings.transformer_engine else tables.local
+    return _layer_table(settings, layers.of(scope.logicals) if layers.others else layers, scope.dense)
 
 
 def _layer_table(settings: Settings, layers: Layers, dense: bool) -> tuple[Row, ...]:

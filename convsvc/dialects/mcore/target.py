@@ -12,6 +12,7 @@ from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mcore.tables import Tables
+from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.notes import Note
@@ -25,8 +26,8 @@ class RankFiles(Target):
 
     tables: Tables
 
-    def own_args(self, model: Model, settings: Settings) -> Mapping[str, Any]:
-        """What its args say of the layout beside Megatron's."""
+    def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
+        """What its args say of the layout beside Megatron's; `facts` are the source's."""
         return {}
 
     def advice(self, model: Model, settings: Settings) -> tuple[Note, ...]:
@@ -50,5 +51,5 @@ class RankFiles(Target):
         return prefix_of(scope, scope.number, self.tables.of(scope.module))
 
     def output(self, draft: Draft[ParallelSizes, Settings]) -> tuple[Layout, Output]:
-        own, advice = self.own_args(draft.model, draft.settings), self.advice(draft.model, draft.settings)
+        own, advice = self.own_args(draft.model, draft.settings, draft.facts), self.advice(draft.model, draft.settings)
         return output(draft, own, advice)

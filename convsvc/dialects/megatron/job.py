@@ -65,6 +65,8 @@ class MegatronTarget(ParallelSizes, TargetSpec):
 def _check_storage(given: MegatronSource | MegatronTarget, of_ranks: frozenset[str], of_keys: set[str]) -> None:
     """Raises ValueError for fields that say something of the other storage."""
     stated = {name for name, field in type(given).model_fields.items() if getattr(given, name) != field.default}
+    if given.storage == "torch" and (foreign := sorted(stated & MINDSPEED)):
+        raise ValueError(f"{', '.join(foreign)}: Megatron-LM has no such layout, MindSpeed-LLM has; leave it out, or use mindspeed-llm")
     wrong = sorted(stated & (of_ranks if given.storage == "torch_dist" else of_keys))
     if wrong and given.storage == "torch_dist":
         raise ValueError(f"{', '.join(wrong)}: a torch_dist checkpoint is of no layout, training loads it at any; leave it out")
@@ -73,4 +75,6 @@ def _check_storage(given: MegatronSource | MegatronTarget, of_ranks: frozenset[s
 
 
 RANKS = frozenset(ParallelSizes.model_fields) - {"make_vocab_size_divisible_by", "mtp_num_layers"}
+# What MindSpeed-LLM's training alone loads.
+MINDSPEED = frozenset({"num_layer_list", "noop_layers", "schedules_method", "moe_tp_extend_ep", "mla_mm_split"})
 SOURCE, TARGET = MegatronSource, MegatronTarget

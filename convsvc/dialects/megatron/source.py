@@ -14,8 +14,8 @@ from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
-from convsvc.dialects.megatron.norms import check_norms
-from convsvc.dialects.megatron.tables import RANK_FILES
+from convsvc.dialects.megatron.norms import check_norms, read_norms
+from convsvc.dialects.megatron.rank_tables import RANK_FILES
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.model import Model
@@ -40,7 +40,11 @@ class Megatron(RankFiles):
         return source.config_dir
 
     def open(self, source: Any, roots: Roots) -> Checkpoint:
-        return open_checkpoint(source, roots) if source.storage == "torch_dist" else super().open(source, roots)
+        if source.storage == "torch_dist":
+            return open_checkpoint(source, roots)
+        opened = super().open(source, roots)
+        found, changed = read_norms(opened.found)
+        return replace(opened, found=found, notes=(*opened.notes, *changed))
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that are there: Megatron numbers them in their keys. It is converted whole."""
@@ -65,6 +69,7 @@ class Megatron(RankFiles):
         """Where the chunks are, and whether layers are stacked. Raises JobError where the saved args contradict the configuration."""
         opened = checkpoint.settings
         if not isinstance(opened, Opened):
+            check_norms(model, checkpoint.facts)
             return super().settings(source, checkpoint, model)
         check_decoder(model)
         stored = opened.shapes.get(WORDS, (model.sizes["vocab"],))[0]

@@ -46,9 +46,8 @@ from convsvc.blocks.mla import KV_DOWN, KV_DOWN_NORM, KV_UP, LATENT_PROJ, Q_DOWN
 from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2
 from convsvc.blocks.mtp import MTP_NORM
 from convsvc.blocks.norms import INPUT_NORM, INPUT_NORM_BIAS, PRE_MLP_NORM, PRE_MLP_NORM_BIAS
-from convsvc.dialects.mcore.tables import Layers, Tables, local, te
 from convsvc.dialects.mcore.tables.attention import GQA
-from convsvc.dialects.mcore.tables.ends import EMBEDDINGS, FINAL_NORMS, LAST_EMBEDDINGS, MTP_OWN, OUTPUT_BIASES, OUTPUTS, TIED_OUTPUTS
+from convsvc.dialects.mcore.tables.ends import EMBEDDINGS, FINAL_NORMS, MTP_OWN, OUTPUT_BIASES, OUTPUTS
 from convsvc.dialects.mcore.tables.feed_forward import DENSE, ROUTERS, SHARED_EXPERTS
 from convsvc.dialects.mcore.tables.mamba import MAMBA_FINAL_NORMS
 from convsvc.dialects.templates import check_module, rows_that_fit
@@ -137,27 +136,6 @@ DELTA_NETS = (
 LESS_ONE = "self_attention.out_norm.weight"
 MTP = (*MTP_OWN, row("mtp.layers.{mtp}.final_layernorm.weight", MTP_NORM, "hidden"))
 ALIKE = GQA + GATED_ATTENTION + DELTA_NETS + MLA + DENSE + ROUTERS + SHARED_EXPERTS + EXPERTS + MIXERS
-
-
-# Rank files: what a rank has of each of these under its module's own name. What needs parts of a matrix apart, or names that follow from
-# what else a layer has (latent attention's norms), has no place there: it is refused.
-RANK_ALIKE = GQA + DENSE + ROUTERS + SHARED_EXPERTS
-RANK_LOCAL = Layers(dense=local.NORMS + RANK_ALIKE, sparse=local.NORMS + RANK_ALIKE, experts=local.EXPERTS, grouped=local.GROUPED_EXPERTS)
-RANK_FILES = Tables(
-    FORMAT,
-    RANK_LOCAL,
-    replace(
-        RANK_LOCAL, dense=te.DENSE_NORMS + RANK_ALIKE, sparse=te.SPARSE_NORMS + RANK_ALIKE, experts=te.EXPERTS, grouped=te.GROUPED_EXPERTS
-    ),
-    embedding=EMBEDDINGS,
-    norms=FINAL_NORMS,
-    norms_after_mtp=FINAL_NORMS,
-    outputs=OUTPUTS,
-    output_biases=OUTPUT_BIASES,
-    tied=TIED_OUTPUTS,
-    mtp=MTP,
-    last_embedding=LAST_EMBEDDINGS,
-)
 
 
 def key_rows(scope: Scope, model: Model) -> Rows:

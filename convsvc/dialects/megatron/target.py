@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,12 @@ from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, check_decoder, is_usually_stacked, lay_target
 from convsvc.dialects.megatron.new_files import output
-from convsvc.dialects.megatron.tables import RANK_FILES, key_rows
+from convsvc.dialects.megatron.norms import write_norms
+from convsvc.dialects.megatron.own_args import own_args
+from convsvc.dialects.megatron.rank_tables import HYBRID, RANK_FILES
+from convsvc.dialects.megatron.tables import key_rows
+from convsvc.errors import LayoutError
+from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.spec import SourceSpec
@@ -54,7 +59,14 @@ class Megatron(RankFiles):
         return scope.logical if scope.kind in ("layer", "mtp_block") else ""
 
     def output(self, draft: Draft[Any, Any]) -> tuple[Layout, Output]:
-        return output(draft) if isinstance(draft.settings, Keys) else super().output(draft)
+        if isinstance(draft.settings, Keys):
+            return output(draft)
+        layout, made = super().output(draft)
+        encoded, changed = write_norms(draft.layout, draft.dtypes)
+        return layout, replace(made, encoded=encoded, notes=(*changed, *made.notes))
+
+    def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
+        return own_args(model, facts)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MegatronSource(format="megatron", path=path, storage=target.storage, architecture=architecture)
@@ -63,6 +75,11 @@ class Megatron(RankFiles):
 def _of_ranks(target: MegatronTarget, model: Model) -> Settings:
     """As every framework on Megatron has them, but for Transformer Engine's names where nothing else is said: with MTP layers, too."""
     own = target.transformer_impl == "local"
+    if own and (hybrid := [name for name in HYBRID if any(name in scope.logicals for scope in model.layers())]):
+        raise LayoutError(
+            f"Megatron core has no modules of its own for {', '.join(hybrid)}: layers of {model.family.name} are Transformer Engine's",
+            do='leave transformer_impl out, or state "transformer_engine"',
+        )
     return replace(settings_for(target.model_copy(update={"transformer_impl": None}), model), transformer_engine=not own)
 
 

@@ -12,6 +12,7 @@ from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.dialects.mindspeed_llm.own_args import layout_args, layout_notes
 from convsvc.dialects.mindspeed_llm.tables import FORMAT, TABLES
+from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.notes import Note
 from convsvc.spec import SourceSpec
@@ -28,7 +29,7 @@ class MindSpeedLlm(RankFiles):
         }
     )
 
-    def own_args(self, model: Model, settings: Settings) -> Mapping[str, Any]:
+    def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
         return layout_args(model, settings)
 
     def advice(self, model: Model, settings: Settings) -> tuple[Note, ...]:

@@ -14,7 +14,7 @@ from convsvc.conversion import convert
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.megatron.extra_states import extra_states
 from convsvc.dialects.megatron.layout import Keys
-from convsvc.errors import SourceError, VerifyError
+from convsvc.errors import LayoutError, SourceError, VerifyError
 from convsvc.families import FAMILIES, Facts, Wanted
 from tests.dialects.dcp.made import in_safetensors, same
 from tests.dialects.megatron.test_megatron import back, keys_of, written
@@ -112,3 +112,25 @@ def test_a_convolution_and_what_is_no_module_have_no_extra_state() -> None:
     of = {name.removeprefix("decoder.layers.0.") for name in names if name.startswith("decoder.layers.0.self_attention")}
     assert of == {f"self_attention.{name}" for name in ("in_proj", "out_norm", "out_proj")}
     assert "decoder.layers.1.self_attention.core_attention" in names
+
+
+def test_a_rank_has_its_key_heads_of_every_part_in_one_matrix(tmp_path: Path) -> None:
+    hf = directory(tmp_path / "hf")
+    target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", "tensor_parallel_size": 2}
+    convert({"source": {"format": "huggingface", "path": str(hf)}, "target": target}, engine="inline")
+    keys = keys_of(written(hf, tmp_path / "megatron"))
+    of = "decoder.layers.0.self_attention."
+    for rank in (0, 1):
+        held = torch.load(tmp_path / f"ranks/iter_0000001/mp_rank_{rank:02d}/model_optim_rng.pt", weights_only=False)["model"]
+        parts = [keys[f"{of}in_proj.weight.{name}"].chunk(2)[rank] for name in ("query", "key", "value", "z", "beta", "alpha")]
+        assert torch.equal(held[f"{of}in_proj.weight"], torch.cat(parts))
+        assert torch.equal(held[f"{of}out_norm.weight"], keys[f"{of}out_norm.weight"])
+        qkv = keys["decoder.layers.1.self_attention.linear_qkv.weight"]
+        assert torch.equal(held["decoder.layers.1.self_attention.linear_qkv.weight"], qkv.chunk(2)[rank])
+    assert same(in_safetensors(hf), back(tmp_path / "ranks", tmp_path / "back", storage="torch"))
+
+
+def test_megatrons_own_modules_have_no_delta_net(tmp_path: Path) -> None:
+    target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", "transformer_impl": "local"}
+    with pytest.raises(LayoutError, match="no modules of its own"):
+        convert({"source": {"format": "huggingface", "path": str(directory(tmp_path / "hf"))}, "target": target}, engine="inline")

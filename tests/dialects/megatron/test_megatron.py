@@ -330,6 +330,15 @@ def test_fields_of_the_other_storage_are_refused(tmp_path: Path, llama: tuple[Pa
         run(source, {"format": "huggingface", "path": str(tmp_path / "back")})
 
 
+@pytest.mark.parametrize("stated", [{"noop_layers": [1]}, {"moe_tp_extend_ep": True}, {"schedules_method": "dualpipev"}])
+def test_layouts_of_mindspeed_are_refused_as_its_args_would_say_nothing_of_them(
+    tmp_path: Path, llama: tuple[Path, Tensors], stated: dict[str, Any]
+) -> None:
+    target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", **stated}
+    with pytest.raises(JobError, match="Megatron-LM has no such layout"):
+        run({"format": "huggingface", "path": str(llama[0])}, target)
+
+
 def spoilt(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     (folder / name).write_bytes(change((folder / name).read_bytes()))
 

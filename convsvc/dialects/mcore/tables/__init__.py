@@ -18,7 +18,8 @@ class Layers:
     """The rows of a layer made of one implementation's modules, whatever the family: those apply whose logical tensors it has.
 
     `dense` is all of a layer with a dense block and `sparse` of one with experts, but for the experts, one by one or `grouped`,
-    and for latent attention's up projections, which may be `split`.
+    and for latent attention's up projections, which may be `split`. A layer that has a logical tensor of `others` (by name) is made as
+    these say instead: what is before its attention bears another name.
     """
 
     dense: Rows
@@ -27,6 +28,11 @@ class Layers:
     grouped: Rows
     up: Rows = ()
     split: Rows = ()
+    others: Mapping[str, Layers] = field(default_factory=dict)
+
+    def of(self, logicals: frozenset[str]) -> Layers:
+        """How a layer that holds these logical tensors is made."""
+        return next((layers for name, layers in self.others.items() if name in logicals), self)
 
 
 @dataclass(frozen=True, slots=True)
