@@ -32,7 +32,7 @@ RUN = {
 def args_of(config: dict[str, object], parallel: Parallel) -> dict[str, object]:
     facts, settings = Facts(config, "test"), Settings(parallel, 128)
     model = FAMILIES["llama2"].build(facts)
-    return vars(compose_args(model, settings, facts, own=TARGET.own_args(model, settings)))
+    return vars(compose_args(model, settings, facts, own=TARGET.own_args(model, settings, facts)))
 
 
 def test_nothing_of_a_training_run_is_handed_on() -> None:
