@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from convsvc.errors import SourceError
 from convsvc.pictures.gather import Lying, Part, Side, compose_picture
 from convsvc.plan.inspect import ask_for
 from convsvc.plan.source import OpenSource, open_source
@@ -16,7 +17,10 @@ def picture_of_checkpoint(path: str, roots: Roots = ANYWHERE) -> dict[str, Any]:
 
     Raises SourceError, PlanError and what else keeps it from being converted: what is where follows from what it is.
     """
-    asked = ask_for(RootedPath(path, roots))
+    root = RootedPath(path, roots)
+    if root.is_file():
+        raise SourceError(f"{path} is a single file: there is no picture of one", do="name its directory, or leave out --html")
+    asked = ask_for(root)
     source = open_source(asked, roots)
     files = [(file.name.removeprefix(path.rstrip("/") + "/"), file.size_bytes) for file in source.checkpoint.files]
     model = source.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from convsvc.errors import JobError
 from convsvc.roots import Roots
 from convsvc.spec import Job
 
@@ -28,3 +29,18 @@ def summary_of_plan(job: Job, roots: Roots, memory_limit_bytes: int | None = Non
         raise storage_error(error, job.target.path, "asking for the free space of") from error
     problems = [problem.as_dict() for problem in find_obstacles(plan)]
     return plan.summary() | {"needs": needs.as_dict(), "problems": problems}
+
+
+def picture_of_job(job: Job, roots: Roots) -> dict[str, Any]:
+    """The data of the picture of the job's plan. Reads headers, writes nothing.
+
+    Raises what planning raises, and JobError for a job that compares: it has no plan.
+    """
+    from convsvc.pictures.of_plan import picture_of_plan
+    from convsvc.plan.planner import make_plan
+
+    if job.mode == "compare":
+        raise JobError(
+            "a job that compares two checkpoints has no plan, and no picture", do="draw either of them: convsvc inspect PATH --html OUT"
+        )
+    return picture_of_plan(make_plan(job, roots))

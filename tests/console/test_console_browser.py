@@ -158,6 +158,36 @@ def big_job(service: Console, name: str) -> tuple[str, Callable[[], None], threa
     return job, run, ready
 
 
+def look_at_the_forms_picture(browser: Chrome) -> None:
+    """Before the job is submitted, in a window of its own."""
+    the_form = browser.current_window_handle
+    click(browser, "#answer #do-picture")
+    until(lambda: len(browser.window_handles) == 2, "a page of its own for the picture")
+    browser.switch_to.window(next(handle for handle in browser.window_handles if handle != the_form))
+    until(lambda: browser.find_elements("css selector", "#found button"), "the tensors of what the form says")
+    assert "2 files" in text_of(browser, "#balance-1")
+    browser.close()
+    browser.switch_to.window(the_form)
+
+
+def look_at_the_jobs_picture(browser: Chrome, tmp_path: Path) -> None:
+    """From the job's page, and back to it."""
+    click(browser, "#do-picture")
+    until(lambda: browser.find_elements("css selector", "#found button"), "the tensors of the picture")
+    click(browser, "#found button")
+    until(lambda: "target: in 2 of 2 files" in text_of(browser, "#detail"), "the rank files of the tensor")
+    click(browser, "#detail ul[aria-label='files of target'] button")
+    until(lambda: "tensor rank 0" in text_of(browser, "#detail"), "the rank file")
+    assert not findings(browser, AXE)
+    browser.execute_script("window.scrollTo(0, 0)")
+    picture(browser, "job-picture", tmp_path)
+    look_like(browser, width=390, height=800, dark=True)
+    assert not findings(browser, AXE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    look_like(browser)
+    browser.back()
+
+
 def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits_then_run(service: Console, browser: Chrome, tmp_path: Path) -> None:
     look_like(browser)
     browser.get(service.url + "/ui/new")
@@ -178,6 +208,7 @@ def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits_then_run(serv
     until(lambda: one(browser, "#fits"), "that it fits")
     assert not findings(browser, AXE)
     picture(browser, "new-job", tmp_path)
+    look_at_the_forms_picture(browser)
     click(browser, "#new button.main")
     until(lambda: one(browser, "#live"), "the job's page")
     until(lambda: one(browser, "#live").get_attribute("data-state") == "queued", "that it is queued")
@@ -190,6 +221,7 @@ def test_a_job_by_form_is_refused_then_accepted_as_its_layout_fits_then_run(serv
         until(lambda: one(browser, "#live").get_attribute("data-state") == "succeeded", "the end, as a real executor works")
     until(lambda: browser.find_elements("css selector", "#report-details"), "the report")
     assert (service.shared / "team-a" / "by-form" / "latest_checkpointed_iteration.txt").is_file()
+    look_at_the_jobs_picture(browser, tmp_path)
     click(browser, "#do-clone")
     until(lambda: one(browser, "#target-tensor_parallel_size").get_property("value") == "2", "the clone's form")
 

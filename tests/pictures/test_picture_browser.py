@@ -126,3 +126,6 @@ def test_what_cannot_be_drawn_is_told(pages: Path, capsys: pytest.CaptureFixture
     assert main(["inspect", str(pages / "hf"), "--html", str(pages / "no-such" / "x.html")]) != 0
     assert "cannot be written" in capsys.readouterr().err
     assert main(["plan", str(pages / "job.json"), "--html", "x.html", "--json"]) == 2
+    assert main(["inspect", str(pages / "job.json"), "--html", str(pages / "x.html")]) != 0
+    assert "single file" in capsys.readouterr().err
+    assert not (pages / "x.html").exists()

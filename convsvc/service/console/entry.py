@@ -12,7 +12,7 @@ from convsvc.errors import ServiceError
 from convsvc.service.access.callers import Access
 from convsvc.service.console.console_route import ConsoleRoute
 from convsvc.service.console.languages import LANGUAGES
-from convsvc.service.console.rendering import STATIC, page
+from convsvc.service.console.rendering import page, static_files
 from convsvc.service.console.visits import HOME, LANGUAGE, SESSION, YEAR_S, Here, forget, keep, safe_way
 from convsvc.service.errors import NoSuchPage, Unauthorized
 
@@ -82,7 +82,7 @@ def language(request: Request, here: Here) -> Response:
 @router.get("/static/{name:path}")
 def static(name: Annotated[str, Path(max_length=100)]) -> Response:
     """A file of the pages; its address changes with what is in it."""
-    known = {str(path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
+    known = static_files()
     if name not in known:
         raise NoSuchPage("there is no such file")
     path = known[name]

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import convsvc
 from convsvc.notes import KINDS
+from convsvc.pictures.page import STATIC as PICTURES
 from convsvc.service.access.identity import Caller, Scope
 from convsvc.service.console.languages import HTML, LANGUAGES, NAMES, said
 from convsvc.service.console.visits import CSRF_FIELD, HOME, Visit
@@ -70,9 +71,14 @@ def environment() -> Environment:
 
 @cache
 def asset(name: str) -> str:
-    """The address of a file in `static`, which changes with what is in the file: browsers may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    """The address of one of `static_files`, which changes with what is in the file: browsers may keep it for ever."""
+    digest = hashlib.sha256(static_files()[name].read_bytes()).hexdigest()[:12]
     return f"{HOME}/static/{name}?v={digest}"
+
+
+def static_files() -> dict[str, Path]:
+    """The files that pages ask for, by name: the console's own, and what draws pictures."""
+    return {str(path.relative_to(folder)): path for folder in (PICTURES, STATIC) for path in folder.rglob("*") if path.is_file()}
 
 
 def may(caller: Caller | None, scope: Scope) -> bool:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from convsvc.service.console import administration, cluster_page, entry, job_actions, job_list, job_page, new_job, runs
+from convsvc.service.console import administration, cluster_page, entry, job_actions, job_list, job_page, new_job, picture_page, runs
 from convsvc.service.console.visits import HOME
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -15,6 +15,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     job_page.router,
     job_actions.router,
     new_job.router,
+    picture_page.router,
     runs.router,
     cluster_page.router,
     administration.router,
