@@ -34,6 +34,8 @@ SettingsT = TypeVar("SettingsT")
 # What every target has beside its framework's own files: the list of what was made, and the report of how.
 MANIFEST, REPORT = ".convsvc-made.json", "conversion-report.json"
 CARD = "conversion-report.md"  # the report for people, of a target that people publish
+PICTURE = "conversion-report.html"  # which file has which part of which tensor, on both sides
+BESIDE = (REPORT, CARD, PICTURE)  # what may lie beside a target, under its name
 
 
 class Entry(NamedTuple):

@@ -11,7 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import convsvc
+from convsvc.plan.plan import Plan
 
+# With this a page begins.
+KEY = b"<!doctype html>\n<!-- conversion picture -->"
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 
@@ -24,6 +27,16 @@ def render_page(picture: dict[str, Any]) -> str:
         .get_template("page.html")
         .render(title=picture["title"], data=Markup(in_script(picture)), style=style, script=script, version=convsvc.__version__)
     )
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a picture. Pure."""
+    return head.startswith(KEY)
+
+
+def wants_picture(plan: Plan) -> bool:
+    """Whether the job wants one beside its report. Pure."""
+    return bool(plan.job.get("options", {}).get("picture", "none") == "beside")
 
 
 def in_script(value: Any) -> str:

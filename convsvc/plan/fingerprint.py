@@ -20,7 +20,7 @@ from convsvc.plan.records import PlannedFile, PlannedTensor, Task, Transfer
 from convsvc.spec import Job, dump_job
 
 # What does not change what is written: how it is verified, what happens where something is in the way, what is compared, what is said.
-APART = ("verify", "on_exists", "on_loss", "check_copies", "card")
+APART = ("verify", "on_exists", "on_loss", "check_copies", "card", "picture")
 
 
 def fingerprint(

@@ -54,3 +54,6 @@ class Options(Strict):
         "beside",
         description="Where a Hugging Face target's model card, conversion-report.md, lies: beside it, in it too, or nowhere.",
     )
+    picture: Literal["beside", "none"] = Field(
+        "beside", description="Where the picture of what went where, conversion-report.html, lies: beside the target, or nowhere."
+    )

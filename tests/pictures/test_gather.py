@@ -15,6 +15,7 @@ import pytest
 from benchmarks.planning import job as big_job
 from benchmarks.sparse_models import MODELS, write_sparse_model
 from convsvc.conversion import convert
+from convsvc.errors import TargetExists
 from convsvc.pictures.gather import Lying, Part, Side, compose_picture
 from convsvc.pictures.of_checkpoint import picture_of_checkpoint
 from convsvc.pictures.of_plan import picture_of_plan
@@ -133,6 +134,24 @@ def test_names_are_data_and_never_markup() -> None:
     page = render_page(picture)
     assert page.count("<script") == 2
     assert page.count("</script") == 2
-    assert "<!--" not in page
+    assert page.count("<!--") == 1  # the one with which every picture begins
     data = page.partition('id="picture-data">')[2].partition("</script>")[0]
     assert json.loads(data)["sides"][0]["files"] == [[evil, 1]]
+
+
+def test_a_conversion_leaves_its_picture_beside_the_target_unless_it_is_not_to(job: dict[str, Any], tmp_path: Path) -> None:
+    wanted = {**job, "target": {"format": "mindspeed-llm", "path": str(tmp_path / "out"), "tensor_parallel_size": 2}}
+    convert(wanted, engine="inline")
+    page = (tmp_path / "out.conversion-report.html").read_text()
+    assert "mp_rank_01" in page
+    assert not (tmp_path / "out" / "conversion-report.html").exists()
+    convert({**wanted, "options": {"picture": "none", "on_exists": "overwrite"}}, engine="inline")
+    assert not (tmp_path / "out.conversion-report.html").exists()
+
+
+def test_what_is_no_picture_is_left_as_it_is(job: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "out.conversion-report.html"
+    mine.write_text("<!doctype html>\n<p>mine")
+    with pytest.raises(TargetExists, match="is no report of a conversion"):
+        convert({**job, "target": {"format": "mindspeed-llm", "path": str(tmp_path / "out")}}, engine="inline")
+    assert mine.read_text() == "<!doctype html>\n<p>mine"

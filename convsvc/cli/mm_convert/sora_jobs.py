@@ -9,7 +9,7 @@ from typing import Any
 
 from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
-from convsvc.dialects.base import CARD, REPORT
+from convsvc.dialects.base import BESIDE as BESIDE_TARGET
 from convsvc.errors import JobError
 
 SORA, PUBLISHED = "mindspeed-mm-sora", "diffusers"
@@ -101,7 +101,7 @@ def put_in_place(job: Mapping[str, Any]) -> None:
         return
     folder = path + BESIDE
     os.replace(os.path.join(folder, FILE), path)
-    for name in (REPORT, CARD):  # where a drop-in command leaves them: beside the result
+    for name in BESIDE_TARGET:  # where a drop-in command leaves them: beside the result
         if os.path.isfile(f"{folder}.{name}"):
             os.replace(f"{folder}.{name}", f"{path}.{name}")
     shutil.rmtree(folder)

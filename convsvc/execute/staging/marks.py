@@ -9,9 +9,9 @@ CANCEL = f"{PRIVATE}/cancel"
 FENCE = f"{PRIVATE}/fence"
 # There once checksums and side files are in place: from then on nothing writes into the target's files.
 SEALED = f"{PRIVATE}/sealed"
-# What publishing does, so that whoever comes after a crash can undo or finish it; and what goes beside the target: report and card.
+# What publishing does, so that whoever comes after a crash can undo or finish it; and what goes beside the target.
 JOURNAL = f"{PRIVATE}/publishing.json"
-REPORT_COPY, CARD_COPY = f"{PRIVATE}/report.json", f"{PRIVATE}/report.md"
+REPORT_COPY, CARD_COPY, PICTURE_COPY = (f"{PRIVATE}/report.{kind}" for kind in ("json", "md", "html"))
 TASKS = f"{PRIVATE}/tasks"
 MARKS = f"{PRIVATE}/marks"
 MOVED = f"{PRIVATE}/moved"

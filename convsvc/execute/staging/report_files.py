@@ -1,4 +1,4 @@
-"""Where the report of a conversion and its card lie: beside the target, under the target's name, and in it."""
+"""Where the report of a conversion, its card and its picture lie: beside the target, under the target's name, and in it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from convsvc.dialects.base import CARD, REPORT
+from convsvc.dialects.base import CARD, PICTURE, REPORT
 from convsvc.errors import PathRefused, TargetExists
 from convsvc.execute.staging.card import is_card
-from convsvc.execute.staging.marks import CARD_COPY, REPORT_COPY
+from convsvc.execute.staging.marks import CARD_COPY, PICTURE_COPY, REPORT_COPY
 from convsvc.execute.staging.report import is_report
 from convsvc.execute.staging.sites import Site
 from convsvc.notes import Note
+from convsvc.pictures.page import is_page
 from convsvc.roots import Roots
 
 # What lies beside a target: its name, where it waits among the private files, and by which beginning it is known again.
-_BESIDE: dict[str, tuple[str, Callable[[bytes], bool]]] = {REPORT: (REPORT_COPY, is_report), CARD: (CARD_COPY, is_card)}
+_BESIDE: dict[str, tuple[str, Callable[[bytes], bool]]] = {
+    REPORT: (REPORT_COPY, is_report),
+    CARD: (CARD_COPY, is_card),
+    PICTURE: (PICTURE_COPY, is_page),
+}
 _HEAD_BYTES = 64
 _MODE = 0o644
 
 
 def beside(target: Path, name: str = REPORT) -> Path:
-    """Where the report, or its card, lies beside a target.
+    """Where the report, its card or its picture lies beside a target.
 
     >>> beside(Path("/out/llama"))
     PosixPath('/out/llama.conversion-report.json')
@@ -40,25 +45,26 @@ def has_place_beside(site: Site) -> bool:
 
 
 def check_place(site: Site) -> None:
-    """Raises TargetExists where something that is no report, or no card, has the name of one beside the target."""
+    """Raises TargetExists where something else has the name of a report, a card or a picture beside the target."""
     for name in _BESIDE:
         _check_place(site, name)
 
 
 def put_beside(site: Site, private: Path) -> list[Note]:
-    """Puts report and card, which lie in the directory of private files, beside the target, in place of older ones.
+    """Puts report, card and picture, which lie in the directory of private files, beside the target, in place of older ones.
 
-    A card of a target that is no more does not stay. What stops it is a note: the target is whole.
+    Those of a target that is no more do not stay. What stops it is a note: the target is whole.
     """
     copies = {name: private / PurePosixPath(copy).name for name, (copy, _) in _BESIDE.items()}
     notes = [note for name, copy in copies.items() if copy.exists() for note in _put(site, name, copy.read_bytes())]
-    if copies[REPORT].exists() and not copies[CARD].exists():
-        _remove(site, CARD)
+    for name in copies if copies[REPORT].exists() else ():
+        if not copies[name].exists():
+            _remove(site, name)
     return notes
 
 
 def remove_beside(site: Site) -> None:
-    """Removes the report and the card that lie beside a target. What is neither stays, whatever it is called."""
+    """Removes the report, the card and the picture that lie beside a target. What is none of them stays, whatever it is called."""
     for name in _BESIDE:
         _remove(site, name)
 

@@ -31,7 +31,19 @@ from convsvc.execute.staging.fences import raise_fence
 from convsvc.execute.staging.folders import OpenFolder, make_private, open_private, remove_private
 from convsvc.execute.staging.holders import Holder, this_process
 from convsvc.execute.staging.manifest import Manifest, file_crc
-from convsvc.execute.staging.marks import CANCEL, CARD_COPY, FINGERPRINT, MARKS, MOVED, PRIVATE, REPORT_COPY, SEALED, TASKS, mark_path
+from convsvc.execute.staging.marks import (
+    CANCEL,
+    CARD_COPY,
+    FINGERPRINT,
+    MARKS,
+    MOVED,
+    PICTURE_COPY,
+    PRIVATE,
+    REPORT_COPY,
+    SEALED,
+    TASKS,
+    mark_path,
+)
 from convsvc.execute.staging.moved import read_moved
 from convsvc.execute.staging.protected import check_apart
 from convsvc.execute.staging.publishing import Journal, discard, find_replaced, plan_filling, publish, settle
@@ -42,6 +54,8 @@ from convsvc.execute.staging.sites import STAGING, Site, open_site, target_error
 from convsvc.execute.staging.task_pack import At, read_index, write_pack
 from convsvc.execute.task_files import dump_task, extract_task
 from convsvc.notes import Note
+from convsvc.pictures.of_plan import picture_of_plan
+from convsvc.pictures.page import render_page, wants_picture
 from convsvc.plan.plan import Plan
 from convsvc.plan.records import Task
 
@@ -254,8 +268,8 @@ class Staging:
             return None
 
     def _add_report(self, ran: Ran) -> None:
-        """Report and card: in the target if the job wants them there, or nobody may write beside it; and among the private files, for the
-        place beside it."""
+        """Report and card: in the target if the job wants them there, or nobody may write beside it; and among the private files, with the
+        picture, for the place beside it."""
         plan, root = self.plan, self._inside.path
         made = {side.path: _sized(root / side.path) for side in plan.side_files}
         written = Written(self._file_crcs(), made, self.digests())
@@ -267,6 +281,7 @@ class Staging:
             (REPORT_COPY, dump_report(said), has_place),
             (CARD, shown, card.goes_into_target(plan) or not has_place),
             (CARD_COPY, shown, has_place),
+            (PICTURE_COPY, render_page(picture_of_plan(plan)).encode() if wants_picture(plan) else None, has_place),
         ):
             if is_wanted and text is not None:
                 sealing.write_text(root, name, text)

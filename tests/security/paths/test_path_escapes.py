@@ -332,7 +332,7 @@ def test_a_target_may_be_a_link_to_a_directory_in_a_root(world: World, mechanism
     (world.shared / "real").mkdir()
     link(world.tenant / "out", world.shared / "real")
     converted(world, world.to_mcore())
-    assert sorted(os.listdir(world.shared)) == ["real", "real.conversion-report.json"]
+    assert sorted(os.listdir(world.shared)) == ["real", "real.conversion-report.html", "real.conversion-report.json"]
 
 
 def test_directories_above_a_target_are_made(world: World, mechanism: str) -> None:
