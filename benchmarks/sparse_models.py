@@ -56,18 +56,70 @@ KIMI_K2: Mapping[str, Any] = {
 }
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 INT4 = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 32}}}}
+# As moonshotai/Kimi-K3 differs from it in size: 93 layers of 896 experts, which are narrower; its attention has no place in rank files.
+K3_SHAPED: Mapping[str, Any] = {
+    **DEEPSEEK_V3,
+    "num_hidden_layers": 93,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 33792,
+    "moe_intermediate_size": 1536,
+    "n_routed_experts": 896,
+    "n_shared_experts": 4,
+    "num_experts_per_tok": 16,
+    "num_attention_heads": 96,
+    "num_key_value_heads": 96,
+    "vocab_size": 163840,
+}
+# And itself, from its config.json.
+KIMI_K3: Mapping[str, Any] = {
+    "model_type": "kimi_linear",
+    "architectures": ["KimiLinearForCausalLM"],
+    "attn_res_block_size": 12,
+    "first_k_dense_replace": 1,
+    "hidden_size": 7168,
+    "intermediate_size": 33792,
+    "kv_lora_rank": 512,
+    "linear_attn_config": {
+        "full_attn_layers": [*range(4, 93, 4), 93],
+        "head_dim": 128,
+        "num_heads": 96,
+        "short_conv_kernel_size": 4,
+    },
+    "moe_intermediate_size": 3072,
+    "moe_layer_freq": 1,
+    "num_attention_heads": 96,
+    "num_experts": 896,
+    "num_experts_per_token": 16,
+    "num_hidden_layers": 93,
+    "num_key_value_heads": 96,
+    "num_shared_experts": 2,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "routed_expert_hidden_size": 3584,
+    "v_head_dim": 128,
+    "vocab_size": 163840,
+    "tie_word_embeddings": False,
+}
+MXFP4 = {
+    "quant_method": "compressed-tensors",
+    "format": "mxfp4-pack-quantized",
+    "config_groups": {"group_0": {"format": "mxfp4-pack-quantized", "weights": {"num_bits": 4, "group_size": 32, "type": "float"}}},
+}
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "deepseek-v3-671b": DEEPSEEK_V3,
     "kimi-k2-1t": KIMI_K2,
     # As they are published: every projection in float8, the routed experts in four bits.
     "deepseek-v3-671b-fp8": {**DEEPSEEK_V3, "quantization_config": FP8},
     "kimi-k2-thinking-1t-int4": {**KIMI_K2, "quantization_config": INT4},
+    "kimi-k3-shaped-2.8t": K3_SHAPED,
+    "kimi-k3-2.8t-mxfp4": {**KIMI_K3, "quantization_config": MXFP4},
 }
 
 
 def _stored(spec: TensorSpec, said: Mapping[str, Any] | None) -> list[TensorSpec]:
     """What a weight is stored as."""
-    if said is None or not spec.name.endswith("_proj.weight"):
+    if said is None or not spec.name.endswith(("_proj.weight", ".w1.weight", ".w2.weight", ".w3.weight")):
         return [spec]
     rows, columns = spec.shape
     if said is FP8:
@@ -75,6 +127,11 @@ def _stored(spec: TensorSpec, said: Mapping[str, Any] | None) -> list[TensorSpec
         return [TensorSpec(spec.name, "F8_E4M3", spec.shape), TensorSpec(f"{spec.name}_scale_inv", "F32", scales)]
     if ".experts." not in spec.name:
         return [spec]
+    if said is MXFP4:
+        return [
+            TensorSpec(spec.name + end, "U8", shape)
+            for end, shape in (("_packed", (rows, columns // 2)), ("_scale", (rows, columns // 32)))
+        ]
     parts = (("_packed", "I32", (rows, columns // 8)), ("_scale", "BF16", (rows, columns // 32)), ("_shape", "I32", (2,)))
     return [TensorSpec(spec.name + end, dtype, shape) for end, dtype, shape in parts]
 

@@ -75,12 +75,18 @@ def _look_here(path: str) -> dict[str, Any]:
 @service_options
 @json_option
 def families(on_service: bool, service: Service, as_json: bool) -> None:
-    """List the model families that can be converted."""
+    """List the model families, and the formats that have a place for each; --json: its encodings, MTP, LoRA, who has judged it, too."""
     found = _known_there(service) if on_service else _known_here()
     if as_json:
         print_json(found)
     else:
-        print_table(("NAME", "TITLE"), [(family["name"], family["title"]) for family in found])
+        print_table(("NAME", "TITLE", "PLACES", "MTP", "JUDGED BY"), [_line(family) for family in found])
+
+
+def _line(family: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """A family's line; a service of an older version says less."""
+    places = [name for name, ways in family.get("formats", {}).items() if ways]
+    return family["name"], family["title"], " ".join(places), "yes" if family.get("mtp") else "", " ".join(family.get("judged_by", ()))
 
 
 def _known_there(service: Service) -> list[dict[str, Any]]:
@@ -91,6 +97,6 @@ def _known_there(service: Service) -> list[dict[str, Any]]:
 
 
 def _known_here() -> list[dict[str, Any]]:
-    from convsvc.families import FAMILIES
+    from convsvc.dialects.family_matrix import matrix
 
-    return [{"name": name, "title": family.title} for name, family in FAMILIES.items()]
+    return matrix()

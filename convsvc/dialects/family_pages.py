@@ -6,7 +6,7 @@ Which rows a family has depends on the configuration, so a made-up one stands fo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 import convsvc.families
 from convsvc.dialects import target_of
 from convsvc.dialects.base import Target
-from convsvc.dialects.diffusion_pages import example, tables
-from convsvc.errors import LayoutError, SourceError
-from convsvc.families import FAMILIES, Facts, Family, Model
+from convsvc.dialects.diffusion_pages import tables
+from convsvc.dialects.family_example import example_model
+from convsvc.dialects.family_matrix import markdown
+from convsvc.errors import LayoutError
+from convsvc.families import FAMILIES, Family, Model
 from convsvc.models.diffusion import Diffusion
-from convsvc.models.family import Wanted
 from convsvc.models.scope import DECODER, Scope
 from convsvc.models.towers import Tower
 from convsvc.spec import parse_target
@@ -28,25 +29,13 @@ from convsvc.spec.formats import sides
 from convsvc.tensors.declare import Logical, Part, Row
 from convsvc.tensors.notation import Order
 
-EXAMPLE: Mapping[str, object] = {
-    "num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 128,
-    "intermediate_size": 96, "num_experts": 8, "moe_intermediate_size": 32, "n_shared_experts": 1, "shared_expert_intermediate_size": 32,
-    "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12,
-    "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
-    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
-    "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
-    "vision_config": {
-        "depth": 4, "embed_dim": 64, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 8, "intermediate_size": 96, "patch_size": 14,
-        "num_hidden_layers": 4, "num_attention_heads": 8, "image_size": 56, "num_position_embeddings": 16, "layers": 4, "width": 64,
-        "deepstack_visual_indexes": [0], "qk_normalization": True, "qkv_bias": True,
-    },
-    "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
-}  # fmt: skip
-# Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
-ONE_DENSE = {"first_k_dense_replace": 1}
 COLUMNS, RULE = "| axes as stored | cut along |", "---|---|---|"
 # What training shares with another tensor, or has no place for.
 NOWHERE = ["no place of its own", "", ""]
+ABOUT = """What `model_type` may be, where each family's tensors lie (its page), and what can be done with it: made from the
+declarations, and from the tables of the tests in which a client of the ecosystem gave the same logits before a conversion and after.
+`convsvc families --json` has the same. A text decoder that stands in a model of more modules is converted by
+`source.modules: [text_decoder]`."""
 AXES = {
     "vocab": "the vocabulary, without padding",
     "hidden": "hidden_size",
@@ -91,16 +80,6 @@ class Form:
     settings: Any
 
 
-class _Example(Facts):
-    """A configuration that has every number: one that is needed and not there is 8."""
-
-    def number(self, what: str, default: int | None = None) -> int:
-        try:
-            return Facts.number(self, what, default)
-        except SourceError:
-            return 8
-
-
 def page(family: Family, notes: str | None = None) -> str:
     """The family's page in Markdown. Pure."""
     if isinstance(family, Diffusion):
@@ -137,20 +116,10 @@ def _told(target: Target, model: Model, sections: list[Section]) -> tuple[list[s
 def pages(folder: Path) -> Iterator[tuple[Path, str]]:
     """Every page with its path; the text in `notes/` of the folder goes into it."""
     names = sorted(FAMILIES, key=str.lower)
-    listed = "".join(f"- [{FAMILIES[name].title}]({name}.md): `{name}`\n" for name in names)
-    yield folder / "README.md", f"# Model families\n\nWhat `model_type` may be, and where each family's tensors lie.\n\n{listed}"
+    yield folder / "README.md", f"# Model families\n\n{ABOUT}\n\n{markdown()}"
     for name in names:
         notes = folder / "notes" / f"{name}.md"
         yield folder / f"{name}.md", page(FAMILIES[name], notes.read_text() if notes.is_file() else None)
-
-
-def example_model(family: Family, num_mtp: int | None = None) -> Model:
-    """The family with every flag on, and a dense layer where it can have one."""
-    if isinstance(family, Diffusion):
-        return example(family)
-    names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
-    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {})}
-    return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
 
 
 def tabled() -> list[Target]:

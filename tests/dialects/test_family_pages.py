@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convsvc.dialects.family_pages import AXES, example_model, page, pages, tabled
+from convsvc.dialects.family_example import example_model
+from convsvc.dialects.family_pages import AXES, page, pages, tabled
 from convsvc.families import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "families"

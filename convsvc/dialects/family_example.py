@@ -1,0 +1,47 @@
+"""A made-up configuration that stands for all of a family's: every flag is on, one layer of four is dense. For what is said of families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from convsvc.dialects.diffusion_pages import example
+from convsvc.errors import SourceError
+from convsvc.families import Facts, Family, Model
+from convsvc.models.diffusion import Diffusion
+from convsvc.models.family import Wanted
+
+EXAMPLE: Mapping[str, object] = {
+    "num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 128,
+    "intermediate_size": 96, "num_experts": 8, "moe_intermediate_size": 32, "n_shared_experts": 1, "shared_expert_intermediate_size": 32,
+    "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12,
+    "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+    "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
+    "vision_config": {
+        "depth": 4, "embed_dim": 64, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 8, "intermediate_size": 96, "patch_size": 14,
+        "num_hidden_layers": 4, "num_attention_heads": 8, "image_size": 56, "num_position_embeddings": 16, "layers": 4, "width": 64,
+        "deepstack_visual_indexes": [0], "qk_normalization": True, "qkv_bias": True,
+    },
+    "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
+}  # fmt: skip
+# Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
+ONE_DENSE = {"first_k_dense_replace": 1}
+
+
+class _Example(Facts):
+    """A configuration that has every number: one that is needed and not there is 8."""
+
+    def number(self, what: str, default: int | None = None) -> int:
+        try:
+            return Facts.number(self, what, default)
+        except SourceError:
+            return 8
+
+
+def example_model(family: Family, num_mtp: int | None = None) -> Model:
+    """The family with every flag on, and a dense layer where it can have one."""
+    if isinstance(family, Diffusion):
+        return example(family)
+    names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
+    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {})}
+    return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
