@@ -1,6 +1,6 @@
 """Planning a trillion parameters from headers alone, and some of that plan's tasks really done, extrapolated to the whole.
 
-    python -m benchmarks.planning                        DeepSeek-V3 671B and a Kimi-K2-like 1T, two layouts each
+    python -m benchmarks.planning                        DeepSeek-V3 671B, Kimi-K2 1T and Kimi-K3 2.8T, two layouts each
     ... --directory /disk --samples 5 --models kimi      where the files go; fewer tasks; one model
 
 Sources are header-only: files of the real sizes whose weights are holes. They read as zeros, faster than a disk reads, so what the
@@ -63,6 +63,10 @@ def plan_model(model: str, root: Path) -> list[dict[str, Any]]:
     size_bytes = write_sparse_model(root / model, MODELS[model])
     print(f"{model}: {size_bytes / TB:.2f} TB of headers written", file=sys.stderr, flush=True)
     rows = []
+    if MODELS[model].get("attn_res_block_size"):  # no place in rank files
+        again = {"format": "huggingface", "path": str(root / "again")}
+        there = {"source": {"format": "huggingface", "path": str(root / model)}, "target": again}
+        return [{"model": model, "conversion": "to Hugging Face in bf16", **in_own_process("measure_plan", there, None)}]
     for layout in LAYOUTS:
         there = job(root / model, layout)
         rows.append({"model": model, "conversion": f"to {shown(layout)}", **in_own_process("measure_plan", there, str(root / "mcore"))})
@@ -145,6 +149,7 @@ def extrapolated(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def job(source: Path, layout: tuple[int, int, int]) -> dict[str, Any]:
     pipeline, expert, tensor = layout
+    layers = MODELS[source.name]["num_hidden_layers"]
     target = {
         "format": "mindspeed-llm",
         "path": str(source.with_name("target")),
@@ -152,7 +157,7 @@ def job(source: Path, layout: tuple[int, int, int]) -> dict[str, Any]:
         "expert_parallel_size": expert,
         "tensor_parallel_size": tensor,
         "moe_grouped_gemm": True,
-        "noop_layers": [61, 62, 63],
+        "noop_layers": list(range(layers, -(-layers // pipeline) * pipeline)),
     }
     return {"source": {"format": "huggingface", "path": str(source)}, "target": target}
 
