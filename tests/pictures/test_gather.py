@@ -28,6 +28,7 @@ LAYOUTS: list[dict[str, Any]] = [
     {"format": "mindspeed-llm", "tensor_parallel_size": 2, "pipeline_parallel_size": 2, "num_layers_per_virtual_pipeline_stage": 1},
     {"format": "dcp", "shards": 2},
     {"format": "megatron"},
+    {"format": "mindformers", "tensor_parallel_size": 2},
     {"format": "huggingface"},
 ]
 Told = set[tuple[str, int, str, int]]
