@@ -12,7 +12,7 @@ from convsvc.cli.options import Service, json_option, print_fields, print_json, 
 from convsvc.errors import SourceError
 
 
-@click.command(epilog="Examples: convsvc inspect /shared/hf/Qwen3-8B --on-service; convsvc inspect /shared/mcore/Q --html q.html")
+@click.command(epilog="Example: convsvc inspect /shared/hf/Qwen3-8B --on-service")
 @click.argument("path")
 @click.option("--on-service", is_flag=True, help="Let the service look: PATH is its machines'. For who has the storage not mounted.")
 @click.option("--draft-family", is_flag=True, help="Print the first text of a family file instead, for an architecture that is not known.")

@@ -46,7 +46,7 @@ def convert(engine: str, workers: int | None, ray_address: str | None, memory_li
         say(f"converted to {result.target}: {in_bytes(result.bytes_written)} written in {result.seconds:.1f} s")
 
 
-@click.command(epilog="Examples: convsvc plan job.json; convsvc plan job.json --html picture.html")
+@click.command(epilog="Example: convsvc plan job.json")
 @job_options
 @click.option("--on-service", is_flag=True, help="Let the service plan: paths are its machines', the memory limit is its own.")
 @click.option(
