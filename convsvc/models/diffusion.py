@@ -45,7 +45,7 @@ class Spelling:
 
     `groups` are rows that only some models have, by group and by where they stand (before, after, or the name of a stack). `file` begins
     the names of its weight files. `renames` are (pattern, replacement) for names that do not keep a layer's tensors under one prefix:
-    such a form is read only.
+    such a form is read only. `unstored` is a part of the rows' names that its files are written without.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Spelling:
     groups: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
     file: str = "diffusion_pytorch_model"
     renames: tuple[tuple[str, str], ...] = ()
+    unstored: str = ""
 
     def renamed(self, stored: str) -> str:
         """A stored name as the rows have it."""
@@ -233,6 +234,12 @@ def check_sizes(spelling: Spelling, seen: Seen, names: Collection[str], origin: 
     if missing:
         more = [f"and {len(missing) - 12} more"] if len(missing) > 12 else []
         raise SourceError(f"{origin}: {len(missing)} tensors are missing", facts=missing[:12] + more, do="fetch all its files")
+
+
+def expected(spelling: Spelling, stacks: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The stacks that must have layers, and those that have: one with nothing but groups may be missing."""
+    some = any(stacks.values())
+    return {name: labels for name, labels in stacks.items() if labels or spelling.stacks[name].rows or not some}
 
 
 def check_labels(family: str, origin: str, stacks: Mapping[str, tuple[str, ...]]) -> None:

@@ -248,6 +248,26 @@ def test_adapters_are_merged_under_the_names_that_training_has(converter: str, o
     assert lora["names"][old] == f"model.base_model.model.model.{new}"
 
 
+LAYERS = ["--cfg.parallel_config.llm_pp_layers", "[[2,2]]", "--cfg.parallel_config.vit_pp_layers", "[[3,0]]", "--cfg.mm_dir", "/mm"]
+CANONICAL = ["--cfg.common_model_config.enable_canonical_hf_struct", "true"]
+
+
+def test_adapters_in_rank_files_are_a_model_of_their_own() -> None:
+    there = job_of(["Qwen2_5_VLConverter", "lora_hf_to_mm", "--cfg.hf_config.hf_dir", "/hf", *LAYERS, *CANONICAL])
+    assert there["model_type"] == "qwen2.5-vl-lora"
+    assert there["target"] == {"format": "mindspeed-mm-sora", "path": "/mm", "tp_size": 1, "pp_layers": [2, 2], "vit_pp_layers": [3, 0]}
+    more = ["--cfg.common_model_config.model_prefix", "base_model.model.", "--cfg.common_model_config.new_transformers_weight_key", "true"]
+    back = job_of(["Qwen2_5_VLConverter", "lora_mm_to_hf", "--cfg.save_hf_dir", "/out", *LAYERS, *CANONICAL, *more])
+    assert back["source"] == there["target"]
+    assert back["target"] == {"format": "diffusers", "path": "/out", "before_names": "base_model.model.", "form": "language_model"}
+
+
+@pytest.mark.parametrize("flags", [[], [*CANONICAL, "--cfg.parallel_config.vit_tp_size", "2"]])
+def test_adapters_of_what_is_fused_or_cut_otherwise_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = refusal(["Qwen2_5_VLConverter", "lora_hf_to_mm", "--cfg.hf_config.hf_dir", "/hf", *LAYERS, *flags], capsys)
+    assert "adapters" in text
+
+
 def test_lists_and_mappings_are_taken_as_json() -> None:
     job = job_of(
         [*GENERIC, '--fused_linear_names=["gate_up_proj", "down_proj"]', '--tie_weight_mapping={"lm_head.weight": "model.e.weight"}']

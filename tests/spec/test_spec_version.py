@@ -17,7 +17,7 @@ SCHEMAS = {
     5: "de0e40c0cc537ea2",
     6: "181a50ab74da67c8",
     7: "bcedc47481bff3e1",
-    8: "caed0fc767208630",
+    8: "927dca65ae932f30",
 }
 WORDS = ("title", "description", "examples")
 

@@ -42,7 +42,6 @@ TO_MM, TO_HF = "Hugging Face to rank files", "rank files to Hugging Face"
 RESPLIT = "rank files to rank files of another cut"
 TO_DCP, FROM_DCP = "Hugging Face to a torch distributed checkpoint", "a torch distributed checkpoint to Hugging Face"
 RANK_FILES = "this model is trained from torch distributed checkpoints, which have no cut: use hf_to_dcp and dcp_to_hf"
-LORA = "use MindSpeed-MM's own mm-convert for adapters in rank files; merged into their base they convert as a model"
 OTHERS = {
     "merge_lora_to_base": "use diffusers to merge them, and hf_to_mm for the result",
     "mm_to_dcp": "use mm_to_hf, and `GenericDCPConverter hf_to_dcp` for the result",
@@ -101,8 +100,8 @@ CONVERTERS: Mapping[str, Converter] = {
             "Hugging Face to rank files in a U (ldt)", take.HfToMm, mm_jobs.hf_to_mm("Qwen2_5_VLConverter", True), nested=True
         ),
         hf_to_mm_dcp=Command(TO_DCP, take.HfToMmDcp, dcp_jobs.hf_to_mm_dcp, nested=True),
-        lora_hf_to_mm=Command("PEFT adapters to rank files", take.LoraHfToMm, nested=True, refused=LORA),
-        lora_mm_to_hf=Command("adapters in rank files to PEFT", take.LoraMmToHf, nested=True, refused=LORA),
+        lora_hf_to_mm=Command("PEFT adapters to rank files", take.LoraHfToMm, mm_jobs.lora_hf_to_mm, nested=True),
+        lora_mm_to_hf=Command("adapters in rank files to PEFT", take.LoraMmToHf, mm_jobs.lora_mm_to_hf, nested=True),
     ),
     "InternVLConverter": _vlm("InternVLConverter", "InternVL 2.5 and 3"),
     "Qwen2_5_OmniConverter": _vlm("Qwen2_5_OmniConverter", "Qwen2.5-Omni"),

@@ -13,6 +13,8 @@ from convsvc.cli.mm_convert import configs as take
 from convsvc.errors import JobError
 
 RANKS, HUGGING_FACE = "mindspeed-mm", "huggingface"
+# Adapters by themselves are a model of their own, whose sizes its tensors show: read and written as diffusion models are.
+ADAPTERS, ADAPTED_RANKS, PUBLISHED = "qwen2.5-vl-lora", "mindspeed-mm-sora", "diffusers"
 Job = dict[str, Any]
 Make = Callable[[Any, Mapping[str, Any]], Job]
 
@@ -70,6 +72,44 @@ def mm_to_hf(converter: str) -> Make:
         return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
 
     return make
+
+
+def lora_hf_to_mm(said: take.LoraHfToMm, _: Mapping[str, Any]) -> Job:
+    """Adapters alone; how many layers there are their names show."""
+    _check_canonical(said.common_model_config)
+    source = {"format": PUBLISHED, "path": said.hf_config.hf_dir}
+    return _job(ADAPTERS, source, {"format": ADAPTED_RANKS, "path": said.mm_dir, **_adapters_cut(said.parallel_config, nested=True)})
+
+
+def lora_mm_to_hf(said: take.LoraMmToHf, _: Mapping[str, Any]) -> Job:
+    common = said.common_model_config
+    _check_canonical(common)
+    source = {"format": ADAPTED_RANKS, "path": said.mm_dir, **_adapters_cut(said.parallel_config, nested=False)}
+    form = "language_model" if common.new_transformers_weight_key else None
+    return _job(ADAPTERS, source, {"format": PUBLISHED, "path": said.save_hf_dir, "before_names": common.model_prefix, "form": form})
+
+
+def _check_canonical(common: take.Model) -> None:
+    if not common.enable_canonical_hf_struct:
+        raise JobError(
+            "adapters in rank files are of Hugging Face's parts: what is fused has none of its own",
+            do="say --cfg.common_model_config.enable_canonical_hf_struct true, as training must have it, too",
+        )
+
+
+def _adapters_cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
+    """Raises JobError for what is not cut so for adapters."""
+    cut = _cut(said, nested)
+    others = [name for name in ("vit_tp_size", "audio_tp_size") if cut[name] not in (None, said.tp_size)]
+    others += [name for name in ("audio_pp_layers", "ep_size") if cut[name] is not None]
+    if others:
+        raise JobError(f"{', '.join(others)}: adapters are cut over tp_size ranks and the stages of two lists", do="leave them out")
+    return {"tp_size": said.tp_size, "pp_layers": _flat(cut["llm_pp_layers"]), "vit_pp_layers": _flat(cut["vit_pp_layers"])}
+
+
+def _flat(layers: list[Any] | None) -> list[Any] | None:
+    """One list in a list is its one chunk, which has no number."""
+    return layers[0] if layers and len(layers) == 1 and isinstance(layers[0], list) else layers
 
 
 def resplit(converter: str) -> Make:

@@ -36,6 +36,9 @@ class DiffusersTarget(TargetSpec):
     file_name: Annotated[Text, Field(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*\.(safetensors|pt|pth|bin)$")] | None = Field(
         None, description="All tensors in one file of this name: .safetensors, or a torch file (.pt, .pth, .bin)."
     )
+    before_names: Annotated[Text, Field(max_length=200)] | None = Field(
+        None, description='What stands before all names, e.g. "base_model.model.", as PEFT has it.'
+    )
     config_dir: Path | None = Field(None, description="Its configuration goes with the weights; without it, a published source's own.")
 
 

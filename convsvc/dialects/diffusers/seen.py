@@ -13,6 +13,7 @@ from convsvc.models.diffusion import (
     check_choices,
     check_labels,
     check_sizes,
+    expected,
     fit,
     groups_of,
     labels_of,
@@ -82,7 +83,7 @@ def see(shown: Shown, shapes: Shapes, origin: str, facts: Facts | None = None) -
     """
     spelling, family = shown.spelling, shown.family
     stacks = labels_of(spelling, shapes)
-    check_labels(family.name, origin, stacks)
+    check_labels(family.name, origin, expected(spelling, stacks))
     if facts is not None:
         check_counts(family, stacks, facts, origin)
     groups = groups_of(spelling, shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
@@ -36,10 +37,14 @@ class Diffusers(Target):
             raise JobError(f"target.form is {target.form!r}; {family.name} has the forms {known}")
         if spelling.renames:
             raise LayoutError(f"the form {spelling.name} of {family.name} is read, and not written", do="choose another form")
-        return Settings(spelling)
+        return Settings(spelling, target.before_names or "")
 
     def layout(self, model: Model, settings: Settings) -> Layout:
-        return lay_form(model, settings)
+        layout, left_out = lay_form(model, settings), settings.spelling.unstored
+        if not settings.prefix and not left_out:
+            return layout
+        kinds = tuple(laid._replace(name=settings.prefix + laid.name.replace(left_out, "")) for laid in layout.kinds)
+        return replace(layout, kinds=kinds)
 
     def output(self, draft: Draft[DiffusersTarget, Settings]) -> tuple[Layout, Output]:
         return output(draft)

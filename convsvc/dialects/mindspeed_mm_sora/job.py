@@ -13,6 +13,8 @@ Stages = Annotated[tuple[Count, ...], Field(min_length=1, max_length=10_000)]
 PipelineLayers = Stages | Annotated[tuple[Stages, ...], Field(min_length=1, max_length=1000)]
 LAYERS = "Layers in each pipeline stage, e.g. [10, 20]; with virtual stages a list for each chunk, e.g. [[5, 10], [5, 10]]."
 
+TOWER = "As pp_layers, of the vision tower: for adapters of a vision-language model. Without it, all in the first stage."
+
 
 class SoraSource(SourceSpec, Strict):
     """Rank files of a diffusion model. How they are cut, and which model it is, names and shapes show; what is stated must agree."""
@@ -21,6 +23,7 @@ class SoraSource(SourceSpec, Strict):
     iteration: Annotated[str, Field(pattern=r"^(release|[0-9]{1,12})$")] | None = Field(None, description="Instead of the tracker's.")
     tp_size: Size | None = Field(None, description="Ranks a layer's matrices are cut over (tp).")
     pp_layers: PipelineLayers | None = Field(None, description=LAYERS)
+    vit_pp_layers: PipelineLayers | None = Field(None, description=TOWER)
     config_dir: Path | None = Field(None, description="A directory with the model's config.json, which goes with what is written.")
 
 
@@ -30,6 +33,7 @@ class SoraTarget(TargetSpec, Strict):
     format: Literal["mindspeed-mm-sora"]
     tp_size: Size = Field(1, description="Ranks a layer's matrices are cut over (tp), for models that MindSpeed-MM cuts so.")
     pp_layers: PipelineLayers | None = Field(None, description=f"{LAYERS} Without it, one stage.")
+    vit_pp_layers: PipelineLayers | None = Field(None, description=TOWER)
 
 
 SOURCE, TARGET = SoraSource, SoraTarget

@@ -20,11 +20,16 @@ from convsvc.models.scope import Scope
 from convsvc.tensors.blocks import Block, Laid, Window, lay, renamed
 
 Counts = tuple[tuple[int, ...], ...]
+# A job's field for the layers of a stack that is not the first.
+FIELDS = {"vision": "vit_pp_layers"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the files are cut: tensor ranks; layers by chunk and stage, where there are stages; whether chunks are numbered."""
+    """How the files are cut: tensor ranks; layers by chunk and stage, where there are stages; whether chunks are numbered.
+
+    `counts` are the first stack's; `beside` those of further stacks, by name: without, they lie in the first stage.
+    """
 
     form: Form
     tp: int = 1
@@ -34,6 +39,7 @@ class Settings:
     folder: str = "release"
     prefix: str = ""
     sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    beside: Mapping[str, Counts] = field(default_factory=dict)
 
     @property
     def stages(self) -> int:
@@ -42,6 +48,11 @@ class Settings:
     @property
     def chunks(self) -> int:
         return 1 if self.counts is None else len(self.counts)
+
+    def tables(self) -> dict[str, Counts]:
+        """Layers by chunk and stage of every stack that is placed."""
+        first = next(iter(self.form.spelling.stacks), "")
+        return {} if self.counts is None else {first: self.counts, **self.beside}
 
     def chunk_key(self, chunk: int) -> str:
         """The key of a chunk at the top of a rank file."""
@@ -56,12 +67,13 @@ class Settings:
         """The settings in JSON, for people."""
         layers = [] if self.counts is None else [list(row) for row in self.counts]
         said: dict[str, Any] = {"tp_size": self.tp}
-        return said | ({"pp_layers": layers if self.numbered else layers[0]} if layers else {})
+        said |= {"pp_layers": layers if self.numbered else layers[0]} if layers else {}
+        return said | {f"{stack}_layers": [list(row) for row in table] for stack, table in self.beside.items()}
 
 
 def check_form(form: Form, settings: Settings, model: Model) -> None:
     """Raises LayoutError for what MindSpeed-MM's training of this model has no way to load, and for layers that do not add up."""
-    name, layers = model.family.name, seen_of(model).num_layers
+    name, seen = model.family.name, seen_of(model)
     if settings.tp > 1 and not form.tp:
         raise LayoutError(f"tp_size is {settings.tp}; {FRAMEWORK} does not cut the matrices of {name} over ranks", do="use 1")
     if settings.counts is None:
@@ -70,10 +82,19 @@ def check_form(form: Form, settings: Settings, model: Model) -> None:
         raise LayoutError(f"pp_layers: {FRAMEWORK} has no pipeline stages for {name}", do="leave it out")
     if settings.chunks > 1 and not form.vpp:
         raise LayoutError(f"pp_layers: {FRAMEWORK} has no virtual stages for {name}", do="give one list")
-    if len({len(row) for row in settings.counts}) > 1:
-        raise LayoutError("pp_layers: the lists of its chunks are of different lengths", do="give each chunk a number for every stage")
-    if (total := sum(map(sum, settings.counts))) != layers:
-        raise LayoutError(f"pp_layers has {total} layers; the model has {layers}", do="make it add up")
+    for stack, table in settings.tables().items():
+        field_name = FIELDS.get(stack, "pp_layers")
+        if len({len(row) for row in table}) > 1:
+            raise LayoutError(
+                f"{field_name}: the lists of its chunks are of different lengths", do="give each chunk a number for every stage"
+            )
+        if (len(table), len(table[0])) != (settings.chunks, settings.stages):
+            raise LayoutError(
+                f"{field_name}: {len(table)} list(s) of {len(table[0])} stages, where pp_layers has {settings.chunks} of {settings.stages}"
+            )
+        layers = len(seen.stacks[stack]) if form.pp else seen.num_layers
+        if (total := sum(map(sum, table))) != layers:
+            raise LayoutError(f"{field_name} has {total} layers; the model has {layers}", do="make it add up")
 
 
 def lay_ranks(model: Model, settings: Settings) -> Layout:
@@ -102,10 +123,10 @@ def placed(model: Model, settings: Settings) -> Iterator[tuple[Scope, int, int, 
     """
     spelling = settings.form.spelling
     last = settings.stages - 1, settings.chunks - 1
-    slots = [] if settings.counts is None else _slots(settings.counts)
+    slots = {stack: _slots(table) for stack, table in settings.tables().items()}
     for scope in scopes_of(spelling, seen_of(model)):
-        if scope.kind == "layer" and slots:
-            stage, chunk, number = slots[scope.number]
+        if scope.kind == "layer" and scope.module in slots:
+            stage, chunk, number = slots[scope.module][scope.number]
             yield scope, stage, chunk, spelling.stacks[scope.module].prefix.format(layer=number)
         else:
             stage, chunk = last if scope.kind == "output" else (0, 0)

@@ -14,7 +14,7 @@ from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings
 from convsvc.dialects.mindspeed_mm_sora.tables import forms
 from convsvc.errors import SourceError
 from convsvc.families import FAMILIES
-from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, groups_of, labels_of
+from convsvc.models.diffusion import Diffusion, Seen, Spelling, check_labels, expected, groups_of, labels_of
 from convsvc.models.placement import Table
 
 Cell = tuple[int, int]
@@ -86,12 +86,14 @@ def see_ranks(ranks: Ranks, shown: Shown, checkpoint: Checkpoint, folder: str) -
     """The model, and how it is cut. Raises SourceError for layers that are missing or shapes that contradict each other."""
     form = forms()[shown.family.name]
     bare = {cell: _bare(shapes, shown.prefix) for cell, shapes in ranks.cells.items()}
-    whole, counts = (bare[0, 0], None) if not (ranks.staged or ranks.numbered) else _whole(bare, ranks, form, checkpoint.path)
+    whole, tables = (bare[0, 0], {}) if not (ranks.staged or ranks.numbered) else _whole(bare, ranks, form, checkpoint.path)
+    counts, *_ = *tables.values(), None
     stacks = labels_of(form.spelling, whole)
-    check_labels(shown.family.name, checkpoint.path, stacks)
+    check_labels(shown.family.name, checkpoint.path, expected(form.spelling, stacks))
     check_counts(shown.family, stacks, checkpoint.facts, checkpoint.path)
     rough = Seen(stacks, groups_of(form.spelling, whole), {})
-    settings = Settings(form, ranks.tp, counts, ranks.numbered, ranks.staged, folder, shown.prefix, shown.family.sums)
+    beside = {name: table for name, table in list(tables.items())[1:] if stacks[name]}
+    settings = Settings(form, ranks.tp, counts, ranks.numbered, ranks.staged, folder, shown.prefix, shown.family.sums, beside)
     return complete(shown, rough, whole, equations(shown, rough, whole, ranks.tp), checkpoint.path), settings
 
 
@@ -99,23 +101,29 @@ def _bare(shapes: Shapes, prefix: str) -> Shapes:
     return {name.removeprefix(prefix): shape for name, shape in shapes.items()}
 
 
-def _whole(cells: Mapping[Cell, Shapes], ranks: Ranks, form: Form, origin: str) -> tuple[Shapes, Counts]:
-    """All tensors by the numbers that layers have in the model, and how many lie in each chunk and stage."""
+def _whole(cells: Mapping[Cell, Shapes], ranks: Ranks, form: Form, origin: str) -> tuple[Shapes, dict[str, Counts]]:
+    """All tensors by the numbers that layers have in the model, and how many of each stack lie in each chunk and stage."""
     spelling = form.spelling
-    (name, stack), *others = spelling.stacks.items()
-    if others:
+    if len(spelling.stacks) > 1 and not form.pp:
         raise SourceError(f"{origin} has pipeline stages, of a model of {len(spelling.stacks)} stacks", do="see which tool wrote it")
-    here = {cell: labels_of(spelling, shapes)[name] for cell, shapes in cells.items()}
-    for cell, labels in here.items():
-        if labels:
-            check_labels("the model", f"{origin}, stage {cell[0]}, chunk {cell[1]}", {name: labels})
-    counts = tuple(tuple(len(here[stage, chunk]) for stage in range(ranks.stages)) for chunk in range(ranks.chunks))
+    here = {cell: labels_of(spelling, shapes) for cell, shapes in cells.items()}
+    for cell, stacks in here.items():
+        there = {name: labels for name, labels in stacks.items() if labels}
+        check_labels("the model", f"{origin}, stage {cell[0]}, chunk {cell[1]}", there)
+    tables = {
+        name: tuple(tuple(len(here[stage, chunk][name]) for stage in range(ranks.stages)) for chunk in range(ranks.chunks))
+        for name in spelling.stacks
+    }
+    bare = dict(cells)
+    for name, stack in spelling.stacks.items():
+        first = 0
+        for stage, chunk, count in Table(tables[name]).cells():
+            bare[stage, chunk] = _renumbered(bare[stage, chunk], stack.prefix, count, first)
+            first += count
     whole: Shapes = {}
-    first = 0
-    for stage, chunk, count in Table(counts).cells():
-        _add(whole, _renumbered(cells[stage, chunk], stack.prefix, count, first), f"{origin}, stage {stage}, chunk {chunk}")
-        first += count
-    return whole, counts
+    for (stage, chunk), shapes in bare.items():
+        _add(whole, shapes, f"{origin}, stage {stage}, chunk {chunk}")
+    return whole, tables
 
 
 def _renumbered(shapes: Shapes, prefix: str, count: int, first: int) -> Shapes:

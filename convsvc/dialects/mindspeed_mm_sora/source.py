@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile, Wants, refuse_parts
 from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
+from convsvc.dialects.diffusers.layout import seen_of
 from convsvc.dialects.diffusers.seen import recognise_model
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import TRACKER
@@ -96,11 +97,15 @@ class Sora(Source):
     def settings(self, source: SoraSource, checkpoint: Checkpoint, model: Model) -> Settings:
         """What is seen; what the job states must agree. Raises JobError."""
         settings: Settings = checkpoint.settings
-        stated = counts_of(source.pp_layers)
+        stated, tower = counts_of(source.pp_layers), counts_of(source.vit_pp_layers)
         faults = [] if source.tp_size in (None, settings.tp) else [f"tp_size {source.tp_size}: there are {settings.tp} tensor ranks"]
-        seen = settings.counts or ((model_layers(model),),)
+        stacks = seen_of(model).stacks
+        seen = settings.counts or ((len(next(iter(stacks.values()))) if settings.form.pp else model_layers(model),),)
+        tower_seen = settings.beside.get("vision") or ((len(stacks.get("vision", ())),),)
         if stated is not None and stated != seen:
             faults.append(f"pp_layers {[list(row) for row in stated]}: the files have {[list(row) for row in seen]}")
+        if tower is not None and stacks.get("vision") and tower != tower_seen:
+            faults.append(f"vit_pp_layers {[list(row) for row in tower]}: the files have {[list(row) for row in tower_seen]}")
         if faults:
             raise JobError(f"the job contradicts {checkpoint.path}", facts=faults, do="leave these out: they are read from there")
         return settings

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.diffusers.layout import seen_of
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT
 from convsvc.dialects.mindspeed_mm_sora.job import PipelineLayers, SoraSource, SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings, check_form, lay_ranks
 from convsvc.dialects.mindspeed_mm_sora.new_files import output
 from convsvc.dialects.mindspeed_mm_sora.tables import form_of, sums_of
+from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.spec import SourceSpec
 
@@ -25,9 +27,11 @@ class Sora(Target):
         """As the job says. One list of layers in a list is one chunk, which has no number. Raises LayoutError."""
         counts = counts_of(target.pp_layers)
         chunks, stages = (1, 1) if counts is None else (len(counts), len(counts[0]))
-        settings = Settings(form_of(model), target.tp_size, counts, chunks > 1, stages > 1, sums=sums_of(model))
+        form, beside = form_of(model), counts_of(target.vit_pp_layers)
+        others = {} if beside is None else tables_beside(model, beside)
+        settings = Settings(form, target.tp_size, counts, chunks > 1, stages > 1, sums=sums_of(model), beside=others)
         check_form(settings.form, settings, model)
-        return settings if chunks * stages > 1 else replace(settings, counts=None)
+        return settings if chunks * stages > 1 else replace(settings, counts=None, beside={})
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return lay_ranks(model, settings)
@@ -37,6 +41,14 @@ class Sora(Target):
 
     def reopened(self, target: SoraTarget, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return SoraSource(format=FORMAT, path=path)
+
+
+def tables_beside(model: Model, counts: Counts) -> dict[str, Counts]:
+    """The layers of a tower by its stack; none where nothing of it has adapters. Raises LayoutError for a model without a tower."""
+    stacks = seen_of(model).stacks
+    if "vision" not in stacks:
+        raise LayoutError(f"vit_pp_layers: {model.family.name} has no vision tower", do="leave it out")
+    return {"vision": counts} if stacks["vision"] else {}
 
 
 def counts_of(layers: PipelineLayers | None) -> Counts | None:
