@@ -3,6 +3,7 @@
     python -m benchmarks.convert --model moe            7 GB Qwen3-MoE, tp 2 ep 4, grouped gemm
     python -m benchmarks.convert --model dense          4 GB, tp 4
     ... --dtype fp16 --work-dir /dev/shm                casts all values, in memory: the processor is the bottleneck, not the disk
+    ... --formats mindspeed-llm,megatron                rank files, and Megatron's torch_dist
     ... --layers 1 --arms floor,convsvc-1 --rounds 1    something quick
 
 Arms take turns within a round; before each one all is on the disk and nothing in memory; the median of the rounds counts.
@@ -15,7 +16,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "moe": {"tensor_parallel_size": 2, "expert_parallel_size": 4, "moe_grouped_gemm": True},
     "dense": {"tensor_parallel_size": 4},
 }
+NAMES = {"mindspeed-llm": "mcore", "megatron": "torch_dist"}
 ARMS = ("floor", "floor-deep", "floor-digest", "cp", "cp-sync", "naive", "convsvc-1", "convsvc-2", "convsvc-2-digest")
 
 # Reads, and writes, that floor-deep has under way at once. More are no faster on a disk whose limit is bytes a second.
@@ -114,18 +116,23 @@ def _row(case: Case, arm: str, runs: list[Measured], walls: Mapping[str, float])
     }
 
 
-def make_cases(model: str, layers: int, work: Path, dtype: str | None) -> list[Case]:
-    """The model's directory and its conversion, both to be converted."""
-    original, converted = work / "original", work / "converted"
+def make_cases(model: str, layers: int, work: Path, dtype: str | None, formats: Sequence[str]) -> list[Case]:
+    """The model's directory and its conversions, all to be converted: to each format and back."""
+    original = work / "original"
     run_module("benchmarks.models", original, model, layers)
-    there = {"format": "mindspeed-llm", **SIZES[model]}
-    forth = Case(f"{model} to mcore", model, original, "huggingface", there, 0, 0, dtype)
-    run_module("benchmarks.one_job", json.dumps(forth.job(converted, "none")), 2)
-    sizes = tree_bytes(original), tree_bytes(converted)
-    return [
-        Case(forth.name, model, original, "huggingface", there, sizes[0], sizes[1], dtype),
-        Case(f"{model} to Hugging Face", model, converted, "mindspeed-llm", {"format": "huggingface"}, sizes[0], sizes[0], dtype),
-    ]
+    cases = []
+    for name in formats:
+        converted, said = work / name, NAMES[name]
+        there = {"format": name, **(SIZES[model] if name == "mindspeed-llm" else {})}
+        forth = Case(f"{model} to {said}", model, original, "huggingface", there, 0, 0, dtype)
+        run_module("benchmarks.one_job", json.dumps(forth.job(converted, "none")), 2)
+        sizes = tree_bytes(original), tree_bytes(converted)
+        back = f"{model} {'' if said == 'mcore' else f'from {said} '}to Hugging Face"
+        cases += [
+            Case(forth.name, model, original, "huggingface", there, sizes[0], sizes[1], dtype),
+            Case(back, model, converted, name, {"format": "huggingface"}, sizes[0], sizes[0], dtype),
+        ]
+    return cases
 
 
 def main() -> None:
@@ -135,6 +142,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directions", choices=("both", "forth", "back"), default="both")
+    parser.add_argument("--formats", default="mindspeed-llm", help="of " + ", ".join(NAMES))
     parser.add_argument("--dtype", choices=("bf16", "fp16"))
     parser.add_argument("--work-dir", type=Path)
     parser.add_argument("--results", type=Path, default=FOLDER)
@@ -143,12 +151,13 @@ def main() -> None:
     layers = given.layers or int(MODELS[given.model]["num_hidden_layers"])
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="convsvc-bench-", dir=given.work_dir) as work:
-        cases = make_cases(given.model, layers, Path(work), given.dtype)
-        for case in {"both": cases, "forth": cases[:1], "back": cases[1:]}[given.directions]:
+        cases = make_cases(given.model, layers, Path(work), given.dtype, given.formats.split(","))
+        for case in {"both": cases, "forth": cases[::2], "back": cases[1::2]}[given.directions]:
             # The naive script goes one way only.
             arms = [arm for arm in given.arms.split(",") if arm != "naive" or case is cases[0]]
             rows += compare(case, arms, given.rounds, Path(work) / "target")
-    name = f"convert-{given.model}" + (f"-{given.dtype}" if given.dtype else "")
+    others = "" if given.formats == "mindspeed-llm" else f"-{given.formats.replace(',', '-')}"
+    name = f"convert-{given.model}{others}" + (f"-{given.dtype}" if given.dtype else "")
     save(name, f"Converting {given.model}, {layers} layers, median of {given.rounds}", rows, began, given.results)
 
 

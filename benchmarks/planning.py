@@ -1,6 +1,7 @@
 """Planning a trillion parameters from headers alone, and some of that plan's tasks really done, extrapolated to the whole.
 
     python -m benchmarks.planning                        DeepSeek-V3 671B, Kimi-K2 1T and Kimi-K3 2.8T, two layouts each
+    ... --torch-dist --samples 0                         to torch_dist and back, instead
     ... --directory /disk --samples 5 --models kimi      where the files go; fewer tasks; one model
 
 Sources are header-only: files of the real sizes whose weights are holes. They read as zeros, faster than a disk reads, so what the
@@ -42,12 +43,14 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="where files are written, some gigabytes (default: a temporary one)")
     parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
     parser.add_argument("--samples", type=int, default=20, help="tasks that are really done; 0: only plan")
+    parser.add_argument("--torch-dist", action="store_true", help="to and from Megatron's torch_dist in place of rank files")
     parser.add_argument("--results", type=Path, default=FOLDER)
     options = parser.parse_args()
     before = machine()
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="planning-") as name:
-        rows = [row for model in options.models.split(",") for row in plan_model(model, Path(name))]
-        save("planning", "Planning from headers alone", rows, before, options.results)
+        rows = [row for model in options.models.split(",") for row in plan_model(model, Path(name), options.torch_dist)]
+        kind = "planning-torch-dist" if options.torch_dist else "planning"
+        save(kind, "Planning from headers alone", rows, before, options.results)
         before = machine()
         # Holes are no packed weights: their zeros say nothing that holds together.
         plain = [model for model in options.models.split(",") if "quantization_config" not in MODELS[model]]
@@ -58,21 +61,26 @@ def main() -> None:
             save("planned-tasks", title, extrapolated(samples), before, options.results)
 
 
-def plan_model(model: str, root: Path) -> list[dict[str, Any]]:
-    """A row for each layout, to it and from it."""
+def plan_model(model: str, root: Path, torch_dist: bool) -> list[dict[str, Any]]:
+    """A row for each layout, to it and from it; or for torch_dist, which is of none."""
     size_bytes = write_sparse_model(root / model, MODELS[model])
     print(f"{model}: {size_bytes / TB:.2f} TB of headers written", file=sys.stderr, flush=True)
+    source = {"format": "huggingface", "path": str(root / model)}
+    keys = {"source": source, "target": {"format": "megatron", "path": str(root / "target")}}
+    wanted = {"torch_dist": keys} if torch_dist else {shown(layout): job(root / model, layout) for layout in LAYOUTS}
     rows = []
     if MODELS[model].get("attn_res_block_size"):  # no place in rank files
         again = {"format": "huggingface", "path": str(root / "again")}
         there = {"source": {"format": "huggingface", "path": str(root / model)}, "target": again}
         return [{"model": model, "conversion": "to Hugging Face in bf16", **in_own_process("measure_plan", there, None)}]
-    for layout in LAYOUTS:
-        there = job(root / model, layout)
-        rows.append({"model": model, "conversion": f"to {shown(layout)}", **in_own_process("measure_plan", there, str(root / "mcore"))})
-        back = {"source": {"format": "mindspeed-llm", "path": str(root / "mcore")}, "target": {"format": "huggingface", "path": "/back"}}
-        rows.append({"model": model, "conversion": f"from {shown(layout)}", **in_own_process("measure_plan", back, None)})
-        subprocess.run(["rm", "-r", str(root / "mcore")], check=True)
+    for name, there in wanted.items():
+        rows.append({"model": model, "conversion": f"to {name}", **in_own_process("measure_plan", there, str(root / "made"))})
+        back = {
+            "source": {"format": there["target"]["format"], "path": str(root / "made")},
+            "target": {"format": "huggingface", "path": "/back"},
+        }
+        rows.append({"model": model, "conversion": f"from {name}", **in_own_process("measure_plan", back, None)})
+        subprocess.run(["rm", "-r", str(root / "made")], check=True)
     return rows
 
 
