@@ -33,7 +33,7 @@ NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_
 NO_PATHS |= {"after"}
 NO_PATHS |= {"file_suffix", "leave_out_prefix", "max_part_size", "mode", "prefix", "modules", "form", "file_name"}
 NO_PATHS |= {"storage", "layer_keys", "chunk_size"}
-NO_PATHS |= {"adapter_name", "fill_beginning", "quantization", "card", "before_names"}
+NO_PATHS |= {"adapter_name", "fill_beginning", "quantization", "card", "picture", "before_names"}
 
 
 def holds_text(field: dict[str, Any]) -> bool:
