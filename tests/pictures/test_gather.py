@@ -22,6 +22,7 @@ from convsvc.pictures.of_plan import picture_of_plan
 from convsvc.pictures.page import render_page
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import make_plan
+from tests.roundtrip.test_any_modules import write as write_modules
 from tests.tiny_checkpoints import write_llama
 
 LAYOUTS: list[dict[str, Any]] = [
@@ -97,6 +98,23 @@ def test_a_checkpoints_picture_is_that_of_the_plan_that_made_it(job: dict[str, A
     assert {(tensor, files[0][file], *more) for tensor, file, *more in told(there, 0)} == {
         (tensor, files[1][file], *more) for tensor, file, *more in told(made, 1)
     }
+
+
+def test_a_model_of_several_modules_is_drawn_whole_to_rank_files_and_from_them(tmp_path: Path) -> None:
+    write_modules("qwen3vl_moe", tmp_path / "hf")
+    layout = {"tp_size": 2, "ep_size": 2, "vit_pp_layers": [[4, 0]], "llm_pp_layers": [[1, 3]]}
+    ranks = {"format": "mindspeed-mm", "path": str(tmp_path / "out")}
+    there = {"source": {"format": "huggingface", "path": str(tmp_path / "hf")}, "target": ranks | layout}
+    plans = [make_plan(there)]
+    convert(there, engine="inline")
+    back = {"format": "huggingface", "path": str(tmp_path / "back")}
+    plans.append(make_plan({"source": ranks | {"config_dir": str(tmp_path / "hf")}, "target": back}))
+    for plan in plans:
+        picture = picture_of_plan(plan)
+        assert told(picture, 0) == planned(plan, "source")
+        assert told(picture, 1) == planned(plan, "target")
+    stored = [name for name, _ in picture_of_plan(plans[0])["names"]]
+    assert all(any(module in name for name in stored) for module in ("image_encoder.", "text_decoder.")), stored
 
 
 def test_experts_are_said_by_their_range(tmp_path: Path) -> None:
