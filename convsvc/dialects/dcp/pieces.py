@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -33,7 +34,10 @@ class Pieces(NamedTuple):
 
 
 def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
-    """Every chunk that holds anything. Raises SourceError for files that are not there, FormatError for what an item is not."""
+    """Every chunk that holds anything.
+
+    Raises SourceError for files that are not there and for bytes that two chunks claim, FormatError for what an item is not.
+    """
     by_file: dict[str, list[tuple[Wanted, Box]]] = {}
     for name, chunked in tensors.items():
         for chunk in chunked.chunks:
@@ -43,6 +47,7 @@ def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
     _check_there(root, by_file)
     for held in by_file.values():
         held.sort(key=lambda piece: piece[0].item.file_offset)
+    _check_apart(root, by_file)
     with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
         located = list(pool.map(lambda name: _locate(root / name, [wanted for wanted, _ in by_file[name]]), by_file))
     files = tuple([file for file, _ in located])
@@ -74,6 +79,30 @@ def _check_there(root: RootedPath, by_file: Mapping[str, list[tuple[Wanted, Box]
     if missing:
         facts = [f"{name}: {len(by_file[name])} chunks, e.g. of {by_file[name][0][0].name[:200]}" for name in missing[:SHOWN]]
         raise SourceError(f"{root}: {len(missing)} of {len(by_file)} files that .metadata names are missing", facts=facts, do="fetch them")
+
+
+def _check_apart(root: RootedPath, by_file: Mapping[str, list[tuple[Wanted, Box]]]) -> None:
+    """Raises SourceError where two chunks lie at the same bytes of a file; chunks of a file are in the order of their offsets.
+
+    Every writer saves each chunk for itself, tied weights too (torch/distributed/checkpoint/filesystem.py, _write_files_from_queue). An
+    offset that is another chunk's leads to an item that is sound, and may be of the same dtype and shape: nothing else would show it.
+    """
+    faults = []
+    for name, held in by_file.items():
+        for (one, box), (other, another) in pairwise(held):
+            if other.item.file_offset < one.item.file_offset + one.item.size_bytes and (one.name, box) != (other.name, another):
+                faults.append(f"{name}: {_placed(one, box)} and {_placed(other, another)}")
+    if faults:
+        raise SourceError(
+            f"{root}: {len(faults)} pairs of chunks lie at the same bytes, as .metadata says",
+            facts=[*faults[:SHOWN], *([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])],
+            do="fetch .metadata again, or save the checkpoint again: one of the two is somewhere else",
+        )
+
+
+def _placed(wanted: Wanted, box: Box) -> str:
+    _, first, size_bytes = wanted.item
+    return f"{wanted.name[:200]} from {list(box.starts)} at bytes {first}:{first + size_bytes}"
 
 
 def _locate(path: RootedPath, wanted: list[Wanted]) -> tuple[SourceFile, list[StoredTensor]]:
