@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint
@@ -18,6 +18,7 @@ from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.norms import read_norms
+from convsvc.dialects.megatron.state import describe, is_of_fsdp, is_state
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
 from convsvc.formats import torch_zip
@@ -34,12 +35,7 @@ CONFIG, MARK, COMMON = "config.json", "metadata.json", "common.pt"
 # What core 0.19 and later save in the place of common.pt.
 COMMON_OBJECT = "common_state/shard_0_1"
 WHAT = "a distributed checkpoint of Megatron core"
-SHOWN = 12
 WORDS = "embedding.word_embeddings.weight"
-# What training keeps beside the weights, by the beginnings of names (megatron/training/checkpointing.py, generate_state_dict; core's
-# optimizers and their chains).
-STATE = re.compile(r"(optimizer|chained_\d+|opt_param_scheduler|rng_state|rerun_state_machine_state|common_state|loss_scaler)(_\d+)?\b")
-EXTRA = re.compile(r"\._extra_state(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,35 +124,22 @@ def _check_complete(folder: RootedPath) -> None:
 
 def _prefix(names: Iterable[str]) -> str:
     """What stands before all weights' keys: NeMo saves `module.`, models of several modules `language_model.`."""
-    return next((name.removesuffix(WORDS) for name in names if name.endswith(WORDS) and not STATE.match(name)), "")
+    return next((name.removesuffix(WORDS) for name in names if name.endswith(WORDS) and not is_state(name)), "")
 
 
 def _weights(folder: RootedPath, metadata: Metadata, prefix: str) -> tuple[dict[str, Chunked], list[Note]]:
     """The weights by their keys, and notes on what is left out, by kinds."""
-    left: Counter[str] = Counter()
-    weights: dict[str, Chunked] = {}
-    for name, each in metadata.tensors.items():
-        kind = _kind_of_state(name.removeprefix(prefix))
-        if kind is None:
-            weights[name] = each
-        else:
-            left[kind] += 1
-    for name in metadata.objects:
-        left[_kind_of_state(name.removeprefix(prefix)) or f"{name.partition('/')[0][:100]}: an object, no tensor"] += 1
-    notes = [Note("ignored", f"{count} entries of {METADATA}: {kind}") for kind, count in sorted(left.items())[:SHOWN]]
-    if len(left) > SHOWN:
-        notes.append(Note("ignored", f"and {len(left) - SHOWN} further kinds of objects"))
+    short = {name: name.removeprefix(prefix) for name in chain(metadata.tensors, metadata.objects)}
+    weights = {name: each for name, each in metadata.tensors.items() if not is_state(short[name])}
+    notes = describe((short[name] for name in short if name not in weights), METADATA)
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
+    if is_of_fsdp(weights):
+        raise SourceError(
+            f"{folder} was saved by Megatron-FSDP (--ckpt-format fsdp_dtensor), which is not read",
+            do="give a checkpoint of this model that was saved with --ckpt-format torch_dist, or a Hugging Face directory exported from it",
+        )
     return weights, notes
-
-
-def _kind_of_state(name: str) -> str | None:
-    """What training keeps under a name, in words; None for a weight."""
-    if EXTRA.search(name):
-        return "Transformer Engine's extra states, not weights"
-    match = STATE.match(name)
-    return f"{match[0]}: training state, not weights" if match else None
 
 
 def _saved_args(folder: RootedPath, metadata: Metadata) -> Facts:

@@ -1,0 +1,90 @@
+"""What training keeps beside the weights in a distributed checkpoint of Megatron core, told by the names of its entries. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from convsvc.notes import Note
+
+SHOWN = 12
+# megatron/training/checkpointing.py, generate_state_dict; core's optimizers and their chains.
+TRAINING = re.compile(r"(optimizer|chained_\d+|opt_param_scheduler|rng_state|rerun_state_machine_state|common_state|loss_scaler)(_\d+)?\b")
+EXTRA = re.compile(r"\._extra_state(/|$)")
+# The halves of a gated linear_fc1, which Megatron-FSDP alone saves as keys of their own (core/transformer/fsdp_dtensor_checkpoint.py,
+# handle_swiglu_in_state_dict).
+FSDP_HALF = re.compile(r".*\blinear_fc1\.(weight|bias)\d*_[wv]")
+
+
+class Form(NamedTuple):
+    """A form of optimizer state: how its entries' names begin, and what it is, in words that follow the count of entries."""
+
+    names: re.Pattern[str]
+    what: str
+
+
+# megatron/core/optimizer/distrib_optimizer.py (0.16.1), sharded_state_dict; optimizer.py, Float16OptimizerWithFloat16Params, whose entries
+# are named as those of fully_sharded_model_space. Moments are named alike in all, so that the main weights' name tells the form.
+_STATE = r"(chained_\d+\.)?optimizer\."
+RESHARDABLE = Form(re.compile(_STATE + r"state\.param\."), "optimizer state, fully_reshardable, which Megatron loads at any layout")
+MODEL_SPACE = Form(
+    re.compile(_STATE + r"state\.fp32_param\."),
+    "optimizer state, fully_sharded_model_space of core before 0.16, or of an optimizer that is not distributed",
+)
+BUCKETS = Form(
+    re.compile(_STATE + r"distributed\."),
+    "optimizer state in buckets of one layout (dp_reshardable), which no other tensor or pipeline parallel sizes load: to change them, "
+    "load it at its own sizes and save it with --dist-ckpt-optim-fully-reshardable",
+)
+MOMENTS = re.compile(_STATE + r"state\.")
+FORMS = (RESHARDABLE, MODEL_SPACE, BUCKETS)
+
+
+def is_state(name: str) -> bool:
+    """Whether an entry is no weight.
+
+    >>> is_state("optimizer.state.exp_avg.output_layer.weight"), is_state("rng_state/shard_0_1"), is_state("output_layer.weight")
+    (True, True, False)
+    """
+    return TRAINING.match(name) is not None or EXTRA.search(name) is not None
+
+
+def is_of_fsdp(names: Iterable[str]) -> bool:
+    """Whether weights are named as `--ckpt-format fsdp_dtensor` names those of a gated model.
+
+    >>> is_of_fsdp(["decoder.layers.0.mlp.linear_fc1.weight_w"]), is_of_fsdp(["decoder.layers.0.mlp.linear_fc1.weight"])
+    (True, False)
+    """
+    return any(FSDP_HALF.fullmatch(name) for name in names)
+
+
+def describe(names: Iterable[str], origin: str) -> list[Note]:
+    """Notes on entries that are no weights and are left out, by their kinds. `names` have no prefix before them; those of objects, too.
+
+    >>> print(*describe(["optimizer.state.param.output_layer.weight", "optimizer.state.exp_avg.output_layer.weight"], ".metadata"))
+    ignored: 2 entries of .metadata: optimizer state, fully_reshardable, which Megatron loads at any layout: training state, not weights
+    """
+    left = Counter(_kinds(list(names)))
+    notes = [Note("ignored", f"{count} entries of {origin}: {kind}") for kind, count in sorted(left.items())[:SHOWN]]
+    if len(left) > SHOWN:
+        notes.append(Note("ignored", f"and {len(left) - SHOWN} further kinds of objects"))
+    return notes
+
+
+def _kinds(names: list[str]) -> Iterator[str]:
+    forms = [form for form in FORMS if any(form.names.match(name) for name in names)]
+    moments = forms[0].what if forms and forms[0] is not BUCKETS else "optimizer state"
+    for name in names:
+        training = TRAINING.match(name)
+        if EXTRA.search(name) and not training:
+            yield "Transformer Engine's extra states, not weights"
+        elif training is None:
+            yield f"{name.partition('/')[0][:100]}: an object, no tensor"
+        elif BUCKETS.names.match(name):
+            yield f"{BUCKETS.what}: training state, not weights"
+        elif MOMENTS.match(name):
+            yield f"{moments}: training state, not weights"
+        else:
+            yield f"{training[0]}: training state, not weights"
