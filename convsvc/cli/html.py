@@ -11,7 +11,9 @@ from convsvc.cli.terminal import say
 from convsvc.errors import TargetError
 from convsvc.units import in_bytes
 
-html_option = click.option("--html", metavar="OUT", help="Write a picture instead: one file, which a browser opens without any network.")
+html_option = click.option(
+    "--html", metavar="OUT", help="Write a picture instead, e.g. --html picture.html: one file, which needs no network."
+)
 
 
 def write_page(path: str, picture: dict[str, Any]) -> None:

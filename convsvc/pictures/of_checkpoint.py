@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from convsvc.errors import SourceError
+from convsvc.dialects import source_of
+from convsvc.errors import ConvsvcError, PathRefused, SourceError
 from convsvc.pictures.gather import Lying, Part, Side, compose_picture
 from convsvc.plan.inspect import ask_for
-from convsvc.plan.source import OpenSource, open_source
+from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 
 
 def picture_of_checkpoint(path: str, roots: Roots = ANYWHERE) -> dict[str, Any]:
     """The data of the checkpoint's picture, as `compose_picture` says.
 
-    Raises SourceError, PlanError and what else keeps it from being converted: what is where follows from what it is.
+    Of one that is not known, or not whole, stored tensors are drawn as they lie, with the `problem`. Raises SourceError where no header can
+    be read, PathRefused.
     """
     root = RootedPath(path, roots)
     if root.is_file():
         raise SourceError(f"{path} is a single file: there is no picture of one", do="name its directory, or leave out --html")
     asked = ask_for(root)
-    source = open_source(asked, roots)
+    try:
+        source = open_source(asked, roots)
+    except PathRefused:
+        raise
+    except ConvsvcError as problem:
+        return _as_stored(asked, path, problem, roots)
     files = [(file.name.removeprefix(path.rstrip("/") + "/"), file.size_bytes) for file in source.checkpoint.files]
     model = source.model
     facts = {"family": model.family.name, "layers": model.num_layers, "experts": model.num_experts}
     side = Side("checkpoint", asked.source.format, path, files)
     return compose_picture(asked.source.format, facts, (side,), _lying(source))
+
+
+def _as_stored(asked: Asked, path: str, problem: ConvsvcError, roots: Roots) -> dict[str, Any]:
+    """Which tensor a stored one is part of is not known: what bears one name in several files is told apart by an axis of files."""
+    reader = source_of(asked.source.format)
+    try:
+        checkpoint = reader.open(asked.source, roots)
+    except SourceError:
+        alone = reader.alone(asked.source, roots)
+        if alone is None:
+            raise
+        checkpoint = alone
+    files = [(file.name.removeprefix(path.rstrip("/") + "/"), file.size_bytes) for file in checkpoint.files]
+    facts = {"problem": problem.message, "tensors": len(checkpoint.found)}
+    named: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for found in checkpoint.found.values():
+        for piece in found.pieces:
+            named.setdefault((piece.tensor.name, piece.tensor.shape), []).append(piece.file)
+    side = Side("checkpoint", asked.source.format, path, files)
+    return compose_picture(asked.source.format, facts, (side,), _stored(named))
+
+
+def _stored(named: Mapping[tuple[str, tuple[int, ...]], list[int]]) -> Iterator[Lying]:
+    for (name, shape), files in named.items():
+        axes = ("file", *(f"axis {number}" for number in range(len(shape))))
+        parts = [Part(name, (file,), (at, *(0 for _ in shape)), (at + 1, *shape)) for at, file in enumerate(files)]
+        yield Lying(name, axes, (len(files), *shape), (parts,))
 
 
 def _lying(source: OpenSource) -> Iterator[Lying]:

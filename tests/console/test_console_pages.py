@@ -15,6 +15,7 @@ import pytest
 import tomllib
 
 from convsvc.notes import Kind
+from convsvc.pictures.page import STATIC as PICTURES
 from convsvc.service.cluster_views import ExecutorView
 from convsvc.service.console import rendering
 from convsvc.service.console.cluster_page import health_of
@@ -170,6 +171,7 @@ def words_of_templates() -> set[str]:
     for path in (rendering.FOLDER / "templates").glob("*.html"):
         text = path.read_text()
         found |= {one or other for one, other in re.findall(r"""_\((?:"([^"]+)"|'([^']+)')""", text)}
+    found |= set(re.findall(r'tell\("([^"]+)"', (PICTURES / "picture.js").read_text()))
     # Sentences that are chosen where the page is made.
     executors = [ExecutorView(state, state, "", "", None, NOON, NOON) for state in ("idle", "away", "silent")]
     return found | {text for cluster in (executors, []) for _, text, _ in health_of(cluster, 1)}

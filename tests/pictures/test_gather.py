@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.planning import job as big_job
 from benchmarks.sparse_models import MODELS, write_sparse_model
@@ -144,6 +145,24 @@ def test_a_trillion_parameters_in_two_thousand_rank_files_are_a_page_of_less_tha
     plan = make_plan({**wanted, "target": {**wanted["target"], "path": str(tmp_path / "out")}})
     assert len(plan.target_files) == 2048
     assert len(render_page(picture_of_plan(plan)).encode()) < 2_000_000
+
+
+def test_what_is_not_whole_is_drawn_as_it_lies_with_the_reason(job: dict[str, Any], tmp_path: Path) -> None:
+    convert({**job, "target": {"format": "mindspeed-llm", "path": str(tmp_path / "out"), "tensor_parallel_size": 2}}, engine="inline")
+    lost = "decoder.layers.3.mlp.linear_fc2.weight"
+    for rank in (0, 1):
+        torch_save_without(tmp_path / "out" / "iter_0000001" / f"mp_rank_0{rank}" / "model_optim_rng.pt", lost)
+    picture = picture_of_checkpoint(str(tmp_path / "out"))
+    assert "linear_fc2" in picture["facts"]["problem"] or "missing" in picture["facts"]["problem"]
+    parts = told(picture, 0)
+    assert {file for name, file, _, _ in parts if name.endswith("decoder.layers.2.mlp.linear_fc2.weight")} == {0, 1}
+    assert not [name for name, *_ in parts if name.endswith("decoder.layers.3.mlp.linear_fc2.weight")]
+
+
+def torch_save_without(path: Path, name: str) -> None:
+    state = torch.load(path, weights_only=False)
+    del state["model"][name]
+    torch.save(state, path)
 
 
 def test_names_are_data_and_never_markup() -> None:

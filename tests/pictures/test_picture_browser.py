@@ -74,7 +74,7 @@ def test_a_plan_leads_from_a_hugging_face_tensor_to_its_rank_files_and_back(brow
     look_like(browser, height=1400)
     opened(browser, pages / "plan.html")
     assert text_of(browser, "h1") == "huggingface to mindspeed-llm"
-    assert "4 files" in text_of(browser, "#balance-1")
+    assert "Files: 4," in text_of(browser, "#balance-1")
     assert "times the average" in text_of(browser, "#balance-1")
     browser.find_element("css selector", "#ask").send_keys("layers.2 k_proj")
     until(lambda: texts_of(browser, "#found button") == ["model.layers.2.self_attn.k_proj.weight"], "the one tensor")

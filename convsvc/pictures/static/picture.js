@@ -4,6 +4,9 @@
   const MOST = 300; // of a list that is shown at once
   const place = document.getElementById("picture");
   const inside = document.getElementById("picture-data");
+  // What the page says, in the language of whoever has the page: names stay as they are.
+  const words = JSON.parse(place.dataset.words || "{}");
+  const tell = (text, values = {}) => (words[text] || text).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
   function element(tag, attributes, ...children) {
     const made = document.createElement(tag);
@@ -14,6 +17,8 @@
     made.append(...children); // text stays text, whatever is in it
     return made;
   }
+
+  const more = (count) => (count > MOST ? tell(", the first {most} of which are shown", { most: MOST }) : "");
 
   function bytes(count) {
     let unit = 0;
@@ -52,8 +57,8 @@
       const to = stops.map((stop, axis) => Math.min(stop, entry.stops[axis]) - entry.starts[axis]);
       if (from.some((start, axis) => start >= to[axis])) return null;
       const sizes = entry.stops.map((stop, axis) => stop - entry.starts[axis]);
-      const cut = sizes.map((size, axis) => (to[axis] - from[axis] < size ? `${entry.tensor.axes[axis]} ${span(from[axis], to[axis])} of ${size}` : "")).filter(Boolean);
-      return `${cut.join(", ") || "whole"}${pieces > 1 ? ` (the box around ${pieces} pieces, ${(100 * count / volume(entry.tensor)).toFixed(1)} % of ${entry.tensor.name})` : ""}`;
+      const cut = sizes.map((size, axis) => (to[axis] - from[axis] < size ? tell("{axis} {range} of {size}", { axis: entry.tensor.axes[axis], range: span(from[axis], to[axis]), size }) : "")).filter(Boolean);
+      return `${cut.join(", ") || tell("whole")}${pieces > 1 ? ` (${tell("the box around {count} pieces, {percent} % of {name}", { count: pieces, percent: (100 * count / volume(entry.tensor)).toFixed(1), name: entry.tensor.name })})` : ""}`;
     };
     const rowName = (tensor) => (tensor.numbers.length ? fill(tensor.template.slice(0, tensor.template.indexOf("{}") + 2), tensor.numbers) : tensor.name);
     const rows = [...new Set(tensors.map(rowName))];
@@ -90,17 +95,17 @@
     function button(text, act) { return element("button", { type: "button", on: { click: act } }, text); }
 
     function finder() {
-      const found = element("ul", { id: "found", tabindex: "0", "aria-label": "tensors that fit" });
+      const found = element("ul", { id: "found", tabindex: "0", "aria-label": tell("tensors that fit") });
       const said = element("p", { class: "hint", role: "status" });
       const asked = element("input", { id: "ask", type: "search", placeholder: "layers.3, experts.12, embed ...", spellcheck: "false", on: { input: look } });
       function look() {
         const words = asked.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
         const names = ({ tensor, name }) => [name, tensor.name, ...data.sides.map((_, side) => { const parts = data.places[tensor.places[side]]; return side !== named && parts.length ? storedName(tensor, parts[0]) : ""; })].join("\n").toLowerCase();
         const fits = words.length ? entries.filter((entry) => { const text = names(entry); return words.every((word) => text.includes(word)); }) : entries;
-        said.textContent = `${fits.length} tensors${fits.length > MOST ? `, the first ${MOST} of which are shown` : ""}`;
+        said.textContent = tell("{count} tensors", { count: fits.length }) + more(fits.length);
         found.replaceChildren(...fits.slice(0, MOST).map((entry) => element("li", {}, button(entry.name, () => showTensor(entry)))));
       }
-      const section = element("section", {}, element("h2", {}, "Tensors"), element("label", { for: "ask" }, "A tensor's name, or part of it, on either side"), asked, said, found);
+      const section = element("section", {}, element("h2", {}, tell("Tensors")), element("label", { for: "ask" }, tell("A tensor's name, or part of it, on either side")), asked, said, found);
       look();
       return section;
     }
@@ -110,7 +115,7 @@
       const shown = element("div", {});
       data.sides.forEach((side, number) => {
         const parts = data.places[tensor.places[number]];
-        const list = element("ul", { tabindex: "0", "aria-label": `files of ${side.title}` });
+        const list = element("ul", { tabindex: "0", "aria-label": tell("files of {side}", { side: side.title }) });
         let count = 0;
         const into = new Set();
         for (const part of parts) {
@@ -122,7 +127,7 @@
             if (count <= MOST) list.append(element("li", {}, button(side.files[file][0], () => showFile(number, file)), ` ${storedName(tensor, part)} `, element("span", { class: "hint" }, had)));
           }
         }
-        shown.append(element("div", {}, element("h3", {}, `${side.title}: in ${into.size} of ${side.files.length} files`), list));
+        shown.append(element("div", {}, element("h3", {}, tell("{side}: in {count} of {files} files", { side: side.title, count: into.size, files: side.files.length })), list));
         views[number].mark(into);
       });
       detail.replaceChildren(element("h2", { id: "chosen" }, entry.name), element("p", { class: "hint" }, tensor.axes.map((axis, at) => `${axis} ${entry.stops[at] - entry.starts[at]}`).join(", ")), shown);
@@ -148,17 +153,16 @@
           const axis = tensor.template.includes("experts") ? tensor.axes.findIndex((word) => /expert/.test(word)) : -1; // a router knows all of them
           if (axis >= 0) {
             const [starts, stops] = data.boxes[part[2]];
-            note(held, `${within}experts `, Array.from({ length: stops[axis] - starts[axis] }, (_, n) => starts[axis] + n));
+            note(held, `${within}${tell("experts")} `, Array.from({ length: stops[axis] - starts[axis] }, (_, n) => starts[axis] + n));
           }
         }
       }
       const said = [...held].map(([prefix, numbers]) => `${prefix}${ranges(numbers)}`);
-      const list = element("ul", { tabindex: "0", "aria-label": "tensors of the file" });
+      const list = element("ul", { tabindex: "0", "aria-label": tell("tensors of the file") });
       list.append(...inIt.slice(0, MOST).map(([entry, part, had]) => element("li", {}, button(entry.name, () => showTensor(entry)), ` ${storedName(entry.tensor, part)} `, element("span", { class: "hint" }, had))));
-      const most = inIt.length > MOST ? `, the first ${MOST} of which are shown` : "";
       detail.replaceChildren(
         element("h2", { id: "chosen" }, side.files[file][0]),
-        element("p", {}, [side.title, views[number].rank(file), bytes(side.files[file][1]), `${inIt.length} parts of tensors${most}`].filter(Boolean).join(", ")),
+        element("p", {}, [side.title, views[number].rank(file), bytes(side.files[file][1]), tell("{count} parts of tensors", { count: inIt.length }) + more(inIt.length)].filter(Boolean).join(", ")),
         element("p", { id: "holds" }, said.join("; ")), list);
       views.forEach((view, at) => view.mark(new Set(at === number ? [file] : [])));
       detail.scrollIntoView({ block: "nearest" });
@@ -196,11 +200,11 @@
         }
       }
       let marked = new Set(), at = [0, 0];
-      const bars = element("canvas", { class: "bars", role: "img", "aria-label": `bytes of each of ${files} files: the largest ${bytes(most)}, ${bytes(mean)} on average` });
-      const grid = element("canvas", { id: `grid-${number}`, tabindex: "0", role: "application", "aria-label": `${files} files against ${rows.length} layers; arrow keys choose, Enter shows the file` });
-      const says = element("p", { class: "hint", role: "status", id: `says-${number}` }, "Choose a file with the mouse or the arrow keys.");
+      const bars = element("canvas", { class: "bars", role: "img", "aria-label": tell("bytes of each of {files} files: the largest {most}, {mean} on average", { files, most: bytes(most), mean: bytes(mean) }) });
+      const grid = element("canvas", { id: `grid-${number}`, tabindex: "0", role: "application", "aria-label": tell("{files} files against {layers} layers; arrow keys choose, Enter shows the file", { files, layers: rows.length }) });
+      const says = element("p", { class: "hint", role: "status", id: `says-${number}` }, tell("Choose a file with the mouse or the arrow keys."));
       const asked = element("input", { type: "search", id: `file-${number}`, spellcheck: "false", on: { input: look } });
-      const found = element("ul", { tabindex: "0", "aria-label": `files of ${side.title}` });
+      const found = element("ul", { tabindex: "0", "aria-label": tell("files of {side}", { side: side.title }) });
       function look() {
         const words = asked.value.trim().toLowerCase();
         const fits = side.files.map((file, n) => [file[0], n]).filter(([name]) => name.toLowerCase().includes(words));
@@ -209,10 +213,10 @@
       look();
       const uneven = mean ? most / mean : 1;
       const section = element("section", { "data-side": side.title }, element("h2", {}, `${side.title}: ${side.format}`), element("p", { class: "hint" }, side.path),
-        element("p", { id: `balance-${number}` }, `${files} ${files === 1 ? "file" : "files"}, ${bytes(mean * files)}; the largest ${bytes(most)}, the smallest ${bytes(Math.min(...sizes))}: ${uneven.toFixed(2)} times the average`),
+        element("p", { id: `balance-${number}` }, tell("Files: {files}, {all} together; the largest {most}, the smallest {least}: {times} times the average", { files, all: bytes(mean * files), most: bytes(most), least: bytes(Math.min(...sizes)), times: uneven.toFixed(2) })),
         bars, grid,
-        element("p", { class: "hint" }, "Above: bytes of each file. Below: files from left to right, layers from top to bottom;", element("span", { class: "key cut" }), "its own part", element("span", { class: "key whole" }), "as other files have it, too. The stronger, the more of the layer."),
-        says, element("details", {}, element("summary", {}, "Files by name"), element("label", { for: `file-${number}` }, "A file's name, or part of it"), asked, found));
+        element("p", { class: "hint" }, tell("Above: bytes of each file. Below: files from left to right, layers from top to bottom;"), element("span", { class: "key cut" }), tell("its own part"), element("span", { class: "key whole" }), tell("as other files have it, too. The stronger, the more of the layer.")),
+        says, element("details", {}, element("summary", {}, tell("Files by name")), element("label", { for: `file-${number}` }, tell("A file's name, or part of it")), asked, found));
 
       // Which rank wrote a file: mp_rank_TENSOR_PIPELINE_EXPERT; where there are two numbers, the second is a stage if layers differ by it.
       const ranks = side.files.map(([name]) => ((/mp_rank_(\d+(?:_\d+)*)/.exec(name) || [])[1] || "").split("_").filter(Boolean).map(Number));
@@ -220,8 +224,8 @@
       const second = ranks.findIndex((rank) => rank.length === 2 && rank[0] === 0 && rank[1] === 1);
       const first = ranks.findIndex((rank) => rank.length === 2 && rank[0] === 0 && rank[1] === 0);
       const isStage = second >= 0 && first >= 0 && layersOf(first) !== layersOf(second);
-      const words = (rank) => (rank.length === 3 ? ["tensor rank", "pipeline stage", "expert rank"] : ["tensor rank", isStage ? "pipeline stage" : "expert rank"]);
-      const rankOf = (file) => ranks[file].map((number, at) => `${words(ranks[file])[at]} ${number}`).join(", ");
+      const axes = (rank) => (rank.length === 3 ? [tell("tensor rank"), tell("pipeline stage"), tell("expert rank")] : [tell("tensor rank"), isStage ? tell("pipeline stage") : tell("expert rank")]);
+      const rankOf = (file) => ranks[file].map((number, at) => `${axes(ranks[file])[at]} ${number}`).join(", ");
 
       function paint() {
         const css = getComputedStyle(place), colour = (name) => css.getPropertyValue(name).trim();
@@ -259,7 +263,7 @@
 
       function say() {
         const [file, row] = at, part = share[row][file];
-        says.textContent = `${[side.files[file][0], rankOf(file), rows[row]].filter(Boolean).join(", ")}: ${part ? `${(100 * part / all[row]).toFixed(2)} %${shared[row][file] ? ", of which other files have a part, too" : ""}` : "nothing"}`;
+        says.textContent = `${[side.files[file][0], rankOf(file), rows[row]].filter(Boolean).join(", ")}: ${part ? `${(100 * part / all[row]).toFixed(2)} %${shared[row][file] ? tell(", of which other files have a part, too") : ""}` : tell("nothing")}`;
         paint();
       }
 

@@ -14,6 +14,7 @@ from convsvc.service.access.identity import Caller
 from convsvc.service.access.places import check_places, roots_of
 from convsvc.service.console.console_route import ConsoleRoute
 from convsvc.service.console.job_form import job_said
+from convsvc.service.console.languages import catalogue
 from convsvc.service.console.rendering import page
 from convsvc.service.console.visits import HOME, Reader, Writer
 from convsvc.service.console.visits import Here as Visited
@@ -26,10 +27,10 @@ router = APIRouter(prefix=HOME, include_in_schema=False, route_class=ConsoleRout
 
 
 @router.get("/jobs/{job_id}/picture")
-def show(caller: Reader, job_id: JobId, here: Here, request: Request) -> Response:
+def show(caller: Reader, job_id: JobId, here: Here, visit: Visited, request: Request) -> Response:
     """The page, which asks for the picture: planning may take some seconds."""
     job = here.store.job(job_id, tenant=caller.sees)
-    return page(request, "picture.html", job=job, data=None)
+    return page(request, "picture.html", job=job, data=None, words=catalogue(visit.language))
 
 
 @router.get("/jobs/{job_id}/picture.json")
@@ -45,7 +46,7 @@ async def show_new(caller: Writer, here: Here, visit: Visited, request: Request)
     """The picture of what the form says, before it is submitted."""
     job = parse_job(job_said(visit.form))
     found = await in_time(request, here, partial(_draw, here, caller, request, job), "submit the job")
-    return page(request, "picture.html", job=None, data=Markup(in_script(found)))
+    return page(request, "picture.html", job=None, data=Markup(in_script(found)), words=catalogue(visit.language))
 
 
 def _of_job(here: Context, caller: Caller, request: Request, job_id: str) -> dict[str, Any]:
