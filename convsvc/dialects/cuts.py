@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convsvc.dialects.base import Entry, Layout
-from convsvc.tensors.blocks import Laid
+from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.runs import cut_laid
 
@@ -23,15 +23,46 @@ class Cut:
 
 def cut_layout(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
     """What of each tensor lies in which files; files that hold the same box of it hold the same kind."""
+    shared = _Shared()
     kinds: list[Laid] = []
     entries: list[Entry] = []
     for entry in whole.entries:
         laid = whole.kinds[entry.kind]
         numbers: dict[Box, int] = {}
+        alike = shared.of(laid)
         for cut in cuts.get(laid.name, ()):
             box = Box(cut.starts, cut.stops)
             if box not in numbers:
                 numbers[box] = len(kinds)
-                kinds.append(cut_laid(laid, *box))
+                kinds.append(_cut_alike(laid, box, alike))
             entries.append(Entry(cut.file, numbers[box], entry.unit, cut.spare))
     return Layout(tuple(kinds), tuple(entries))
+
+
+Alike = dict[Box, Laid]
+
+
+class _Shared:
+    """Cuts that were worked out, by where the block lies in its stored tensor: the same in all layers and experts of a checkpoint."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Alike] = {}
+
+    def of(self, laid: Laid) -> Alike | None:
+        """The cuts of tensors that are laid as this one is; None for one that has several blocks, or none."""
+        if len(laid.blocks) != 1:
+            return None
+        return self._known.setdefault((laid.shape, laid.padding, laid.idle, laid.blocks[0][1:]), {})
+
+
+def _cut_alike(laid: Laid, box: Box, alike: Alike | None) -> Laid:
+    """As cut_laid, which is asked once for all that is laid alike. All pieces are of the one block's tensor."""
+    if alike is None:
+        return cut_laid(laid, *box)
+    known = alike.get(box)
+    if known is None:
+        alike[box] = known = cut_laid(laid, *box)
+        return known
+    tensor = laid.blocks[0].tensor
+    blocks = tuple([Block(tensor, starts, stops, offset, strides) for _, starts, stops, offset, strides in known.blocks])
+    return Laid(laid.name, known.shape, blocks, known.padding, laid.also, laid.optional, laid.written, laid.idle, laid.linear)

@@ -76,7 +76,8 @@ def lay_target(model: Model, settings: Settings) -> Layout:
     named = Layout(kinds, tuple([entry for entry in whole.entries if kinds[entry.kind].written]))
     if settings.shards == 1:
         return named
-    return cut_layout(named, {laid.name: fsdp_cuts(laid.shape, settings.shards, settings.folder) for laid in kinds})
+    by_shape = {shape: fsdp_cuts(shape, settings.shards, settings.folder) for shape in {laid.shape for laid in kinds}}
+    return cut_layout(named, {laid.name: by_shape[laid.shape] for laid in kinds})
 
 
 def fsdp_cuts(shape: tuple[int, ...], shards: int, folder: str = "") -> tuple[Cut, ...]:
