@@ -165,7 +165,7 @@ def look_at_the_forms_picture(browser: Chrome) -> None:
     until(lambda: len(browser.window_handles) == 2, "a page of its own for the picture")
     browser.switch_to.window(next(handle for handle in browser.window_handles if handle != the_form))
     until(lambda: browser.find_elements("css selector", "#found button"), "the tensors of what the form says")
-    assert "2 files" in text_of(browser, "#balance-1")
+    assert "Files: 2," in text_of(browser, "#balance-1")
     browser.close()
     browser.switch_to.window(the_form)
 

@@ -39,6 +39,21 @@ def test_a_jobs_picture_is_that_of_its_plan(service: Console, visitor: Visitor, 
     assert visitor.get(f"/jobs/{job}/picture.json").json() == json.loads(json.dumps(picture_of_plan(make_plan(spec))))
 
 
+def test_a_picture_speaks_the_visitors_language(service: Console, visitor: Visitor, source: str) -> None:
+    job, _ = job_of(service, source)
+    said = {
+        language: words_of(visitor.get(f"/jobs/{job}/picture", headers={"Accept-Language": language}).text) for language in ("en", "zh")
+    }
+    assert said["en"] == {}
+    assert said["zh"]["Tensors"] == "张量"
+
+
+def words_of(page: str) -> dict[str, str]:
+    (attributes,) = [attributes for _, attributes in Page(page).elements if attributes.get("id") == "picture"]
+    found: dict[str, str] = json.loads(str(attributes["data-words"]))
+    return found
+
+
 def test_a_forms_picture_is_drawn_before_it_is_submitted(service: Console, visitor: Visitor, source: str) -> None:
     said = {"source.path": source, "source.format": "huggingface", "target.path": f"{source}-out", "target.format": "mindspeed-llm"}
     assert 'formaction="/ui/new/picture"' in visitor.post("/new/plan", said).text

@@ -8,13 +8,17 @@ from typing import Any
 from convsvc.cli.drop_in import run_here, submit
 from convsvc.cli.mm_convert import sora_jobs
 from convsvc.cli.mm_convert.parsing import Asked
+from convsvc.cli.terminal import say
 from convsvc.errors import JobError
 
 
 def run(asked: Asked) -> int:
     job = job_from(asked)
     if asked.submit:
-        return submit(job, asked.submit)
+        sent = sora_jobs.for_service(job)
+        if sent is not job:
+            say(f"the service leaves a directory, in which the file is: {sent['target']['path']}/{sora_jobs.FILE}", err=True)
+        return submit(sent, asked.submit)
     sora_jobs.check_place(job)
     os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
     code = run_here(job)

@@ -94,6 +94,12 @@ def check_place(job: Mapping[str, Any]) -> None:
         raise JobError(f"{path} exists", do="give a path that does not, or move it away")
 
 
+def for_service(job: Job) -> Job:
+    """The job as it is submitted: nobody moves its one file afterwards, so it stays in a directory of the name that was given."""
+    path = file_of(job)
+    return job if path is None else {**job, "target": {**job["target"], "path": path}}
+
+
 def put_in_place(job: Mapping[str, Any]) -> None:
     """The one file of a job that is done, in its place, with the report beside it."""
     path = file_of(job)
