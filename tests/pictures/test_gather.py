@@ -140,8 +140,8 @@ def test_what_lies_in_several_boxes_is_said_by_the_box_around_them_and_pieces_of
 
 
 def test_a_trillion_parameters_in_two_thousand_rank_files_are_a_page_of_less_than_two_megabytes(tmp_path: Path) -> None:
-    write_sparse_model(tmp_path / "kimi", MODELS["kimi-k2-1t"])
-    wanted = big_job(tmp_path / "kimi", (8, 32, 8))
+    write_sparse_model(tmp_path / "kimi-k2-1t", MODELS["kimi-k2-1t"])
+    wanted = big_job(tmp_path / "kimi-k2-1t", (8, 32, 8))
     plan = make_plan({**wanted, "target": {**wanted["target"], "path": str(tmp_path / "out")}})
     assert len(plan.target_files) == 2048
     assert len(render_page(picture_of_plan(plan)).encode()) < 2_000_000
