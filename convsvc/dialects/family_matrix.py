@@ -58,7 +58,7 @@ def has_place(name: str, model: Model) -> bool:
     for each in shapes:
         try:
             target.layout(each, target.settings(parse_target({"format": name, "path": "/"}), each))
-        except (ConvsvcError, KeyError, NotImplementedError):  # KeyError: a size that models without a text decoder do not have
+        except (ConvsvcError, KeyError):  # KeyError: a decoder's size, which a model without a text decoder does not have
             continue
         return True
     return False

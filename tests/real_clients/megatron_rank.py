@@ -28,7 +28,7 @@ from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec  # noqa: E402
 from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
 from megatron.core.transformer.enums import AttnBackend  # noqa: E402
-from megatron.core.transformer.moe import moe_utils  # noqa: E402
+from megatron.core.transformer.moe import moe_utils  # noqa: E402 - megatron warns on import
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
 from megatron_pipelines import table  # noqa: E402  its folder is on the path only from here on
 
