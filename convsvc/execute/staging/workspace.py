@@ -274,14 +274,15 @@ class Staging:
         made = {side.path: _sized(root / side.path) for side in plan.side_files}
         written = Written(self._file_crcs(), made, self.digests())
         said = compose_report(plan, self.run, convsvc.__version__, ran, written)
+        report, has_place = dump_report(said), has_place_beside(self._site)
         shown = card.compose_card(said) if card.wants_card(plan) else None
-        has_place = has_place_beside(self._site)
+        drawn = render_page(picture_of_plan(plan)).encode() if has_place and wants_picture(plan) else None
         for name, text, is_wanted in (
-            (REPORT, dump_report(said), goes_into_target(plan) or not has_place),
-            (REPORT_COPY, dump_report(said), has_place),
+            (REPORT, report, goes_into_target(plan) or not has_place),
+            (REPORT_COPY, report, has_place),
             (CARD, shown, card.goes_into_target(plan) or not has_place),
             (CARD_COPY, shown, has_place),
-            (PICTURE_COPY, render_page(picture_of_plan(plan)).encode() if wants_picture(plan) else None, has_place),
+            (PICTURE_COPY, drawn, has_place),
         ):
             if is_wanted and text is not None:
                 sealing.write_text(root, name, text)
