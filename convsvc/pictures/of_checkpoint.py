@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from convsvc.dialects import source_of
+from convsvc.dialects.base import Checkpoint
 from convsvc.errors import ConvsvcError, PathRefused, SourceError
 from convsvc.pictures.gather import Lying, Part, Side, compose_picture
 from convsvc.plan.inspect import ask_for
@@ -28,15 +29,13 @@ def picture_of_checkpoint(path: str, roots: Roots = ANYWHERE) -> dict[str, Any]:
     except PathRefused:
         raise
     except ConvsvcError as problem:
-        return _as_stored(asked, path, problem, roots)
-    files = [(file.name.removeprefix(path.rstrip("/") + "/"), file.size_bytes) for file in source.checkpoint.files]
+        return _as_stored(asked, problem, roots)
     model = source.model
     facts = {"family": model.family.name, "layers": model.num_layers, "experts": model.num_experts}
-    side = Side("checkpoint", asked.source.format, path, files)
-    return compose_picture(asked.source.format, facts, (side,), _lying(source))
+    return _composed(asked, source.checkpoint, facts, _lying(source))
 
 
-def _as_stored(asked: Asked, path: str, problem: ConvsvcError, roots: Roots) -> dict[str, Any]:
+def _as_stored(asked: Asked, problem: ConvsvcError, roots: Roots) -> dict[str, Any]:
     """Which tensor a stored one is part of is not known: what bears one name in several files is told apart by an axis of files."""
     reader = source_of(asked.source.format)
     try:
@@ -46,14 +45,18 @@ def _as_stored(asked: Asked, path: str, problem: ConvsvcError, roots: Roots) -> 
         if alone is None:
             raise
         checkpoint = alone
-    files = [(file.name.removeprefix(path.rstrip("/") + "/"), file.size_bytes) for file in checkpoint.files]
     facts = {"problem": problem.message, "tensors": len(checkpoint.found)}
     named: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for found in checkpoint.found.values():
         for piece in found.pieces:
             named.setdefault((piece.tensor.name, piece.tensor.shape), []).append(piece.file)
-    side = Side("checkpoint", asked.source.format, path, files)
-    return compose_picture(asked.source.format, facts, (side,), _stored(named))
+    return _composed(asked, checkpoint, facts, _stored(named))
+
+
+def _composed(asked: Asked, checkpoint: Checkpoint, facts: dict[str, Any], tensors: Iterable[Lying]) -> dict[str, Any]:
+    root = asked.source.path.rstrip("/")
+    files = [(file.name.removeprefix(f"{root}/"), file.size_bytes) for file in checkpoint.files]
+    return compose_picture(asked.source.format, facts, (Side("checkpoint", asked.source.format, root, files),), tensors)
 
 
 def _stored(named: Mapping[tuple[str, tuple[int, ...]], list[int]]) -> Iterator[Lying]:

@@ -150,22 +150,8 @@ def build(args: Namespace, chunk: int | None) -> Any:
     else:
         layers = get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=chunk)
     mtp = get_gpt_mtp_block_spec(config, layers, use_transformer_engine=True, vp_stage=chunk) if config.mtp_num_layers else None
-    model = GPTModel(
-        config,
-        layers,
-        vocab_size=args.padded_vocab_size,
-        max_sequence_length=args.max_position_embeddings,
-        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk),
-        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk),
-        parallel_output=False,
-        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
-        position_embedding_type=args.position_embedding_type,
-        rotary_percent=getattr(args, "rotary_percent", 1.0),
-        rotary_base=args.rotary_base,
-        mtp_block_spec=mtp,
-        vp_stage=chunk,
-    )
-    return model.eval()
+    more = {"rotary_percent": getattr(args, "rotary_percent", 1.0), "mtp_block_spec": mtp}
+    return rank_files.gpt(config, layers, args, chunk, **more).eval()
 
 
 def in_own_modules(model: Any, args: Namespace) -> Any:

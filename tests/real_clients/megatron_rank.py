@@ -149,9 +149,18 @@ def rank_directory(args: Namespace) -> str:
 def build(args: Namespace, chunk: int | None) -> Any:
     """The model chunk that training builds from these args on this rank; `chunk` is None without virtual stages."""
     config = config_of(args)
-    model = GPTModel(
+    spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=args.normalization, vp_stage=chunk)
+    model = gpt(config, spec, args, chunk)
+    # Grouped GEMM asks for bf16 only because its kernel does.
+    model.config.bf16 = True
+    return model.eval()
+
+
+def gpt(config: Any, spec: Any, args: Namespace, chunk: int | None, **more: Any) -> Any:
+    """Megatron's model of this spec as training makes it from the args; `more` goes to its constructor."""
+    return GPTModel(
         config,
-        get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=args.normalization, vp_stage=chunk),
+        spec,
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
         pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk),
@@ -161,10 +170,8 @@ def build(args: Namespace, chunk: int | None) -> Any:
         position_embedding_type=args.position_embedding_type,
         rotary_base=args.rotary_base,
         vp_stage=chunk,
+        **more,
     )
-    # Grouped GEMM asks for bf16 only because its kernel does.
-    model.config.bf16 = True
-    return model.eval()
 
 
 def config_of(args: Namespace) -> TransformerConfig:
