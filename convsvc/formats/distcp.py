@@ -98,7 +98,7 @@ def open_with_library(path: str) -> Mapping[str, Any]:
 def _item(dtype: str, shape: tuple[int, ...]) -> Skeleton:
     """A torch file that is a tensor and nothing else."""
     spec = TensorSpec("", dtype, shape)
-    return plan_torch_zip(spec, _ARCHIVE, _SMALL_ALIGN if spec.size_bytes < _SMALL_BYTES else _ALIGN)
+    return plan_torch_zip(spec, _ARCHIVE, _SMALL_ALIGN if spec.size_bytes < _SMALL_BYTES else _ALIGN, streamed=True)
 
 
 def _aligned(at: int, size_bytes: int) -> int:

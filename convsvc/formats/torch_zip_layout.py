@@ -11,7 +11,7 @@ from convsvc.errors import TargetError
 from convsvc.formats.base import Skeleton, StoredTensor
 from convsvc.formats.pickle.writer import write_torch_pickle
 from convsvc.formats.zip.crc import crc32
-from convsvc.formats.zip.writer import MAX_ALIGN, RecordPlace, directory, directory_bytes, lay_out, local_header
+from convsvc.formats.zip.writer import MAX_ALIGN, RecordPlace, descriptor, directory, directory_bytes, lay_out, local_header
 
 _SMALL_ALIGN = 64  # torch's own alignment of every record
 
@@ -35,8 +35,11 @@ def torch_zip_bytes(tree: Any, archive: str) -> bytes:
     return bytes(data)
 
 
-def plan_torch_zip(tree: Any, archive: str, align: int) -> Skeleton:
-    """The skeleton of a torch file that holds `tree`; see `torch_zip.plan_skeleton`. Pure."""
+def plan_torch_zip(tree: Any, archive: str, align: int, *, streamed: bool = False) -> Skeleton:
+    """The skeleton of a torch file that holds `tree`; see `torch_zip.plan_skeleton`. Pure.
+
+    `streamed`: a tensor's checksum stands behind it, as torch.save writes it, so that all that depends on a tensor follows it.
+    """
     if not archive or "/" in archive:
         raise TargetError(f"{archive!r} cannot be the folder inside a torch file")
     if not _is_power_of_two(align) or align > MAX_ALIGN:
@@ -45,24 +48,29 @@ def plan_torch_zip(tree: Any, archive: str, align: int) -> Skeleton:
     small = {f"{archive}/data.pkl": pickle, f"{archive}/byteorder": b"little", f"{archive}/version": b"3\n"}
     records = [(name, len(data), _SMALL_ALIGN) for name, data in small.items()]
     records[-1:-1] = [(f"{archive}/data/{number}", spec.size_bytes, align) for number, (_, spec) in enumerate(tensors)]
-    slots = tuple(slot.with_crc(crc32(small.get(slot.name, b""))) for slot in lay_out(records))
+    names = frozenset(name for name, _, _ in records if name not in small) if streamed else ()
+    slots = tuple(slot.with_crc(crc32(small.get(slot.name, b""))) for slot in lay_out(records, names))
     stored = [StoredTensor(name, spec.dtype, spec.shape, slot.data_offset) for (name, spec), slot in zip(tensors, slots[2:-1], strict=True)]
     _check_names(stored)
-    segments = [(slot.header_offset, local_header(slot) + small[slot.name]) for slot in slots if slot.name in small]
+    segments = [(slot.header_offset, local_header(slot) + small.get(slot.name, b"")) for slot in slots if streamed or slot.name in small]
     state = TorchZipSeal(slots, (None, None, *(tensor.name for tensor in stored), None))
     return Skeleton(slots[-1].stop + directory_bytes(slots), tuple(stored), tuple(segments), state)
 
 
 def seal_torch_zip(state: TorchZipSeal, crcs: Mapping[str, int]) -> tuple[tuple[int, bytes], ...]:
-    """The tensors' local headers, the central directory and the end records. Pure."""
+    """The tensors' local headers, or what stands behind those that are streamed, the central directory and the end records. Pure."""
     missing = [name for name, slot in _tensor_slots(state) if slot.size_bytes and name not in crcs]
     if missing:
         raise TargetError(f"{len(missing)} tensors have no checksum", facts=missing[:10], do="write them before the file is sealed")
     slots = tuple(
         slot if name is None else slot.with_crc(crcs.get(name, 0)) for slot, name in zip(state.slots, state.tensor_names, strict=True)
     )
-    headers = [(slot.header_offset, local_header(slot)) for slot, name in zip(slots, state.tensor_names, strict=True) if name is not None]
-    return (*headers, (slots[-1].stop, directory(slots)))
+    around = [
+        (slot.data_stop, descriptor(slot)) if slot.streamed else (slot.header_offset, local_header(slot))
+        for slot, name in zip(slots, state.tensor_names, strict=True)
+        if name is not None
+    ]
+    return (*around, (slots[-1].stop, directory(slots)))
 
 
 def _tensor_slots(state: TorchZipSeal) -> list[tuple[str, RecordPlace]]:

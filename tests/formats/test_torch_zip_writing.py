@@ -20,9 +20,9 @@ from convsvc.errors import TargetError
 from convsvc.formats import torch_zip
 from convsvc.formats.base import Global, Inert, TensorSpec
 from convsvc.formats.regular_file import open_regular
-from convsvc.formats.zip.crc import crc32_zeros
+from convsvc.formats.zip.crc import crc32, crc32_zeros
 from convsvc.formats.zip.reader import read_directory
-from convsvc.formats.zip.writer import directory, directory_bytes, lay_out, local_header
+from convsvc.formats.zip.writer import descriptor, directory, directory_bytes, lay_out, local_header
 
 GIB = 1 << 30
 
@@ -244,3 +244,31 @@ def test_the_size_of_the_directory_is_known_before_its_checksums(count):
 def test_the_size_of_the_directory_is_known_at_the_edge_of_4_gib(size):
     slots = lay_out([("a", size, 64), ("b", 1, 64)])
     assert len(directory(slots)) == directory_bytes(slots)
+
+
+@pytest.mark.parametrize("size", [0, 1, 0xFFFFFFFE, 0xFFFFFFFF])
+def test_nothing_before_a_streamed_record_depends_on_its_content(size):
+    """So that who writes from the beginning to the end can hash on the way; its checksum is behind it and in the directory."""
+    slots = lay_out([("a", size, 64), ("b", 1, 64)], streamed={"a"})
+    first, other = slots[0], slots[0].with_crc(0x12345678)
+    assert local_header(first) == local_header(other)
+    assert (descriptor(first) == descriptor(other), directory(slots) == directory([other, slots[1]])) == (False, False)
+    assert first.stop == first.data_stop + len(descriptor(first)) == slots[1].header_offset
+    assert len(directory(slots)) == directory_bytes(slots)
+
+
+def test_zipfile_and_our_reader_find_a_streamed_record_and_its_checksum(tmp_path):
+    slots = [
+        slot.with_crc(crc32(data)) for slot, data in zip(lay_out([("a", 5, 64), ("b", 4, 64)], {"a"}), (b"12345", b"6789"), strict=True)
+    ]
+    path = tmp_path / "streamed.zip"
+    around = [(slot.header_offset, local_header(slot) + data) for slot, data in zip(slots, (b"12345", b"6789"), strict=True)]
+    written = bytearray(slots[-1].stop)
+    for start, data in (*around, (slots[0].data_stop, descriptor(slots[0]))):
+        written[start : start + len(data)] = data
+    path.write_bytes(bytes(written) + directory(slots))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.read("a") == b"12345"
+    with open_regular(path) as file:
+        assert [record.data_offset for record in read_directory(file).values()] == [slot.data_offset for slot in slots]
