@@ -77,6 +77,13 @@ def megatron_sides(draw: st.DrawFn, model: Drawn) -> Side:
 
 
 @st.composite
+def fsdp_sides(draw: st.DrawFn, model: Drawn) -> Side:
+    """Megatron-FSDP's keys, in chunks of a few rows or none."""
+    side = draw(megatron_sides(model))
+    return {**{name: value for name, value in side.items() if name != "layer_keys"}, "storage": "fsdp_dtensor"}
+
+
+@st.composite
 def rank_sides(draw: st.DrawFn, model: Drawn) -> Side:
     """NVIDIA's rank files at any layout that Megatron-LM has. tp need not divide what its own modules cut of latent attention."""
     tp, pp = draw(st.sampled_from(model.tps)), draw(st.integers(1, min(3, model.layers)))
@@ -97,7 +104,7 @@ def rank_sides(draw: st.DrawFn, model: Drawn) -> Side:
 
 def sides(model: Drawn) -> st.SearchStrategy[Side]:
     others = mindspeed_sides(model) | mindformers_sides(model) | dcp_sides(model)
-    return others | megatron_sides(model) if model.family in IN_MEGATRON else others
+    return others | megatron_sides(model) | fsdp_sides(model) if model.family in IN_MEGATRON else others
 
 
 def source_of(side: Side, path: Path) -> Side:
@@ -143,7 +150,10 @@ def test_the_families_of_megatron_core_have_their_places() -> None:
 @given(data=st.data())
 def test_there_and_back_through_global_keys_is_the_identity(family: str, data: st.DataObject) -> None:
     model = data.draw(any_family(family))
-    side, other = data.draw(megatron_sides(model)), data.draw(rank_sides(model) | megatron_sides(model) | dcp_sides(model))
+    side, other = (
+        data.draw(megatron_sides(model)),
+        data.draw(rank_sides(model) | megatron_sides(model) | fsdp_sides(model) | dcp_sides(model)),
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tensors = with_equal_copies(write_model(model, root / "hf"), model, root / "hf")
@@ -152,6 +162,21 @@ def test_there_and_back_through_global_keys_is_the_identity(family: str, data: s
             run(source, {**each, "path": str(root / name)}, verify="roundtrip")
             source = source_of(each, root / name)
         run(source, {"format": "huggingface", "path": str(root / "back")}, verify="roundtrip")
+        have = {name: tensor for file in sorted((root / "back").glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        assert not different(without_copies(tensors), without_copies(have))
+
+
+@pytest.mark.parametrize("family", IN_MEGATRON)
+@settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_there_and_back_through_megatron_fsdps_keys_is_the_identity(family: str, data: st.DataObject) -> None:
+    model = data.draw(any_family(family))
+    side = data.draw(fsdp_sides(model))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tensors = with_equal_copies(write_model(model, root / "hf"), model, root / "hf")
+        run({"format": "huggingface", "path": str(root / "hf")}, {**side, "path": str(root / "fsdp")}, verify="roundtrip")
+        run(source_of(side, root / "fsdp"), {"format": "huggingface", "path": str(root / "back")}, verify="digest")
         have = {name: tensor for file in sorted((root / "back").glob("*.safetensors")) for name, tensor in load_file(file).items()}
         assert not different(without_copies(tensors), without_copies(have))
 

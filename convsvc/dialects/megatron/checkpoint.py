@@ -17,8 +17,9 @@ from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.megatron.job import MegatronSource
+from convsvc.dialects.megatron.layout import FSDP
 from convsvc.dialects.megatron.norms import read_norms
-from convsvc.dialects.megatron.state import describe, is_of_fsdp, is_state
+from convsvc.dialects.megatron.state import FSDP_KEY, describe, is_of_fsdp, is_of_fsdp_files, is_state
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
 from convsvc.formats import torch_zip
@@ -34,29 +35,39 @@ from convsvc.spec import stated_sizes
 CONFIG, MARK, COMMON = "config.json", "metadata.json", "common.pt"
 # What core 0.19 and later save in the place of common.pt.
 COMMON_OBJECT = "common_state/shard_0_1"
+# What Megatron-FSDP saves, which has neither.
+ARGS_OBJECT = "args"
 WHAT = "a distributed checkpoint of Megatron core"
 WORDS = "embedding.word_embeddings.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was found out beside the weights: the whole tensors' shapes, what of each lies where, and what the saved args say."""
+    """What was found out beside the weights: the whole tensors' shapes, what of each lies where, and what the saved args say; whether
+    Megatron-FSDP saved it."""
 
     shapes: Mapping[str, tuple[int, ...]]
     cuts: Mapping[str, tuple[Cut, ...]]
     args: Facts
+    fsdp: bool = False
 
 
 def place_of(root: RootedPath) -> RootedPath | None:
     """The directory that a job means by another that training saved to, as the tracker says; None where there is none such."""
     if not root.is_dir():
         return None
-    if {METADATA, MARK} <= set(root.names()):
+    if _is_one(root):
         return root
     if not (root / TRACKER).is_file():
         return None
     folder = root / _folder(_tracked(root / TRACKER))
-    return folder if folder.is_dir() and {METADATA, MARK} <= set(folder.names()) else None
+    return folder if folder.is_dir() and _is_one(folder) else None
+
+
+def _is_one(folder: RootedPath) -> bool:
+    """By the names in it; Megatron-FSDP's, which has no file of its own, by those of its weights."""
+    names = set(folder.names())
+    return METADATA in names and (MARK in names or is_of_fsdp_files(folder / METADATA))
 
 
 def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
@@ -68,13 +79,15 @@ def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
     weights, notes = _weights(folder, metadata, prefix)
+    fsdp = MARK not in folder.names() and is_of_fsdp(weights)
+    _check_storage(source, folder, fsdp, weights)
     pieces = find_pieces(folder, weights)
     check_whole(folder, pieces.tensors)
     args = _saved_args(folder, metadata)
     facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
     names = {name: name.removeprefix(prefix) for name in weights}
     opened = Opened(
-        {names[name]: each.shape for name, each in weights.items()}, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args
+        {names[name]: each.shape for name, each in weights.items()}, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp
     )
     found = {(file, names[name]): each for (file, name), each in pieces.found.items()}
     found, changed = read_norms(found)
@@ -134,12 +147,22 @@ def _weights(folder: RootedPath, metadata: Metadata, prefix: str) -> tuple[dict[
     notes = describe((short[name] for name in short if name not in weights), METADATA)
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
-    if is_of_fsdp(weights):
-        raise SourceError(
-            f"{folder} was saved by Megatron-FSDP (--ckpt-format fsdp_dtensor), which is not read",
-            do="give a checkpoint of this model that was saved with --ckpt-format torch_dist, or a Hugging Face directory exported from it",
-        )
     return weights, notes
+
+
+def _check_storage(source: MegatronSource, folder: RootedPath, fsdp: bool, names: Iterable[str]) -> None:
+    """Raises SourceError where a job says another storage than there is, or virtual stages are saved by themselves.
+
+    Keys tell torch_dist and fsdp_dtensor apart, so that the first, which is meant where nothing is said, stands for either.
+    """
+    if source.storage == FSDP and not fsdp:
+        raise SourceError(f"{folder} was not saved by Megatron-FSDP", do='leave storage out, or state "torch_dist"')
+    models = {match[1] for name in names if (match := FSDP_KEY.match(name))} if fsdp else set()
+    if len(models) > 1:
+        raise SourceError(
+            f"{folder} holds {len(models)} models (model0, model1 ...), virtual pipeline stages which number their layers from 0",
+            do="save it without virtual pipeline stages: which layers are whose is not in the checkpoint",
+        )
 
 
 def _saved_args(folder: RootedPath, metadata: Metadata) -> Facts:
@@ -155,6 +178,8 @@ def _saved_args(folder: RootedPath, metadata: Metadata) -> Facts:
 def _common(folder: RootedPath, metadata: Metadata) -> tuple[Mapping[str, Any], str]:
     if (folder / COMMON).is_file():
         return torch_zip.read_index(folder / COMMON).tree, str(folder / COMMON)
+    if (item := metadata.places.get(ARGS_OBJECT)) is not None:
+        return {"args": read_object(folder / item.file, item, ARGS_OBJECT)}, str(folder)
     item = metadata.places.get(COMMON_OBJECT)
     if item is None:
         return {}, ""

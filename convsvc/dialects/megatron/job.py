@@ -10,13 +10,16 @@ from convsvc.dialects.mcore.sizes import ParallelSizes, RankFilesSource
 from convsvc.spec.fields import Path, Text
 from convsvc.spec.places import TargetSpec
 
-Storage = Literal["torch_dist", "torch"]
-STORAGE = "How it is stored. torch_dist: `.metadata` and `.distcp` files; torch: `mp_rank_*` files."
+Storage = Literal["torch_dist", "torch", "fsdp_dtensor"]
+STORAGE = (
+    "How it is stored. torch_dist: `.metadata` and `.distcp` files; fsdp_dtensor: such files with the keys of --use-megatron-fsdp; "
+    "torch: `mp_rank_*` files."
+)
 Bytes = Annotated[Text, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?(KB|MB|GB|KiB|MiB|GiB)$")]
 
 
 class MegatronSource(RankFilesSource):
-    """A checkpoint of Megatron-LM: distributed (`--ckpt-format torch_dist`), also as slime, miles, verl or ms-swift save it, or rank files.
+    """A checkpoint of Megatron-LM: distributed (`--ckpt-format torch_dist` or `fsdp_dtensor`), also as others save it, or rank files.
 
     The model is read from the saved args, or from a config.json, which must agree with them. Of args that training saved the family has to
     be told: model_type, or config_dir. Sizes are read from rank files' saved args, too; what is stated must agree.
@@ -25,7 +28,7 @@ class MegatronSource(RankFilesSource):
     format: Literal["megatron"]
     storage: Storage = Field("torch_dist", description=STORAGE)
     config_dir: Path | None = Field(
-        None, description="A directory with the model's config.json, instead of what the saved args say. Of torch_dist."
+        None, description="A directory with the model's config.json, instead of what the saved args say. Not of torch."
     )
 
     @model_validator(mode="after")
@@ -47,11 +50,11 @@ class MegatronTarget(ParallelSizes, TargetSpec):
     )
     iteration: Annotated[str, Field(pattern=r"^(release|[1-9][0-9]{0,6})$")] | None = Field(
         None,
-        description="Of torch_dist: what the tracker names; without it release: training begins at 0, without optimizer state.",
+        description="Not of torch: what the tracker names; without it release: training begins at 0, without optimizer state.",
     )
     chunk_size: Bytes | None = Field(
         None,
-        description="Of torch_dist: the most bytes of a chunk, in two-byte values, without it 256MiB: a rank reads whole ones. A row or an "
+        description="Not of torch: the most bytes of a chunk, in two-byte values, without it 256MiB: a rank reads whole ones. A row or an "
         "expert may have more.",
     )
     adapter_only: Literal[False] = Field(False, description="For Hugging Face targets only: adapters are merged.")
@@ -67,11 +70,13 @@ def _check_storage(given: MegatronSource | MegatronTarget, of_ranks: frozenset[s
     stated = {name for name, field in type(given).model_fields.items() if getattr(given, name) != field.default}
     if given.storage == "torch" and (foreign := sorted(stated & MINDSPEED)):
         raise ValueError(f"{', '.join(foreign)}: Megatron-LM has no such layout, MindSpeed-LLM has; leave it out, or use mindspeed-llm")
-    wrong = sorted(stated & (of_ranks if given.storage == "torch_dist" else of_keys))
-    if wrong and given.storage == "torch_dist":
-        raise ValueError(f"{', '.join(wrong)}: a torch_dist checkpoint is of no layout, training loads it at any; leave it out")
+    wrong = sorted(stated & (of_keys if given.storage == "torch" else of_ranks))
+    if wrong and given.storage == "torch":
+        raise ValueError(f'{", ".join(wrong)}: of storage "torch_dist" and "fsdp_dtensor" only; leave it out')
     if wrong:
-        raise ValueError(f'{", ".join(wrong)}: of storage "torch_dist" only; leave it out')
+        raise ValueError(f"{', '.join(wrong)}: a {given.storage} checkpoint is of no layout, training loads it at any; leave it out")
+    if given.storage == "fsdp_dtensor" and getattr(given, "layer_keys", None) == "stacked":
+        raise ValueError("layer_keys: Megatron-FSDP has keys of each layer; leave it out")
 
 
 RANKS = frozenset(ParallelSizes.model_fields) - {"make_vocab_size_divisible_by", "mtp_num_layers"}

@@ -13,11 +13,12 @@ from math import prod
 from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.mcore.carried import lay_carried
+from convsvc.dialects.megatron.fsdp_tables import fsdp_rows
 from convsvc.dialects.megatron.tables import LESS_ONE, is_latent, key_rows
 from convsvc.dialects.templates import Template, Templates
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.models.scope import Scope
+from convsvc.models.scope import Rows, Scope
 from convsvc.tensors.blocks import Laid, Window
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.runs import cut_laid
@@ -25,6 +26,7 @@ from convsvc.tensors.runs import cut_laid
 LAYERS = "decoder.layers."
 # What Megatron has no key for, kept for the way back: a loader asks for none of it.
 CARRIED = "carried."
+FSDP = "fsdp_dtensor"
 SHOWN = 12
 
 
@@ -32,8 +34,9 @@ SHOWN = 12
 class Keys:
     """How a checkpoint of global keys is laid out.
 
-    `padded_vocab` is the number of embedding rows; `stacked`: layers are an axis. A source's has `cuts`, what of each key lies where, and
-    the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis.
+    `padded_vocab` is the number of embedding rows; `stacked`: layers are an axis. `fsdp`: they are Megatron-FSDP's, and `halved` says
+    that gates lie apart from what they gate. A source's has `cuts`, what of each key lies where, and the whole `shapes`; a target's the
+    most elements of a chunk, beyond which it is cut along its first axis, and what stands before every key.
     """
 
     padded_vocab: int
@@ -41,13 +44,19 @@ class Keys:
     cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     chunk_elements: int = 0
+    fsdp: bool = False
+    halved: bool = False
+    prefix: str = ""
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""
         chunks = sum(map(len, self.cuts.values()))
-        return {"layer_keys": "stacked" if self.stacked else "per-layer", "padded_vocab": self.padded_vocab} | (
-            {"chunks": chunks} if chunks else {}
-        )
+        said: dict[str, int | str] = {"layer_keys": "stacked" if self.stacked else "per-layer", "padded_vocab": self.padded_vocab}
+        return ({"storage": FSDP} if self.fsdp else {}) | said | ({"chunks": chunks} if chunks else {})
+
+    def rows(self, scope: Scope, model: Model) -> Rows:
+        """The keys of a scope, less what stands before them. Raises LayoutError for what has no place in Megatron core."""
+        return fsdp_rows(scope, model, halved=self.halved) if self.fsdp else key_rows(scope, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +102,14 @@ def lay_keys(model: Model, settings: Keys) -> list[Key]:
         )
     templates, keys, placed = Templates(), dict[str, list[tuple[Laid, str]]](), set[str]()
     for scope in model.scopes:
-        for template in templates.of(scope, key_rows(scope, model), _prefix(scope, settings)):
+        for template in templates.of(scope, settings.rows(scope, model), _prefix(scope, settings)):
             placed |= {scope.logical + logical.name for logical in template.row.logicals if scope.kind.startswith("mtp")}
             for laid in _laid(templates, template, settings):
                 keys.setdefault(laid.name, []).append((laid, template.unit))
     made = [Key(name, tuple(parts), settings.stacked and name.startswith(LAYERS)) for name, parts in keys.items()]
-    carried = lay_carried(model, frozenset(placed))
-    return made + [Key(CARRIED + laid.name, ((laid._replace(name=CARRIED + laid.name), unit),), False) for laid, unit in carried]
+    before = settings.prefix + CARRIED
+    carried = [(laid._replace(name=before + laid.name), unit) for laid, unit in lay_carried(model, frozenset(placed))]
+    return made + [Key(laid.name, ((laid, unit),), False) for laid, unit in carried]
 
 
 def _laid(templates: Templates, template: Template, settings: Keys) -> Iterator[Laid]:
@@ -109,8 +119,8 @@ def _laid(templates: Templates, template: Template, settings: Keys) -> Iterator[
 
 def _prefix(scope: Scope, settings: Keys) -> str:
     if scope.kind == "layer":
-        return LAYERS if settings.stacked else f"{LAYERS}{scope.number}."
-    return scope.logical if scope.kind == "mtp_block" else ""
+        return settings.prefix + (LAYERS if settings.stacked else f"{LAYERS}{scope.number}.")
+    return settings.prefix + (scope.logical if scope.kind == "mtp_block" else "")
 
 
 def check_decoder(model: Model) -> None:

@@ -1,8 +1,13 @@
-"""A new distributed checkpoint: `.distcp` files, common.pt, `.metadata`, and metadata.json and the tracker behind all others."""
+"""A new distributed checkpoint: `.distcp` files, common.pt, `.metadata`, and metadata.json and the tracker behind all others.
+
+Megatron-FSDP's has neither common.pt nor metadata.json: what a state dict has beside the model is an object each (`args`, `iteration`,
+`checkpoint_version`), which its loader asks for (megatron/training/checkpointing.py, _load_base_checkpoint, strict_fsdp_dtensor_load).
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.dialects.alike import plan_alike
@@ -18,6 +23,7 @@ from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
+from convsvc.dialects.megatron.state import WORDS_OF_STATE
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
@@ -56,30 +62,50 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     folder = folder_of(_iteration(draft.target))
     files = tuple([NewFile(f"{folder}/{path}", KIND, number) for path, number in zip(held, chosen, strict=True)])
     places = {(path, tensor.name): tensor for path, number in zip(held, chosen, strict=True) for tensor in skeletons[number].tensors}
-    state = torch_zip_bytes(STATE, "archive")
-    metadata = _metadata(draft.model, settings, places, len(state))
-    sides = (
-        SideFile(f"{folder}/{OBJECTS}", text=state),
-        SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
-        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
-        SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
-        SideFile(TRACKER, text=_iteration(draft.target), last=True),
-    )
+    make = _fsdp_sides if settings.fsdp else _dist_sides
+    sides = make(draft, folder, lambda: _chunked(draft.model, settings, places))
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     encoded, changed = write_norms(draft.layout, draft.dtypes)
     notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
     return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded)
 
 
-def _metadata(model: Model, settings: Keys, places: dict[tuple[str, str], StoredTensor], state_bytes: int) -> Metadata:
+def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
+    """What lies beside the weights of torch_dist."""
+    state = torch_zip_bytes(STATE, "archive")
+    objects = tuple(extra_states(draft.model, draft.settings))
+    metadata = Metadata(chunked(), objects, dict.fromkeys(objects, Item(OBJECTS, 0, len(state))))
+    return (
+        SideFile(f"{folder}/{OBJECTS}", text=state),
+        SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
+        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
+        SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
+        SideFile(TRACKER, text=_iteration(draft.target), last=True),
+    )
+
+
+def _fsdp_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
+    """What lies beside the weights of fsdp_dtensor: the state dict's other values, by their names, and where each name stood in it."""
+    values, data, objects = _common(draft), b"", dict[str, Item]()
+    for name in sorted(WORDS_OF_STATE):
+        saved = torch_zip_bytes(values[name], "archive")
+        objects[name] = Item(OBJECTS, len(data), len(saved))
+        data += saved
+    tensors = chunked()
+    paths = {name: ("model", name.removeprefix("model.")) for name in tensors} | {name: (name,) for name in objects}
+    return (
+        SideFile(f"{folder}/{OBJECTS}", text=data),
+        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(Metadata(tensors, tuple(objects), objects), paths), last=True),
+        SideFile(TRACKER, text=_iteration(draft.target), last=True),
+    )
+
+
+def _chunked(model: Model, settings: Keys, places: Mapping[tuple[str, str], StoredTensor]) -> dict[str, Chunked]:
     held: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
     for name, shape, file, box, _, _ in chunks(model, settings):
         tensor = places[file, name]
         held.setdefault(name, (tensor.dtype, shape, []))[2].append(Chunk(box, Item(file, *distcp.item_of(tensor))))
-    objects = tuple(extra_states(model, settings))
-    item = Item(OBJECTS, 0, state_bytes)
-    tensors = {name: Chunked(dtype, shape, tuple(found)) for name, (dtype, shape, found) in held.items()}
-    return Metadata(tensors, objects, dict.fromkeys(objects, item))
+    return {name: Chunked(dtype, shape, tuple(found)) for name, (dtype, shape, found) in held.items()}
 
 
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:

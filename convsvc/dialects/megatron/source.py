@@ -16,6 +16,7 @@ from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
 from convsvc.dialects.megatron.rank_tables import RANK_FILES
+from convsvc.dialects.megatron.state import is_halved
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.model import Model
@@ -40,7 +41,7 @@ class Megatron(RankFiles):
         return source.config_dir
 
     def open(self, source: Any, roots: Roots) -> Checkpoint:
-        if source.storage == "torch_dist":
+        if source.storage != "torch":
             return open_checkpoint(source, roots)
         opened = super().open(source, roots)
         found, changed = read_norms(opened.found)
@@ -80,6 +81,8 @@ class Megatron(RankFiles):
             check_words(checkpoint.facts, opened.args, model)
         tp = opened.args.get("tensor_model_parallel_size", default=1)
         check_padding(_of_rows(opened.args), model.sizes["vocab"], stored, tp if type(tp) is int and tp > 0 else 1)
+        if opened.fsdp:
+            return Keys(stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=True, halved=is_halved(opened.shapes))
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
         return Keys(stored, stacked, opened.cuts, opened.shapes)
 

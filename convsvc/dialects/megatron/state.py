@@ -1,4 +1,4 @@
-"""What training keeps beside the weights in a distributed checkpoint of Megatron core, told by the names of its entries. Pure."""
+"""What training keeps beside the weights in a distributed checkpoint of Megatron core, told by the names of its entries."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from convsvc.formats.regular_file import open_regular
 from convsvc.notes import Note
+from convsvc.roots import RootedPath
 
 SHOWN = 12
-# megatron/training/checkpointing.py, generate_state_dict; core's optimizers and their chains.
-TRAINING = re.compile(r"(optimizer|chained_\d+|opt_param_scheduler|rng_state|rerun_state_machine_state|common_state|loss_scaler)(_\d+)?\b")
+# megatron/training/checkpointing.py, generate_state_dict; core's optimizers and their chains. Megatron-FSDP's state is saved flattened:
+# of a dict or list every value has a name that begins so.
+TRAINING = re.compile(
+    r"(optimizer|chained_\d+|opt_param_scheduler|rng_state|rerun_state_machine(_state)?|common_state|loss_scaler)(_\d+)?\b"
+)
 EXTRA = re.compile(r"\._extra_state(/|$)")
 # The halves of a gated linear_fc1, which Megatron-FSDP alone saves as keys of their own (core/transformer/fsdp_dtensor_checkpoint.py,
 # handle_swiglu_in_state_dict).
 FSDP_HALF = re.compile(r".*\blinear_fc1\.(weight|bias)\d*_[wv]")
+# Experts one by one, which torch_dist stacks.
+FSDP_EXPERT = re.compile(r".*\bmlp\.experts\.(linear_fc\d\.weight\d+|local_experts\.\d+\.linear_fc\d\.weight)")
+# A state dict's model, wrapped; where virtual pipeline stages are models of their own they have numbers.
+FSDP_KEY = re.compile(r"model(\d*)\.(module\.)+")
+
+# Both spellings of the norm behind the layers: that of models of transformer layers, and of mixers.
+FSDP_NORM = re.compile(rb"model\d*\.(module\.)+decoder\.final_(layer)?norm\.")
+STEP, OVERLAP = 1 << 22, 1 << 8
 
 
 class Form(NamedTuple):
@@ -38,8 +51,14 @@ BUCKETS = Form(
     "optimizer state in buckets of one layout (dp_reshardable), which no other tensor or pipeline parallel sizes load: to change them, "
     "load it at its own sizes and save it with --dist-ckpt-optim-fully-reshardable",
 )
+OF_FSDP = Form(
+    re.compile(r"optimizer\.(state|param_to_group_meta)\.(module\.)+"),
+    "optimizer state of Megatron-FSDP, which training with --use-megatron-fsdp loads at any layout",
+)
 MOMENTS = re.compile(_STATE + r"state\.")
-FORMS = (RESHARDABLE, MODEL_SPACE, BUCKETS)
+FORMS = (OF_FSDP, RESHARDABLE, MODEL_SPACE, BUCKETS)
+# What a flat state dict has for its own sake (generate_state_dict); of args it is read.
+WORDS_OF_STATE = frozenset({"args", "checkpoint_version", "iteration"})
 
 
 def is_state(name: str) -> bool:
@@ -52,9 +71,31 @@ def is_state(name: str) -> bool:
 
 
 def is_of_fsdp(names: Iterable[str]) -> bool:
-    """Whether weights are named as `--ckpt-format fsdp_dtensor` names those of a gated model.
+    """Whether weights are named as `--ckpt-format fsdp_dtensor` names them: under a state dict's "model", gates or experts apart.
 
-    >>> is_of_fsdp(["decoder.layers.0.mlp.linear_fc1.weight_w"]), is_of_fsdp(["decoder.layers.0.mlp.linear_fc1.weight"])
+    >>> is_of_fsdp(["model.module.decoder.final_layernorm.weight"]), is_of_fsdp(["module.decoder.final_layernorm.weight"])
+    (True, False)
+    """
+    return any(FSDP_KEY.match(name) or FSDP_HALF.fullmatch(name) or FSDP_EXPERT.fullmatch(name) for name in names)
+
+
+def is_of_fsdp_files(metadata: RootedPath) -> bool:
+    """Whether a `.metadata` has the name of a decoder's last norm as Megatron-FSDP saves it: Hugging Face has none of that name.
+
+    Only looked for, in the bytes: what is recognised is opened, and read, afterwards.
+    """
+    with open_regular(metadata, may_be_empty=True) as file:
+        for start in range(0, file.size_bytes, STEP):
+            stop = min(file.size_bytes, start + STEP + OVERLAP)
+            if FSDP_NORM.search(file.read(start, stop - start, "names of tensors")):
+                return True
+    return False
+
+
+def is_halved(names: Iterable[str]) -> bool:
+    """Whether gates are keys of their own.
+
+    >>> is_halved(["decoder.layers.0.mlp.linear_fc1.weight_w"]), is_halved(["decoder.layers.0.mlp.linear_fc1.weight"])
     (True, False)
     """
     return any(FSDP_HALF.fullmatch(name) for name in names)
@@ -77,13 +118,15 @@ def _kinds(names: list[str]) -> Iterator[str]:
     forms = [form for form in FORMS if any(form.names.match(name) for name in names)]
     moments = forms[0].what if forms and forms[0] is not BUCKETS else "optimizer state"
     for name in names:
+        if name in WORDS_OF_STATE:
+            continue
         training = TRAINING.match(name)
         if EXTRA.search(name) and not training:
             yield "Transformer Engine's extra states, not weights"
         elif training is None:
             yield f"{name.partition('/')[0][:100]}: an object, no tensor"
-        elif BUCKETS.names.match(name):
-            yield f"{BUCKETS.what}: training state, not weights"
+        elif own := next((form for form in (BUCKETS, OF_FSDP) if form.names.match(name)), None):
+            yield f"{own.what}: training state, not weights"
         elif MOMENTS.match(name):
             yield f"{moments}: training state, not weights"
         else:

@@ -11,8 +11,9 @@ from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.target import RankFiles
+from convsvc.dialects.megatron.fsdp_tables import PREFIX, is_halved
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
-from convsvc.dialects.megatron.layout import Keys, check_decoder, is_usually_stacked, lay_target
+from convsvc.dialects.megatron.layout import FSDP, Keys, check_decoder, is_usually_stacked, lay_target
 from convsvc.dialects.megatron.new_files import output
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
@@ -45,9 +46,11 @@ class Megatron(RankFiles):
         check_decoder(model)
         if target.storage == "torch":
             return _of_ranks(target, model)
+        if target.storage == FSDP:
+            return _of_fsdp(target, model)
         stacked = is_usually_stacked(model) if target.layer_keys == "auto" else target.layer_keys == "stacked"
         padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
-        return Keys(padded, stacked, chunk_elements=max(1, parse_size(target.chunk_size or CHUNK_SIZE) // VALUE_BYTES))
+        return Keys(padded, stacked, chunk_elements=_chunk_elements(target))
 
     def layout(self, model: Model, settings: Any) -> Layout:
         return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)
@@ -70,6 +73,15 @@ class Megatron(RankFiles):
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MegatronSource(format="megatron", path=path, storage=target.storage, architecture=architecture)
+
+
+def _chunk_elements(target: MegatronTarget) -> int:
+    return max(1, parse_size(target.chunk_size or CHUNK_SIZE) // VALUE_BYTES)
+
+
+def _of_fsdp(target: MegatronTarget, model: Model) -> Keys:
+    padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
+    return Keys(padded, stacked=False, chunk_elements=_chunk_elements(target), fsdp=True, halved=is_halved(model), prefix=PREFIX)
 
 
 def _of_ranks(target: MegatronTarget, model: Model) -> Settings:

@@ -31,7 +31,7 @@ _VERSION = "1.0.0"
 
 
 def pickle_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]] | None) -> bytes:
-    """The bytes of a `.metadata`. `paths` say where in a nested state a tensor stands, None that the state was flat.
+    """The bytes of a `.metadata`. `paths` say where in a nested state a tensor or an object stands, None that the state was flat.
 
     Every chunk must have its item, and every object its place.
     """
@@ -71,7 +71,8 @@ class _Writer:
         if paths is None:
             yield b"N"
         else:
-            yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in names)
+            named = chain(names, zip(metadata.objects, (text for text, _ in objects), strict=True))
+            yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in named)
         yield pickled_text("storage_data")
         yield from _dict(chain(places, (self.place(text, b"N", b"N", item) for text, item in objects)))
         yield pickled_text("storage_meta") + b"N" + pickled_text("version") + pickled_text(_VERSION) + b"ub."

@@ -322,10 +322,10 @@ def test_rank_files_of_megatrons_own_modules_are_written_and_read(tmp_path: Path
 
 def test_fields_of_the_other_storage_are_refused(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
     target = {"format": "megatron", "path": str(tmp_path / "ranks"), "storage": "torch", "chunk_size": "1MiB"}
-    with pytest.raises(JobError, match='chunk_size: of storage "torch_dist" only'):
+    with pytest.raises(JobError, match='chunk_size: of storage "torch_dist" and "fsdp_dtensor" only'):
         run({"format": "huggingface", "path": str(llama[0])}, target)
     source = {"format": "megatron", "path": str(llama[0]), "storage": "torch", "config_dir": str(llama[0])}
-    with pytest.raises(JobError, match='config_dir: of storage "torch_dist" only'):
+    with pytest.raises(JobError, match='config_dir: of storage "torch_dist" and "fsdp_dtensor" only'):
         run(source, {"format": "huggingface", "path": str(tmp_path / "back")})
 
 

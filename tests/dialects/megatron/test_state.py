@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from convsvc.dialects.megatron.state import describe
-from convsvc.errors import SourceError
 from convsvc.plan.inspect import inspect_checkpoint
-from convsvc.plan.planner import make_plan
 from tests.dialects.dcp.made import write_dcp
 
 KEYS = ("embedding.word_embeddings.weight", "decoder.layers.mlp.linear_fc1.weight")
@@ -32,7 +30,18 @@ FORMS = {
         [f"{BUCKET}.param", f"{BUCKET}.exp_avg", "optimizer.distributed.dp_group_idx_0.optimizer/shard_0_1"],
         "3 entries of .metadata: optimizer state in buckets of one layout (dp_reshardable)",
     ),
+    "of Megatron-FSDP": (
+        [
+            f"optimizer.{kind}.module.module.module.{KEYS[0]}{rest}"
+            for kind, rest in (("state", ".exp_avg"), ("state", ".step"), ("param_to_group_meta", ".lr"))
+        ],
+        "3 entries of .metadata: optimizer state of Megatron-FSDP",
+    ),
     "moments alone": ([f"optimizer.state.exp_avg.{KEYS[0]}"], "1 entries of .metadata: optimizer state: training state"),
+    "of a state machine": (
+        ["rerun_state_machine.sharded.mode"],
+        "1 entries of .metadata: rerun_state_machine",
+    ),
     "random numbers": (["rng_state/shard_0_2", "rng_state/shard_1_2"], "2 entries of .metadata: rng_state: training state"),
 }
 
@@ -53,18 +62,6 @@ def test_a_hundred_kinds_are_a_few_notes() -> None:
     notes = describe([f"thing_{number}/shard_0_1" for number in range(100)], ".metadata")
     assert len(notes) == 13
     assert notes[-1].text == "and 88 further kinds of objects"
-
-
-def test_what_megatron_fsdp_saved_is_refused_by_its_name(tmp_path: Path) -> None:
-    names = ["embedding.word_embeddings.weight", *[f"decoder.layers.0.mlp.linear_fc1.weight_{half}" for half in "wv"]]
-    write_dcp(tmp_path / "fsdp", {f"model.module.{name}": torch.zeros(4, 2) for name in names})
-    job = {
-        "model_type": "llama2",
-        "source": {"format": "megatron", "path": str(tmp_path / "fsdp")},
-        "target": {"format": "huggingface", "path": str(tmp_path / "out")},
-    }
-    with pytest.raises(SourceError, match="saved by Megatron-FSDP"):
-        make_plan(job)
 
 
 def test_inspect_says_which_state_lies_there(tmp_path: Path) -> None:
