@@ -18,6 +18,7 @@ SCHEMAS = {
     6: "181a50ab74da67c8",
     7: "bcedc47481bff3e1",
     8: "927dca65ae932f30",
+    9: "e3351190cc1719ba",
 }
 WORDS = ("title", "description", "examples")
 
