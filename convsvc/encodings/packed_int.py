@@ -34,6 +34,7 @@ from convsvc.encodings.base import (
 )
 from convsvc.encodings.compressed_tensors import config
 from convsvc.encodings.numbers import SCALE_DTYPES, Floats, round_to_bf16
+from convsvc.encodings.pairs import look_up_integers
 from convsvc.encodings.products import multiply, spread
 from convsvc.encodings.words import WIDTHS, unpack_bytes, unpack_rows
 from convsvc.tensors.dtypes import size_of
@@ -104,6 +105,8 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     stated = tuple(int(each) for each in pieces[2].numbers[0])
     if stated != form.shape:
         raise Unfit(f"weight_shape says {list(stated)}, expected {list(form.shape)}")
+    if _in_pairs(form, rect, dtype) and out.flags.c_contiguous and look_up_integers(rect, pieces[0], pieces[1], out):
+        return 0
     values = unpack_bytes(pieces[0].rows(rect), bits, 1 << (bits - 1))[:, : rect.columns]
     factors, shared = spread(pieces[1], rect)
     if len(pieces) > 3:
@@ -112,6 +115,13 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
         zeros = np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
         values -= zeros - (1 << (bits - 1))
     return multiply(np.ascontiguousarray(values), factors, shared, out, dtype, float(1 << bits))
+
+
+def _in_pairs(form: Form, rect: Rect, dtype: str) -> bool:
+    """Whether it is as Kimi publishes it, in whole groups: symmetric, of four bits, BF16 made of BF16 factors."""
+    factors = form.grids[1]
+    whole_groups = factors.columns % 2 == 0 and rect.column % factors.columns == 0 and rect.columns % factors.columns == 0
+    return whole_groups and dtype == "BF16" and factors.dtype == "BF16" and len(form.grids) == 3 and form.param("bits") == 4
 
 
 def written(name: str, shape: tuple[int, ...]) -> Written | None:
