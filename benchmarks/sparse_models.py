@@ -113,6 +113,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "deepseek-v3-671b-fp8": {**DEEPSEEK_V3, "quantization_config": FP8},
     "kimi-k2-thinking-1t-int4": {**KIMI_K2, "quantization_config": INT4},
     "kimi-k3-shaped-2.8t": K3_SHAPED,
+    "kimi-k3-shaped-2.8t-mxfp4": {**K3_SHAPED, "quantization_config": MXFP4},
     "kimi-k3-2.8t-mxfp4": {**KIMI_K3, "quantization_config": MXFP4},
 }
 

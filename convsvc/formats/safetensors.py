@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from types import MappingProxyType
@@ -31,6 +32,7 @@ MAX_HEADER_VALUES = 8_000_000
 _METADATA = "__metadata__"
 _SHOWN_FAULTS = 10
 _AGAIN = "copy or download the file again; if it stays so, the program that wrote it is broken"
+_INT = {int}
 _PT: Mapping[str, str] = MappingProxyType({"format": "pt"})
 
 
@@ -138,20 +140,44 @@ def _checked_metadata(path: str, metadata: Any) -> Mapping[str, str]:
 def _checked_tensors(file: RegularFile, header: dict[str, Any], data_start: int) -> tuple[StoredTensor, ...]:
     spans: list[tuple[int, int, StoredTensor]] = []
     faults: list[str] = []
+    data_bytes = file.size_bytes - data_start
     for name, entry in header.items():
-        fault = _entry_fault(entry, file.size_bytes - data_start)
+        plain = _plain_entry(entry)
+        fault = None if plain and plain[3] <= data_bytes else _entry_fault(entry, data_bytes)
         if fault:
             faults.append(f"{name}: {fault}")
             continue
-        start, stop = entry["data_offsets"]
-        spans.append((start, stop, StoredTensor(name, entry["dtype"], tuple(entry["shape"]), data_start + start)))
+        dtype, shape, start, stop = plain or _stated(entry)
+        spans.append((start, stop, StoredTensor(name, dtype, shape, data_start + start)))
     spans.sort(key=lambda span: span[:2])
-    faults += [] if faults else _cover_faults(spans, file.size_bytes - data_start)
+    faults += [] if faults else _cover_faults(spans, data_bytes)
     if faults:
         shown = faults[:_SHOWN_FAULTS]
         shown += [f"and {len(faults) - _SHOWN_FAULTS} more"] if len(faults) > _SHOWN_FAULTS else []
         raise FormatError(f"the header of {file.path} contradicts itself or the file", facts=shown, do=_AGAIN)
     return tuple(tensor for _, _, tensor in spans)
+
+
+def _plain_entry(entry: Any) -> tuple[str, tuple[int, ...], int, int] | None:
+    """An entry's dtype, shape, start and stop, where a glance shows that they are right; None where `_entry_fault` must look.
+
+    A header of a large model has half a million, of which few shapes differ.
+    """
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if len(entry) == 3 and type(start) is int and type(stop) is int and start >= 0 and {*map(type, shape)} <= _INT:
+            key = tuple(shape)
+            if _size_bytes(dtype, key) == stop - start:
+                return dtype, key, start, stop
+    except (TypeError, ValueError, KeyError):
+        pass
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _size_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor; -1 of one that there cannot be."""
+    return prod(shape) * SIZES[dtype] if dtype in SIZES and _are_counts(list(shape)) else -1
 
 
 def _entry_fault(entry: Any, data_bytes: int) -> str | None:
@@ -166,6 +192,10 @@ def _entry_fault(entry: Any, data_bytes: int) -> str | None:
     if not _are_counts(offsets) or len(offsets) != 2:
         return "its data_offsets are not two counts"
     return _place_fault(dtype, shape, offsets, data_bytes)
+
+
+def _stated(entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
+    return entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]
 
 
 def _place_fault(dtype: str, shape: list[int], offsets: list[int], data_bytes: int) -> str | None:

@@ -162,27 +162,29 @@ def _claimed(checkpoint: Checkpoint) -> _Claimed:
     look = _Look(checkpoint)
     known: dict[tuple[tuple[str, str, tuple[int, ...]], ...], list[Claim] | None] = {}
     for (file, module), leaves in _modules(checkpoint.found).items():
-        alike = tuple([(leaf, each.tensor.dtype, each.tensor.shape) for leaf, each in leaves])
+        alike = tuple([(leaf, each.tensor.dtype, each.tensor.shape) for leaf, _, each in leaves])
         if alike not in known:
             known[alike] = _claims(alike, look)
         claims = known[alike]
         if claims is None:
             _explain(claimed, module, alike, look, checkpoint.facts.origin)
         elif claims:
-            there = dict(leaves)
+            there = {leaf: (key, each) for leaf, key, each in leaves}
             for claim in claims:
-                claimed.joined[file, module + claim.name] = (claim.form, tuple([there[piece] for piece in claim.pieces]))
-                claimed.taken.update([(file, module + piece) for piece in claim.pieces])
+                keys, pieces = zip(*[there[piece] for piece in claim.pieces], strict=True)
+                claimed.joined[file, module + claim.name] = (claim.form, pieces)
+                claimed.taken.update(keys)
     _refuse(checkpoint, claimed, look.method)
     return claimed
 
 
-def _modules(found: Mapping[Key, Found]) -> dict[Key, list[tuple[str, Found]]]:
+def _modules(found: Mapping[Key, Found]) -> dict[Key, list[tuple[str, Key, Found]]]:
     """The tensors by their modules: (file, what stands before the last dot), and what of their names is left."""
-    modules: dict[Key, list[tuple[str, Found]]] = {}
-    for (file, name), each in found.items():
+    modules: dict[Key, list[tuple[str, Key, Found]]] = {}
+    for key, each in found.items():
+        file, name = key
         module, dot, leaf = name.rpartition(".")
-        modules.setdefault((file, module), []).append((dot + leaf, each))
+        modules.setdefault((file, module), []).append((dot + leaf, key, each))
     return modules
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
@@ -29,11 +30,12 @@ def open_directory(source: HuggingFaceSource, roots: Roots) -> Checkpoint:
     where: dict[str, str] = {}
     for number, (each, (index, file)) in enumerate(zip(names, index_files([root / each for each in names]), strict=True)):
         files.append(file)
-        for tensor in index.tensors:
-            if tensor.name in where:
-                raise SourceError(f"{tensor.name} is in two files of {root}: {where[tensor.name]} and {each}")
-            where[tensor.name] = each
-            found["", tensor.name] = Found(number, tensor)
+        there = [tensor.name for tensor in index.tensors]
+        twice = next(filter(where.__contains__, there), None)
+        if twice is not None:
+            raise SourceError(f"{twice} is in two files of {root}: {where[twice]} and {each}")
+        where.update(dict.fromkeys(there, each))
+        found.update(zip(zip(repeat(""), there, strict=False), map(Found, repeat(number), index.tensors), strict=False))
     return Checkpoint(str(root), tuple(files), found, facts, notes=(*notes_of_index(chosen, where), *notes_beside(root, chosen)))
 
 

@@ -84,7 +84,7 @@ def notes_beside(root: RootedPath, chosen: WeightFiles) -> tuple[Note, ...]:
 def notes_of_index(chosen: WeightFiles, where: Mapping[str, str]) -> tuple[Note, ...]:
     """What an index says of its tensors that the files (`where`: name -> file) do not. The files are right, as for transformers."""
     named = chosen.weight_map
-    if chosen.index is None:
+    if chosen.index is None or named == where:
         return ()
     faults = (
         ("in no file, though {index} lists them: {names}", [key for key in named if key not in where]),
