@@ -20,4 +20,7 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            # All that is new counts as old from here on: else the first thing made after this would have all of it looked through.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()

@@ -14,7 +14,7 @@ from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Fill, Place, Transfer, View
 from convsvc.tensors.blocks import Laid, LogicalTensor
 from convsvc.tensors.boxes import Box
-from convsvc.tensors.cover import covered_volumes, first_overlap, missing_part, shown_box, sort_boxes, volumes
+from convsvc.tensors.cover import Boxes, covered_volumes, first_overlap, missing_part, shown_box, sort_boxes, volumes
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -174,11 +174,11 @@ def cutting_order(writes: Sequence[View], sizes: tuple[int, ...]) -> tuple[int, 
 
 
 def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[View]) -> str | None:
-    boxes, wanted = [view.box for view in reads], [view.box for view in writes]
+    boxes, wanted = Boxes([view.box for view in reads]), Boxes([view.box for view in writes])
     twice = first_overlap(boxes)
     if twice:
         return f"{tensor}: the source holds {shown_box(tensor.axes, twice[0])} and {shown_box(tensor.axes, twice[1])}, which overlap"
     for box, covered, whole in zip(wanted, covered_volumes(wanted, boxes), volumes(wanted), strict=True):
         if covered != whole:
-            return f"{tensor}: missing {shown_box(tensor.axes, missing_part(box, sort_boxes(boxes)) or box)}"
+            return f"{tensor}: missing {shown_box(tensor.axes, missing_part(box, boxes.in_order) or box)}"
     return None

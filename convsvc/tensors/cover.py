@@ -9,6 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,21 @@ Numbers = npt.NDArray[np.int64]
 FEW = 16
 
 
+class Boxes(tuple[Box, ...]):
+    """Boxes of which more than one thing is asked: as numbers, and in order, they are made once."""
+
+    @cached_property
+    def corners(self) -> tuple[Numbers, Numbers]:
+        """The starts and the stops of all, a row a box."""
+        shape = (len(self), 2, len(self[0].starts) if self else 0)
+        both = np.fromiter(chain.from_iterable(chain.from_iterable(self)), np.int64, prod(shape)).reshape(shape)
+        return both[:, 0], both[:, 1]
+
+    @cached_property
+    def in_order(self) -> Sorted:
+        return sort_boxes(self)
+
+
 def volumes(boxes: Sequence[Box]) -> list[int]:
     """The volume of each, all at once.
 
@@ -29,15 +47,16 @@ def volumes(boxes: Sequence[Box]) -> list[int]:
     """
     if len(boxes) <= FEW:
         return [box.volume for box in boxes]
-    starts, stops = _corners(boxes)
-    return list(map(int, np.maximum(stops - starts, 0).prod(axis=1)))
+    starts, stops = _boxes(boxes).corners
+    volumes: list[int] = np.maximum(stops - starts, 0).prod(axis=1).tolist()
+    return volumes
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
     """Boxes ready to be asked which of them meet another one."""
 
-    boxes: tuple[Box, ...]
+    boxes: Boxes
     axis: int
     starts: tuple[int, ...]
     widest: int
@@ -68,10 +87,10 @@ def sort_boxes(boxes: Sequence[Box]) -> Sorted:
     cuts = [len({box[0][axis] for box in boxes}) for axis in range(rank)]
     axis = cuts.index(max(cuts)) if cuts else 0
     if not rank:
-        return Sorted(tuple(boxes), 0, (), 1)
+        return Sorted(Boxes(boxes), 0, (), 1)
     ordered = sorted(boxes, key=lambda box: (box[0][axis], box))
     widest = max(box[1][axis] - box[0][axis] for box in boxes)
-    return Sorted(tuple(ordered), axis, tuple(box[0][axis] for box in ordered), max(1, widest))
+    return Sorted(Boxes(ordered), axis, tuple([box[0][axis] for box in ordered]), max(1, widest))
 
 
 def covered_volumes(wanted: Sequence[Box], have: Sequence[Box]) -> list[int]:
@@ -84,9 +103,9 @@ def covered_volumes(wanted: Sequence[Box], have: Sequence[Box]) -> list[int]:
     """
     if len(wanted) * len(have) <= FEW:
         return [sum(common.volume for each in have if (common := box.intersect(each))) for box in wanted]
-    index = sort_boxes(have)
-    starts, stops = _corners(index.boxes)
-    wanted_starts, wanted_stops = _corners(wanted)
+    index = _boxes(have).in_order
+    starts, stops = index.boxes.corners
+    wanted_starts, wanted_stops = _boxes(wanted).corners
     first, last = index.neighbours(wanted_starts, wanted_stops)
     # One row for each pair of a wanted box and a box that may meet it.
     pair = np.repeat(np.arange(len(wanted)), last - first)
@@ -94,25 +113,24 @@ def covered_volumes(wanted: Sequence[Box], have: Sequence[Box]) -> list[int]:
     sides = np.minimum(wanted_stops[pair], stops[other]) - np.maximum(wanted_starts[pair], starts[other])
     totals = np.zeros(len(wanted), np.int64)
     np.add.at(totals, pair, np.maximum(sides, 0).prod(axis=1))
-    return list(map(int, totals))
+    shared: list[int] = totals.tolist()
+    return shared
 
 
 def first_overlap(boxes: Sequence[Box]) -> tuple[Box, Box] | None:
     """Two of the boxes that meet; None if all are disjoint."""
+    boxes = _boxes(boxes)
     if covered_volumes(boxes, boxes) == volumes(boxes):
         return None  # each meets itself alone
-    index = sort_boxes(boxes)
-    for box in index.boxes:
-        for other, _ in index.meeting(box):
+    for box in boxes.in_order.boxes:
+        for other, _ in boxes.in_order.meeting(box):
             if other is not box:
                 return box, other
     return None
 
 
-def _corners(boxes: Sequence[Box]) -> tuple[Numbers, Numbers]:
-    """The starts and the stops of all boxes, a row a box."""
-    both = np.array(boxes, np.int64).reshape(len(boxes), 2, -1)
-    return both[:, 0], both[:, 1]
+def _boxes(boxes: Sequence[Box]) -> Boxes:
+    return boxes if isinstance(boxes, Boxes) else Boxes(boxes)
 
 
 def missing_part(wanted: Box, have: Sorted) -> Box | None:

@@ -88,3 +88,7 @@ def test_a_scalar_is_covered_by_a_scalar() -> None:
     assert covered_volumes([scalar], [scalar]) == [1]
     assert covered_volumes([scalar], []) == [0]
     assert first_overlap([scalar]) is None
+    many = [Box((), ()) for _ in range(FEW + 1)]
+    assert covered_volumes(many, [scalar]) == [1] * (FEW + 1)
+    assert covered_volumes(many, []) == [0] * (FEW + 1)
+    assert first_overlap(many) == (scalar, scalar)
