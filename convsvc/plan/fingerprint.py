@@ -74,8 +74,11 @@ def _table(tensors: Sequence[PlannedTensor]) -> Iterator[bytes | array[int]]:
     yield array("q", map(attrgetter("file_offset"), tensors))
     yield "\0".join(map(attrgetter("dtype"), tensors)).encode()
     coded = [(number, tensor.coded) for number, tensor in enumerate(tensors) if tensor.coded is not None]
-    forms = {form: at for at, form in enumerate(dict.fromkeys([each.form for _, each in coded]))}
-    yield repr((list(forms), [(number, forms[each.form], each.pieces, each.dtype) for number, each in coded])).encode()
+    # A form's own hash is that of many numbers, and a million tensors share a few forms.
+    forms = {id(each.form): each.form for _, each in coded}
+    numbers = {form: at for at, form in enumerate(dict.fromkeys(forms.values()))}
+    number_of = {key: numbers[form] for key, form in forms.items()}
+    yield repr((list(numbers), [(number, number_of[id(each.form)], each.pieces, each.dtype) for number, each in coded])).encode()
 
 
 def _task(task: Task) -> Iterator[bytes | array[int]]:

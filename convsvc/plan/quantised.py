@@ -45,13 +45,12 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     that do not fit.
     """
     found = _claimed(checkpoint)
-    scales = (key for key in checkpoint.found if key[1].endswith(BESIDE_ENDS) and key not in found.taken)
-    beside = {key for key in scales if _is_beside(key, checkpoint.found)}
-    _check_bare(checkpoint, found)
+    rest = {key: each for key, each in checkpoint.found.items() if key not in found.taken} if found.taken else checkpoint.found
+    beside = {key for key in rest if key[1].endswith(BESIDE_ENDS) and _is_beside(key, checkpoint.found)}
+    _check_bare(checkpoint.path, rest)
     if not found.joined and not beside:
         return checkpoint
-    apart = beside | found.taken
-    joined = {key: each for key, each in checkpoint.found.items() if key not in apart}
+    joined = {key: each for key, each in rest.items() if key not in beside}
     for key, (form, pieces) in found.joined.items():
         tensor = StoredTensor(key[1], dtype, form.seen_shape, pieces[0].tensor.file_offset)
         joined[key] = Found(pieces[0].file, tensor, Encoded(form, pieces))
@@ -244,16 +243,15 @@ def _refuse(checkpoint: Checkpoint, claimed: _Claimed, said: str | None) -> None
         )
 
 
-def _check_bare(checkpoint: Checkpoint, claimed: _Claimed) -> None:
-    """Raises SourceError for numbers of one byte that nothing says the meaning of."""
-    there = [(key[1], each.tensor.dtype) for key, each in checkpoint.found.items() if key not in claimed.taken]
-    bare = [each for each in there if _is_bare(*each)]
+def _check_bare(path: str, found: Mapping[Key, Found]) -> None:
+    """Raises SourceError for numbers of one byte that nothing says the meaning of; `found` is what no encoding has recognised."""
+    bare = [(name, each.tensor.dtype) for (_, name), each in found.items() if _is_bare(name, each.tensor.dtype)]
     if bare:
         what = f"{len(bare)} float8 tensors have no scale (X.weight_scale_inv or X.weight_scale for X.weight)"
         if any(dtype in BARE for _, dtype in bare):
             what = f"{len(bare)} weights are stored as integers without a scale: quantised in a way that is not known"
         raise SourceError(
-            f"{checkpoint.path}: {what}",
+            f"{path}: {what}",
             facts=[f"{name}: {dtype}" for name, dtype in bare[:SHOWN]],
             do="fetch the scales, or use a bf16 checkpoint: without them the numbers mean nothing",
         )
