@@ -106,7 +106,7 @@ def _check_staged(verify: str, staging: Staging) -> None:
     """What is staged opens as what was planned. With `full`, all of it that is no tensor is what was written, too, and safetensors and
     torch find in it what was planned. Raises VerifyError.
     """
-    from convsvc.execute.check.files import check_frames, check_side_files
+    from convsvc.execute.check.files import check_frames, check_hashes, check_side_files
     from convsvc.execute.check.witness import call_witnesses
     from convsvc.plan.opened import check_opens
 
@@ -117,6 +117,7 @@ def _check_staged(verify: str, staging: Staging) -> None:
     try:
         check_frames(staging.plan, directory, staging.crcs())
         check_side_files(staging.plan, directory)
+        check_hashes(staging.plan, directory)
         call_witnesses(staging.plan, directory, staging.crcs())
     finally:
         os.close(directory)
@@ -162,7 +163,7 @@ def _open_target(plan: Plan) -> int:
 
 def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Listener) -> int:
     """Bytes read. Raises VerifyError."""
-    from convsvc.execute.check.files import check_frames, check_made, check_side_files, check_sizes
+    from convsvc.execute.check.files import check_frames, check_hashes, check_made, check_side_files, check_sizes
     from convsvc.execute.check.tensors import compare_back, compare_tensors
     from convsvc.execute.check.witness import call_witnesses
     from convsvc.plan.opened import check_opens
@@ -182,6 +183,7 @@ def _compare(plan: Plan, back: tuple[Task, ...], directory: int, listener: Liste
     listener.phase("compare", len(plan.tasks))
     crcs = compare_tensors(plan, directory, told)
     check_frames(plan, directory, crcs)
+    check_hashes(plan, directory)
     listener.phase("witness", 0)
     call_witnesses(plan, directory, crcs)
     if back:

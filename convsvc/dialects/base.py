@@ -6,6 +6,7 @@ written. Reading opens headers only. Whatever general code wants to know of a fo
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -176,7 +177,8 @@ class SideFile:
     """A file of the target that is not tensors: its relative path, and its text (or bytes) or the file it is copied from.
 
     `last` files (the iteration tracker, the index) are written after everything else: they make a checkpoint look complete. A file that is
-    copied has its size and time, as planning saw them.
+    copied has its size and time, as planning saw them. One with `hashes_of` says the SHA-256 of every other file of the target in that
+    folder, as Megatron's integrity.json does: `hashes_text`.
     """
 
     path: str
@@ -185,6 +187,7 @@ class SideFile:
     last: bool = False
     size_bytes: int = 0
     mtime_ns: int = 0
+    hashes_of: str | None = None
 
     @property
     def data(self) -> bytes:
@@ -192,12 +195,17 @@ class SideFile:
         return self.text if isinstance(self.text, bytes) else (self.text or "").encode()
 
 
+def hashes_text(hashes: Mapping[str, str]) -> bytes:
+    """What a side file says of the hashes of the files beside it, by their names (megatron/core/dist_checkpointing/validation.py, 0.18)."""
+    return json.dumps({"algorithm": "sha256", "files": dict(sorted(hashes.items()))}, indent=2).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Everything a target consists of, and `notes` for what a user should know about it.
 
     Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds. `encoded`: how those of
-    these names are written instead, in several pieces.
+    these names are written instead, in several pieces. `hashed`: files are hashed while they are written, so that each is one task's.
     """
 
     files: tuple[NewFile, ...]
@@ -205,6 +213,7 @@ class Output:
     side_files: tuple[SideFile, ...]
     notes: tuple[Note, ...] = ()
     encoded: Mapping[str, Written] = field(default_factory=dict)
+    hashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

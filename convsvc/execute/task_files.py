@@ -24,7 +24,7 @@ from convsvc.plan.records import (
 )
 
 # Grows with every change of what is written here, or of what its numbers mean: who reads it does so exactly as it was meant.
-TASK_VERSION = 2
+TASK_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task whose places number the tensors of its own two sides."""
+    """A task whose places number the tensors of its own two sides. `hashed`: target files that it writes whole are hashed on the way."""
 
     fingerprint: str
     task: Task
     source: Side
     target: Side
+    hashed: bool = False
 
 
 def extract_task(
@@ -54,11 +55,12 @@ def extract_task(
     fingerprint: str,
     source: tuple[Sequence[PlannedFile], Sequence[PlannedTensor]],
     target: tuple[Sequence[PlannedFile], Sequence[PlannedTensor]],
+    hashed: bool = False,
 ) -> TaskFile:
     """The task with only those files and tensors of the plan's tables that it touches, numbered anew. Pure."""
     taken, wanted = _Picker(*source), _Picker(*target)
     transfers = tuple(_renumbered(transfer, taken.pick, wanted.pick) for transfer in task.transfers)
-    return TaskFile(fingerprint, replace(task, transfers=transfers), taken.side(), wanted.side())
+    return TaskFile(fingerprint, replace(task, transfers=transfers), taken.side(), wanted.side(), hashed)
 
 
 def dump_task(task_file: TaskFile) -> bytes:
@@ -71,6 +73,7 @@ def dump_task(task_file: TaskFile) -> bytes:
         "transfers": [_dump_transfer(transfer) for transfer in task.transfers],
         "source": _dump_side(task_file.source),
         "target": _dump_side(task_file.target),
+        **({"hashed": True} if task_file.hashed else {}),
     }
     return json.dumps(data, separators=(",", ":")).encode()
 
@@ -85,7 +88,7 @@ def load_task(data: bytes) -> TaskFile:
         )
     number, name, bytes_in, bytes_out = raw["task"]
     task = Task(number, name, tuple(_load_transfer(item) for item in raw["transfers"]), bytes_in, bytes_out)
-    return TaskFile(raw["fingerprint"], task, _load_side(raw["source"]), _load_side(raw["target"]))
+    return TaskFile(raw["fingerprint"], task, _load_side(raw["source"]), _load_side(raw["target"]), raw.get("hashed", False))
 
 
 class _Picker:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -17,13 +17,14 @@ from convsvc.errors import Canceled, ConvsvcError, PlaceUnfit, StorageError, Tar
 from convsvc.execute.check.comparing import Comparison
 from convsvc.execute.check.copies import Checker, Difference, source_differs, target_differs
 from convsvc.execute.check.digests import Digests, Region
+from convsvc.execute.check.hashing import FileHashes
 from convsvc.execute.check.overflows import judge_overflows
 from convsvc.execute.check.padding import check_padding, check_zeros
 from convsvc.execute.check.verifying import verify_regions
 from convsvc.execute.disk.io import Reader, Writer, read_whole, write_atomically
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.staging.fences import check_fence
-from convsvc.execute.staging.marks import CANCEL, mark_path
+from convsvc.execute.staging.marks import CANCEL, HASHES, mark_path
 from convsvc.execute.staging.moved import Moved
 from convsvc.execute.staging.task_pack import read_task
 from convsvc.execute.steps.budgets import Budget
@@ -143,24 +144,31 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
     reader = Reader(task_file.source.files, place.directory, place.roots)
     writer = Writer(task_file.target.files, place.directory, place.roots)
     tiles, moved = _tiles(task_file, reader, source_differs, place), Moved(place.directory, "write", task_file.task.id)
-    with closing(reader), closing(writer), closing(tiles.produce(_steps(task_file))) as produced:
+    hashes = FileHashes(task_file.target, digests, place.directory, place.roots) if task_file.hashed else None
+    with closing(reader), closing(writer), hashes or nullcontext(), closing(tiles.produce(_steps(task_file))) as produced:
+        _add_fills(task_file, digests, hashes)
         for write, data in produced:
             crcs = [crc32(data[start : start + write.size_bytes]) for start in range(0, len(data), write.size_bytes)]
             place.check_wanted()  # just before: computing the bytes may have taken long, if only because the process was stopped
             for at in write.places:
-                tensor = task_file.target.tensors[at.tensor]
-                writer.write_runs(tensor.file, tensor.file_offset + at.data_offset, data, write.size_bytes, write.step_bytes)
                 for n, crc in enumerate(crcs):
                     region = Region(at.data_offset + n * write.step_bytes, write.size_bytes, crc)
                     digests.add(task_file.target.numbers[at.tensor], region)
+            hashed = hashes.wrote(write, data) if hashes else None
+            for at in write.places:
+                tensor = task_file.target.tensors[at.tensor]
+                writer.write_runs(tensor.file, tensor.file_offset + at.data_offset, data, write.size_bytes, write.step_bytes)
+            if hashed:
+                hashed.result()
             moved.note(writer.bytes_written)
-        _add_fills(task_file, digests)
         notes = _look_at_padding(task_file, reader, place)
         reader.check_unchanged()
         notes += judge_overflows(tiles.overflows, task_file, place.allow_overflow)
         writer.sync()
         direct = reader.bytes_direct + writer.bytes_direct
-        return Done(reader.bytes_read, writer.bytes_written, direct, {"regions": digests.as_json()}, notes)
+        mark = {"regions": digests.as_json()} | ({HASHES: hashes.by_path()} if hashes else {})
+        read = reader.bytes_read + (hashes.bytes_read if hashes else 0)
+        return Done(read, writer.bytes_written, direct, mark, notes)
 
 
 def verify_task(task_file: TaskFile, place: Workplace) -> Done:
@@ -221,13 +229,15 @@ def _look_at_padding(task_file: TaskFile, reader: Reader, place: Workplace) -> t
     return (*lost, *(Note("ignored", text) for text in dict.fromkeys(each.unchecked for each in transfers) if text))
 
 
-def _add_fills(task_file: TaskFile, digests: Digests) -> None:
-    """Declared zeros are there already: the file was made of them. They only count for the digest."""
+def _add_fills(task_file: TaskFile, digests: Digests, hashes: FileHashes | None) -> None:
+    """Declared zeros are there already: the file was made of them. They only count for the digest, and the hash."""
     for fill in (fill for transfer in task_file.task.transfers for fill in transfer.fills):
         itemsize = size_of(task_file.target.tensors[fill.tensor].dtype)
         size_bytes = fill.count * itemsize
         region = Region(fill.offset * itemsize, size_bytes, crc32_zeros(size_bytes))
         digests.add(task_file.target.numbers[fill.tensor], region)
+        if hashes:
+            hashes.filled(fill.tensor, region.start, region.size_bytes)
 
 
 @contextmanager

@@ -87,6 +87,18 @@ def item_of(tensor: StoredTensor) -> tuple[int, int]:
     return tensor.file_offset - item.tensors[0].file_offset, item.size_bytes
 
 
+def frame(tensor: StoredTensor) -> list[tuple[int, bytes]]:
+    """What of a tensor's item depends on its place alone, as (file offset, bytes): all that is before it, and some behind it."""
+    first, _ = item_of(tensor)
+    return [(first + offset, data) for offset, data in _item(tensor.dtype, tensor.shape).segments]
+
+
+def closing(tensor: StoredTensor, crc: int) -> list[tuple[int, bytes]]:
+    """The rest, which depends on the tensor's CRC-32 and stands behind it."""
+    first, _ = item_of(tensor)
+    return [(first + offset, data) for offset, data in seal_torch_zip(_item(tensor.dtype, tensor.shape).seal_state, {"": crc})]
+
+
 def open_with_library(path: str) -> Mapping[str, Any]:
     """The tensors that torch finds, by the names that `.metadata` has for them."""
     from convsvc.formats.witnesses import open_distcp
@@ -109,7 +121,5 @@ def _aligned(at: int, size_bytes: int) -> int:
 def _sealed(tensor: StoredTensor, crcs: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
     if tensor.size_bytes and tensor.name not in crcs:
         raise TargetError(f"{tensor.name} has no checksum", do="write it before the file is sealed")
-    item = _item(tensor.dtype, tensor.shape)
-    first = tensor.file_offset - item.tensors[0].file_offset
-    for offset, data in (*item.segments, *seal_torch_zip(item.seal_state, {"": crcs.get(tensor.name, 0)})):
-        yield first + offset, data
+    yield from frame(tensor)
+    yield from closing(tensor, crcs.get(tensor.name, 0))

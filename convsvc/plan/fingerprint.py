@@ -58,6 +58,7 @@ def _side(file: SideFile) -> list[Any]:
         file.size_bytes,
         file.mtime_ns,
         file.last,
+        *([] if file.hashes_of is None else [file.hashes_of]),
     ]
 
 

@@ -50,6 +50,11 @@ class Plan:
         return ((file, self.skeletons[kind]) for file, kind in zip(self.target_files, self.skeleton_of, strict=True))
 
     @property
+    def is_hashed(self) -> bool:
+        """Whether a side file says the hashes of the target's files."""
+        return any(side.hashes_of is not None for side in self.side_files)
+
+    @property
     def bytes_in(self) -> int:
         """Source bytes that will be read."""
         return sum(task.bytes_in for task in self.tasks)

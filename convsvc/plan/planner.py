@@ -85,7 +85,7 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         transfers = attach(transfers, gathered, placed.merging)
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
     casts = describe_casts(transfers, sources, targets) if options.dtype else ()
-    tasks = cut_tasks(transfers, sources, targets)
+    tasks = cut_tasks(transfers, sources, targets, by_file=output.hashed)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
         job=dump_job(job),

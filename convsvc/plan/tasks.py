@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from math import prod
 from operator import sub
 
@@ -35,13 +35,19 @@ class _Piece:
 
 
 def cut_tasks(
-    transfers: Iterable[tuple[str, Transfer]], sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor]
+    transfers: Iterable[tuple[str, Transfer]],
+    sources: Sequence[PlannedTensor],
+    targets: Sequence[PlannedTensor],
+    *,
+    by_file: bool = False,
 ) -> tuple[Task, ...]:
     """Tasks of at most about MOST_BYTES in and out; neighbours share one until it has FEW_BYTES.
 
-    `transfers` come with their unit (layer); a unit's transfers stay together where they fit.
+    `transfers` come with their unit (layer); a unit's transfers stay together where they fit. `by_file`: a target file is one task's.
     """
     read, written = element_sizes(sources), element_sizes(targets)
+    if by_file:
+        transfers = _by_unit(transfers)
     coded = {number for number, tensor in enumerate(targets) if tensor.coded is not None}
     tasks: list[Task] = []
     batch: list[_Piece] = []
@@ -58,21 +64,53 @@ def cut_tasks(
         pieces = [
             piece
             for _, transfer in members
-            for piece in _cut_down(transfer, transfer.order, read, written, bool(coded) and not coded.isdisjoint(_written(transfer)))
+            for piece in _cut_down(
+                transfer, transfer.order, read, written, by_file or (bool(coded) and not coded.isdisjoint(_written(transfer)))
+            )
         ]
         if size and size + sum(piece.size_bytes for piece in pieces) > MOST_BYTES:
             close()
-        for piece in pieces:
-            if size and size + piece.size_bytes > MOST_BYTES:
+        for bundle in _bundles(pieces, targets) if by_file else ([piece] for piece in pieces):
+            together = sum([piece.size_bytes for piece in bundle])
+            if size and size + together > MOST_BYTES:
                 close()
-            batch.append(piece)
-            size += piece.size_bytes
+            batch += bundle
+            size += together
             if not names or names[-1] != unit:
                 names.append(unit)
         if size >= FEW_BYTES:
             close()
     close()
     return tuple(tasks)
+
+
+def _by_unit(transfers: Iterable[tuple[str, Transfer]]) -> list[tuple[str, Transfer]]:
+    """A unit's transfers one after the other, units as they first come: what is stored layer by layer comes key by key."""
+    units: dict[str, list[tuple[str, Transfer]]] = {}
+    for unit, transfer in transfers:
+        units.setdefault(unit, []).append((unit, transfer))
+    return [each for members in units.values() for each in members]
+
+
+def _bundles(pieces: Sequence[_Piece], targets: Sequence[PlannedTensor]) -> list[list[_Piece]]:
+    """The pieces that write to the same files together, in their order."""
+    first = list(range(len(pieces)))
+    writers: dict[int, int] = {}
+
+    def found(number: int) -> int:
+        while first[number] != number:
+            number = first[number]
+        return number
+
+    for number, piece in enumerate(pieces):
+        tensors = chain(_written(piece.transfer), (fill.tensor for fill in piece.transfer.fills))
+        for file in {targets[tensor].file for tensor in tensors}:
+            one, other = sorted((found(writers.setdefault(file, number)), found(number)))
+            first[other] = one
+    bundles: dict[int, list[_Piece]] = {}
+    for number, piece in enumerate(pieces):
+        bundles.setdefault(found(number), []).append(piece)
+    return list(bundles.values())
 
 
 def _written(transfer: Transfer) -> Iterator[int]:

@@ -3,9 +3,10 @@
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
 A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
-"checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local"}: the checkpoint is loaded at the layout, with
-Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". Without "again" the checkpoint
-is of rank files. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not match.
+"checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local", "hashed"}: the checkpoint is loaded at the layout,
+with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". Without "again" the
+checkpoint is of rank files. "hashed" asks a core that can for its own check of integrity.json before it loads. What comes of each goes to
+RESULTS.json: "error", or the logits from the last stage, and what names do not match.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import traceback
 from argparse import Namespace
 from dataclasses import fields
 from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     chunks = [build(args, None if layout["vpp"] is None else number) for number in range(layout["vpp"] or 1)]
     wanted = sharded(chunks, metadata)
     names = sorted(wanted)
-    loaded = dist_checkpointing.load(wanted, str(folder))
+    can_verify = "verify_integrity" in signature(dist_checkpointing.load).parameters
+    loaded = dist_checkpointing.load(wanted, str(folder), **({"verify_integrity": True} if task["hashed"] and can_verify else {}))
     for name, chunk in zip(names, chunks, strict=True):
         chunk.load_state_dict(loaded[name], strict=True)
     if task["local"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
@@ -28,6 +29,8 @@ RANK_PROGRAM = Path(__file__).with_name("megatron_dist_rank.py")
 # Where the newest core is, if it is.
 NEWEST = "CONVSVC_MEGATRON_CORE"
 WORLD = 2
+# The trial whose checkpoint is spoilt, too, for what integrity.json is there for.
+CHANGED = "qwen3-tp2-in-small-chunks"
 TOLERANCE = 1e-4
 LLAMA = Tiny("llama2", "LlamaConfig", {"head_dim": 12})
 QWEN25 = Tiny("qwen25", "Qwen2Config")
@@ -69,18 +72,18 @@ class Trial:
 
 
 TP, PP, EP, VPP = {"tp": 2}, {"pp": 2}, {"tp": 2, "ep": 2, "etp": 1}, {"pp": 2, "vpp": 2}
-PER_LAYER, SMALL = {"layer_keys": "per-layer"}, {"chunk_size": "2KiB"}
+PER_LAYER, SMALL, HASHED = {"layer_keys": "per-layer"}, {"chunk_size": "2KiB"}, {"verify_integrity": True}
 TRIALS = (
     Trial("llama2-stacked-tp2", LLAMA, {"layer_keys": "stacked"}, TP),
     Trial("llama2-per-layer-in-small-chunks-pp2", LLAMA, {**PER_LAYER, **SMALL}, PP),
     Trial("qwen25-tp2", QWEN25, {"make_vocab_size_divisible_by": 40}, TP),
     Trial("qwen25-tied-pp2", QWEN25, {"iteration": "12"}, PP, tied=True),
-    Trial("qwen3-tp2-in-small-chunks", QWEN3, SMALL, TP),
+    Trial("qwen3-tp2-in-small-chunks", QWEN3, SMALL | HASHED, TP),
     Trial("qwen3-moe-per-layer-ep2", MOE, {**PER_LAYER, **SMALL}, EP, local=True),
     Trial("qwen3-moe-stacked-pp2", MOE, {"layer_keys": "stacked"}, PP, local=True),
     Trial("qwen3-moe-partly-dense-tp2", PARTLY_DENSE, {}, TP),
     Trial("qwen3-vpp2", QWEN3, {}, VPP),
-    Trial("deepseek3-with-mtp-tp2", DEEPSEEK3, {}, TP, mtp=True),
+    Trial("deepseek3-with-mtp-tp2", DEEPSEEK3, HASHED, TP, mtp=True),
     Trial("deepseek3-with-mtp-and-yarn-pp2", YARN, SMALL, PP, mtp=True),
     Trial("deepseek2-lite-ep2", LITE, {}, EP, wanting="linear_q_proj.layer_norm_weight"),
     Trial("qwen3-next-tp2", NEXT, {}, TP),
@@ -155,7 +158,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         }
         convert(job, engine="inline")
         tasks.append({"name": trial.name, "checkpoint": str(target), "layout": trial.layout, "local": trial.local})
+        tasks[-1]["hashed"] = "verify_integrity" in trial.target
+    tasks.append(with_a_changed_byte(tasks[[trial.name for trial in TRIALS].index(CHANGED)], folder / "changed"))
     return Written(folder, tuple(tasks), expected)
+
+
+def with_a_changed_byte(task: dict[str, Any], target: Path) -> dict[str, Any]:
+    """The same checkpoint with one bit of one weight turned, which no name or shape tells."""
+    shutil.copytree(task["checkpoint"], target)
+    file = max(target.glob("*/*.distcp"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return {**task, "name": "changed", "checkpoint": str(target)}
 
 
 @pytest.fixture(scope="module", params=["installed", "newest"])
@@ -169,7 +184,7 @@ def client(request: pytest.FixtureRequest, written: Written, tmp_path_factory: p
     if request.param == "newest" and path is None:
         pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
     folder = tmp_path_factory.mktemp(request.param)
-    dist = {trial.name for trial in TRIALS}
+    dist = {"changed", *(trial.name for trial in TRIALS)}
     asked = [
         {**task, "tokens": TOKENS.tolist(), **({"again": str(folder / task["name"])} if task["name"] in dist else {})}
         for task in written.tasks
@@ -195,6 +210,17 @@ def test_megatron_loads_with_its_default_strictness_and_the_logits_agree(trial: 
     have = torch.tensor(client.answers[-1][trial.name]["logits"])[..., : want.shape[-1]]
     assert (have - want).abs().max() <= TOLERANCE
     assert want.abs().max() > 1000 * TOLERANCE
+
+
+def test_megatrons_own_check_of_our_hashes_finds_a_changed_byte_and_nothing_else(client: Client) -> None:
+    """What it finds right was loaded above, `HASHED` trials among the rest. Core 0.16 has no such check."""
+    hashed = [trial for trial in TRIALS if "verify_integrity" in trial.target]
+    assert len(hashed) > 1
+    assert CHANGED in [trial.name for trial in hashed]
+    for answers in client.answers:
+        said = answers["changed"].get("error", "")
+        assert ("Checkpoint integrity verification failed for 1 file(s)" in said) == client.is_newest, said
+        assert not client.is_newest or "hash mismatch" in said
 
 
 @pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name) for trial in RANKS])

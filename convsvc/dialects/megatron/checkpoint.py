@@ -33,6 +33,8 @@ from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
 
 CONFIG, MARK, COMMON = "config.json", "metadata.json", "common.pt"
+# The SHA-256 of every other file of the directory (core 0.18, dist_checkpointing/validation.py, save_integrity_manifest).
+INTEGRITY = "integrity.json"
 # What core 0.19 and later save in the place of common.pt.
 COMMON_OBJECT = "common_state/shard_0_1"
 # What Megatron-FSDP saves, which has neither.

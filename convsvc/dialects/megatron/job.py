@@ -57,6 +57,11 @@ class MegatronTarget(ParallelSizes, TargetSpec):
         description="Not of torch: the most bytes of a chunk, in two-byte values, without it 256MiB: a rank reads whole ones. A row or an "
         "expert may have more.",
     )
+    verify_integrity: bool = Field(
+        False,
+        description="Of torch_dist: write integrity.json, the SHA-256 of every file, taken while they are written: Megatron (core 0.18 and "
+        "later) checks it with its flag of the same name, --verify-integrity.",
+    )
     adapter_only: Literal[False] = Field(False, description="For Hugging Face targets only: adapters are merged.")
 
     @model_validator(mode="after")
@@ -75,6 +80,8 @@ def _check_storage(given: MegatronSource | MegatronTarget, of_ranks: frozenset[s
         raise ValueError(f'{", ".join(wrong)}: of storage "torch_dist" and "fsdp_dtensor" only; leave it out')
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: a {given.storage} checkpoint is of no layout, training loads it at any; leave it out")
+    if given.storage != "torch_dist" and getattr(given, "verify_integrity", False):
+        raise ValueError("verify_integrity: Megatron has integrity.json in torch_dist alone; leave it out")
     if given.storage == "fsdp_dtensor" and getattr(given, "layer_keys", None) == "stacked":
         raise ValueError("layer_keys: Megatron-FSDP has keys of each layer; leave it out")
 

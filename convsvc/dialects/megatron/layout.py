@@ -36,7 +36,8 @@ class Keys:
 
     `padded_vocab` is the number of embedding rows; `stacked`: layers are an axis. `fsdp`: they are Megatron-FSDP's, and `halved` says
     that gates lie apart from what they gate. A source's has `cuts`, what of each key lies where, and the whole `shapes`; a target's the
-    most elements of a chunk, beyond which it is cut along its first axis, and what stands before every key.
+    most elements of a chunk, beyond which it is cut along its first axis, what stands before every key, and whether it is `hashed`: then a
+    file has little, so that one task can write all of it.
     """
 
     padded_vocab: int
@@ -47,6 +48,7 @@ class Keys:
     fsdp: bool = False
     halved: bool = False
     prefix: str = ""
+    hashed: bool = False
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""
@@ -192,7 +194,7 @@ def lay_source(model: Model, settings: Keys) -> Layout:
 
 
 def lay_target(model: Model, settings: Keys) -> Layout:
-    """Every chunk that is written, with its file: a unit's n-th chunks lie in its n-th file, so that none has two of one key."""
+    """Every chunk that is written, with its file, which is of one unit and has no two of a key (`_Files`)."""
     kinds: list[Laid] = []
     entries: list[Entry] = []
     for _, _, number, box, laid, unit in chunks(model, settings):
@@ -204,17 +206,51 @@ def lay_target(model: Model, settings: Keys) -> Layout:
 
 def chunks(model: Model, settings: Keys) -> Iterator[tuple[str, tuple[int, ...], str, Box, Laid, str]]:
     """(key, its whole shape, file, box, what lies in it, unit) of each chunk of a target."""
-    units: dict[str, int] = {}
+    files = _Files(settings)
     for key in lay_keys(model, settings):
         if not key.parts[0][0].written:
             continue
         for layer, (laid, unit) in enumerate(key.parts):
-            unit_number = units.setdefault(unit, len(units) + 1)
             # Of one that is stored by other values the whole is written at once.
             most = 0 if key.name.endswith(LESS_ONE) else settings.chunk_elements
-            for number, (starts, stops) in enumerate(boxes(laid.shape, most)):
+            cut = list(boxes(laid.shape, most))
+            for number, (starts, stops) in enumerate(cut):
                 box = Box((layer, *starts), (layer + 1, *stops)) if key.stacked else Box(starts, stops)
-                yield key.name, key.shape, f"__{unit_number}_{number}.distcp", box, key.cut(box), unit
+                file = files.of(unit, number, prod(laid.shape) if len(cut) == 1 else None)
+                yield key.name, key.shape, file, box, key.cut(box), unit
+
+
+class _Files:
+    """In which file chunks lie: a unit's n-th chunks in its n-th file.
+
+    Of what is hashed each chunk of a tensor that is cut has a file of its own, and whole ones lie together as long as they are no more than
+    a chunk: all of a file is one task's then, and small.
+    """
+
+    def __init__(self, settings: Keys) -> None:
+        self._most = settings.chunk_elements if settings.hashed else 0
+        self._units: dict[str, int] = {}
+        self._counts: dict[int, int] = {}
+        self._open: dict[int, tuple[int, int]] = {}
+
+    def of(self, unit: str, number: int, whole_elements: int | None) -> str:
+        """The file of a unit's chunk with this number; `whole_elements` are those of one that is all of its tensor."""
+        unit_number = self._units.setdefault(unit, len(self._units) + 1)
+        if self._most:
+            number = self._new(unit_number) if whole_elements is None else self._shared(unit_number, whole_elements)
+        return f"__{unit_number}_{number}.distcp"
+
+    def _new(self, unit: int) -> int:
+        number = self._counts.get(unit, 0)
+        self._counts[unit] = number + 1
+        return number
+
+    def _shared(self, unit: int, elements: int) -> int:
+        number, held = self._open.get(unit, (-1, self._most))
+        if held + elements > self._most:
+            number, held = self._new(unit), 0
+        self._open[unit] = number, held + elements
+        return number
 
 
 def boxes(shape: tuple[int, ...], most: int) -> Iterator[Box]:

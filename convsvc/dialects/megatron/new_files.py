@@ -17,7 +17,7 @@ from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.new_files import bytes_by_dtype
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
-from convsvc.dialects.megatron.checkpoint import COMMON, MARK
+from convsvc.dialects.megatron.checkpoint import COMMON, INTEGRITY, MARK
 from convsvc.dialects.megatron.extra_states import STATE, extra_states
 from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
@@ -67,7 +67,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     encoded, changed = write_norms(draft.layout, draft.dtypes)
     notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
-    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded)
+    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded, settings.hashed)
 
 
 def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
@@ -79,6 +79,7 @@ def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callab
         SideFile(f"{folder}/{OBJECTS}", text=state),
         SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
         SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
+        *([SideFile(f"{folder}/{INTEGRITY}", last=True, hashes_of=folder)] if draft.settings.hashed else []),
         SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
         SideFile(TRACKER, text=_iteration(draft.target), last=True),
     )

@@ -50,7 +50,7 @@ class Megatron(RankFiles):
             return _of_fsdp(target, model)
         stacked = is_usually_stacked(model) if target.layer_keys == "auto" else target.layer_keys == "stacked"
         padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
-        return Keys(padded, stacked, chunk_elements=_chunk_elements(target))
+        return Keys(padded, stacked, chunk_elements=_chunk_elements(target), hashed=target.verify_integrity)
 
     def layout(self, model: Model, settings: Any) -> Layout:
         return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)

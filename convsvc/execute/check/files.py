@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from convsvc.dialects.base import MANIFEST
 from convsvc.errors import VerifyError
+from convsvc.execute.check.hashing import hash_file
 from convsvc.execute.disk.faults import storage_error
 from convsvc.execute.staging.manifest import find_changed, read_manifest
+from convsvc.execute.staging.sealing import files_in
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
-from convsvc.roots import Roots
 from convsvc.roots.beneath import open_beneath
 
 CHUNK_BYTES = 1 << 20
@@ -62,8 +65,25 @@ def check_frames(plan: Plan, directory: int, crcs: Mapping[int, int]) -> None:
 
 def check_side_files(plan: Plan, directory: int) -> None:
     """Every side file holds what the plan would write now. Raises VerifyError naming them, OSError for a copied one that is gone."""
-    faults = [fault for side in plan.side_files if (fault := _side_fault(side, directory, plan.roots))]
+    faults = [fault for side in plan.side_files if (fault := _side_fault(side, directory, plan))]
     _raise(faults, plan, "side files are not what this job writes")
+
+
+def check_hashes(plan: Plan, directory: int, check: Callable[[], object] = lambda: None) -> None:
+    """Every file is what the side file says of it that has their hashes; all of them are read. Raises VerifyError naming them."""
+    faults: list[str] = []
+    for side in plan.side_files:
+        if side.hashes_of is None:
+            continue
+        with _opened(directory, side.path) as descriptor:
+            said = _hashes_in(_content(os.dup(descriptor))) or {}
+        for path, _ in files_in(plan, side.hashes_of):
+            check()
+            with _opened(directory, path) as descriptor:
+                found = hash_file(descriptor)
+            if found != said.get(os.path.basename(path)):
+                faults.append(f"{path}: its SHA-256 is {found}, {side.path} says {said.get(os.path.basename(path))}")
+    _raise(faults, plan, "files are not what the list of their hashes says")
 
 
 def check_made(plan: Plan, directory: int) -> None:
@@ -79,16 +99,41 @@ def check_made(plan: Plan, directory: int) -> None:
     _raise([*faults, *find_changed(folder, manifest)], plan, "files are not as they were written")
 
 
-def _side_fault(side: SideFile, directory: int, roots: Roots) -> str | None:
+def _side_fault(side: SideFile, directory: int, plan: Plan) -> str | None:
     if _size(directory, side.path) is None:
         return f"{side.path} is not there"
-    wanted = side.data if side.copy_from is None else _content(roots.open(side.copy_from, os.O_RDONLY | os.O_NONBLOCK))
+    if side.hashes_of is not None:
+        return _hashes_fault(side, side.hashes_of, directory, plan)
+    wanted = side.data if side.copy_from is None else _content(plan.roots.open(side.copy_from, os.O_RDONLY | os.O_NONBLOCK))
     with _opened(directory, side.path) as descriptor:
         found = _content(os.dup(descriptor))
     if found == wanted:
         return None
     at = next((at for at, (one, other) in enumerate(zip(found, wanted, strict=False)) if one != other), min(len(found), len(wanted)))
     return f"{side.path}: {len(found)} bytes, expected {len(wanted)}, first difference at byte {at}"
+
+
+def _hashes_fault(side: SideFile, folder: str, directory: int, plan: Plan) -> str | None:
+    """Whether it names the files that there are, and says what the plan says of those whose content it knows."""
+    with _opened(directory, side.path) as descriptor:
+        said = _hashes_in(_content(os.dup(descriptor)))
+    if said is None:
+        return f"{side.path} is no list of hashes"
+    wanted = {os.path.basename(path): data for path, data in files_in(plan, folder)}
+    if set(said) != set(wanted):
+        return (
+            f"{side.path} names {len(set(said) - set(wanted))} files that this job does not write, and lacks {len(set(wanted) - set(said))}"
+        )
+    wrong = [name for name, data in wanted.items() if data is not None and said[name] != hashlib.sha256(data).hexdigest()]
+    return f"{side.path} has another hash of {wrong[0]}" if wrong else None
+
+
+def _hashes_in(data: bytes) -> dict[str, str] | None:
+    try:
+        files = json.loads(data)["files"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return files if isinstance(files, dict) and all(isinstance(each, str) for each in files.values()) else None
 
 
 def _between(spans: Iterable[Span], tensors: Iterable[tuple[int, int]], size_bytes: int) -> Iterator[Span]:

@@ -17,6 +17,10 @@ MARKS = f"{PRIVATE}/marks"
 MOVED = f"{PRIVATE}/moved"
 
 
+# What the mark of a task that hashed calls the hashes of the files it wrote, by their paths.
+HASHES = "sha256"
+
+
 def pack_path(mode: str) -> str:
     """The file of all tasks. Verifying reads what writing wrote, so it has none of its own."""
     return f"{TASKS}/{'compare' if mode == 'compare' else 'write'}.pack"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
+from convsvc.dialects.base import hashes_text
 from convsvc.errors import SourceChanged
 from convsvc.execute.check.digests import whole_file
+from convsvc.execute.check.hashing import hash_file
 from convsvc.execute.staging.folders import DIRECTORY_MODE
 from convsvc.formats import FORMATS
 from convsvc.plan.plan import Plan, SideFile
@@ -54,11 +58,41 @@ def write_text(root: Path, name: str, data: bytes) -> None:
         os.fsync(opened.fileno())
 
 
-def write_side_files(plan: Plan, root: Path, *, last: bool) -> None:
-    """Writes the side files that come last, or all others. Raises OSError, SourceChanged where a file to copy is gone."""
+def write_side_files(plan: Plan, root: Path, *, last: bool, hashes: Mapping[str, str] | None = None) -> None:
+    """Writes the side files that come last, or all others; `hashes` are those of the files that tasks hashed, by their paths.
+
+    Raises OSError, SourceChanged where a file to copy is gone.
+    """
     for side in plan.side_files:
-        if side.last == last:
+        if side.last != last:
+            continue
+        if side.hashes_of is None:
             _write_side_file(side, root, plan.roots)
+        else:
+            write_text(root, side.path, _hashes_text(plan, side.hashes_of, root, hashes or {}))
+
+
+def _hashes_text(plan: Plan, folder: str, root: Path, hashes: Mapping[str, str]) -> bytes:
+    found = {}
+    for path, data in files_in(plan, folder):
+        if data is not None:
+            hexed: str | None = hashlib.sha256(data).hexdigest()
+        else:
+            hexed = hashes.get(path)
+        if hexed is None:  # a file that is copied, or that was written by several tasks
+            with open(_opened(root, path, os.O_RDONLY), "rb", buffering=0) as opened:
+                hexed = hash_file(opened.fileno())
+        found[PurePosixPath(path).name] = hexed
+    return hashes_text(found)
+
+
+def files_in(plan: Plan, folder: str) -> Iterator[tuple[str, bytes | None]]:
+    """Every file of the target in a folder that a side file says the hashes of, and what it holds where the plan says that."""
+    files: Iterable[tuple[str, bytes | None]] = chain(
+        ((file.path, None) for file in plan.target_files),
+        ((side.path, None if side.copy_from else side.data) for side in plan.side_files if side.hashes_of is None),
+    )
+    return ((path, data) for path, data in files if str(PurePosixPath(path).parent) == folder)
 
 
 def open_up(root: Path, like: os.stat_result | None) -> None:

@@ -35,6 +35,7 @@ from convsvc.execute.staging.marks import (
     CANCEL,
     CARD_COPY,
     FINGERPRINT,
+    HASHES,
     MARKS,
     MOVED,
     PICTURE_COPY,
@@ -189,7 +190,7 @@ class Staging:
         """Writes the files that come last: what is staged is the whole target now. Raises OSError's kinds as `seal`."""
         with target_errors(self.target):
             self._site.check_held()
-            sealing.write_side_files(self.plan, self._inside.path, last=True)
+            sealing.write_side_files(self.plan, self._inside.path, last=True, hashes=self._hashes())
 
     def crcs(self) -> dict[int, int]:
         """The CRC-32 of every target tensor, by its number. Raises VerifyError as `seal` does."""
@@ -336,9 +337,15 @@ class Staging:
         key = f"{self.plan.fingerprint} {convsvc.__version__}"
         there = read_index(self._inside.descriptor, mode, key)
         if there is None:
-            documents = ((task.id, dump_task(extract_task(task, self.plan.fingerprint, *tables))) for task in tasks)
+            hashed = mode == "write" and self.plan.is_hashed
+            documents = ((task.id, dump_task(extract_task(task, self.plan.fingerprint, tables[0], tables[1], hashed))) for task in tasks)
             there = write_pack(self._inside.descriptor, mode, key, documents, self._check)
         self._packs[mode] = there
+
+    def _hashes(self) -> dict[str, str]:
+        """Of the files that were hashed while they were written, by their paths."""
+        marks = (self._inside.path / mark_path("write", task.id) for task in self.plan.tasks) if self.plan.is_hashed else ()
+        return {path: hexed for mark in marks for path, hexed in json.loads(mark.read_bytes()).get(HASHES, {}).items()}
 
     def _tensor_crcs(self) -> dict[int, int]:
         """The CRC-32 of every target tensor by its number, from the marks of all tasks."""
