@@ -159,7 +159,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         convert(job, engine="inline")
         tasks.append({"name": trial.name, "checkpoint": str(target), "layout": trial.layout, "local": trial.local})
         tasks[-1]["hashed"] = "verify_integrity" in trial.target
-    tasks.append(with_a_changed_byte(tasks[[trial.name for trial in TRIALS].index(CHANGED)], folder / "changed"))
+        if trial.name == CHANGED:
+            tasks.append(with_a_changed_byte(tasks[-1], folder / "changed"))
     return Written(folder, tuple(tasks), expected)
 
 

@@ -16,6 +16,7 @@ from convsvc.dialects.dcp.pieces import find_pieces
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.megatron.integrity import check_integrity
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import FSDP
 from convsvc.dialects.megatron.norms import read_norms
@@ -33,8 +34,6 @@ from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
 
 CONFIG, MARK, COMMON = "config.json", "metadata.json", "common.pt"
-# The SHA-256 of every other file of the directory (core 0.18, dist_checkpointing/validation.py, save_integrity_manifest).
-INTEGRITY = "integrity.json"
 # What core 0.19 and later save in the place of common.pt.
 COMMON_OBJECT = "common_state/shard_0_1"
 # What Megatron-FSDP saves, which has neither.
@@ -78,6 +77,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
     check_directory(root)
     folder = _iteration(root, source.iteration)
     _check_complete(folder)
+    checked = check_integrity(folder, all_files=source.verify_integrity)
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
     weights, notes = _weights(folder, metadata, prefix)
@@ -93,7 +93,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
     )
     found = {(file, names[name]): each for (file, name), each in pieces.found.items()}
     found, changed = read_norms(found)
-    return Checkpoint(str(folder), pieces.files, found, facts, opened, (*notes, *changed))
+    return Checkpoint(str(folder), pieces.files, found, facts, opened, (*checked, *notes, *changed))
 
 
 def _folder(said: str) -> str:

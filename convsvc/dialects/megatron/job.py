@@ -30,6 +30,11 @@ class MegatronSource(RankFilesSource):
     config_dir: Path | None = Field(
         None, description="A directory with the model's config.json, instead of what the saved args say. Not of torch."
     )
+    verify_integrity: bool = Field(
+        False,
+        description="Of torch_dist: read every file once more before anything else, and compare its SHA-256 with integrity.json, as "
+        "Megatron does with --verify-integrity. Without it files of words alone are compared.",
+    )
 
     @model_validator(mode="after")
     def _of_one_storage(self) -> MegatronSource:

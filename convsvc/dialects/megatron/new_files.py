@@ -17,8 +17,9 @@ from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.new_files import bytes_by_dtype
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
-from convsvc.dialects.megatron.checkpoint import COMMON, INTEGRITY, MARK
+from convsvc.dialects.megatron.checkpoint import COMMON, MARK
 from convsvc.dialects.megatron.extra_states import STATE, extra_states
+from convsvc.dialects.megatron.integrity import INTEGRITY
 from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
 from convsvc.dialects.megatron.norms import write_norms

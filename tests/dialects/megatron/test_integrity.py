@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from convsvc.conversion import convert, verify
 from convsvc.dialects.base import MANIFEST
 from convsvc.dialects.huggingface.layout import lay_model
-from convsvc.errors import JobError, VerifyError
+from convsvc.errors import JobError, SourceError, VerifyError
 from convsvc.execute.staging import sealing
 from convsvc.families import FAMILIES, Facts, Wanted
 from convsvc.plan import tasks
@@ -124,8 +124,74 @@ def test_a_list_of_hashes_that_is_none_is_named(text: str, tmp_path: Path) -> No
 def test_it_is_of_torch_dist_alone_and_nobody_pays_for_it_unasked(tmp_path: Path) -> None:
     write_llama(tmp_path / "hf")
     for storage in ("torch", "fsdp_dtensor"):
-        with pytest.raises(JobError, match="verify_integrity: Megatron has integrity.json in torch_dist alone"):
+        with pytest.raises(JobError, match=r"verify_integrity: Megatron has integrity\.json in torch_dist alone"):
             make_plan(job_of(tmp_path, storage=storage))
     plan = make_plan(job_of(tmp_path, verify_integrity=False))
     assert not plan.is_hashed
     assert not [side for side in plan.side_files if side.path == INTEGRITY]
+
+
+def source_of(tmp_path: Path, **stated: Any) -> dict[str, Any]:
+    return {
+        "source": {"format": "megatron", "path": str(tmp_path / "target"), **stated},
+        "target": {"format": "huggingface", "path": str(tmp_path / "back")},
+    }
+
+
+@pytest.fixture
+def hashed(tmp_path: Path) -> Path:
+    write_llama(tmp_path / "hf")
+    convert(job_of(tmp_path), engine="inline")
+    return tmp_path / "target" / "release"
+
+
+def turn_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_source_says_that_hashes_are_there_and_compares_all_where_asked(hashed: Path, tmp_path: Path) -> None:
+    notes = [note.text for note in make_plan(source_of(tmp_path)).notes]
+    assert any(text.startswith("integrity.json has the hashes of") for text in notes), notes
+    plan = make_plan(source_of(tmp_path, verify_integrity=True))
+    assert not [note for note in plan.notes if "integrity.json" in note.text]
+    turn_a_bit(hashed / "__1_0.distcp")
+    make_plan(source_of(tmp_path))
+    with pytest.raises(SourceError, match=r"1 files of .* are not what integrity\.json says") as error:
+        make_plan(source_of(tmp_path, verify_integrity=True))
+    assert error.value.facts[0].startswith("__1_0.distcp: expected ")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "common.pt", ".metadata"])
+def test_a_changed_file_of_words_is_named_unasked(name: str, hashed: Path, tmp_path: Path) -> None:
+    turn_a_bit(hashed / name)
+    with pytest.raises(SourceError, match=r"are not what integrity\.json says") as error:
+        make_plan(source_of(tmp_path))
+    assert error.value.facts[0].startswith(name)
+
+
+def test_a_file_that_is_gone_and_a_list_that_is_gone_are_named(hashed: Path, tmp_path: Path) -> None:
+    (hashed / "__0_0.distcp").unlink()
+    with pytest.raises(SourceError) as error:
+        make_plan(source_of(tmp_path, verify_integrity=True))
+    assert error.value.facts == ("__0_0.distcp: is not there",)
+    (hashed / "integrity.json").unlink()
+    with pytest.raises(SourceError, match=r"has no integrity\.json, and source\.verify_integrity asks for it"):
+        make_plan(source_of(tmp_path, verify_integrity=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[]", "not a JSON object"),
+        ('{"algorithm": "md5", "files": {}}', "has hashes of 'md5'"),
+        ('{"files": ["a"]}', "has no hashes by file names"),
+        ('{"files": {"a": 1}}', "has no hashes by file names"),
+        ('{"files": {"../../etc/passwd": "00"}}', "names what is no file beside it"),
+    ],
+)
+def test_a_hostile_list_is_an_error(text: str, expected: str, hashed: Path, tmp_path: Path) -> None:
+    (hashed / "integrity.json").write_text(text)
+    with pytest.raises(SourceError, match=expected):
+        make_plan(source_of(tmp_path))
