@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from convsvc.dialects.iterations import Iteration, numbered_folders, tracked
 from convsvc.encodings.base import Form, Written
+from convsvc.encodings.release import Release
 from convsvc.errors import JobError
 from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
 from convsvc.models.facts import Facts
@@ -152,6 +153,7 @@ class Checkpoint:
 
     `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
     its layout needs beside the model. `notes` say what is there and is no weight. `lora`: what is said of adapters, if there are any.
+    Where weights are quantised, `beside` are scales of activations, `quantised` what the configuration says of it, by where (`Release`).
     """
 
     path: str
@@ -161,6 +163,8 @@ class Checkpoint:
     settings: Any = None
     notes: tuple[Note, ...] = ()
     lora: AdapterFacts | None = None
+    beside: tuple[Found, ...] = ()
+    quantised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ class Output:
 
     Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds. `encoded`: how those of
     these names are written instead, in several pieces. `hashed`: files are hashed while they are written, so that each is one task's.
+    `beside`: (file, name) of tensors that are of none of the layout's kinds.
     """
 
     files: tuple[NewFile, ...]
@@ -214,13 +219,14 @@ class Output:
     notes: tuple[Note, ...] = ()
     encoded: Mapping[str, Written] = field(default_factory=dict)
     hashed: bool = False
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Draft(Generic[SaidT, SettingsT]):
     """What a target's files are made from: what the job says of it, the model, how it is laid out; `dtypes` are the layout's kinds'.
 
-    `facts` are the source's. Files that are copied must lie in `roots`.
+    `facts` are the source's. Files that are copied must lie in `roots`. `release`: how the weights were published, where that is known.
     """
 
     target: SaidT
@@ -231,6 +237,7 @@ class Draft(Generic[SaidT, SettingsT]):
     dtypes: tuple[str, ...]
     options: Options
     roots: Roots
+    release: Release | None = None
 
     def specs(self) -> list[TensorSpec]:
         """What the kinds are in a file, by their numbers."""
@@ -367,7 +374,8 @@ def refuse_parts(options: Options) -> None:
 class Target(Protocol):
     """How a format is written. What a method does here is what a format without anything to say of it does.
 
-    `adapters`: it holds LoRA adapters, and no weights. `has_card`: it is published with a model card.
+    `adapters`: it holds LoRA adapters, and no weights. `has_card`: it is published with a model card. `carries`: scales that weights were
+    published with may lie beside it, for the way back.
     A framework with tables of its own is shown beside Hugging Face's in the families'
     pages: under its `title`, as `rows` and `prefix` have it, and as far as one of the `variants` (fields of a job, by what they are called
     in a heading) names or orders tensors otherwise.
@@ -376,6 +384,7 @@ class Target(Protocol):
     name: str
     adapters: bool = False
     has_card: bool = False
+    carries: bool = False
     title: str | None = None
     variants: Mapping[str, Mapping[str, object]] = MappingProxyType({})
 
@@ -386,6 +395,10 @@ class Target(Protocol):
     def wants(self, target: Any) -> Wants:
         """Which MTP layers it asks for."""
         return Wants()
+
+    def likens(self, target: Any) -> bool:
+        """Whether weights are to be stored as the source was published."""
+        return False
 
     def spoken_vocab(self, target: Any, roots: Roots) -> int | None:
         """The vocabulary that the target's own configuration speaks of, where one is given."""

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Unread
+from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread
+from convsvc.encodings.numbers import Floats, divided
 from convsvc.encodings.products import multiply
-from convsvc.encodings.words import AWQ_ORDER, unpack_columns
+from convsvc.encodings.words import AWQ_ORDER, pack_columns, unpack_columns
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "AWQ"
@@ -66,8 +67,25 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     """(code - zero point) x factor."""
     words = np.ascontiguousarray(pieces[0].rows(rect)).view("<u4")
     codes = unpack_columns(words, 4, AWQ_ORDER)
+    zeros, factors = _shares(rect, pieces)
+    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype, 16.0)
+
+
+def _shares(rect: Rect, pieces: tuple[Piece, ...]) -> tuple[Bits, Floats]:
+    """The zero point and the factor of each of the rectangle's elements."""
     zeros = unpack_columns(pieces[1].numbers, 4, AWQ_ORDER)[pieces[1].row_numbers(rect)]
     first = rect.column - pieces[1].region.column * PER
     column = rect.column - pieces[2].region.column
     factors = pieces[2].factors[pieces[2].row_numbers(rect)][:, column : column + rect.columns]
-    return multiply((codes - zeros[:, first : first + rect.columns]).astype(np.float32), factors, 1, out, dtype, 16.0)
+    return zeros[:, first : first + rect.columns], factors
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these factors and zero points."""
+    zeros, factors = _shares(rect, pieces)
+    return pack_columns(np.clip(np.rint(divided(values, factors, 1)) + zeros, 0, 15), 4, AWQ_ORDER)
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """Its scales follow from activations, not from weights."""
+    raise NoRule("AWQ, whose scales follow from activations")

@@ -42,6 +42,11 @@ class Grid(NamedTuple):
     def row_bytes(self) -> int:
         return self.width * self.item_bytes
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all elements of a matrix share its only item."""
+        return bool(self.rows) and (self.height, self.width) == (1, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -253,6 +258,10 @@ class Missaid(Exception):
     """A word of the configuration that cannot be meant. Says which, and what it must be."""
 
 
+class NoRule(Exception):
+    """New scales were needed, and there is no rule for them. Says for what."""
+
+
 class Unread(Exception):
     """A way of quantising, or a variant of one, that is not read. Says which, in words that follow "is quantised: "."""
 
@@ -276,6 +285,20 @@ class Encoding(Protocol):
 
         `rect` is in whole groups. Returns how many finite products have become infinite. Raises Unfit where a piece contradicts another.
         """
+
+
+class Likening(Encoding, Protocol):
+    """What an encoding's module offers beside that, if its weights come back with the scales that they were published with."""
+
+    def recode(self, form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+        """The codes nearest to the rectangle's finite values, [rows, bytes], with the scales of `pieces`; its first one is not looked at.
+
+        The sign of zero is kept. `rect` is in whole groups.
+        """
+
+    def rescale(self, form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+        """New scales by the rule (piece 1 of the rectangle) where values are others than were published, and, where the rule does not take
+        the nearest, their codes. `rect` is in whole blocks. Raises NoRule."""
 
 
 @dataclass(frozen=True, slots=True)

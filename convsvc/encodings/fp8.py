@@ -15,12 +15,37 @@ from typing import Any
 
 import numpy as np
 
-from convsvc.encodings.base import Bytes, Claim, Form, Grid, Incomplete, Look, Missaid, Part, Unfit, Written, codes_grid, fits
-from convsvc.encodings.numbers import SCALE_DTYPES, Floats, round_to_e4m3
+from convsvc.encodings.base import (
+    Bytes,
+    Claim,
+    Form,
+    Grid,
+    Incomplete,
+    Look,
+    Missaid,
+    NoRule,
+    Part,
+    Piece,
+    Rect,
+    Unfit,
+    Written,
+    codes_grid,
+    fits,
+)
+from convsvc.encodings.numbers import (
+    SCALE_DTYPES,
+    Floats,
+    ceil_exponents,
+    divided,
+    round_to_bf16,
+    round_to_e4m3,
+    round_to_e5m2,
+)
 from convsvc.encodings.products import multiply_float8 as decode
+from convsvc.encodings.products import spread
 from convsvc.tensors.dtypes import size_of
 
-__all__ = ["EXPERTS_ONLY", "SIGNS", "TILE", "TITLE", "WRITTEN_AS", "claim", "decode", "encode", "words", "written"]
+__all__ = ["EXPERTS_ONLY", "SIGNS", "TILE", "TITLE", "WRITTEN_AS", "claim", "decode", "encode", "recode", "rescale", "words", "written"]
 
 TITLE = "float8"
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
@@ -100,18 +125,48 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
 
 def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
     """scale = amax / 448, code = weight / scale, in float32: Megatron-Bridge's quantize_fp8_e4m3fn_like_scale. Zeros have scale 1."""
+    rows, columns = values.shape
+    blocks = _blocked(form, values)
+    scales = _scales(blocks)
+    with np.errstate(all="ignore"):  # NaN stays NaN
+        codes = round_to_e4m3((blocks / scales[:, None, :, None]).reshape(blocks.shape[0] * blocks.shape[1], -1))
+    return np.ascontiguousarray(codes[:rows, :columns]), scales.view(np.uint8).reshape(len(scales), -1)
+
+
+def _blocked(form: Form, values: Floats) -> Floats:
+    """The values as [blocks down, rows, blocks across, columns], with zeros where the last ones are short."""
     (rows, columns), tile = values.shape, (form.grids[1].rows, form.grids[1].columns)
     height, width = (-(-size // by) for size, by in zip(values.shape, tile, strict=True))
     padded = values
     if (rows, columns) != (height * tile[0], width * tile[1]):
         padded = np.zeros((height * tile[0], width * tile[1]), np.float32)
         padded[:rows, :columns] = values
-    blocks = padded.reshape(height, tile[0], width, tile[1])
-    scales = np.abs(blocks).max(axis=(1, 3)) / np.float32(448)
+    return padded.reshape(height, tile[0], width, tile[1])
+
+
+def _scales(blocks: Floats, largest: float = 448.0) -> Floats:
+    scales: Floats = np.abs(blocks).max(axis=(1, 3)) / np.float32(largest)
     scales[scales == 0] = 1
-    with np.errstate(all="ignore"):  # NaN stays NaN
-        codes = round_to_e4m3((blocks / scales[:, None, :, None]).reshape(padded.shape))
-    return np.ascontiguousarray(codes[:rows, :columns]), scales.view(np.uint8).reshape(height, -1)
+    return scales
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these factors."""
+    nearest = round_to_e4m3 if form.grids[0].dtype == "F8_E4M3" else round_to_e5m2
+    return nearest(divided(values, *spread(pieces[1], rect)))
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """amax / 448 in float32, rounded to the factors' type as compressed-tensors does; of F8_E8M0 the power of two above it."""
+    dtype = form.grids[1].dtype
+    scales = _scales(_blocked(form, values), 448.0 if form.grids[0].dtype == "F8_E4M3" else 57344.0)
+    if dtype == "F8_E8M0":
+        return ceil_exponents(scales), None
+    if dtype == "BF16":
+        return round_to_bf16(scales).view(np.uint8).reshape(len(scales), -1), None
+    if dtype != "F32":
+        raise NoRule(f"float8 with factors of {dtype}")
+    return scales.view(np.uint8).reshape(len(scales), -1), None
 
 
 def words(kept: Sequence[str]) -> Mapping[str, Any]:

@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Unread, whole
+from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread, whole
+from convsvc.encodings.numbers import Floats, divided
 from convsvc.encodings.products import multiply
-from convsvc.encodings.words import WIDTHS, unpack_columns, unpack_rows
+from convsvc.encodings.words import WIDTHS, pack_rows, unpack_columns, unpack_rows
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "GPTQ"
@@ -67,16 +68,34 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     """(code - zero point) x factor, of the input's own group."""
     bits = form.param("bits")
     rows = rect.row + np.arange(rect.rows) * rect.row_step
+    words, first = pieces[0], rect.column - pieces[0].region.column
+    codes = unpack_rows(words.numbers[:, first : first + rect.columns], bits, rows, words.region.row)
+    zeros, factors = _shares(form, rect, pieces)
+    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype, float(1 << bits))
+
+
+def _shares(form: Form, rect: Rect, pieces: tuple[Piece, ...]) -> tuple[Bits, Floats]:
+    """The zero point and the factor of each of the rectangle's elements, of the input's own group."""
+    bits, rows = form.param("bits"), rect.row + np.arange(rect.rows) * rect.row_step
     group = pieces[3].numbers[0][rows].astype(np.intp)
     if len(group) and int(group.max()) >= pieces[2].grid.height:
         raise Unfit(f"g_idx says group {int(group.max())}, there are {pieces[2].grid.height}")
-    words, first = pieces[0], rect.column - pieces[0].region.column
-    codes = unpack_rows(words.numbers[:, first : first + rect.columns], bits, rows, words.region.row)
     zeros = unpack_columns(pieces[1].numbers, bits)[group][:, rect.column - pieces[1].region.column * (32 // bits) :][:, : rect.columns]
     if form.param("version") == 1:
         if (zeros == (1 << bits) - 1).any():
             raise Unfit(f"a zero point of {(1 << bits) - 1} in qzeros may mean 0 or {1 << bits} in GPTQ's first format")
         zeros = zeros + 1
     first = rect.column - pieces[2].region.column
-    factors = pieces[2].factors[group][:, first : first + rect.columns]
-    return multiply((codes - zeros).astype(np.float32), factors, 1, out, dtype, float(1 << bits))
+    return zeros, pieces[2].factors[group][:, first : first + rect.columns]
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these factors and zero points."""
+    zeros, factors = _shares(form, rect, pieces)
+    bits = form.param("bits")
+    return pack_rows(np.clip(np.rint(divided(values, factors, 1)) + zeros, 0, (1 << bits) - 1), bits)
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """Its scales follow from activations, not from weights."""
+    raise NoRule("GPTQ, whose scales follow from activations")

@@ -13,19 +13,19 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, Written, codes_grid
 from convsvc.encodings.compressed_tensors import config
-from convsvc.encodings.numbers import Floats
+from convsvc.encodings.numbers import Floats, ceil_exponents, divided, pack_pairs, round_to_e2m1
 from convsvc.encodings.pairs import look_up
+from convsvc.encodings.products import spread
 
 TITLE = "MXFP4"
 SIGNS = ("_blocks", "_packed", ".scale", "_scale", "_scale_inv")
 GROUP = 32
 TILE = (1, GROUP)
 WRITTEN_AS, EXPERTS_ONLY = "mxfp4", True
-# Between neighbours; a tie goes to the even code.
-EDGES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 BYTES, EXPONENTS = ("U8", "I8"), ("U8", "F8_E8M0")
 
 
@@ -95,16 +95,26 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
 def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
     """scale 2^ceil(log2(amax / 6)), codes to nearest, ties to even, the sign kept: triton_kernels' default (numerics_details/mxfp.py)."""
     groups = values.reshape(len(values), -1, GROUP)
-    wanted = np.abs(groups).max(axis=-1) / np.float32(6)
-    exponents = ((wanted.view(np.uint32) + np.uint32(0x7FFFFF)) & np.uint32(0x7F800000)) >> np.uint32(23)
-    scales = (exponents << np.uint32(23)).view(np.float32)
-    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
-    scaled = (groups * inverse[..., None]).reshape(values.shape)
-    size, codes = np.abs(scaled), np.zeros(values.shape, np.uint8)
-    for number, edge in enumerate(EDGES):
-        codes += size > edge if number % 2 == 0 else size >= edge
-    codes |= np.signbit(scaled).astype(np.uint8) << np.uint8(3)
-    return codes[:, 0::2] | codes[:, 1::2] << np.uint8(4), exponents.astype(np.uint8)
+    exponents = ceil_exponents(np.abs(groups).max(axis=-1) / np.float32(6))
+    scaled = divided(values, _powers(exponents), GROUP)
+    return pack_pairs(round_to_e2m1(scaled)), exponents
+
+
+def _powers(exponents: npt.NDArray[np.uint8]) -> Floats:
+    """The numbers of exponents that the rule gives; 0 stands for a group of zeros."""
+    powers: Floats = (exponents.astype(np.uint32) << np.uint32(23)).view(np.float32)
+    return powers
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these exponents."""
+    return pack_pairs(round_to_e2m1(divided(values, *spread(pieces[1], rect))))
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """As `encode`."""
+    codes, exponents = encode(form, values)
+    return exponents, codes
 
 
 def words(kept: Sequence[str]) -> Mapping[str, Any]:

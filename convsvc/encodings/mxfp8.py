@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Look, Part, Piece, Rect, Unfit, codes_grid, fits
-from convsvc.encodings.numbers import EXPONENTS, INFINITY, NUMBERS
-from convsvc.encodings.products import multiply
+from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Look, Part, Piece, Rect, Unfit, codes_grid, fits
+from convsvc.encodings.numbers import EXPONENTS, INFINITY, NUMBERS, Floats, ceil_exponents, divided, round_to_e4m3
+from convsvc.encodings.products import multiply, spread
 
 TITLE = "MXFP8"
 SIGNS = ("_scale_inv", "_scale")
@@ -48,6 +48,18 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     else:
         out[...] = np.take(table, index, mode="clip")
     return int(np.count_nonzero(beyond[index])) if (pieces[1].data > LARGEST_SAFE).any() else 0
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these exponents."""
+    return round_to_e4m3(divided(values, *spread(pieces[1], rect)))
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """2^ceil(log2(amax / 448)): ModelOpt (qtensor/mxfp8_tensor.py), transformers."""
+    starts = np.arange(0, values.shape[1], GROUP)
+    largest: Floats = np.maximum.reduceat(np.abs(values), starts, axis=1)
+    return ceil_exponents((largest / np.float32(448)).astype(np.float32, copy=False)), None
 
 
 # Exponents up to this give finite numbers of any code.

@@ -66,6 +66,41 @@ def round_to_e4m3(values: Floats) -> npt.NDArray[np.uint8]:
     return codes.astype(np.uint8)
 
 
+def round_to_e5m2(values: Floats) -> npt.NDArray[np.uint8]:
+    """The codes of float8_e5m2, rounded to nearest even; what is too large becomes the largest, 57344."""
+    bits = np.clip(values, -57344, 57344).astype(np.float16).view(np.uint16)
+    return ((bits + np.uint16(0x7F) + ((bits >> np.uint16(8)) & np.uint16(1))) >> np.uint16(8)).astype(np.uint8)
+
+
+def round_to_e2m1(values: Floats) -> npt.NDArray[np.uint8]:
+    """The codes of floats of four bits, to nearest, ties to the even code, the sign kept; what is too large becomes the largest, 6."""
+    size, codes = np.abs(values), np.zeros(values.shape, np.uint8)
+    for number, edge in enumerate(EDGES):
+        codes += size > edge if number % 2 == 0 else size >= edge
+    codes |= np.signbit(values).astype(np.uint8) << np.uint8(3)
+    return codes
+
+
+def pack_pairs(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Rows of codes of four bits, two a byte, the first in the low bits."""
+    packed: npt.NDArray[np.uint8] = codes[:, 0::2] | codes[:, 1::2] << np.uint8(4)
+    return packed
+
+
+def ceil_exponents(wanted: Floats) -> npt.NDArray[np.uint8]:
+    """The bytes of the least powers of two that are not smaller: 2^ceil(log2(wanted)); 0 for 0."""
+    exponents = ((wanted.view(np.uint32) + np.uint32(0x7FFFFF)) & np.uint32(0x7F800000)) >> np.uint32(23)
+    return exponents.astype(np.uint8)
+
+
+def divided(values: Floats, factors: Floats, shared: int) -> Floats:
+    """Values over factors, of which `shared` neighbours have one; over 0 they are zeros with their sign."""
+    wide = factors if shared in (1, values.shape[1]) else np.repeat(factors, shared, axis=1)
+    with np.errstate(all="ignore"):
+        made: Floats = np.where(wide == 0, np.copysign(np.float32(0), values), values / wide).astype(np.float32, copy=False)
+    return made
+
+
 def _e4m3() -> Floats:
     """All float8_e4m3fn: bias 7, no infinity, NaN where exponent and mantissa are all ones."""
     code = np.arange(256)
@@ -90,6 +125,8 @@ NUMBERS: dict[str, Floats] = {
     "F8_E5M2": (np.arange(256) << 8).astype(np.uint16).view(np.float16).astype(np.float32),
     "F8_E8M0": EXPONENTS,
 }
+# Between neighbours of E2M1; a tie goes to the even code.
+EDGES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 _HALF: list[float] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 # Floats of four bits, the sign in bit 3.
 E2M1: Floats = np.array([*_HALF, *(-each for each in _HALF)], np.float32)

@@ -11,8 +11,27 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
-from convsvc.encodings.base import Bits, Claim, Form, Grid, Incomplete, Look, Part, Piece, Rect, Unfit, codes_grid, whole
+import numpy as np
+
+from convsvc.encodings.base import (
+    Bits,
+    Bytes,
+    Claim,
+    Form,
+    Grid,
+    Incomplete,
+    Look,
+    NoRule,
+    Part,
+    Piece,
+    Rect,
+    Unfit,
+    codes_grid,
+    whole,
+)
+from convsvc.encodings.numbers import Floats, divided, pack_pairs, round_to_e2m1, round_to_e4m3
 from convsvc.encodings.pairs import ONE, look_up
+from convsvc.encodings.products import spread
 
 TITLE = "NVFP4"
 SIGNS = ("_scale_2", "_packed", "_scale")
@@ -62,3 +81,31 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     """Codes and factors looked up together, in a table that the second scale makes."""
     second = int(pieces[2].numbers[0, 0])
     return look_up(rect, pieces[0], pieces[1], out, dtype, (ONE, second) if form.param("divides") else (second, ONE))
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these factors."""
+    factors, shared = spread(pieces[1], rect)
+    return pack_pairs(round_to_e2m1(divided(values, _both(form, factors, _second(pieces)), shared)))
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """amax / 6 over the tensor's own factor, between 2^-9 and 448 (ModelOpt, qtensor/nvfp4_tensor.py); 1 for zeros."""
+    wanted = np.abs(values.reshape(len(values), -1, GROUP)).max(axis=-1) / np.float32(6)
+    second = _second(pieces)
+    with np.errstate(all="ignore"):
+        scales = wanted * second if form.param("divides") else wanted / second
+    if not (scales <= 448 * (1 + 2.0**-5)).all():
+        raise NoRule("NVFP4 whose values have outgrown the tensor's factor")
+    return round_to_e4m3(np.where(wanted == 0, np.float32(1), np.clip(scales, 2.0**-9, 448)).astype(np.float32)), None
+
+
+def _second(pieces: tuple[Piece, ...]) -> np.float32:
+    second: np.float32 = pieces[2].numbers.view(np.float32)[0, 0]
+    return second
+
+
+def _both(form: Form, factors: Floats, second: np.float32) -> Floats:
+    with np.errstate(all="ignore"):
+        made: Floats = factors / second if form.param("divides") else factors * second
+    return made

@@ -23,6 +23,7 @@ from convsvc.encodings.base import (
     Grid,
     Incomplete,
     Look,
+    NoRule,
     Part,
     Piece,
     Rect,
@@ -33,10 +34,11 @@ from convsvc.encodings.base import (
     whole,
 )
 from convsvc.encodings.compressed_tensors import config
-from convsvc.encodings.numbers import SCALE_DTYPES, Floats, round_to_bf16
+from convsvc.encodings.numbers import SCALE_DTYPES, Floats, divided, round_to_bf16
+from convsvc.encodings.numbers import Bits as Numbers
 from convsvc.encodings.pairs import look_up_integers
 from convsvc.encodings.products import multiply, spread
-from convsvc.encodings.words import WIDTHS, unpack_bytes, unpack_rows
+from convsvc.encodings.words import WIDTHS, pack_columns, unpack_bytes, unpack_rows
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "integers of few bits (pack-quantized)"
@@ -110,10 +112,7 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     values = unpack_bytes(pieces[0].rows(rect), bits, 1 << (bits - 1))[:, : rect.columns]
     factors, shared = spread(pieces[1], rect)
     if len(pieces) > 3:
-        codes = unpack_rows(pieces[3].numbers, bits, rect.row + np.arange(rect.rows) * rect.row_step, pieces[3].region.row)
-        first = rect.column // pieces[3].grid.columns - pieces[3].region.column
-        zeros = np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
-        values -= zeros - (1 << (bits - 1))
+        values -= _zeros(form, rect, pieces) - (1 << (bits - 1))
     return multiply(np.ascontiguousarray(values), factors, shared, out, dtype, float(1 << bits))
 
 
@@ -122,6 +121,38 @@ def _in_pairs(form: Form, rect: Rect, dtype: str) -> bool:
     factors = form.grids[1]
     whole_groups = factors.columns % 2 == 0 and rect.column % factors.columns == 0 and rect.columns % factors.columns == 0
     return whole_groups and dtype == "BF16" and factors.dtype == "BF16" and len(form.grids) == 3 and form.param("bits") == 4
+
+
+def _zeros(form: Form, rect: Rect, pieces: tuple[Piece, ...]) -> Numbers:
+    """The zero point of each of the rectangle's elements, as it is stored."""
+    codes = unpack_rows(pieces[3].numbers, form.param("bits"), rect.row + np.arange(rect.rows) * rect.row_step, pieces[3].region.row)
+    first = rect.column // pieces[3].grid.columns - pieces[3].region.column
+    return np.repeat(codes[:, first:], pieces[3].grid.columns, axis=1)[:, rect.column % pieces[3].grid.columns :][:, : rect.columns]
+
+
+def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
+    """Nearest codes with these factors and zero points."""
+    bits = form.param("bits")
+    zeros = _zeros(form, rect, pieces) if len(pieces) > 3 else 1 << (bits - 1)
+    codes = np.clip(np.rint(divided(values, *spread(pieces[1], rect))) + zeros, 0, (1 << bits) - 1)
+    return pack_columns(codes, bits)
+
+
+def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:
+    """amax / 7 (127 of eight bits, 1 of two), as `encode`; where the factors are not BF16, rounded to them before codes are chosen."""
+    if len(pieces) > 3:
+        raise NoRule("integers with zero points")
+    bits, group, dtype = form.param("bits"), form.grids[1].columns, form.grids[1].dtype
+    padded = np.zeros((len(values), -(-values.shape[1] // group) * group), np.float32)
+    padded[:, : values.shape[1]] = values
+    most = (1 << (bits - 1)) - 1
+    scales = np.maximum(np.abs(padded.reshape(len(values), -1, group)).max(axis=-1) / np.float32(most), np.float32(1e-10))
+    if dtype == "F32":
+        return scales.view(np.uint8), None
+    if dtype != "BF16":
+        raise NoRule(f"integers with factors of {dtype}")
+    codes = np.clip(np.rint(values / np.repeat(scales, group, axis=1)[:, : values.shape[1]]), -most - 1, most) + (most + 1)
+    return round_to_bf16(scales).view(np.uint8).reshape(len(values), -1), pack_columns(codes, bits)
 
 
 def written(name: str, shape: tuple[int, ...]) -> Written | None:

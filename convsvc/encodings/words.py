@@ -46,3 +46,25 @@ def unpack_rows(words: npt.NDArray[np.uint32], bits: int, rows: npt.NDArray[np.i
     shifts = (rows % per * bits).astype(np.uint32)
     codes = (words[rows // per - first] >> shifts[:, None]) & np.uint32((1 << bits) - 1)
     return codes.astype(np.int16)
+
+
+def pack_columns(codes: npt.NDArray[Any], bits: int, order: tuple[int, ...] | None = None) -> Bytes:
+    """What `unpack_columns` unpacks, as bytes of rows of words. A last word that is not full has zeros in it."""
+    per = 32 // bits
+    padded = np.zeros((codes.shape[0], -(-codes.shape[1] // per) * per), np.uint32)
+    padded[:, : codes.shape[1]] = codes
+    shifts = np.array(order or range(per), np.uint32) * np.uint32(bits)
+    words = np.bitwise_or.reduce(padded.reshape(codes.shape[0], -1, per) << shifts, axis=2)
+    packed: Bytes = words.astype("<u4").view(np.uint8)
+    return packed
+
+
+def pack_rows(codes: npt.NDArray[Any], bits: int) -> Bytes:
+    """What `unpack_rows` unpacks, from the first row of words on, as bytes of rows of words."""
+    per = 32 // bits
+    padded = np.zeros((-(-codes.shape[0] // per) * per, codes.shape[1]), np.uint32)
+    padded[: codes.shape[0]] = codes
+    shifts = (np.arange(per, dtype=np.uint32) * np.uint32(bits))[None, :, None]
+    words = np.bitwise_or.reduce(padded.reshape(-1, per, codes.shape[1]) << shifts, axis=1)
+    packed: Bytes = np.ascontiguousarray(words.astype("<u4")).view(np.uint8)
+    return packed

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from convsvc.execute.check.anew import Anew
 from convsvc.execute.check.overflows import Overflows
 from convsvc.execute.kernels.copying import view_bits
 from convsvc.execute.kernels.dequantising import dequantise
@@ -113,7 +114,7 @@ class Work:
 class Tiles:
     """The buffers of a task, and the threads which work on them: one reads, one copies, the caller's writes.
 
-    `overflows` counts values that became infinite, of all that was produced so far.
+    `overflows` counts values that became infinite, of all that was produced so far, `anew` blocks that got new scales.
     """
 
     def __init__(self, reader: RangeReader, budget: Budget, checker: CopyChecker | None = None) -> None:
@@ -123,6 +124,7 @@ class Tiles:
         self._wide = Ring(WIDE_SLOTS, budget.wide_bytes)
         self._held: Buffer | None = None
         self.overflows = Overflows()
+        self.anew = Anew()
 
     def produce(self, steps: Iterable[Step]) -> Generator[tuple[Write, memoryview], None, None]:
         """Each write of each step with its bytes, which are valid until the next one is asked for.
@@ -137,7 +139,7 @@ class Tiles:
                 work = Work(step, *self._uses(step))
                 under_way.append(work)
                 filled = reading.submit(self._fill, work)
-                work.copied = copying.submit(_copy, work, filled, self.overflows)
+                work.copied = copying.submit(_copy, work, filled, self.overflows, self.anew)
             while under_way:
                 yield from self._written(under_way[0])
                 under_way.popleft()
@@ -192,7 +194,7 @@ def _own(ring: Ring) -> Use:
     return Use(buffer, before, buffer.free)
 
 
-def _copy(work: Work, filled: Future[None], overflows: Overflows) -> None:
+def _copy(work: Work, filled: Future[None], overflows: Overflows, anew: Anew) -> None:
     filled.result()
     step, taken = work.step, work.taken.buffer.memory
     given = work.given.begin(step.output_bytes)
@@ -200,7 +202,7 @@ def _copy(work: Work, filled: Future[None], overflows: Overflows) -> None:
     for copy in step.copies:
         overflows.add(copy.tensor, _do(copy, source, given))
     for encode in step.encodes:
-        quantise(encode, given)
+        anew.add(encode, quantise(encode, given, taken))
     held_on = step.held is not None and step.held.side == "input"
     if not held_on and not any(write.direct for write in step.writes):
         work.taken.end()

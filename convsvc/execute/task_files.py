@@ -60,7 +60,8 @@ def extract_task(
     """The task with only those files and tensors of the plan's tables that it touches, numbered anew. Pure."""
     taken, wanted = _Picker(*source), _Picker(*target)
     transfers = tuple(_renumbered(transfer, taken.pick, wanted.pick) for transfer in task.transfers)
-    return TaskFile(fingerprint, replace(task, transfers=transfers), taken.side(), wanted.side(), hashed)
+    written = wanted.side(taken.pick)
+    return TaskFile(fingerprint, replace(task, transfers=transfers), taken.side(), written, hashed)
 
 
 def dump_task(task_file: TaskFile) -> bytes:
@@ -108,19 +109,24 @@ class _Picker:
                 self.pick(piece)
         return self._new_tensors[tensor]
 
-    def side(self) -> Side:
-        tensors = [self._renumbered(self._tensors[number]) for number in self._new_tensors]
+    def side(self, other: Callable[[int], int] | None = None) -> Side:
+        """What was picked. `other` picks of the other side's tensors those with which these are encoded, if these are written."""
+        tensors = [self._renumbered(self._tensors[number], other) for number in self._new_tensors]
         return Side(
             tuple(self._files[number] for number in self._new_files),
             tuple(tensors),
             tuple(self._new_tensors),
         )
 
-    def _renumbered(self, t: PlannedTensor) -> PlannedTensor:
-        return PlannedTensor(self._new_files[t.file], t.name, t.dtype, t.shape, t.file_offset, t.size_bytes, self._new_code(t.coded))
+    def _renumbered(self, t: PlannedTensor, other: Callable[[int], int] | None) -> PlannedTensor:
+        coded = self._new_code(t.coded, other)
+        return PlannedTensor(self._new_files[t.file], t.name, t.dtype, t.shape, t.file_offset, t.size_bytes, coded)
 
-    def _new_code(self, coded: Coded | None) -> Coded | None:
-        return None if coded is None else coded._replace(pieces=tuple([self._new_tensors[piece] for piece in coded.pieces]))
+    def _new_code(self, coded: Coded | None, other: Callable[[int], int] | None) -> Coded | None:
+        if coded is None:
+            return None
+        own = tuple([Place(other(tensor), offset) for tensor, offset in coded.own]) if other else ()
+        return coded._replace(pieces=tuple([self._new_tensors[piece] for piece in coded.pieces]), own=own)
 
 
 def _renumbered(transfer: Transfer, source: Callable[[int], int], target: Callable[[int], int]) -> Transfer:
@@ -168,13 +174,13 @@ def _load_form(kind: str, shape: list[int], grids: list[list[Any]], shared_by: s
 
 
 def _dump_tensor(t: PlannedTensor, forms: Mapping[Form, int]) -> list[Any]:
-    coded = [] if t.coded is None else [[forms[t.coded.form], t.coded.pieces, t.coded.dtype]]
+    coded = [] if t.coded is None else [[forms[t.coded.form], t.coded.pieces, t.coded.dtype, t.coded.own]]
     return [t.file, t.name, t.dtype, list(t.shape), t.file_offset, t.size_bytes, *coded]
 
 
 def _load_tensor(raw: list[Any], forms: Sequence[Form]) -> PlannedTensor:
     file, name, dtype, shape, file_offset, size_bytes, *coded = raw
-    made = [Coded(forms[form], tuple(pieces), values) for form, pieces, values in coded]
+    made = [Coded(forms[form], tuple(pieces), values, tuple([Place(*each) for each in own])) for form, pieces, values, own in coded]
     return PlannedTensor(file, name, dtype, tuple(shape), file_offset, size_bytes, made[0] if made else None)
 
 

@@ -163,7 +163,7 @@ def write_task(task_file: TaskFile, place: Workplace) -> Done:
             moved.note(writer.bytes_written)
         notes = _look_at_padding(task_file, reader, place)
         reader.check_unchanged()
-        notes += judge_overflows(tiles.overflows, task_file, place.allow_overflow)
+        notes += (*judge_overflows(tiles.overflows, task_file, place.allow_overflow), *tiles.anew.notes())
         writer.sync()
         direct = reader.bytes_direct + writer.bytes_direct
         mark = {"regions": digests.as_json()} | ({HASHES: hashes.by_path()} if hashes else {})

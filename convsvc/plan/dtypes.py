@@ -124,6 +124,11 @@ def lossy_casts(transfer: Transfer, sources: Sequence[PlannedTensor], targets: S
 def _by_dtype(views: Sequence[View], tensors: Sequence[PlannedTensor]) -> dict[str, list[View]]:
     found: dict[str, list[View]] = {}
     for view in views:
-        for dtype in {tensors[place.tensor].dtype for place in view.places}:
+        for dtype in {_kept_dtype(tensors[place.tensor]) for place in view.places}:
             found.setdefault(dtype, []).append(view)
     return found
+
+
+def _kept_dtype(tensor: PlannedTensor) -> str:
+    """What is kept of a tensor: its values, where it is encoded with scales that go along; else what is stored."""
+    return tensor.value_dtype if tensor.coded is not None and tensor.coded.own else tensor.dtype

@@ -79,7 +79,7 @@ def _table(tensors: Sequence[PlannedTensor]) -> Iterator[bytes | array[int]]:
     forms = {id(each.form): each.form for _, each in coded}
     numbers = {form: at for at, form in enumerate(dict.fromkeys(forms.values()))}
     number_of = {key: numbers[form] for key, form in forms.items()}
-    yield repr((list(numbers), [(number, number_of[id(each.form)], each.pieces, each.dtype) for number, each in coded])).encode()
+    yield repr((list(numbers), [(number, number_of[id(each.form)], each.pieces, each.dtype, each.own) for number, each in coded])).encode()
 
 
 def _task(task: Task) -> Iterator[bytes | array[int]]:

@@ -20,7 +20,8 @@ from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import describe_layouts, describe_model
-from convsvc.plan.records import Transfer, View
+from convsvc.plan.published import is_published
+from convsvc.plan.records import PlannedFile, Transfer, View
 from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import Architecture, SourceSpec, parse_target
@@ -57,7 +58,7 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
         return
     source = open_source(_asked(plan, written), root.roots)
     checkpoint = source.checkpoint
-    number = _check_tensors(plan, _stored(checkpoint.files, checkpoint.found.values(), real))
+    number = _check_tensors(plan, {**_stored(checkpoint.files, checkpoint.found.values(), real), **_published(plan, root)})
     _check_model(plan, source)
     kind_of = {number[_where(each.found.pieces[0], checkpoint.files, real)]: each.kind for each in source.inventory.entries}
     _check_blocks(_Claims(plan, source.inventory.kinds, kind_of))
@@ -91,10 +92,23 @@ def _is_carried(plan: Plan, transfer: Transfer) -> bool:
     return bool(transfer.writes) and plan.target_tensors[transfer.writes[0].places[0].tensor].name == transfer.name
 
 
-def _headers(plan: Plan, root: RootedPath) -> dict[Where, Found]:
-    """Every stored tensor of the planned files, by (file, name)."""
-    names = [file.path for file in plan.target_files]
-    indexes = index_files([root / name for name in names], [file.format for file in plan.target_files])
+def _published(plan: Plan, root: RootedPath) -> dict[Where, Found]:
+    """The tensors that no model has: what is moved as it was published."""
+    moved = [transfer for task in plan.tasks for transfer in task.transfers if is_published(transfer)]
+    numbers = {place.tensor for transfer in moved for view in transfer.writes for place in view.places}
+    if not numbers:
+        return {}
+    wanted = {(plan.target_files[each.file].path, each.name) for each in map(plan.target_tensors.__getitem__, numbers)}
+    files = {plan.target_tensors[number].file for number in numbers}
+    there = _headers(plan, root, [plan.target_files[number] for number in sorted(files)])
+    return {where: found for where, found in there.items() if where in wanted}
+
+
+def _headers(plan: Plan, root: RootedPath, files: Sequence[PlannedFile] | None = None) -> dict[Where, Found]:
+    """Every stored tensor of the planned files, or of these, by (file, name)."""
+    files = plan.target_files if files is None else files
+    names = [file.path for file in files]
+    indexes = index_files([root / name for name in names], [file.format for file in files])
     return {
         (name, tensor.name): Found(number, tensor)
         for number, (name, (index, _)) in enumerate(zip(names, indexes, strict=True))
@@ -158,7 +172,7 @@ class _Claims:
     def faults(self) -> Iterator[str]:
         for task in self.plan.tasks:
             for transfer in task.transfers:
-                for view in transfer.writes:
+                for view in () if is_published(transfer) else transfer.writes:
                     yield from self._of_view(transfer.name, transfer.sizes, view)
 
     def _of_view(self, name: str, sizes: tuple[int, ...], view: View) -> Iterator[str]:

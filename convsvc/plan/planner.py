@@ -22,12 +22,13 @@ from convsvc.plan.job_paths import check_job_paths
 from convsvc.plan.lora_export import export_adapters
 from convsvc.plan.match import Inventory
 from convsvc.plan.plan import Plan
+from convsvc.plan.published import Published, as_encoded, carry, find_published, give_back, is_published
 from convsvc.plan.quantised import plan_sources
 from convsvc.plan.records import Coded, PlannedFile, PlannedTensor
 from convsvc.plan.source import OpenSource, asked_of, open_source
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, make_transfers, stand_in
-from convsvc.roots import ANYWHERE, Roots
+from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import Job, Options, dump_job, parse_job
 
 
@@ -71,8 +72,19 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     kept = kept_notes(layout.kinds, dtypes, model, options)
     check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
     check_tiled(layout.kinds)
-    layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots))
+    published = _published(job, source, inventory, sources, roots)
+    release = published.release if published else None
+    layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots, release))
+    carries = published is not None and writer.carries and options.carry_scales and not adapted
+    if published is not None and carries:
+        output = carry(published, output)
     _check_card(job)
+    if writer.likens(job.target):
+        # As they lie: a cast would round what the published scales are compared with.
+        uncast = [laid if laid.name in output.encoded else laid._replace(blocks=()) for laid in layout.kinds]
+        own = target_dtypes(uncast, gathered, sources, model, options.model_copy(update={"dtype": None}))
+        dtypes = tuple([one if laid.name in output.encoded else dtype for one, dtype, laid in zip(own, dtypes, layout.kinds, strict=True)])
+    layout = replace(layout, kinds=as_encoded(layout.kinds, output))
     files, targets = _planned_targets(layout, output, dtypes)
     wanted = gather(layout)
     left_out = _left_out(weights, wanted, model)
@@ -85,6 +97,10 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         transfers = attach(transfers, gathered, placed.merging)
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
     casts = describe_casts(transfers, sources, targets) if options.dtype else ()
+    if published is not None and (carries or writer.likens(job.target)):
+        sources, targets, moved = give_back(published, inventory, sources, targets, output)
+        transfers = [*transfers, *moved]
+        checkpoint = replace(checkpoint, files=(*checkpoint.files, *published.files))
     tasks = cut_tasks(transfers, sources, targets, by_file=output.hashed)
     source_files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in checkpoint.files)
     return Plan(
@@ -102,9 +118,18 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         facts=describe_model(model) | describe_layouts(source.settings, None if adapted else settings),
         roots=roots,
         source_digests=tuple([file.digest for file in checkpoint.files]),
-        axes={name: each.tensor.axes for name, each in (gathered | wanted).items()},
+        axes={name: each.tensor.axes for name, each in (gathered | wanted).items()}
+        | {each.name: ("item",) for _, each in transfers if is_published(each)},
         notes=check_loss((*source.notes, *left_out, *casts, *kept, *unchecked, *_vocab_notes(gathered, wanted), *output.notes), options),
     )
+
+
+def _published(job: Job, source: OpenSource, inventory: Inventory, sources: Sequence[PlannedTensor], roots: Roots) -> Published | None:
+    """The scales that the source was published with, where the target has a use for them."""
+    writer = target_of(job.target.format)
+    if not writer.likens(job.target) and not (writer.carries and job.options.carry_scales):
+        return None
+    return find_published(source.checkpoint, inventory, sources, RootedPath(job.source.path, roots))
 
 
 def _check_card(job: Job) -> None:
@@ -147,7 +172,8 @@ def _planned_targets(layout: Layout, output: Output, dtypes: Sequence[str]) -> t
         further += [PlannedTensor(number, *found[each]) for each in rest]
         coded = Coded(written.form, tuple(range(first, first + len(rest))), dtypes[entry.kind])
         targets.append(PlannedTensor(number, *found[codes], coded))
-    return files, (*targets, *further)
+    beside = [PlannedTensor(places[file][0], *places[file][1][name]) for file, name in output.beside]
+    return files, (*targets, *further, *beside)
 
 
 def describe_model(model: Model) -> dict[str, Any]:

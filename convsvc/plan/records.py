@@ -119,12 +119,14 @@ class Transfer:
 class Coded(NamedTuple):
     """How a source tensor's bytes are values: its form, and the numbers of the source's tensors that are its other pieces.
 
-    The values are `dtype`: BF16, or F32 where the job wants more than BF16 holds.
+    The values are `dtype`: BF16, or F32 where the job wants more than BF16 holds. `own`: for each of the pieces where, of the other side's
+    tensors, it lies as it was published: what is written so is encoded with these.
     """
 
     form: Form
     pieces: tuple[int, ...]
     dtype: str = "BF16"
+    own: tuple[Place, ...] = ()
 
 
 class PlannedTensor(NamedTuple):

@@ -41,11 +41,12 @@ def reverse_transfer(transfer: Transfer, sources: Sequence[PlannedTensor]) -> Tr
 
 
 def _with_copies(transfer: Transfer, sources: Sequence[PlannedTensor]) -> list[View]:
-    """What was read with the copies that were compared with it, as views to be written: alike in dtype, and not quantised."""
+    """What was read with the copies that were compared with it, as views to be written: alike in dtype; and nothing quantised but
+    where its scales are kept."""
     places: dict[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str], list[Place]] = {}
     for view in (*transfer.reads, *transfer.checks):
         for place in view.places:
             stored = sources[place.tensor]
-            if stored.coded is None:
+            if stored.coded is None or stored.coded.own:
                 places.setdefault((view.starts, view.stops, view.strides, stored.dtype), []).append(place)
     return [View(starts, stops, strides, tuple(held)) for (starts, stops, strides, _), held in places.items()]

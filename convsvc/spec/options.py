@@ -20,6 +20,11 @@ class Options(Strict):
     num_layers: Size | None = Field(None, description="Convert a model of this many layers only (debugging).")
     first_k_dense_replace: Count | None = Field(None, description="With num_layers: how many of them are dense (debugging).")
     vocab_size: Size | None = Field(None, description="The real vocabulary, where a padded source does not say it.")
+    carry_scales: bool = Field(
+        True,
+        description="Of a quantised source: its scales lie beside the weights for training, so that target.quantization like-source gives "
+        "back what was published.",
+    )
     max_shard_size: str | None = Field(
         None,
         pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})? *([KMGT]i?B|B)$",

@@ -21,6 +21,7 @@ class Dcp(Target):
     """`.distcp` files, whole tensors or a shard a rank, and `.metadata`."""
 
     name = "dcp"
+    carries = True
 
     def settled(self, target: DcpTarget, words_dir: str | None) -> TargetSpec:
         """With the source's own configuration where nothing else is said."""

@@ -23,10 +23,12 @@ from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 
 CONFIG = "config.json"
+# What config.json says of quantisation, by where: "" is its top.
+Quantisation = Mapping[str, Mapping[str, Any]]
 
 
 def config_files(
-    folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec], quantization: Mapping[str, Any] | None = None
+    folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec], quantization: Quantisation | None = None
 ) -> tuple[list[SideFile], list[Note]]:
     """The side files and notes. `facts` are the source's; `specs` all tensors that are written, as they are when they are read.
 
@@ -55,12 +57,25 @@ def config_files(
     prove(changed, model, written, origin)
     if not changes and not left_out and quantization is None:
         return files, notes
-    config = changed if quantization is None else {**changed, QUANTISATION[0]: dict(quantization)}
+    config = changed if quantization is None else _saying(changed, quantization)
+    if config == given:
+        return files, notes
     files = [file for file in files if file.path != CONFIG] + [SideFile(CONFIG, text=_text(config))]
     said = [f"{name} {shown(given.get(name))} -> {shown(value)}" for name, value in changes.items()]
     said += [f"{name} left out, as the weights are not quantised" for name in left_out if quantization is None]
     said += [] if quantization is None else [f"{QUANTISATION[0]} says how they are"]
     return files, [*notes, Note("changed", f"config.json of {folder} was changed: {', '.join(said)}")]
+
+
+def _saying(config: Mapping[str, Any], quantization: Quantisation) -> dict[str, Any]:
+    """The configuration with these words; those of the text lie at the top where it has no part of its own."""
+    made = dict(config)
+    for where, words in quantization.items():
+        if where and isinstance(made.get(where), Mapping):
+            made[where] = {**made[where], **words}
+        else:
+            made |= words
+    return made
 
 
 def spoken_vocab(config_dir: str | None, roots: Roots) -> int | None:
@@ -72,7 +87,7 @@ def spoken_vocab(config_dir: str | None, roots: Roots) -> int | None:
 
 
 def _derived(
-    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], quantization: Mapping[str, Any] | None
+    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], quantization: Quantisation | None
 ) -> tuple[list[SideFile], list[Note]]:
     """A config.json from the model and the saved args; none where that would not be true."""
     config, unknown = derive(model, facts, sizes)
@@ -86,7 +101,7 @@ def _derived(
     if unknown:
         text = f"nothing says {', '.join(unknown)}: the derived config.json is silent, and transformers takes its class's default"
         notes.append(Note("advice", f"{text}; give target.config_dir, or complete it"))
-    config = {**config} if quantization is None else {**config, QUANTISATION[0]: dict(quantization)}
+    config = {**config} if quantization is None else _saying(config, quantization)
     return [SideFile(CONFIG, text=_text(config))], notes
 
 

@@ -24,10 +24,10 @@ class HuggingFaceTarget(TargetSpec):
     config_dir: Path | None = Field(
         None, description="Its config, tokenizer and code go with the weights; without it, a Hugging Face source's own."
     )
-    quantization: Literal["none", "fp8-block", "mxfp4", "int4"] = Field(
+    quantization: Literal["none", "like-source", "fp8-block", "mxfp4", "int4"] = Field(
         "none",
-        description="How its linear layers are stored: as they are, in float8 with a scale for each 128 x 128 block, or, of a model of "
-        "experts only these, in 4 bits as compressed-tensors does.",
+        description="How its linear layers are stored: as they are, as the source was published and with its scales, in float8 with a "
+        "scale for each 128 x 128 block, or, of a model of experts only these, in 4 bits as compressed-tensors does.",
     )
     adapter_only: bool = Field(False, description="Another way to say format peft: the source's LoRA adapters alone, not merged.")
 

@@ -12,7 +12,7 @@ from typing import Any
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
-from convsvc.dialects.huggingface.quantised import encode_layers, quantization_notes, quantization_words, stored_as
+from convsvc.dialects.huggingface.quantised import beside_specs, encode_layers, quantization_notes, quantization_words, stored_as
 from convsvc.encodings.base import Written
 from convsvc.errors import JobError
 from convsvc.formats import safetensors
@@ -27,27 +27,32 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "M
 def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index; and the words."""
     quantization = draft.target.quantization
-    encoded = encode_layers(quantization, draft.layout, draft.dtypes)
-    layout, written = weights(draft, [entry.unit for entry in draft.layout.entries], encoded)
+    encoded = encode_layers(quantization, draft.layout, draft.dtypes, draft.release)
+    units, further = [entry.unit for entry in draft.layout.entries], beside_specs(quantization, draft.release)
+    layout, written = weights(draft, units, encoded, further)
     kinds = draft.specs()
     specs = [kinds[entry.kind] for entry in layout.entries]
     config_dir = draft.target.config_dir
     folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
-    said = quantization_words(quantization, specs, encoded)
+    said = quantization_words(quantization, specs, encoded, draft.release)
     beside, notes = config_files(folder, draft.model, draft.facts, specs, said)
     notes += quantization_notes(quantization, encoded, beside)
     return layout, replace(written, side_files=(*beside, *written.side_files), notes=tuple(notes))
 
 
-def weights(draft: Draft[Any, Any], units: Sequence[str], encoded: Mapping[str, Written] = NOTHING) -> tuple[Layout, Output]:
+def weights(
+    draft: Draft[Any, Any], units: Sequence[str], encoded: Mapping[str, Written] = NOTHING, further: Sequence[TensorSpec] = ()
+) -> tuple[Layout, Output]:
     """The shards and their index alone; `units` are the layout's entries', the layer that a tensor lies with (`by_layer`).
 
-    `encoded`: how the weights of these names are stored instead.
+    `encoded`: how the weights of these names are stored instead; `further` tensors are of none of the layout's kinds.
     """
     layout, limit = draft.layout, draft.options.max_shard_size
     chosen = [(entry, unit) for entry, unit in zip(layout.entries, units, strict=True) if layout.kinds[entry.kind].written]
     kinds = draft.specs()
     stored = [(each, unit) for entry, unit in chosen for each in stored_as(kinds[entry.kind], encoded)]
+    unit_of = {each.name.rpartition(".")[0]: unit for each, unit in stored} if further else {}
+    stored += [(each, _unit(each.name, unit_of)) for each in further]
     pieces = [each for each, _ in stored]
     shards = by_size(pieces, parse_size(limit)) if limit else by_layer(pieces, [unit for _, unit in stored])
     names = shard_names(len(shards))
@@ -56,7 +61,20 @@ def weights(draft: Draft[Any, Any], units: Sequence[str], encoded: Mapping[str, 
     file_of = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
     placed = tuple([entry._replace(file=file_of[stored_as(kinds[entry.kind], encoded)[0].name]) for entry, _ in chosen])
     side = [SideFile(INDEX, text=_index(pieces, file_of), last=True)] if len(shards) > 1 else []
-    return replace(layout, entries=placed), Output(files, skeletons, tuple(side), encoded=encoded)
+    return replace(layout, entries=placed), Output(
+        files, skeletons, tuple(side), encoded=encoded, beside=tuple([(file_of[each.name], each.name) for each in further])
+    )
+
+
+def _unit(name: str, unit_of: Mapping[str, str]) -> str:
+    """The layer of the module that a tensor is in, or that of another one in the same."""
+    module = name.rpartition(".")[0]
+    while module and module not in unit_of:
+        inner = next((unit for each, unit in unit_of.items() if each.startswith(module + ".")), None)
+        if inner is not None:
+            return inner
+        module = module.rpartition(".")[0]
+    return unit_of.get(module, "")
 
 
 def parse_size(text: str) -> int:

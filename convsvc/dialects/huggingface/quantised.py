@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Layout, SideFile
 from convsvc.encodings.base import Written
 from convsvc.encodings.known import ENCODINGS
+from convsvc.encodings.release import Release, fitted
 from convsvc.errors import JobError
 from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note
 from convsvc.tensors.dtypes import FLOATS
 
-NONE = "none"
+DECODED = FLOATS - {"F64"}
+# Of a configuration, by where in it: "" is its top.
+Words = Mapping[str, Mapping[str, Any]]
+NONE, LIKE = "none", "like-source"
 
 
-def encode_layers(quantization: str, layout: Layout, dtypes: Sequence[str]) -> dict[str, Written]:
+def encode_layers(quantization: str, layout: Layout, dtypes: Sequence[str], release: Release | None) -> dict[str, Written]:
     """How weights are written, by name: those of linear layers, as their rows say; of a model of experts only these where publishers do so.
 
-    Raises JobError where there is none, or nothing that could be rounded.
+    Like the source: those that it was published with so. Raises JobError where there is none, or nothing that could be rounded.
     """
     if quantization == NONE:
         return {}
+    if quantization == LIKE:
+        return _as_published(layout, dtypes, release)
     writer = ENCODINGS.writers[quantization]
     linear = [(laid, dtype) for laid, dtype in zip(layout.kinds, dtypes, strict=True) if laid.linear and laid.written]
     experts = [each for each in linear if each[0].linear == "experts"]
@@ -37,6 +44,44 @@ def encode_layers(quantization: str, layout: Layout, dtypes: Sequence[str]) -> d
     return encoded
 
 
+def _as_published(layout: Layout, dtypes: Sequence[str], release: Release | None) -> dict[str, Written]:
+    """Every weight that was quantised, in its own form. Raises JobError where no scales are there, or one has no such weight any more."""
+    if release is None:
+        raise JobError(
+            f"target.quantization is {LIKE!r}, and the source is neither quantised nor are a release's scales carried with it",
+            do="convert the quantised release with options.carry_scales (the default), and that to Hugging Face; or say fp8-block, mxfp4 "
+            "or int4, for new scales",
+        )
+    shapes = {laid.name: laid.shape for laid, dtype in zip(layout.kinds, dtypes, strict=True) if laid.written and dtype in DECODED}
+    encoded: dict[str, Written] = {}
+    lost: list[str] = []
+    for name, written in release.weights().items():
+        form = fitted(written.form, shapes[name]) if name in shapes else None
+        if form is None:
+            lost.append(f"{name}: published {list(written.form.seen_shape)}, " + _found(name, layout, dtypes))
+        else:
+            encoded[name] = written if form == written.form else replace(written, form=form)
+    if lost:
+        raise JobError(
+            f"target.quantization is {LIKE!r}, and {len(lost)} weights are no longer what was published",
+            facts=[*lost[:12], *([f"and {len(lost) - 12} more"] if len(lost) > 12 else [])],
+            do="convert the whole model, in bf16 or fp32, with the experts as they were published; or say fp8-block, mxfp4 or int4",
+        )
+    return encoded
+
+
+def _found(name: str, layout: Layout, dtypes: Sequence[str]) -> str:
+    there = next(((laid, dtype) for laid, dtype in zip(layout.kinds, dtypes, strict=True) if laid.name == name and laid.written), None)
+    return "written nowhere" if there is None else f"written {there[1]} {list(there[0].shape)}"
+
+
+def beside_specs(quantization: str, release: Release | None) -> list[TensorSpec]:
+    """What belongs to a release and to no weight: scales of activations and of the cache."""
+    if quantization != LIKE or release is None:
+        return []
+    return [TensorSpec(name, leaf.dtype, leaf.shape) for name, leaf in release.beside()]
+
+
 def stored_as(spec: TensorSpec, encoded: Mapping[str, Written]) -> list[TensorSpec]:
     """The stored tensors that a weight is: its codes first."""
     written = encoded.get(spec.name)
@@ -45,18 +90,26 @@ def stored_as(spec: TensorSpec, encoded: Mapping[str, Written]) -> list[TensorSp
     return [TensorSpec(name, part.dtype, part.shape) for name, part in zip(written.names, written.parts, strict=True)]
 
 
-def quantization_words(quantization: str, specs: Sequence[TensorSpec], encoded: Mapping[str, Written]) -> Mapping[str, Any] | None:
-    """What config.json says; the modules that are not quantised are those of every other matrix."""
+def quantization_words(
+    quantization: str, specs: Sequence[TensorSpec], encoded: Mapping[str, Written], release: Release | None
+) -> Words | None:
+    """What config.json says, by where; the modules that are not quantised are those of every other matrix. None for nothing."""
     if quantization == NONE:
         return None
+    if quantization == LIKE and release is not None:
+        return release.words
     kept = [spec.name.removesuffix(".weight") for spec in specs if spec.name.endswith(".weight") and len(spec.shape) == 2]
-    return ENCODINGS.writers[quantization].words([name for name in kept if f"{name}.weight" not in encoded])
+    words = ENCODINGS.writers[quantization].words([name for name in kept if f"{name}.weight" not in encoded])
+    return {"": {"quantization_config": dict(words)}}
 
 
 def quantization_notes(quantization: str, encoded: Mapping[str, Written], beside: Sequence[SideFile]) -> list[Note]:
     """What is rounded; and that nothing says so where there is no config.json."""
     if quantization == NONE:
         return []
+    if quantization == LIKE:
+        text = f"{len(encoded)} weights are stored as they were published, with the scales of then where they give their values"
+        return [Note("changed", f"{text}; others get new ones, and the report names them")]
     shared = next(iter(encoded.values())).form.shared_by
     notes = [Note("changed", f"{len(encoded)} weights are quantised to {quantization}, with a new scale for each {shared}")]
     ragged = sorted(name for name, each in encoded.items() if each.form.grids[1].rows > 1 and _is_ragged(each))

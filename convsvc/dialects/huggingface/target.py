@@ -10,6 +10,7 @@ from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.huggingface.job import HuggingFaceSource, HuggingFaceTarget
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.new_files import output
+from convsvc.dialects.huggingface.quantised import LIKE
 from convsvc.dialects.peft.job import PeftTarget
 from convsvc.models.model import Model
 from convsvc.roots import Roots
@@ -27,6 +28,9 @@ class HuggingFace(Target):
         if target.adapter_only:
             return PeftTarget(format="peft", path=target.path, config_dir=target.config_dir)
         return target if target.config_dir is not None else target.model_copy(update={"config_dir": words_dir})
+
+    def likens(self, target: HuggingFaceTarget) -> bool:
+        return target.quantization == LIKE
 
     def spoken_vocab(self, target: HuggingFaceTarget, roots: Roots) -> int | None:
         return spoken_vocab(target.config_dir, roots)

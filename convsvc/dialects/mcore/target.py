@@ -25,6 +25,7 @@ class RankFiles(Target):
     """
 
     tables: Tables
+    carries = True
 
     def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
         """What its args say of the layout beside Megatron's; `facts` are the source's."""

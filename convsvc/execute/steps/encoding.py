@@ -12,17 +12,19 @@ from itertools import product
 from math import lcm, prod
 from operator import mul, sub
 
-from convsvc.encodings.base import Grid
+from convsvc.encodings.base import Form, Grid, Rect, grid_row, region
 from convsvc.errors import PlanError
+from convsvc.execute.steps.alignment import agreeing
 from convsvc.execute.steps.budgets import Budget, buffer_bytes
 from convsvc.execute.steps.checks import compile_checks
+from convsvc.execute.steps.decoding import Lies, wanted
 from convsvc.execute.steps.held import HeldViews
-from convsvc.execute.steps.inputs import ALIGNMENT, BufferSpot, lay_reads
+from convsvc.execute.steps.inputs import ALIGNMENT, BufferSpot, Read, lay_reads
 from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.outputs import copies_to
 from convsvc.execute.steps.records import Encode, Step, Tensors, Write, WritePlace
 from convsvc.execute.steps.shaping import tile_shape
-from convsvc.plan.records import Coded, Place, Transfer, View
+from convsvc.plan.records import Coded, Place, PlannedTensor, Transfer, View
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
@@ -115,10 +117,12 @@ class _Compiler:
 
     def steps(self) -> Iterator[Step]:
         reads, checks = ViewIndex(self.transfer.reads), ViewIndex(self.transfer.checks)
-        height, width = self.transfer.sizes
+        (height, width), matrix = self.transfer.sizes, self._matrix
         rows, columns = self._tile()
-        for row, column in product(range(0, height, rows), range(0, width, columns)):
-            box = Box((row, column), (min(height, row + rows), min(width, column + columns)))
+        rows = min(rows, matrix)
+        starts = (first + row for first in range(0, height, matrix) for row in range(0, min(matrix, height - first), rows))
+        for row, column in product(starts, range(0, width, columns)):
+            box = Box((row, column), (min(row + rows, row // matrix * matrix + matrix), min(width, column + columns)))
             yield from self._fitting(box, reads, checks)
 
     @property
@@ -130,8 +134,14 @@ class _Compiler:
     @property
     def _unit(self) -> tuple[int, int]:
         """Rows and columns of the smallest tile."""
-        grids = [grid for grid in self._coded.form.grids if grid.rows]
+        grids = [grid for grid in self._coded.form.grids if grid.rows and not (self._coded.own and grid.is_one)]
         return lcm(*(grid.rows for grid in grids)), lcm(*(grid.columns for grid in grids))
+
+    @property
+    def _matrix(self) -> int:
+        """Rows that a tile does not go beyond: those of a matrix, where its last block may be short; else all."""
+        form = self._coded.form
+        return max(1, form.height) if any(grid.rows > 1 for grid in form.grids) else max(1, self.transfer.sizes[0])
 
     def _tile(self) -> tuple[int, int]:
         """As few and as long runs as the budget allows, in whole units."""
@@ -170,19 +180,20 @@ class _Compiler:
         rows, columns = box.shape
         number = transfer.writes[0].places[0].tensor
         copies = copies_to(View(box.starts, box.stops, (columns, 1), (Place(number, 0),)), BufferSpot(0, (columns, 1), coded.dtype), views)
+        own, further, size = lay_own(coded, box, source, reading.size_bytes)
         start, starts, writes = _aligned(rows * columns * size_of(coded.dtype)), [], []
         for grid, piece in zip(coded.form.grids, (number, *coded.pieces), strict=True):
-            written = _written(grid, box, piece, start)
+            written = _written(grid, coded.form, box, piece, start)
             starts.append(start if written else -1)
             if written is not None:
                 writes.append(written)
                 start = _aligned(start + written.total_bytes)
-        encode = Encode(transfer.name, coded.form, coded.dtype, rows, columns, tuple(starts))
+        encode = Encode(transfer.name, coded.form, coded.dtype, rows, columns, tuple(starts), box.starts[0], box.starts[1], own)
         return Step(
-            reading.reads,
+            (*reading.reads, *further),
             tuple(copies),
             tuple(writes),
-            reading.size_bytes,
+            size,
             start,
             None,
             reading.decodings,
@@ -191,11 +202,36 @@ class _Compiler:
         )
 
 
-def _written(grid: Grid, box: Box, piece: int, start: int) -> Write | None:
-    """What is written of a piece for a tile; of one that belongs to the whole weight all, with its first tile."""
+def lay_own(coded: Coded, box: Box, source: Sequence[PlannedTensor], start: int) -> tuple[tuple[Lies, ...], list[Read], int]:
+    """Where the published pieces of a tile shall lie in the input buffer, from byte `start` on; what is read for them; the byte behind."""
+    laid: list[Lies] = []
+    reads: list[Read] = []
+    rect = tile_rect(coded.form, box)
+    for number, place in enumerate(coded.own, 1):
+        tensor, grid = source[place.tensor], coded.form.grids[number]
+        run = wanted(grid, number, region(coded.form, number, rect))
+        file_offset = tensor.file_offset + place.offset * size_of(tensor.dtype) + run.data_offset
+        start = agreeing(_aligned(start), file_offset, run.size_bytes, 1)
+        reads.append(Read(tensor.file, file_offset, run.size_bytes, start, run.times, run.step_bytes))
+        laid.append(Lies(run.region, start))
+        start += run.size_bytes * run.times
+    return tuple(laid), reads, _aligned(start)
+
+
+def tile_rect(form: Form, box: Box) -> Rect:
+    """A tile as a rectangle of a weight's elements."""
+    rows, columns = box.shape
+    return Rect(box.starts[0], rows, 1, box.starts[1], columns, 0)
+
+
+def _written(grid: Grid, form: Form, box: Box, piece: int, start: int) -> Write | None:
+    """What is written of a piece for a tile; of one that belongs to the whole weight, or to a matrix, all, with its first tile."""
     if not grid.rows:
         return Write(start, grid.height * grid.row_bytes, False, (WritePlace(piece, 0),)) if box.starts == (0, 0) else None
-    row, rows = box.starts[0] // grid.rows, -(-box.stops[0] // grid.rows) - box.starts[0] // grid.rows
+    row = grid_row(grid, form, box.starts[0])
+    if grid.is_one and (box.starts[0] % form.height or box.starts[1]):
+        return None
+    rows = grid_row(grid, form, box.stops[0] - 1) + 1 - row
     column, stop = box.starts[1] // grid.columns, -(-box.stops[1] // grid.columns)
     size, at = (stop - column) * grid.item_bytes, row * grid.row_bytes + column * grid.item_bytes
     if size == grid.row_bytes:

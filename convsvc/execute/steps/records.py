@@ -15,7 +15,7 @@ from typing import Literal
 
 from convsvc.encodings.base import Form
 from convsvc.execute.steps.checks import Check
-from convsvc.execute.steps.decoding import Decoding
+from convsvc.execute.steps.decoding import Decoding, Lies
 from convsvc.execute.steps.inputs import Read
 from convsvc.execute.steps.merges import Merge
 from convsvc.plan.records import PlannedTensor
@@ -107,7 +107,9 @@ class Held:
 class Encode:
     """A dense tile at the beginning of the output buffer, [rows, columns] of `dtype`, to be made the pieces of its form.
 
-    They lie from the bytes `starts` on; of a piece with -1 nothing is wanted of this tile. `name` is the stored tensor's.
+    They lie from the bytes `starts` on; of a piece with -1 nothing is wanted of this tile. `name` is the stored tensor's, whose rows and
+    columns the tile has from `row` and `column` on. `own`: where in the input buffer the pieces behind the codes lie that it was published
+    with; without them new ones are made.
     """
 
     name: str
@@ -116,6 +118,9 @@ class Encode:
     rows: int
     columns: int
     starts: tuple[int, ...]
+    row: int = 0
+    column: int = 0
+    own: tuple[Lies, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
