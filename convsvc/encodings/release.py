@@ -14,6 +14,8 @@ from convsvc.encodings.known import claims, said_under
 from convsvc.tensors.dtypes import SIZES
 
 VERSION = 1
+# What says how stored bytes are values.
+QUANTISATION = ("quantization_config", "compression_config", "expert_dtype")
 
 
 class Leaf(NamedTuple):
@@ -63,6 +65,14 @@ class Release:
         taken = [{piece for claim, _ in _claimed(kind, _Look(self.words)) for piece in claim.pieces} for kind in self.kinds]
         leaves = [[leaf for leaf in kind if leaf.kept and leaf.leaf not in held] for kind, held in zip(self.kinds, taken, strict=True)]
         return ((module + leaf.leaf, leaf) for module, kind in self.modules for leaf in leaves[kind])
+
+
+def quantisation_words(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a configuration says of quantisation, by where: "" is its top, the other its part about the text."""
+    text = config.get("text_config")
+    places: dict[str, Mapping[str, Any]] = {"": config, "text_config": text if isinstance(text, Mapping) else {}}
+    said = {where: {name: words[name] for name in QUANTISATION if words.get(name) is not None} for where, words in places.items()}
+    return {where: words for where, words in said.items() if words}
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 from convsvc.dialects.base import Checkpoint, Encoded, Found
 from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread
 from convsvc.encodings.known import ENCODINGS, claims, said_under
+from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError, SourceError
 from convsvc.formats.base import StoredTensor
 from convsvc.models.facts import Facts, shown
@@ -29,7 +30,6 @@ FLOAT8 = ("F8_E4M3", "F8_E5M2")
 SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
 BARE = ("I8", "U8")
 CONFIGS = ("quantization_config", "compression_config")
-SAID = (*CONFIGS, "expert_dtype")
 # Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
 BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob|input_global)_scale$|\.kv_cache_scaling_factor$")
 # The ends of a tensor after which, and an underscore, such a factor is named.
@@ -51,7 +51,9 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     _check_bare(checkpoint.path, rest)
     if not found.joined and not beside:
         return checkpoint
-    checkpoint = replace(checkpoint, beside=tuple([checkpoint.found[key] for key in sorted(beside)]), quantised=_words(checkpoint.facts))
+    checkpoint = replace(
+        checkpoint, beside=tuple([checkpoint.found[key] for key in sorted(beside)]), quantised=quantisation_words(checkpoint.facts.values)
+    )
     joined = {key: each for key, each in rest.items() if key not in beside}
     for key, (form, pieces) in found.joined.items():
         tensor = StoredTensor(key[1], dtype, form.seen_shape, pieces[0].tensor.file_offset)
@@ -62,14 +64,6 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name not in CONFIGS}, checkpoint.facts.origin)
     notes.append(_note([form for form, _ in found.joined.values()], dtype))
     return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, *notes))
-
-
-def _words(facts: Facts) -> dict[str, Mapping[str, Any]]:
-    """What the configuration says of quantisation, at its top and of the text."""
-    inner = facts.get("text_config")
-    places = {"": facts.values, "text_config": inner if isinstance(inner, Mapping) else {}}
-    said = {where: {name: words[name] for name in SAID if words.get(name) is not None} for where, words in places.items()}
-    return {where: words for where, words in said.items() if words}
 
 
 def product_dtype(wanted: str | None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from convsvc.dialects.huggingface.stored_names import stored_names
+from convsvc.encodings.release import QUANTISATION
 from convsvc.errors import ConvsvcError, JobError, PlanError
 from convsvc.families import find_family
 from convsvc.models.describe import PER_LAYER, Words, dense_words, describe, reduce_lists
@@ -21,8 +22,6 @@ from convsvc.models.unsure import with_sizes_of
 from convsvc.models.words import ROPE_BASE, contradictions, foreign_computations, is_converted
 
 SHOWN = 12
-# What says how stored bytes are values; new weights are plain.
-QUANTISATION = ("quantization_config", "compression_config", "expert_dtype")
 LAYER_COUNTS = ("num_layers", "num_hidden_layers", "n_layer")
 TIES = ("tie_word_embeddings", "tie_embeddings")
 

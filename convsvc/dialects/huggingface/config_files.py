@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convsvc.dialects.base import SideFile
-from convsvc.dialects.huggingface.config import QUANTISATION, check_words, follow, prove, silent_words, without_quantisation
+from convsvc.dialects.huggingface.config import check_words, follow, prove, silent_words, without_quantisation
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.json_files import read_json
+from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError
 from convsvc.formats.base import TensorSpec
 from convsvc.models.describe import dtype_words
@@ -45,7 +46,8 @@ def config_files(
         return [], [Note("advice", f"{text}; give target.config_dir")]
     if folder is None:
         return _derived(model, facts, written, sizes, quantization)
-    files, notes = copied_files(folder)
+    like = quantization is not None and quantization == quantisation_words(read_json(folder / CONFIG))
+    files, notes = copied_files(folder, of_release=like)
     origin = str(folder / CONFIG)
     given = dict(read_json(folder / CONFIG))
     config, left_out = without_quantisation(given)
@@ -63,7 +65,7 @@ def config_files(
     files = [file for file in files if file.path != CONFIG] + [SideFile(CONFIG, text=_text(config))]
     said = [f"{name} {shown(given.get(name))} -> {shown(value)}" for name, value in changes.items()]
     said += [f"{name} left out, as the weights are not quantised" for name in left_out if quantization is None]
-    said += [] if quantization is None else [f"{QUANTISATION[0]} says how they are"]
+    said += [] if quantization is None else ["quantization_config says how they are"]
     return files, [*notes, Note("changed", f"config.json of {folder} was changed: {', '.join(said)}")]
 
 
