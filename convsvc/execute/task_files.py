@@ -24,7 +24,7 @@ from convsvc.plan.records import (
 )
 
 # Grows with every change of what is written here, or of what its numbers mean: who reads it does so exactly as it was meant.
-TASK_VERSION = 3
+TASK_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
