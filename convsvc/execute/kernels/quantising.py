@@ -168,5 +168,5 @@ def _over(blocks: npt.NDArray[np.bool_], grid: Grid, shape: tuple[int, ...]) -> 
 def _ruleless(like: _Like, what: str) -> SourceError:
     return SourceError(
         f"{like.encode.name} has other values than it was published with, and no rule gives new scales: {what}",
-        do='set another target.quantization for new scales everywhere, or none',
+        do="set another target.quantization, for new scales everywhere; or none",
     )
