@@ -55,13 +55,21 @@ def is_halved(model: Model) -> bool:
     return model.sizes.get("glu") == 2 and model.family.megatron.get("swiglu", True) is not False
 
 
-def fsdp_rows(scope: Scope, model: Model, *, halved: bool) -> Rows:
-    """As `key_rows`, for a checkpoint of Megatron-FSDP. Raises LayoutError for what has no place in Megatron core."""
+def fsdp_rows(scope: Scope, model: Model, *, halved: bool, sequential: bool) -> Rows:
+    """As `key_rows`, for a checkpoint of Megatron-FSDP; `sequential` for experts that are modules of their own.
+
+    Raises LayoutError for what has no place in Megatron core.
+    """
     apart = EXPERTS | HALVES if halved and scope.sizes.get("glu") == 2 else EXPERTS
-    return tuple(
-        [
-            replace(new, optional=each.optional, written=each.written)
-            for each in key_rows(scope, model)
-            for new in apart.get(each.stored, (each,))
-        ]
-    )
+    rows = [
+        replace(new, optional=each.optional, written=each.written)
+        for each in key_rows(scope, model)
+        for new in apart.get(each.stored, (each,))
+    ]
+    return tuple([_in_modules(each) if sequential and each.looped else each for each in rows])
+
+
+def _in_modules(expert: Row) -> Row:
+    """An expert's row by its other name."""
+    (other,) = expert.also
+    return replace(expert, stored=other, also=(expert.stored,))

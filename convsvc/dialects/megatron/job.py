@@ -71,7 +71,8 @@ class MegatronTarget(ParallelSizes, TargetSpec):
 
     @model_validator(mode="after")
     def _of_one_storage(self) -> MegatronTarget:
-        _check_storage(self, RANKS, {"layer_keys", "iteration", "chunk_size"})
+        of_ranks = RANKS - {"moe_grouped_gemm"} if self.storage == "fsdp_dtensor" else RANKS
+        _check_storage(self, of_ranks, {"layer_keys", "iteration", "chunk_size"})
         return self
 
 

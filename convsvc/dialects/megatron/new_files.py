@@ -120,6 +120,7 @@ def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     }
     # A list makes Megatron ask for keys of each layer.
     own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}
+    own |= {"moe_grouped_gemm": not draft.settings.sequential} if draft.settings.fsdp and draft.model.num_experts else {}
     as_ranks = Settings(
         Parallel(), draft.settings.padded_vocab, transformer_engine=True, vocab_divisor=draft.target.make_vocab_size_divisible_by
     )

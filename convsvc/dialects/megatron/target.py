@@ -80,8 +80,15 @@ def _chunk_elements(target: MegatronTarget) -> int:
 
 
 def _of_fsdp(target: MegatronTarget, model: Model) -> Keys:
-    padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
-    return Keys(padded, stacked=False, chunk_elements=_chunk_elements(target), fsdp=True, halved=is_halved(model), prefix=PREFIX)
+    return Keys(
+        pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1),
+        stacked=False,
+        chunk_elements=_chunk_elements(target),
+        fsdp=True,
+        halved=is_halved(model),
+        sequential=target.moe_grouped_gemm is False,
+        prefix=PREFIX,
+    )
 
 
 def _of_ranks(target: MegatronTarget, model: Model) -> Settings:
