@@ -64,6 +64,7 @@ def install() -> None:
     torch.cuda.current_stream = Stream
     torch.cuda.stream = lambda stream: contextlib.nullcontext()
     torch.cuda.synchronize = lambda *device: None
+    mcore_fsdp_adapter.FullyShardedDataParallel.sync_rng_states_across_tp_group = lambda self: None
     mcore_fsdp_adapter.TELinear = dist_rank.megatron_te.WholeLinear  # None without Transformer Engine, and compared as a type
     mcore_fsdp_adapter.DeviceMesh = Mesh
     mcore_fsdp_adapter._get_dp_tp_mesh = mesh_of

@@ -105,6 +105,15 @@ def test_experts_may_be_modules_of_their_own_and_norms_megatrons_own(tmp_path: P
     assert same(in_safetensors(moe), back(again, tmp_path / "back", config_dir=str(moe)))
 
 
+def test_experts_are_written_as_modules_of_their_own_where_training_has_no_grouped_gemm(tmp_path: Path, moe: Path) -> None:
+    folder = written(moe, tmp_path / "fsdp", moe_grouped_gemm=False)
+    experts = {name for name in keys_of(folder) if ".experts." in name}
+    assert "model.module.decoder.layers.1.mlp.experts.local_experts.3.linear_fc1.weight_v" in experts
+    assert len(experts) == 12
+    assert all(".local_experts." in name for name in experts)
+    assert same(in_safetensors(moe), back(folder, tmp_path / "back"))
+
+
 def test_gates_that_lie_in_one_matrix_are_read_so(tmp_path: Path, moe: Path) -> None:
     """As of a gated model whose activation is not SwiGLU (handle_swiglu_in_state_dict is not called then)."""
 
