@@ -3,10 +3,11 @@
     python megatron_dist_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
 A task {"name", "latent"} asks for the keys of a model of these args, with their whole shapes, and for its objects. Any other is {"name",
-"checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local", "hashed"}: the checkpoint is loaded at the layout,
-with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local". Without "again" the
-checkpoint is of rank files. "hashed" asks a core that can for its own check of integrity.json before it loads. What comes of each goes to
-RESULTS.json: "error", or the logits from the last stage, and what names do not match.
+"checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local", "single", "hashed"}: the checkpoint is loaded at the
+layout, with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local", with
+singleton_local_shards if "single". Without "again" the checkpoint is of rank files. "hashed" asks a core that can for its own check of
+integrity.json before it loads. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not
+match.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         chunk.load_state_dict(loaded[name], strict=True)
     if task["local"]:
         chunks = [in_own_modules(chunk, args) for chunk in chunks]
-    save(Path(task["again"]), chunks, args, dict(metadata))
+    save(Path(task["again"]), chunks, args, {**metadata, **({"singleton_local_shards": True} if task.get("single") else {})})
     return {"logits": logits_of(chunks, task, args)}
 
 

@@ -61,6 +61,7 @@ class Trial:
     layout: dict[str, int] = field(default_factory=dict)
     tied: bool = False
     local: bool = False  # saved by the names of Megatron's own modules
+    single: bool = False  # saved with singleton_local_shards
     mtp: bool = False
     wanting: str = ""  # what the newest core asks for, and the model has not
 
@@ -82,6 +83,7 @@ TRIALS = (
     Trial("qwen3-moe-per-layer-ep2", MOE, {**PER_LAYER, **SMALL}, EP, local=True),
     Trial("qwen3-moe-stacked-pp2", MOE, {"layer_keys": "stacked"}, PP, local=True),
     Trial("qwen3-moe-partly-dense-tp2", PARTLY_DENSE, {}, TP),
+    Trial("qwen3-moe-partly-dense-single-shards-ep2", PARTLY_DENSE, {}, EP, single=True),
     Trial("qwen3-vpp2", QWEN3, {}, VPP),
     Trial("deepseek3-with-mtp-tp2", DEEPSEEK3, HASHED, TP, mtp=True),
     Trial("deepseek3-with-mtp-and-yarn-pp2", YARN, SMALL, PP, mtp=True),
@@ -157,7 +159,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
             "target": {"format": "megatron", "path": str(target), **trial.target, **({"storage": "torch"} if trial in RANKS else {})},
         }
         convert(job, engine="inline")
-        tasks.append({"name": trial.name, "checkpoint": str(target), "layout": trial.layout, "local": trial.local})
+        tasks.append({"name": trial.name, "checkpoint": str(target), "layout": trial.layout, "local": trial.local, "single": trial.single})
         tasks[-1]["hashed"] = "verify_integrity" in trial.target
         if trial.name == CHANGED:
             tasks.append(with_a_changed_byte(tasks[-1], folder / "changed"))

@@ -1,9 +1,10 @@
-"""Keys of `--ckpt-format fsdp_dtensor` that are others than torch_dist's: experts one by one, and a gated linear_fc1 in two halves. Pure.
+"""Keys of experts one by one, and of a gated linear_fc1 in two halves: fsdp_dtensor's, and torch_dist's of singleton_local_shards. Pure.
 
 Facts: megatron-core 0.16.1, core/transformer/fsdp_dtensor_checkpoint.py: handle_swiglu_in_state_dict names the gate's half `_w` and the
 other `_v`, of models whose activation is SwiGLU alone; handle_experts_in_state_dict numbers experts over all ranks. They are named as the
 modules' parameters are: TEGroupedMLP has weight0, weight1 ..., SequentialMLP has local_experts. Later versions split a delta net's
-projections (handle_gdn_in_state_dict) and a mixer's as torch_dist does.
+projections (handle_gdn_in_state_dict) and a mixer's as torch_dist does. Where content_metadata has singleton_local_shards, torch_dist
+names halves alike, and an expert experts.experts.N (transformer/mlp.py, apply_swiglu_sharded_factory; transformer/moe/experts.py).
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from convsvc.tensors.declare import Logical, Row, row
 # Before all keys: a state dict's "model", and the wrapper that is Megatron-FSDP (core/distributed/fsdp/mcore_fsdp_adapter.py).
 PREFIX = "model.module."
 GROUPED, SEQUENTIAL = "mlp.experts.{0}{{expert}}", "mlp.experts.local_experts.{{expert}}.{0}"
+SINGLE = "mlp.experts.experts.{{expert}}.{0}"
 
 
-def _expert(what: str, half: str = "") -> tuple[str, tuple[str, ...]]:
-    """An expert's key, and its other name: `half` is behind either."""
-    return GROUPED.format(what) + half, (SEQUENTIAL.format(what) + half,)
+def _expert(what: str) -> tuple[str, tuple[str, ...]]:
+    """An expert's key, and its other names."""
+    return GROUPED.format(what), (SEQUENTIAL.format(what), SINGLE.format(what))
 
 
-def _halves(stored: str, what: Logical, order: str, also: str = "") -> tuple[Row, Row]:
+def _halves(stored: str, what: Logical, order: str, also: tuple[str, ...] = ()) -> tuple[Row, Row]:
     """The gate's half and the other: `order` is that of either."""
     gate, up = (
-        row(f"{stored}_{half}", what.at(glu=number), order, also=(f"{also}_{half}",) if also else ())
+        row(f"{stored}_{half}", what.at(glu=number), order, also=tuple([f"{other}_{half}" for other in also]))
         for number, half in (("0", "w"), ("1", "v"))
     )
     return gate, up
@@ -46,7 +48,7 @@ HALVES = {
     "mlp.linear_fc1.weight": _halves("mlp.linear_fc1.weight", FC1, "ffn hidden"),
     "mlp.linear_fc1.bias": _halves("mlp.linear_fc1.bias", FC1_BIAS, "ffn"),
     "mlp.shared_experts.linear_fc1.weight": _halves("mlp.shared_experts.linear_fc1.weight", SHARED_FC1, "shared_ffn hidden"),
-    f"mlp.experts.experts.{_FC1}": _halves(_expert(_FC1)[0], EXPERT_FC1, "expert_ffn hidden", _expert(_FC1)[1][0]),
+    f"mlp.experts.experts.{_FC1}": _halves(_expert(_FC1)[0], EXPERT_FC1, "expert_ffn hidden", _expert(_FC1)[1]),
 }
 
 
@@ -56,7 +58,7 @@ def is_halved(model: Model) -> bool:
 
 
 def fsdp_rows(scope: Scope, model: Model, *, halved: bool, sequential: bool) -> Rows:
-    """As `key_rows`, for a checkpoint of Megatron-FSDP; `sequential` for experts that are modules of their own.
+    """As `key_rows`, of experts that are keys of their own, and gates where they are `halved`; `sequential`: experts are modules.
 
     Raises LayoutError for what has no place in Megatron core.
     """
@@ -70,6 +72,5 @@ def fsdp_rows(scope: Scope, model: Model, *, halved: bool, sequential: bool) -> 
 
 
 def _in_modules(expert: Row) -> Row:
-    """An expert's row by its other name."""
-    (other,) = expert.also
-    return replace(expert, stored=other, also=(expert.stored,))
+    """An expert's row by its module's name."""
+    return replace(expert, stored=expert.also[0])

@@ -35,7 +35,8 @@ class Keys:
     """How a checkpoint of global keys is laid out.
 
     `padded_vocab` is the number of embedding rows; `stacked`: layers are an axis. `fsdp`: they are Megatron-FSDP's, `halved` says that
-    gates lie apart from what they gate, `sequential` that experts are modules. A source's has `cuts`, what of each key lies where, and
+    gates lie apart from what they gate, `sequential` that experts are modules; `single`: they are those of singleton_local_shards, which
+    torch_dist has apart as Megatron-FSDP has. A source's has `cuts`, what of each key lies where, and
     the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis, what stands before every
     key, and whether it is `hashed`: then a file has little, so that one task can write all of it.
     """
@@ -48,6 +49,7 @@ class Keys:
     fsdp: bool = False
     halved: bool = False
     sequential: bool = False
+    single: bool = False
     prefix: str = ""
     hashed: bool = False
 
@@ -59,7 +61,9 @@ class Keys:
 
     def rows(self, scope: Scope, model: Model) -> Rows:
         """The keys of a scope, less what stands before them. Raises LayoutError for what has no place in Megatron core."""
-        return fsdp_rows(scope, model, halved=self.halved, sequential=self.sequential) if self.fsdp else key_rows(scope, model)
+        if self.fsdp or self.single:
+            return fsdp_rows(scope, model, halved=self.halved, sequential=self.sequential)
+        return key_rows(scope, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
 from convsvc.dialects.megatron.rank_tables import RANK_FILES
-from convsvc.dialects.megatron.state import is_halved
+from convsvc.dialects.megatron.state import is_halved, is_single
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.model import Model
@@ -81,8 +81,9 @@ class Megatron(RankFiles):
             check_words(checkpoint.facts, opened.args, model)
         tp = opened.args.get("tensor_model_parallel_size", default=1)
         check_padding(_of_rows(opened.args), model.sizes["vocab"], stored, tp if type(tp) is int and tp > 0 else 1)
-        if opened.fsdp:
-            return Keys(stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=True, halved=is_halved(opened.shapes))
+        if opened.fsdp or is_single(opened.shapes):
+            fsdp, halved = opened.fsdp, is_halved(opened.shapes)
+            return Keys(stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=fsdp, single=not fsdp, halved=halved)
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
         return Keys(stored, stacked, opened.cuts, opened.shapes)
 

@@ -21,7 +21,8 @@ EXTRA = re.compile(r"\._extra_state(/|$)")
 # The halves of a gated linear_fc1, which Megatron-FSDP alone saves as keys of their own (core/transformer/fsdp_dtensor_checkpoint.py,
 # handle_swiglu_in_state_dict).
 FSDP_HALF = re.compile(r".*\blinear_fc1\.(weight|bias)\d*_[wv]")
-# Experts one by one, which torch_dist stacks.
+# Experts one by one, which torch_dist stacks but for singleton_local_shards; that is not Megatron-FSDP's.
+SINGLE_EXPERT = re.compile(r".*\bmlp\.experts\.experts\.\d+\.linear_fc\d\.weight(_[wv])?")
 FSDP_EXPERT = re.compile(r".*\bmlp\.experts\.(linear_fc\d\.weight\d+|local_experts\.\d+\.linear_fc\d\.weight)")
 # A state dict's model, wrapped; where virtual pipeline stages are models of their own they have numbers.
 FSDP_KEY = re.compile(r"model(\d*)\.(module\.)+")
@@ -77,6 +78,15 @@ def is_of_fsdp(names: Iterable[str]) -> bool:
     (True, False)
     """
     return any(FSDP_KEY.match(name) or FSDP_HALF.fullmatch(name) or FSDP_EXPERT.fullmatch(name) for name in names)
+
+
+def is_single(names: Iterable[str]) -> bool:
+    """Whether a torch_dist has experts or halves of gates as keys of their own, as it is saved with singleton_local_shards.
+
+    >>> is_single(["decoder.layers.0.mlp.experts.experts.7.linear_fc2.weight"]), is_single(["decoder.layers.0.mlp.linear_fc1.weight_w"])
+    (True, True)
+    """
+    return any(FSDP_HALF.fullmatch(name) or SINGLE_EXPERT.fullmatch(name) for name in names)
 
 
 def is_of_fsdp_files(metadata: RootedPath) -> bool:

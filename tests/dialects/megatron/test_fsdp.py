@@ -262,6 +262,20 @@ def test_it_becomes_torch_dist_and_rank_files_without_hugging_face_between(tmp_p
     assert same(first, last)
 
 
+def test_torch_dist_of_singleton_local_shards_is_read_by_its_names(tmp_path: Path, moe: Path) -> None:
+    """As core saves it with that in content_metadata, its default for a while: experts and halves apart, and metadata.json beside them."""
+    folder = next(written(moe, tmp_path / "fsdp").parent.glob("release"))
+
+    def single(keys: Tensors) -> Tensors:
+        named = {name.removeprefix("model.module."): each for name, each in keys.items()}
+        return {re.sub(r"experts\.(linear_fc\d\.weight)(\d)", r"experts.experts.\2.\1", name): each for name, each in named.items()}
+
+    again = saved_again(folder, tmp_path / "again", in_boxes, single)
+    (again / "metadata.json").write_text('{"sharded_backend": "torch_dist", "sharded_backend_version": 1}')
+    assert same(in_safetensors(moe), back(again, tmp_path / "back", config_dir=str(moe)))
+    assert "storage" not in inspect_checkpoint(str(again)).get("layout", {})
+
+
 def test_what_it_saves_is_read_by_torch_whole(tmp_path: Path, moe: Path) -> None:
     folder = written(moe, tmp_path / "fsdp", chunk_size="0.1KB")
     chunks = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata[GATE].chunks
