@@ -25,7 +25,7 @@ from convsvc.models.scope import Rows, Scope
 from convsvc.models.unsure import with_seen_sizes
 from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
-from convsvc.spec import Lora, Options
+from convsvc.spec import Job, Lora, Options
 from convsvc.spec.places import SourceSpec, TargetSpec
 from convsvc.tensors.blocks import Laid, LogicalTensor
 from convsvc.tensors.boxes import Box
@@ -264,6 +264,13 @@ class Adapted:
     use_rslora: bool
 
 
+class Read(NamedTuple):
+    """How a source is read: its dialect's settings, and its model under its own layers' numbers."""
+
+    settings: Any
+    model: Model
+
+
 class Source(Protocol):
     """How a format is read. What a method does here is what a format without anything to say of it does.
 
@@ -407,6 +414,10 @@ class Target(Protocol):
     def settings(self, target: Any, model: Model, adapted: Adapted | None = None) -> Any:
         """How the target shall be laid out. Raises LayoutError."""
         return adapted
+
+    def as_found(self, job: Job, settings: Any, model: Model, read: Read, roots: Roots) -> Any:
+        """The settings, with what follows from how the source, or what lies where the target's words come from, is stored."""
+        return settings
 
     @abstractmethod
     def layout(self, model: Model, settings: Any) -> Layout:

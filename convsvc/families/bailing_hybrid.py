@@ -66,6 +66,7 @@ FAMILY = replace(
     embedding=(row("model.word_embeddings.weight", EMBEDDING, "vocab hidden", also=("model.embed_tokens.weight",)),),
     attention=LATENT,
     flags=(),
+    stacked=True,
     sizes=(mla_sizes, glu_sizes, moe_sizes, shared_sizes, hybrid_sizes),
     layer=hybrid_layer,
     fields=("layer_types", "layer_group_size", "linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim", "mlp_layer_types"),

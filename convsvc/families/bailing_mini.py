@@ -33,6 +33,7 @@ FAMILY = replace(
     attention=ATTENTION,
     experts=(*MOE, row("mlp.gate.expert_bias", ROUTER_BIAS, "expert", keep="F32"), *SHARED_EXPERTS),
     flags=((("use_qkv_bias", "add_qkv_bias"), QKV_BIAS), ("use_bias", DENSE_BIAS), (glm45.NORM_FLAGS, HEAD_NORMS)),
+    stacked=False,
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     distinguish=None,
     names={"shared": "num_shared_experts", "dense": "first_k_dense_replace"},

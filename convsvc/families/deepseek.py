@@ -19,6 +19,7 @@ FAMILY = replace(
     architectures=("DeepseekForCausalLM", "DeepseekV2ForCausalLM"),
     distinguish=lambda facts: "DeepseekV2ForCausalLM" not in (facts.items("architectures", str) or ()) or not is_latent(facts),
     experts=MOE + SHARED_EXPERTS,
+    stacked=False,
     sizes=(gqa_sizes, glu_sizes, moe_sizes, shared_sizes),
     names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
 )

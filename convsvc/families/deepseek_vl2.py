@@ -47,5 +47,6 @@ FAMILY = around(
     model_types=("deepseek_vl_v2",),
     architectures=("DeepseekVLV2ForCausalLM",),
     experts=deepseek2.LITE.experts + BIASES,
+    stacked=False,
     distinguish=_without_rank,
 )

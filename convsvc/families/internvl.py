@@ -54,6 +54,7 @@ def _with(text: Family, title: str) -> Family:
         title=f"InternVL with {title}",
         model_types=("internvl_chat",),
         architectures=("InternVLChatModel",),
+        stacked=False,
         distinguish=partial(_has, text.model_types),
     )
 

@@ -48,7 +48,8 @@ class Family:
     """A model family as a table.
 
     `norms`, `attention`, `mlp` and `experts` are the rows of a layer's parts; `experts` empty means a dense model. `packed` are rows
-    that a checkpoint may have in the place of those that hold the same (transformers 5 stacks experts); they are read. `spelling` turns
+    that a checkpoint may have in the place of those that hold the same (transformers 5 stacks experts); they are read, and written where
+    a job asks for experts so and `stacked` says that transformers has a class that loads them. `spelling` turns
     names that another library gives the same tensors into the rows': (pattern, replacement), one after the other. `flags` adds rows
     where a field of the configuration is true (of several names, the first that is there). A family whose layers differ in other ways
     has a `layer` function of its own. `sizes` are the functions that find the axes' sizes. `model_types` and `architectures` are
@@ -81,6 +82,7 @@ class Family:
     mlp: Rows
     experts: Rows = ()
     packed: Rows = PACKED_EXPERTS
+    stacked: bool = True
     spelling: tuple[tuple[str, str], ...] = ()
     flags: tuple[tuple[str | tuple[str, ...], Rows], ...] = ()
     sizes: tuple[Callable[[Facts], Mapping[str, int]], ...] = (gqa_sizes,)

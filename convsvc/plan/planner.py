@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Adapted, Draft, Layout, Output
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read
 from convsvc.errors import JobError, PlanError
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER
@@ -65,8 +65,8 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     inventory = weights.joined(placed.sides) if placed else weights
     sources = plan_sources(inventory.entries)
     gathered = gather(inventory)
-    model = model.renumbered()
-    settings = writer.settings(job.target, model, adapted)
+    read, model = Read(source.settings, model), model.renumbered()
+    settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
     layout = writer.layout(model, settings)
     dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
     kept = kept_notes(layout.kinds, dtypes, model, options)

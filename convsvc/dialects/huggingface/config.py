@@ -62,8 +62,13 @@ def without_quantisation(config: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return plain, left_out
 
 
-def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[int, ...]], origin: str) -> None:
-    """Raises PlanError unless the model that the configuration describes has these stored tensors (name: shape) and sizes."""
+def prove(
+    config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[int, ...]], origin: str, packed: frozenset[str] = frozenset()
+) -> None:
+    """Raises PlanError unless the model that the configuration describes has these stored tensors (name: shape) and sizes.
+
+    `packed` are the rows that are written in the place of others (`lay_model`).
+    """
     rebuilt = _rebuild(config, model, origin)
     # MTP layers that are carried are no part of what is built: their number is compared with what the configuration says.
     counts = model.family.mtp.counts if model.family.mtp else ()
@@ -73,7 +78,7 @@ def prove(config: Mapping[str, Any], model: Model, written: Mapping[str, tuple[i
         + _miscounted(facts_of(config, model, origin).values, model, counts)
         + _differing_towers(rebuilt, model)
     )
-    faults += _shorten(_differing_tensors(rebuilt, model, written))
+    faults += _shorten(_differing_tensors(rebuilt, model, written, packed))
     if faults:
         raise PlanError(
             f"{origin} does not describe the weights that are written",
@@ -185,9 +190,9 @@ def _differing_towers(rebuilt: Model, model: Model) -> list[str]:
     return _differing_words(need, have)
 
 
-def _differing_tensors(rebuilt: Model, model: Model, written: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+def _differing_tensors(rebuilt: Model, model: Model, written: Mapping[str, tuple[int, ...]], packed: frozenset[str]) -> Iterator[str]:
     """Each stored tensor that one has and the other has not, or in another shape."""
-    named = stored_names(rebuilt)
+    named = stored_names(rebuilt, packed)
     for name, (shape, is_required) in named.items():
         if name in written and written[name] != shape:
             yield f"shape     {name}: config.json makes it {list(shape)}, {list(written[name])} is written"

@@ -29,11 +29,16 @@ Quantisation = Mapping[str, Mapping[str, Any]]
 
 
 def config_files(
-    folder: RootedPath | None, model: Model, facts: Facts, specs: Sequence[TensorSpec], quantization: Quantisation | None = None
+    folder: RootedPath | None,
+    model: Model,
+    facts: Facts,
+    specs: Sequence[TensorSpec],
+    quantization: Quantisation | None = None,
+    packed: frozenset[str] = frozenset(),
 ) -> tuple[list[SideFile], list[Note]]:
     """The side files and notes. `facts` are the source's; `specs` all tensors that are written, as they are when they are read.
 
-    `quantization` is what config.json shall say of how they are stored.
+    `quantization` is what config.json shall say of how they are stored, `packed` the rows that stand in the place of others (`lay_model`).
 
     Raises JobError where config_dir is none, or says what the source contradicts; PlanError where it cannot describe the weights.
     """
@@ -45,7 +50,7 @@ def config_files(
         text = "the target has weights only, no config.json: that of a model of several modules does not follow from its text decoder"
         return [], [Note("advice", f"{text}; give target.config_dir")]
     if folder is None:
-        return _derived(model, facts, written, sizes, quantization)
+        return _derived(model, facts, written, sizes, quantization, packed)
     like = quantization is not None and quantization == quantisation_words(read_json(folder / CONFIG))
     files, notes = copied_files(folder, of_release=like)
     origin = str(folder / CONFIG)
@@ -56,7 +61,7 @@ def config_files(
     notes += [Note("advice", f"{line}: see that the weights were trained so") for line in silences(facts, flat)]
     changes = follow(flat.values, model, facts, origin) | dtype_words(flat.values, sizes) | silent_words(flat, facts)
     changed = spread(config, changes, model.family.inside)
-    prove(changed, model, written, origin)
+    prove(changed, model, written, origin, packed)
     if not changes and not left_out and quantization is None:
         return files, notes
     config = changed if quantization is None else _saying(changed, quantization)
@@ -89,13 +94,18 @@ def spoken_vocab(config_dir: str | None, roots: Roots) -> int | None:
 
 
 def _derived(
-    model: Model, facts: Facts, written: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], quantization: Quantisation | None
+    model: Model,
+    facts: Facts,
+    written: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+    quantization: Quantisation | None,
+    packed: frozenset[str],
 ) -> tuple[list[SideFile], list[Note]]:
     """A config.json from the model and the saved args; none where that would not be true."""
     config, unknown = derive(model, facts, sizes)
     try:
         check_words(Facts(config, "the derived config.json"), facts, model)
-        prove(config, model, written, "the derived config.json")
+        prove(config, model, written, "the derived config.json", packed)
     except PlanError as error:
         text = f"the target has weights only, no config.json: none follows from the saved args ({'; '.join(error.facts) or error.message})"
         return [], [Note("advice", f"{text}; give target.config_dir")]

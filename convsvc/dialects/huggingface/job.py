@@ -29,6 +29,11 @@ class HuggingFaceTarget(TargetSpec):
         description="How its linear layers are stored: as they are, as the source was published and with its scales, in float8 with a "
         "scale for each 128 x 128 block, or, of a model of experts only these, in 4 bits as compressed-tensors does.",
     )
+    experts: Literal["as-config-dir", "per-expert", "fused"] = Field(
+        "as-config-dir",
+        description="A tensor for each expert's matrices, or one for all experts' as transformers 5 keeps them; as-config-dir: as they lie "
+        "in that directory, else in the source.",
+    )
     adapter_only: bool = Field(False, description="Another way to say format peft: the source's LoRA adapters alone, not merged.")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
+from convsvc.dialects.huggingface.layout import Settings, packed_in
 from convsvc.dialects.huggingface.quantised import beside_specs, encode_layers, quantization_notes, quantization_words, stored_as
 from convsvc.encodings.base import Written
 from convsvc.errors import JobError
@@ -24,7 +25,7 @@ NOTHING: Mapping[str, Written] = MappingProxyType({})
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
+def output(draft: Draft[HuggingFaceTarget, Settings | None]) -> tuple[Layout, Output]:
     """One shard a layer, or shards of at most max_shard_size; with several, an index; and the words."""
     quantization = draft.target.quantization
     encoded = encode_layers(quantization, draft.layout, draft.dtypes, draft.release)
@@ -35,7 +36,7 @@ def output(draft: Draft[HuggingFaceTarget, None]) -> tuple[Layout, Output]:
     config_dir = draft.target.config_dir
     folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
     said = quantization_words(quantization, specs, encoded, draft.release)
-    beside, notes = config_files(folder, draft.model, draft.facts, specs, said)
+    beside, notes = config_files(folder, draft.model, draft.facts, specs, said, packed_in(draft.settings))
     notes += quantization_notes(quantization, encoded, beside)
     return layout, replace(written, side_files=(*beside, *written.side_files), notes=tuple(notes))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Layout, Source
 from convsvc.dialects.dcp.adapters import with_saved_adapters
 from convsvc.dialects.dcp.checkpoint import place_of
 from convsvc.dialects.huggingface.checkpoint import open_directory
-from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.huggingface.layout import Settings, lay_model, packed_in, unclear_folders
 from convsvc.dialects.huggingface.names import by_family_names
 from convsvc.dialects.peft.adapter_source import with_adapter
 from convsvc.errors import SourceError
@@ -22,13 +21,6 @@ from convsvc.models.scope import Rows, Scope
 from convsvc.roots import RootedPath, Roots
 from convsvc.tensors.blocks import lay
 from convsvc.tensors.declare import Row
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a checkpoint is stored where a family has several ways: the stored names of the rows (`Family.packed`) that are there."""
-
-    packed: tuple[str, ...]
 
 
 class HuggingFace(Source):
@@ -64,7 +56,7 @@ class HuggingFace(Source):
 
     def layout(self, model: Model, settings: Settings | None = None) -> Layout:
         """Every tensor a Hugging Face checkpoint of this model has, in the model's order."""
-        return lay_model(model, frozenset(settings.packed if settings else ()))
+        return lay_model(model, packed_in(settings))
 
     def ignores(self, key: tuple[str, str], model: Model) -> str | None:
         """Buffers that are no weights, and layers left out by num_layers."""
@@ -94,7 +86,7 @@ def packed_rows(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) 
     if not packed:
         return None
     _check_turned(shapes, packed, path)
-    return Settings(packed)
+    return Settings(tuple(sorted(packed)))
 
 
 def _first_name(each: Row) -> str:
@@ -121,12 +113,7 @@ def _check_turned(shapes: Mapping[str, tuple[int, ...]], packed: tuple[str, ...]
 
     The shape tells which it is, of both matrices of a layer together: one of them is no square. Raises SourceError where there is one only.
     """
-    folders: dict[str, list[tuple[int, ...]]] = {}
-    for stored in packed:
-        if len(shapes.get(stored, ())) == 3:
-            folders.setdefault(stored.rpartition(".")[0], []).append(shapes[stored])
-    unclear = sorted(folder for folder, both in folders.items() if all(shape[1] == shape[2] for shape in both))
-    if unclear:
+    if unclear := unclear_folders(shapes, packed):
         raise SourceError(
             f"{path}: which way round the packed experts lie cannot be seen, as their matrices are square",
             facts=unclear[:5],
