@@ -70,23 +70,30 @@ def packed_as(form: str, model: Model) -> frozenset[str]:
     return frozenset(names)
 
 
-def packed_like(forms: Forms, model: Model) -> frozenset[str]:
-    """The same where experts have the forms that lie elsewhere; a scope keeps its own form where its family has no other."""
+def packed_like(forms: Forms, model: Model, apart: bool) -> frozenset[str]:
+    """The same where experts have the forms that lie elsewhere; a scope keeps its own form where its family has no other.
+
+    Without `apart` none is taken apart that its family stacks: only what quantised it stores it so, transformers does not load it.
+    """
     names: set[str] = set()
     for scope in model.scopes:
         form = forms.get(scope.kind.startswith("mtp"), forms.get(False))
-        names.update(scope.prefix + each.stored for each in (rows_as(form, scope, model) if form else None) or ())
+        rows = rows_as(form, scope, model) if form == FUSED or (form and apart) else ()
+        names.update(scope.prefix + each.stored for each in rows or ())
     return frozenset(names)
 
 
-def packed_again(settings: object, read: Model, model: Model) -> frozenset[str]:
-    """The `packed` rows of a source (the `packed` of its settings, under its layers' numbers) by the numbers that are written."""
+def packed_again(settings: object, read: Model, model: Model, apart: bool) -> frozenset[str]:
+    """The `packed` rows of a source (the `packed` of its settings, under its layers' numbers) by the numbers that are written.
+
+    `apart` as in `packed_like`.
+    """
     there = frozenset(getattr(settings, "packed", None) or ())
     return frozenset(
         new.prefix + each.stored
         for old, new in (zip(read.scopes, model.scopes, strict=True) if there else ())
         for each in model.family.packed
-        if old.prefix + each.stored in there and form_of(old.rows) is not None
+        if old.prefix + each.stored in there and form_of(old.rows) is not None and (apart or "expert" not in each.looped)
     )
 
 

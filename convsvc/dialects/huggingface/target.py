@@ -61,10 +61,10 @@ class HuggingFace(Target):
         if not isinstance(target, HuggingFaceTarget) or target.experts != AS_CONFIG_DIR or not model.num_experts:
             return settings
         if target.quantization not in (NONE, LIKE):
-            return settings_of(packed_like({False: PER_EXPERT}, model))
-        folder = target.config_dir
+            return settings_of(packed_like({False: PER_EXPERT}, model, apart=True))
+        folder, apart = target.config_dir, target.quantization == LIKE
         forms = forms_in(RootedPath(folder, roots)) if folder is not None and folder != getattr(job.source, "path", None) else {}
-        return settings_of(packed_like(forms, model) if forms else packed_again(read.settings, read.model, model))
+        return settings_of(packed_like(forms, model, apart) if forms else packed_again(read.settings, read.model, model, apart))
 
     def layout(self, model: Model, settings: Settings | None = None) -> Layout:
         packed = packed_in(settings)
