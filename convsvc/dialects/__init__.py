@@ -29,3 +29,8 @@ def target_of(name: str) -> Target:
 def sources() -> Iterator[Source]:
     """Every format that is read."""
     return map(source_of, sides("SOURCE"))
+
+
+def targets() -> Iterator[Target]:
+    """Every format that is written."""
+    return map(target_of, sides("TARGET"))

@@ -381,8 +381,8 @@ def refuse_parts(options: Options) -> None:
 class Target(Protocol):
     """How a format is written. What a method does here is what a format without anything to say of it does.
 
-    `adapters`: it holds LoRA adapters, and no weights. `has_card`: it is published with a model card. `carries`: scales that weights were
-    published with may lie beside it, for the way back.
+    `adapters`: it holds LoRA adapters, and no weights. `diffusion`: it holds diffusion models, too, or nothing else. `has_card`: it is
+    published with a model card. `carries`: scales that weights were published with may lie beside it, for the way back.
     A framework with tables of its own is shown beside Hugging Face's in the families'
     pages: under its `title`, as `rows` and `prefix` have it, and as far as one of the `variants` (fields of a job, by what they are called
     in a heading) names or orders tensors otherwise.
@@ -390,6 +390,7 @@ class Target(Protocol):
 
     name: str
     adapters: bool = False
+    diffusion: bool = False
     has_card: bool = False
     carries: bool = False
     title: str | None = None

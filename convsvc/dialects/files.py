@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
@@ -42,3 +43,13 @@ def index_file(path: RootedPath, kind: str | None = None) -> tuple[Any, SourceFi
         raise SourceError(f"{path} is {what}", facts=[f"it is of no format that is read: {', '.join(FORMATS)}"], do=do)
     index = FORMATS[kind].read_index(path)
     return index, SourceFile(before[0], kind, before[1].st_size, before[1].st_mtime_ns, path.path, index.digest)
+
+
+def root_of(names: Iterable[str]) -> str:
+    """The keys of a torch file that all its tensors lie under: DeepSpeed's "module/", "state_dict/" and the like; empty for none.
+
+    >>> root_of(["module/a.weight", "module/b.weight"]), root_of(["a.weight"])
+    ('module/', '')
+    """
+    heads = Counter(name.rpartition("/")[0] for name in names)
+    return next(iter(heads)) + "/" if len(heads) == 1 and next(iter(heads)) else ""

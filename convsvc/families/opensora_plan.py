@@ -1,6 +1,7 @@
-"""Open-Sora Plan: version 1.3 (sparse attention, one stack), and 1.5 (stacks of several resolutions, text and video attended together).
+"""Open-Sora Plan: version 1.2 (whole attention) and 1.3 (sparse), one stack; 1.5 (stacks of several resolutions, text attended with video).
 
-Of version 1.5 the names are known as training has them; what stands beside its blocks is kept as it is.
+Of version 1.5 the names are known as training has them. What stands beside the blocks of 1.2 and 1.5 is kept as it is: training has it
+under the names that it is published with. Blocks of 1.2 are called as those of 1.3, so that a job must say that it is 1.2.
 """
 
 from __future__ import annotations
@@ -39,30 +40,21 @@ BEFORE = spelled(
 )
 AFTER = spelled((OUT_TABLE, "scale_shift_table"), (OUT, "proj_out"))
 
-ORIGINAL = Spelling(
-    "original",
-    BEFORE,
-    {
-        "blocks": StackNames(
-            "transformer_blocks.{layer}.",
-            spelled(
-                (TABLE, "scale_shift_table"),
-                (SELF_Q, "attn1.to_q"),
-                (SELF_K, "attn1.to_k"),
-                (SELF_V, "attn1.to_v"),
-                (SELF_OUT, "attn1.to_out.0"),
-                (CROSS_Q, "attn2.to_q"),
-                (CROSS_K, "attn2.to_k"),
-                (CROSS_V, "attn2.to_v"),
-                (CROSS_OUT, "attn2.to_out.0"),
-                (FF_1, "ff.net.0.proj"),
-                (FF_2, "ff.net.2"),
-            ),
-        )
-    },
-    AFTER,
-    PATCHES,
+BLOCK = spelled(
+    (TABLE, "scale_shift_table"),
+    (SELF_Q, "attn1.to_q"),
+    (SELF_K, "attn1.to_k"),
+    (SELF_V, "attn1.to_v"),
+    (SELF_OUT, "attn1.to_out.0"),
+    (CROSS_Q, "attn2.to_q"),
+    (CROSS_K, "attn2.to_k"),
+    (CROSS_V, "attn2.to_v"),
+    (CROSS_OUT, "attn2.to_out.0"),
+    (FF_1, "ff.net.0.proj"),
+    (FF_2, "ff.net.2"),
 )
+ORIGINAL = Spelling("original", BEFORE, {"blocks": StackNames("transformer_blocks.{layer}.", BLOCK)}, AFTER, PATCHES)
+WHOLE = Spelling("original", (), {"blocks": StackNames("transformer_blocks.{layer}.", BLOCK)}, ())
 
 PATCH = linear("patch", "hidden patch")
 NORM_OUT, LAST = linear("norm_out", "out_modulation time_hidden"), linear("proj_out", "out hidden")
@@ -113,6 +105,13 @@ def training(tp: bool = False) -> Spelling:
     )
 
 
+V12 = diffusion(
+    "opensora-plan-v1.2",
+    "Open-Sora Plan 1.2",
+    forms=(WHOLE,),
+    passing=(r"(?!transformer_blocks\.|videodit_blocks\.).*",),
+    stated=True,
+)
 V13 = diffusion(
     "opensora-plan-v1.3",
     "Open-Sora Plan 1.3",
@@ -122,4 +121,4 @@ V13 = diffusion(
     one_of=((FLAT, DEEP),),
 )
 V15 = diffusion("opensora-plan-v1.5", "Open-Sora Plan 1.5", forms=(training(),), passing=(r"(?!transformer_blocks\.).*",))
-FAMILIES = (V13, V15)
+FAMILIES = (V12, V13, V15)

@@ -43,7 +43,8 @@ class StackNames:
 class Spelling:
     """One form in which a family's tensors are named.
 
-    `groups` are rows that only some models have, by group and by where they stand (before, after, or the name of a stack). `file` begins
+    `groups` are rows that only some models have, by group and by where they stand (before, after, the name of a stack, or `behind` it).
+    `file` begins
     the names of its weight files. `renames` are (pattern, replacement) for names that do not keep a layer's tensors under one prefix:
     such a form is read only. `unstored` is a part of the rows' names that its files are written without.
     """
@@ -65,7 +66,7 @@ class Spelling:
 
     def rows(self, where: str, groups: Collection[str]) -> Rows:
         """The rows that stand somewhere, with those of these groups."""
-        own = {BEFORE: self.before, AFTER: self.after}
+        own = {BEFORE: self.before, AFTER: self.after, **{behind(name): () for name in self.stacks}}
         rows = own[where] if where in own else self.stacks[where].rows
         return rows + tuple(each for name, places in self.groups.items() if name in groups for each in places.get(where, ()))
 
@@ -99,7 +100,7 @@ class Diffusion(Family):
     `derived` are sizes that follow from others (expressions), `sums` axes that consist of others, `constants` sizes that are always the
     same. Of the groups of each of `one_of` exactly one must be there. `passing` are patterns of names that all forms have alike, of which
     nothing else is known: such tensors are kept as they are. `class_names` are diffusers' `_class_name`; `counts` the fields of a
-    configuration that say how many layers a stack has.
+    configuration that say how many layers a stack has. `stated`: published tensors of it look like another family's, and a job says which.
     """
 
     forms: tuple[Spelling, ...] = ()
@@ -110,14 +111,15 @@ class Diffusion(Family):
     passing: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     counts: Mapping[str, str] = field(default_factory=dict)
+    stated: bool = False
 
     def build(self, facts: Facts, wanted: Wanted | None = None) -> Model:
         """The model that was seen. Raises SourceError where no tensors were looked at."""
         seen = facts.get(SEEN)
         if not isinstance(seen, Seen):
             raise SourceError(
-                f"{facts.origin}: {self.name} is a diffusion model, which this format does not hold",
-                do='give it as format "diffusers" or "mindspeed-mm-sora"',
+                f"{facts.origin}: {self.title} is a diffusion model, and this format is not read as one",
+                do='read what is published as format "diffusers", rank files of MindSpeed-MM as "mindspeed-mm-sora"',
             )
         return self.model_of(seen)
 
@@ -139,6 +141,11 @@ def diffusion(name: str, title: str, **own: Any) -> Diffusion:
     return Diffusion(name=name, title=title, model_types=(), architectures=(), norms=(), attention=(), mlp=(), decoder=False, **own)
 
 
+def behind(stack: str) -> str:
+    """Where rows stand that lie with a stack's last layer."""
+    return f"behind {stack}"
+
+
 def scopes_of(spelling: Spelling, seen: Seen) -> Iterator[Scope]:
     """A model's scopes by a form's names: what comes first, each stack's layers, what comes last."""
     module = next(iter(spelling.stacks), "dit")
@@ -148,6 +155,8 @@ def scopes_of(spelling: Spelling, seen: Seen) -> Iterator[Scope]:
         for number, label in enumerate(seen.stacks[name]):
             its = rows + (stack.first if number == 0 else ())
             yield Scope("layer", f"{name}.{number}.", stack.prefix.format(layer=label), its, seen.sizes, number, module=name)
+        if last := spelling.rows(behind(name), seen.groups):
+            yield Scope("part", f"{name}.behind.", "", last, seen.sizes, module=name)
     yield Scope("output", "", "", spelling.rows(AFTER, seen.groups), seen.sizes, module=module)
 
 
@@ -198,7 +207,7 @@ def fit(spelling: Spelling, names: Iterable[str]) -> tuple[int, int]:
 
 
 def _prefix(spelling: Spelling, where: str) -> str:
-    return "" if where in (BEFORE, AFTER) else spelling.stacks[where].prefix.format(layer="*")
+    return spelling.stacks[where].prefix.format(layer="*") if where in spelling.stacks else ""
 
 
 def _starred(spelling: Spelling, stored: str) -> str:

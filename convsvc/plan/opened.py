@@ -17,6 +17,7 @@ from convsvc.dialects import target_of
 from convsvc.dialects.base import Found, SourceFile, Wants
 from convsvc.dialects.files import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
+from convsvc.families import FAMILIES
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.plan import Plan
 from convsvc.plan.planner import describe_layouts, describe_model
@@ -65,10 +66,13 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
 
 
 def _asked(plan: Plan, written: SourceSpec) -> Asked:
-    """What was written as a source that is read as the plan's was: by its text decoder alone, where that was so."""
+    """What was written as a source that is read as the plan's was: by its text decoder alone, with a head of its own, where that was so."""
     modules = plan.facts.get("modules")
+    if hasattr(written, "own_head"):
+        written = written.model_copy(update={"own_head": plan.facts.get("tied_embeddings") is False})
     if not modules:
-        return Asked(written, plan.job.get("model_type"), wants=_wants(plan))
+        is_stated = getattr(FAMILIES.get(plan.model_type), "stated", False)
+        return Asked(written, plan.model_type if is_stated else plan.job.get("model_type"), wants=_wants(plan))
     if hasattr(written, "modules"):
         written = written.model_copy(update={"modules": tuple(modules)})
     return Asked(written, plan.model_type, wants=_wants(plan))

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read
-from convsvc.errors import JobError, PlanError
+from convsvc.dialects import source_of, target_of, targets
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read, Target
+from convsvc.errors import JobError, LayoutError, PlanError
+from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER
 from convsvc.notes import Note, sort_notes
@@ -66,6 +67,7 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     sources = plan_sources(inventory.entries)
     gathered = gather(inventory)
     read, model = Read(source.settings, model), model.renumbered()
+    _check_kind(model, writer)
     settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
     layout = writer.layout(model, settings)
     dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
@@ -130,6 +132,15 @@ def _published(job: Job, source: OpenSource, inventory: Inventory, sources: Sequ
     if not writer.likens(job.target) and not (writer.carries and job.options.carry_scales):
         return None
     return find_published(source.checkpoint, inventory, sources, RootedPath(job.source.path, roots))
+
+
+def _check_kind(model: Model, writer: Target) -> None:
+    """Raises LayoutError for a diffusion model, which has no decoder's sizes, in a format of language models."""
+    if isinstance(model.family, Diffusion) and not writer.diffusion:
+        others = ", ".join(sorted(each.name for each in targets() if each.diffusion))
+        raise LayoutError(
+            f'{model.family.title} is a diffusion model, and target.format "{writer.name}" holds none', do=f"convert it to one of {others}"
+        )
 
 
 def _check_card(job: Job) -> None:

@@ -15,6 +15,11 @@ MODULES = Field(
     description="The modules that are converted, of a model of several whose other modules nobody has declared: its text decoder, by the "
     "family that it is. The others are carried along as they are, for the way back.",
 )
+OWN_HEAD = Field(
+    False,
+    description="An output layer that is stored though config.json ties it to the embedding is the model's own; false: it must be equal to "
+    "the embedding.",
+)
 
 
 class SourceSpec(Strict):

@@ -326,7 +326,7 @@ def resplit(*more: str, source: str = "[2,2]", target: str = "[[1,1],[1,1]]") ->
 def test_the_guides_command_is_a_job() -> None:
     assert job_of(GUIDE) == {
         "model_type": "qwen2-vl",
-        "source": {"format": "huggingface", "path": PLACES["hf_config"]["hf_dir"]},  # type: ignore[index]
+        "source": {"format": "huggingface", "path": PLACES["hf_config"]["hf_dir"], "own_head": True},  # type: ignore[index]
         "target": {"format": "mindspeed-mm", "path": PLACES["mm_dir"], **CUT},
         "options": {},
     }
@@ -339,7 +339,7 @@ def test_the_way_back_takes_plain_lists_and_lists_of_lists() -> None:
         job = job_of([*back, f"--cfg.parallel_config.llm_pp_layers={layers}", "--cfg.parallel_config.vit_tp_size=2"])
         assert job["source"]["llm_pp_layers"] == json.loads(layers)
         assert job["source"]["vit_tp_size"] == 2
-        assert job["source"]["config_dir"] == job["target"]["config_dir"] == "/hf"
+        assert job["source"]["config_dir"] == job["source"]["like_dir"] == job["target"]["config_dir"] == "/hf"
         assert parse_job(job)
 
 
@@ -347,9 +347,12 @@ def test_the_way_there_takes_plain_lists_too() -> None:
     assert job_of([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[1,10,10,7]"])["target"]["llm_pp_layers"] == [1, 10, 10, 7]
 
 
-def test_one_number_in_the_other_commands_depth_names_no_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "write [[28]] for one stage" in refusal([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[28]"], capsys)
-    assert "write [4] for one stage" in refusal(resplit("--cfg.hf_config.hf_dir=/hf", target="[[4]]"), capsys)
+def test_one_number_alone_is_no_list_of_stages_on_the_way_there(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[28]"], capsys)
+    assert "--cfg.parallel_config.llm_pp_layers is [28], one number: it names no stages (write [[28]] for one stage" in said
+    assert job_of([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[[28]]"])["target"]["llm_pp_layers"] == [[28]]
+    for layers in ("[4]", "[[4]]"):
+        assert job_of(resplit("--cfg.hf_config.hf_dir=/hf", target=layers))["target"]["llm_pp_layers"] == json.loads(layers)
 
 
 def test_resplit_asks_for_the_models_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,9 +379,13 @@ def test_numbers_that_the_configuration_says_otherwise_are_refused(tmp_path: Pat
     job_of([*argv, f"{common}.llm_num_layers=28", f"{common}.vit_num_layers=32", f"{common}.audio_num_layers=7"])
 
 
-@pytest.mark.parametrize("flag", ["--cfg.pt_path=/x.pt", "--cfg.common_model_config.llm_hf_dir=/llm"])
-def test_weights_from_elsewhere_are_not_put_together(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "weights are not put together here" in refusal([*GUIDE, flag], capsys)
+@pytest.mark.parametrize(
+    ("flag", "field"), [("pt_path=/x.pt", "weights_path"), ("common_model_config.llm_hf_dir=/x.pt", "text_decoder_dir")]
+)
+def test_weights_from_elsewhere_are_fields_of_the_source(flag: str, field: str) -> None:
+    job = job_of([*GUIDE, f"--cfg.{flag}"])
+    assert job["source"][field] == "/x.pt"
+    assert parse_job(job)
 
 
 def test_a_model_that_nobody_knows_yet_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,15 +422,15 @@ def test_of_several_families_the_configuration_or_the_version_chooses(tmp_path: 
         assert job_of(argv)["model_type"] == family
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
     assert "is the configuration of a qwen2-vl model (it converts qwen3-vl, qwen3-vl-moe)" in refusal(argv, capsys)
-    sora = ["OpenSoraPlanConverter", "--version", "v1.3", "hf_to_mm", "--cfg.source_path=/a", "--cfg.target_path=/b"]
-    assert job_of(sora)["model_type"] == "opensora-plan-v1.3"
+    for version in ("v1.2", "v1.3", "v1.5"):
+        sora = ["OpenSoraPlanConverter", "--version", version, "hf_to_mm", "--cfg.source_path=/a", "--cfg.target_path=/b"]
+        assert job_of(sora)["model_type"] == f"opensora-plan-{version}"
 
 
 @pytest.mark.parametrize(
     ("own", "command", "tp", "words"),
     [
         (["HunyuanVideoConverter", "--version", "i2v"], "source_to_mm", 2, "version i2v is not cut over ranks"),
-        (["OpenSoraPlanConverter", "--version", "v1.2"], "hf_to_mm", 1, "version v1.2 is not converted"),
     ],
 )
 def test_what_a_converters_own_arguments_ask_for_is_done_or_refused(

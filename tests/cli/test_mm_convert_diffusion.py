@@ -46,7 +46,6 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path: Path, capsys: pytest.Cap
     ("command", "words"),
     [
         (["HunyuanVideoConverter", "--version", "i2v", "source_to_mm"], "version i2v is not cut over ranks"),
-        (["OpenSoraPlanConverter", "--version", "v1.2", "hf_to_mm"], "version v1.2 is not converted"),
     ],
 )
 def test_what_a_version_has_no_way_to_is_refused(

@@ -77,8 +77,8 @@ def digest(tensor: torch.Tensor) -> Digest:
     return TAGS[tensor.dtype], tuple(tensor.shape), hashlib.sha256(data).hexdigest()[:DIGITS]
 
 
-def write_input(given: Mapping[str, Any], directory: Path) -> None:
-    """An input of a case; nothing for one that is missing."""
+def write_input(given: Mapping[str, Any], directory: Path) -> Path:
+    """An input of a case, and what is given as it: the directory, or a file in it. Nothing is written for one that is missing."""
     if given["kind"] == "hf":
         _write_huggingface(given, directory)
     elif given["kind"] == "mm":
@@ -90,6 +90,7 @@ def write_input(given: Mapping[str, Any], directory: Path) -> None:
             path.write_text(text)
     elif given["kind"] != "missing":
         raise ValueError(f"an input of kind {given['kind']} is written elsewhere")
+    return directory / given.get("file", "")
 
 
 def _write_huggingface(given: Mapping[str, Any], directory: Path) -> None:
@@ -105,6 +106,9 @@ def _write_huggingface(given: Mapping[str, Any], directory: Path) -> None:
         (directory / name).write_text(text)
     shards = made.get("shards", 1)
     size, where, prefix = -(-len(names) // shards), {}, made.get("file_prefix", "model")
+    if one := given.get("override", {}).get("bin"):
+        torch.save({name: draw(given.get("seed", 0), name, *shapes[name]) for name in names}, directory / one)
+        return
     for at in range(shards):
         part = names[at * size : (at + 1) * size]
         file = f"{prefix}.safetensors" if shards == 1 else f"{prefix}-{at + 1:05d}-of-{shards:05d}.safetensors"

@@ -195,3 +195,32 @@ def test_what_training_cannot_load_is_refused(case: str, tmp_path: Path) -> None
     with pytest.raises(ConvsvcError, match=said):
         to_ranks(place_of(folder, asked.fixture), tmp_path / "out", **asked.cut)
     assert not (tmp_path / "out").exists()
+
+
+def as_version_1_2(folder: Path, **cut: Any) -> None:
+    source = {"format": PUBLISHED, "path": place_of(folder, "opensoraplan_v1_3")}
+    target = {"format": SORA, "path": str(folder.parent / "ranks"), **cut}
+    convert({"model_type": "opensora-plan-v1.2", "source": source, "target": target}, engine="inline")
+
+
+def test_version_1_2_of_open_sora_plan_is_cut_as_1_3_under_names_of_its_own(tmp_path: Path) -> None:
+    """The source tool's tables of both are the same but for what the blocks are called."""
+    folder = write_published("opensoraplan_v1_3", 5, tmp_path / "in")
+    to_ranks(place_of(folder, "opensoraplan_v1_3"), tmp_path / "other", tp_size=2)
+    as_version_1_2(folder, tp_size=2)
+    ours, others = read_tops(tmp_path / "ranks")[0], read_tops(tmp_path / "other")[0]
+    renamed = {
+        rank: {key: {name.replace("videodit_sparse_blocks.", "videodit_blocks."): each for name, each in held.items()}
+               for key, held in models.items()}
+        for rank, models in others.items()
+    }  # fmt: skip
+    assert ours == renamed
+    target = {"format": PUBLISHED, "path": str(tmp_path / "out")}
+    convert(job({"format": SORA, "path": str(tmp_path / "ranks")}, target), engine="inline")
+    assert read_published(tmp_path / "out") == published_tensors("opensoraplan_v1_3", 5)
+
+
+def test_version_1_2_of_open_sora_plan_has_no_stages(tmp_path: Path) -> None:
+    folder = write_published("opensoraplan_v1_3", 5, tmp_path / "in")
+    with pytest.raises(ConvsvcError, match=r"has no pipeline stages for opensora-plan-v1\.2"):
+        as_version_1_2(folder, pp_layers=[16, 16])

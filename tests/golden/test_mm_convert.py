@@ -40,14 +40,21 @@ OF_DCP = {
     *("Qwen3VLConverter", "GenericDCPConverter", "Qwen35Converter", "Mistral3Converter", "ExpertMergeDcpConverter"),
     *("MOSSTTSConverter", "Qwen3TTSConverter", "moe_expert"),
 }
-# Adapters are merged from PEFT directories, by a job.
-REFUSED_HERE = {"mistral-merge-lora-f32"}
 # Done as it was asked for, where the source tool looks for a name that the published model does not have, and does nothing.
 DONE_HERE = {"mistral-h2d-hfkw-tie"}
 # A few of the rank files': `test_mindspeed_mm` has all of them, as jobs.
 OF_RANK_FILES = (
     *("q2vl-h2m-tp2-pp1", "q25vl-m2h-tp2-pp2", "q2vl-rt-tp1-pp1", "wan-h2m", "wan-m2h-vpp2"),
     *("cli-yaml-override", "cli-yaml-two", "cli-cfg-file", "cli-cfg-json", "cli-env-doc"),
+    *("va-ptpath", "q2vl-rt-tie-head-pp1", "q2vl-rt-tie-head-pp2"),
+    *("q25vl-lora-h2m-tp1", "q25vl-lora-h2m-noprefix-ok", "q25vl-lora-h2m-newkeys", "q25vl-lora-m2h-tp2-pp2"),
+)
+REFUSED = (
+    "q2vl-m2h-index-unknown-key",
+    "q2vl-h2m-llmdir-empty",
+    "q25vl-lora-h2m-noncanon",
+    "q25vl-lora-h2m-nolayercheck",
+    "q25vl-lora-m2h-noncanon",
 )
 
 
@@ -107,7 +114,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Path]:
                 (places[name] / file).parent.mkdir(parents=True, exist_ok=True)
                 (places[name] / file).write_text(placed(text, places))
         else:
-            write_input(given, places[name])
+            places[name] = write_input(given, places[name])
     return places
 
 
@@ -159,7 +166,7 @@ def select(*verdicts: str, but: frozenset[str] = frozenset()) -> list[Any]:
     return [pytest.param(case, id=case.id) for case in chosen]
 
 
-@pytest.mark.parametrize("case", select("reference", but=frozenset(REFUSED_HERE)))
+@pytest.mark.parametrize("case", select("reference"))
 def test_the_command_writes_what_the_source_tool_writes(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places, ended = run(case, tmp_path, monkeypatch)
     assert ended == 0
@@ -193,6 +200,13 @@ def test_rank_files_are_written_by_the_command_as_by_a_job(case: Case, tmp_path:
     places, ended = run(case, tmp_path, monkeypatch)
     assert ended == 0
     check(case, places)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases() if case.id in REFUSED])
+def test_what_would_lose_tensors_is_refused_by_the_command(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, ended = run(case, tmp_path, monkeypatch)
+    assert ended
+    assert not [places[name] for name in ("mm_out", "hf_out") if places[name].exists()]
 
 
 OF_THE_COMMAND_LINE = [case for case in cases() if case.id.startswith("cli-") and case.verdict == "reject"]

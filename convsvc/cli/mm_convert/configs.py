@@ -150,6 +150,20 @@ class Sora(Config):
     hf_dir: str | None = Field(None, description="the model as it is published: its configuration goes with the weights")
 
 
+class MergeSora(Sora):
+    """A diffusion model's checkpoint and its adapters."""
+
+    lora_path: str = Field(description="the adapters' rank files")
+
+
+class LoraScale(Config):
+    """What the adapters were trained with."""
+
+    lora_rank: int = Field(8, description="their rank")
+    lora_alpha: int = Field(16, description="the product is multiplied by lora_alpha / lora_rank")
+    use_npu: bool = Field(True, description="not used: no accelerator is needed")
+
+
 class HfToDcp(Config):
     hf_dir: str = Field(description="the Hugging Face directory to read")
     dcp_dir: str = Field(description="the directory to write")

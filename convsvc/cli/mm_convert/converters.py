@@ -19,7 +19,7 @@ CFG = "cfg"
 class Command:
     """A sub-command: what it is for, what it takes (below `cfg` where `nested`), and the job of that and the converter's own arguments.
 
-    `refused` says why it makes no job, and what to use.
+    `refused` says why it makes no job, and what to use. `beside` it takes beside `cfg`, as the converter's own arguments.
     """
 
     words: str
@@ -27,6 +27,7 @@ class Command:
     job: Make | None = None
     nested: bool = False
     refused: str = ""
+    beside: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,6 @@ TO_MM, TO_HF = "Hugging Face to rank files", "rank files to Hugging Face"
 RESPLIT = "rank files to rank files of another cut"
 TO_DCP, FROM_DCP = "Hugging Face to a torch distributed checkpoint", "a torch distributed checkpoint to Hugging Face"
 RANK_FILES = "this model is trained from torch distributed checkpoints, which have no cut: use hf_to_dcp and dcp_to_hf"
-OTHERS = {
-    "merge_lora_to_base": "use diffusers to merge them, and hf_to_mm for the result",
-    "mm_to_dcp": "use mm_to_hf, and `GenericDCPConverter hf_to_dcp` for the result",
-}
 SAVED_WHOLE = "use `GenericDCPConverter hf_to_dcp`, with the prefix that its training has, if any"
 
 
@@ -73,8 +70,8 @@ def _sora(name: str, words: str, *commands: str, arguments: Mapping[str, tuple[s
         "mm_to_dcp": "rank files to a torch distributed checkpoint",
     }
     made = {
-        sub: Command(said[sub], take.Sora, nested=True, refused=OTHERS[sub])
-        if sub in OTHERS
+        sub: Command(said[sub], take.MergeSora, sora_jobs.sora(name, sub), nested=True, beside=take.LoraScale)
+        if sub == "merge_lora_to_base"
         else Command(said[sub], take.Sora, sora_jobs.sora(name, sub), nested=True)
         for sub in dict.fromkeys((*commands, "hf_to_mm", "mm_to_hf", "resplit"))
     }

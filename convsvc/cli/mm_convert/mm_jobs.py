@@ -39,7 +39,6 @@ STATED = {
 def hf_to_mm(converter: str, ldt: bool = False) -> Make:
     def make(said: take.HfToMm, _: Mapping[str, Any]) -> Job:
         common = said.common_model_config
-        _refuse(said, common)
         check_stated(common, said.hf_config.hf_dir)
         target = {
             "format": RANKS,
@@ -50,7 +49,13 @@ def hf_to_mm(converter: str, ldt: bool = False) -> Make:
             "save_vit_only": said.save_vit_only or None,
             "ldt": ldt or None,
         }
-        source = {"format": HUGGING_FACE, "path": said.hf_config.hf_dir}
+        source = {
+            "format": HUGGING_FACE,
+            "path": said.hf_config.hf_dir,
+            "weights_path": said.pt_path,
+            "text_decoder_dir": common.llm_hf_dir,
+            "own_head": True,
+        }
         # Whoever asks for fewer rows is told what is left out.
         on_loss = None if common.resize_vocab_size is None else "note"
         return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target, on_loss)
@@ -67,6 +72,7 @@ def mm_to_hf(converter: str) -> Make:
             **_cut(said.parallel_config, nested=False),
             "enable_canonical_hf_struct": said.common_model_config.enable_canonical_hf_struct or None,
             "config_dir": said.hf_config.hf_dir,
+            "like_dir": said.hf_config.hf_dir,
         }
         target = {"format": HUGGING_FACE, "path": said.save_hf_dir, "config_dir": said.hf_config.hf_dir}
         return _job(family_of(converter, hf_dir=said.hf_config.hf_dir), source, target)
@@ -202,17 +208,18 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
-    """The layout's fields. Raises JobError for a list of one number in another depth than the command's own.
+    """The layout's fields. Raises JobError for a plain list of one number where the command's own are lists of lists.
 
     MindSpeed-MM takes lists of lists on the way to rank files, and plain ones on the way back; both are taken here wherever they say which
-    stage has what. Of a single number only the depth tells what was meant.
+    stage has what. One number alone, where MindSpeed-MM refuses any plain list, is as likely the number of all layers, without stages.
     """
     for name in ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers"):
         layers = getattr(said, name)
-        flat = layers and not isinstance(layers[0], list)
-        if layers and len(layers) == 1 and bool(flat) == nested and (flat or len(layers[0]) == 1):
-            number = layers[0] if flat else layers[0][0]
-            raise JobError(f"{name}: {layers} names no stages", do=f"write {[[number]] if nested else [number]} for one stage")
+        if nested and layers and len(layers) == 1 and not isinstance(layers[0], list):
+            raise JobError(
+                f"--cfg.parallel_config.{name} is {layers}, one number: it names no stages",
+                do=f"write {[layers]} for one stage with all of them, or a number for each stage",
+            )
     return {
         "llm_pp_layers": said.llm_pp_layers,
         "vit_pp_layers": said.vit_pp_layers,
@@ -222,14 +229,6 @@ def _cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
         "audio_tp_size": said.audio_tp_size or None,
         "ep_size": said.ep_size if said.ep_size > 1 else None,
     }
-
-
-def _refuse(said: take.HfToMm, common: take.Model) -> None:
-    """Raises JobError for what would take weights from elsewhere."""
-    elsewhere = [("pt_path", said.pt_path), ("common_model_config.llm_hf_dir", common.llm_hf_dir)]
-    names = [f"--cfg.{name}" for name, value in elsewhere if value is not None]
-    if names:
-        raise JobError(f"{' and '.join(names)}: weights are not put together here", do="save them as one Hugging Face directory first")
 
 
 def check_stated(common: take.Model, hf_dir: str) -> None:

@@ -96,6 +96,8 @@ def _add_arguments(parser: ArgumentParser, command: Command) -> None:
     parser.add_argument("--submit", metavar="URL", type=str | None, default=None, help="run on the convsvc service at URL instead of here")
     if command.nested:
         parser.add_class_arguments(command.takes, CFG)
+        if command.beside is not None:
+            parser.add_class_arguments(command.beside)
     elif command.takes.model_fields:
         parser.add_class_arguments(command.takes)
 
@@ -145,6 +147,7 @@ def _asked(parsed: Namespace) -> Asked:
     command = CONVERTERS[converter].commands[sub]
     leaf = own[sub] if sub else own
     arguments = {name: own.get(name) for name in CONVERTERS[converter].arguments}
+    arguments |= {name: leaf.get(name) for name in (command.beside.model_fields if command.beside else ())}
     said = leaf.get(CFG) if command.nested else Namespace({key: value for key, value in vars(leaf).items() if key not in OWN})
     values = _plain(said.as_dict() if isinstance(said, Namespace) else said or {})
     try:

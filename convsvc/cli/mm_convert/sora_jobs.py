@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
 from convsvc.dialects.base import BESIDE as BESIDE_TARGET
 from convsvc.errors import JobError
 
-SORA, PUBLISHED = "mindspeed-mm-sora", "diffusers"
+SORA, PUBLISHED, DCP = "mindspeed-mm-sora", "diffusers", "dcp"
+# How MindSpeed-MM saves torch distributed checkpoints: {"model": weights}, in `release`, here by rank files' names.
+STATE: Mapping[str, Any] = {"prefix": "model.", "release": True, "form": "mindspeed-mm"}
 Job = dict[str, Any]
 Make = Callable[[Any, Mapping[str, Any]], Job]
 
@@ -21,7 +23,7 @@ MODELS: Mapping[str, str | Mapping[str, str]] = {
     "WanConverter": "wan",
     "VACEConverter": "vace",
     "HunyuanVideoConverter": "hunyuan-video",
-    "OpenSoraPlanConverter": {"v1.3": "opensora-plan-v1.3", "v1.5": "opensora-plan-v1.5"},
+    "OpenSoraPlanConverter": {"v1.2": "opensora-plan-v1.2", "v1.3": "opensora-plan-v1.3", "v1.5": "opensora-plan-v1.5"},
     "CogVideoConverter": "cogvideo",
     "LuminaConverter": "lumina",
     "BagelConverter": "bagel",
@@ -49,9 +51,23 @@ def sora(converter: str, command: str) -> Make:
             return _job(model, {"format": PUBLISHED, "path": said.source_path, "remove_pos_emb": positions}, new)
         if command == "resplit":
             return _job(model, ranks, new)
+        if command == "mm_to_dcp":
+            # Adapters too: which of the two it is, names show.
+            return _job(None, {**ranks, "config_dir": said.hf_dir}, {"format": DCP, "path": said.target_path, **STATE})
+        if command == "merge_lora_to_base":
+            return _job(model, {**ranks, "lora": _lora(cast("take.MergeSora", said), own)}, new)
         return _job(model, {**ranks, "config_dir": said.hf_dir}, _published(converter, command, said))
 
     return make
+
+
+def _lora(said: take.MergeSora, own: Mapping[str, Any]) -> Job:
+    """Raises JobError for numbers that are none from 1 on."""
+    numbers = {name: own[name] for name in ("lora_rank", "lora_alpha")}
+    wrong = [f"--{name} is {value}; it must be 1 or more" for name, value in numbers.items() if value < 1]
+    if wrong:
+        raise JobError("; ".join(wrong))
+    return {"path": said.lora_path, "r": numbers["lora_rank"], "alpha": numbers["lora_alpha"]}
 
 
 def _published(converter: str, command: str, said: take.Sora) -> Job:

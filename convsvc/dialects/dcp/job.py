@@ -58,6 +58,11 @@ class DcpTarget(TargetSpec, Naming):
     copies: Annotated[dict[Text, Text], Field(max_length=100)] | None = Field(
         None, description='Tensors that are written once more under another name: {"lm_head.weight": "model.embed_tokens.weight"}.'
     )
+    form: Annotated[Text, Field(max_length=40)] | None = Field(
+        None,
+        description="Of a diffusion model, and must be said of it: whose names its tensors get. hf_diffusers, original or another of the "
+        "model's page; mindspeed-mm: those of MindSpeed-MM's rank files.",
+    )
     release: bool = Field(
         False, description="In a directory `release` beside latest_checkpointed_iteration.txt, where MindSpeed-MM and Megatron look for it."
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from convsvc.dialects.base import Layout
 from convsvc.dialects.cuts import Cut, cut_layout
+from convsvc.dialects.diffusers.layout import Settings as Published
+from convsvc.dialects.diffusers.layout import lay_form
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.named import lay_named, with_copies
 from convsvc.errors import LayoutError
@@ -23,7 +25,7 @@ class Settings:
     shapes, and which packed rows are stored.
 
     A target's have `prefix` before its names, which are spelled as `spelling` has it, and `shards` pieces of each tensor; experts in the
-    forms of `experts`; `copies` are written once more. `folder` is where its files lie.
+    forms of `experts`; `copies` are written once more. `folder` is where its files lie. `diffusion` is how a diffusion model's are named.
     """
 
     cuts: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Settings:
     experts: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
+    diffusion: Published | None = None
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""
@@ -67,17 +70,18 @@ def lay_source(model: Model, settings: Settings) -> Layout:
 
 def lay_target(model: Model, settings: Settings) -> Layout:
     """Every tensor that is written, under its prefixed name; where there are several shards, cut along its first dimension."""
-    whole = with_copies(lay_named(model, settings.experts), settings.copies)
+    named = lay_named(model, settings.experts) if settings.diffusion is None else lay_form(model, settings.diffusion)
+    whole = with_copies(named, settings.copies)
     spelling = settings.spelling
     if spelling:
         spelling.check([laid.name for laid in whole.kinds], "target.names")
     prefix, spelled = settings.prefix, spelling.stored if spelling else str
     kinds = tuple([laid._replace(name=prefix + spelled(laid.name)) for laid in whole.kinds])
-    named = Layout(kinds, tuple([entry for entry in whole.entries if kinds[entry.kind].written]))
+    spelled_out = Layout(kinds, tuple([entry for entry in whole.entries if kinds[entry.kind].written]))
     if settings.shards == 1:
-        return named
+        return spelled_out
     by_shape = {shape: fsdp_cuts(shape, settings.shards, settings.folder) for shape in {laid.shape for laid in kinds}}
-    return cut_layout(named, {laid.name: by_shape[laid.shape] for laid in kinds})
+    return cut_layout(spelled_out, {laid.name: by_shape[laid.shape] for laid in kinds})
 
 
 def fsdp_cuts(shape: tuple[int, ...], shards: int, folder: str = "") -> tuple[Cut, ...]:

@@ -9,6 +9,7 @@ from convsvc.dialects.alike import plan_alike
 from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.dcp.job import DcpTarget
 from convsvc.dialects.dcp.layout import Settings, rank_file
+from convsvc.dialects.diffusers.new_files import beside
 from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
 from convsvc.dialects.huggingface.words import words
 from convsvc.dialects.named import CARRIED, layer_of
@@ -37,7 +38,10 @@ def output(draft: Draft[DcpTarget, Settings]) -> tuple[Layout, Output]:
     metadata = _metadata(files, skeletons, settings.folder)
     prefix = settings.prefix
     paths = {name: (prefix[:-1], name.removeprefix(prefix)) if prefix else (name,) for name in metadata.tensors}
-    sides, notes = words(draft.target.config_dir, draft.model, draft.facts, specs, draft.roots)
+    if settings.diffusion is None:
+        sides, notes = words(draft.target.config_dir, draft.model, draft.facts, specs, draft.roots)
+    else:
+        sides, notes = beside(draft.target.config_dir, draft.model, draft.roots)
     last = [SideFile(settings.folder + METADATA, text=pickle_metadata(metadata, paths), last=True)]
     last += [SideFile(TRACKER, text=RELEASE, last=True)] if settings.folder else []
     return layout, Output(files, skeletons, (*sides, *last), tuple(notes))

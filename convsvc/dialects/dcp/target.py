@@ -10,11 +10,19 @@ from convsvc.dialects.dcp.job import DcpSource, DcpTarget
 from convsvc.dialects.dcp.layout import Settings, lay_target
 from convsvc.dialects.dcp.names import with_dot
 from convsvc.dialects.dcp.new_files import RELEASE, output
+from convsvc.dialects.diffusers.layout import Settings as Published
+from convsvc.dialects.diffusers.target import spelling_of
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
+from convsvc.dialects.mindspeed_mm_sora.tables import form_of
+from convsvc.errors import JobError
+from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model
 from convsvc.models.spelling import Spelling
 from convsvc.roots import Roots
 from convsvc.spec import SourceSpec, TargetSpec
+
+# The form of rank files.
+TRAINING = "mindspeed-mm"
 
 
 class Dcp(Target):
@@ -22,6 +30,7 @@ class Dcp(Target):
 
     name = "dcp"
     carries = True
+    diffusion = True
 
     def settled(self, target: DcpTarget, words_dir: str | None) -> TargetSpec:
         """With the source's own configuration where nothing else is said."""
@@ -38,6 +47,7 @@ class Dcp(Target):
             experts=target.experts or {},
             copies=target.copies or {},
             folder=RELEASE + "/" if target.release else "",
+            diffusion=named_by(target.form, model),
         )
 
     def layout(self, model: Model, settings: Settings) -> Layout:
@@ -47,7 +57,7 @@ class Dcp(Target):
         return output(draft)
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
-        if not any(side.path == CONFIG for side in side_files):
+        if target.form is not None or not any(side.path == CONFIG for side in side_files):
             return None
         return DcpSource(
             format="dcp",
@@ -58,6 +68,22 @@ class Dcp(Target):
             experts=target.experts,
             architecture=architecture,
         )
+
+
+def named_by(form: str | None, model: Model) -> Published | None:
+    """How a diffusion model's tensors are named; None for another model. Raises JobError, LayoutError."""
+    if not isinstance(model.family, Diffusion):
+        if form is not None:
+            raise JobError(
+                f"target.form is {form!r}: only diffusion models have several, and {model.family.title} is none", do="leave it out"
+            )
+        return None
+    if form is None:
+        known = ", ".join(sorted({TRAINING, *(each.name for each in model.family.forms)}))
+        raise JobError(f"{model.family.title} is a diffusion model: target.form must say whose names it gets", do=f"say one of {known}")
+    if form == TRAINING:
+        return Published(form_of(model).spelling)
+    return Published(spelling_of(form, model.family))
 
 
 TARGET = Dcp()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
-from convsvc.dialects.files import index_files
+from convsvc.dialects.files import index_files, root_of
 from convsvc.dialects.json_files import read_json
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
@@ -49,16 +48,6 @@ def _facts(place: RootedPath, folder: RootedPath | None) -> Facts:
     if folder is not None and (folder / CONFIG).is_file():
         return Facts(read_json(folder / CONFIG), str(folder / CONFIG))
     return Facts({}, str(place))
-
-
-def root_of(names: Iterable[str]) -> str:
-    """The keys of a torch file that all its tensors lie under: DeepSpeed's "module/", "state_dict/" and the like; empty for none.
-
-    >>> root_of(["module/a.weight", "module/b.weight"]), root_of(["a.weight"])
-    ('module/', '')
-    """
-    heads = Counter(name.rpartition("/")[0] for name in names)
-    return next(iter(heads)) + "/" if len(heads) == 1 and next(iter(heads)) else ""
 
 
 def weight_files(folder: RootedPath) -> list[str]:

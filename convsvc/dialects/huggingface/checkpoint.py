@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found, SourceFile
-from convsvc.dialects.files import check_directory, index_files
+from convsvc.dialects.files import check_directory, index_file, index_files, root_of
 from convsvc.dialects.huggingface.job import HuggingFaceSource
+from convsvc.dialects.huggingface.put_together import Parts
 from convsvc.dialects.huggingface.weight_files import EXPECTED, choose_files, notes_beside, notes_of_index
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.recognise import refuse
-from convsvc.errors import SourceError
+from convsvc.errors import JobError, SourceError
 from convsvc.models.facts import Facts
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import stated_sizes
 
@@ -22,8 +25,16 @@ def open_directory(source: HuggingFaceSource, roots: Roots) -> Checkpoint:
     """Read config.json, the index and every weight file's header."""
     root = RootedPath(source.path, roots)
     config = _config(root)
-    chosen = choose_files(root, config.get("transformers_weights"))
     facts = Facts(config, str(root / "config.json")).stating(stated_sizes(source.architecture))
+    parts = _parts(source, roots)
+    if source.weights_path is not None:
+        return replace(_of_file(root, RootedPath(source.weights_path, roots)), facts=facts, settings=parts)
+    return replace(_of_directory(root, config), facts=facts, settings=parts)
+
+
+def _of_directory(root: RootedPath, config: Mapping[str, Any]) -> Checkpoint:
+    """The headers of the files that a directory and its configuration name."""
+    chosen = choose_files(root, config.get("transformers_weights"))
     names = chosen.names
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
@@ -36,7 +47,31 @@ def open_directory(source: HuggingFaceSource, roots: Roots) -> Checkpoint:
             raise SourceError(f"{twice} is in two files of {root}: {where[twice]} and {each}")
         where.update(dict.fromkeys(there, each))
         found.update(zip(zip(repeat(""), there, strict=False), map(Found, repeat(number), index.tensors), strict=False))
-    return Checkpoint(str(root), tuple(files), found, facts, notes=(*notes_of_index(chosen, where), *notes_beside(root, chosen)))
+    notes = (*notes_of_index(chosen, where), *notes_beside(root, chosen))
+    return Checkpoint(str(root), tuple(files), found, Facts({}, str(root)), notes=notes)
+
+
+def _of_file(root: RootedPath, path: RootedPath) -> Checkpoint:
+    """The headers of the one file that a job names, for the model of this directory. Raises SourceError for one without tensors."""
+    index, file = index_file(path)
+    if not index.tensors:
+        raise SourceError(f"source.weights_path: {path} holds no tensors", do="give the file with the model's weights")
+    outer = root_of(tensor.name for tensor in index.tensors)
+    found = {("", tensor.name.removeprefix(outer)): Found(0, tensor) for tensor in index.tensors}
+    note = Note("ignored", f"the weights in {root}: those of {path} are taken (source.weights_path)")
+    return Checkpoint(str(root), (file,), found, Facts({}, str(path)), notes=(note,))
+
+
+def _parts(source: HuggingFaceSource, roots: Roots) -> Parts | None:
+    """What the job puts together with the directory; None for nothing. Raises JobError, SourceError."""
+    if source.text_decoder_dir is None:
+        return Parts(own_head=True) if source.own_head else None
+    if source.modules:
+        raise JobError("source.text_decoder_dir takes the place of a text decoder, and source.modules asks for nothing else", do="say one")
+    root = RootedPath(source.text_decoder_dir, roots)
+    check_directory(root)
+    config = read_json(root / "config.json") if (root / "config.json").is_file() else {}
+    return Parts(_of_directory(root, config), source.own_head)
 
 
 def _config(root: RootedPath) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from convsvc.spec.fields import Path
-from convsvc.spec.places import MODULES, ModelSource, Modules, TargetSpec
+from convsvc.spec.places import MODULES, OWN_HEAD, ModelSource, Modules, TargetSpec
 
 
 class HuggingFaceSource(ModelSource):
@@ -15,6 +15,15 @@ class HuggingFaceSource(ModelSource):
 
     format: Literal["huggingface"]
     modules: Modules | None = MODULES
+    weights_path: Path | None = Field(
+        None, description="One file (.safetensors, .pt, .pth, .bin) whose weights take the place of those in the directory."
+    )
+    text_decoder_dir: Path | None = Field(
+        None,
+        description="Of a model of several modules: the directory of a language model whose weights take the place of its text decoder's. "
+        "Sizes are those of the model's own config.json.",
+    )
+    own_head: bool = OWN_HEAD
 
 
 class HuggingFaceTarget(TargetSpec):

@@ -11,7 +11,9 @@ from convsvc.dialects.dcp.adapters import with_saved_adapters
 from convsvc.dialects.dcp.checkpoint import place_of
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.layout import Settings, lay_model, packed_in, unclear_folders
-from convsvc.dialects.huggingface.names import by_family_names
+from convsvc.dialects.huggingface.put_together import put_together
+from convsvc.dialects.mindspeed_mm_sora.adapters import is_rank_files, with_rank_adapters
+from convsvc.dialects.mindspeed_mm_sora.source import SOURCE as RANKS
 from convsvc.dialects.peft.adapter_source import with_adapter
 from convsvc.errors import SourceError
 from convsvc.models.family import Family
@@ -42,10 +44,12 @@ class HuggingFace(Source):
         if source.lora is None or source.lora.path is None:
             return base
         root = RootedPath(source.lora.path, roots)
+        if is_rank_files(root) and place_of(root) is None:
+            return with_rank_adapters(RANKS, base, root)
         return with_saved_adapters(base, source.lora, root) if place_of(root) is not None else with_adapter(base, root)
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
-        return by_family_names(checkpoint, family)
+        return put_together(checkpoint, family)
 
     def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Settings | None:
         """Which of the family's packed rows are stored; None where none is.

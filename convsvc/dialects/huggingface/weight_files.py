@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.recognise import WEIGHTS, describe_adapter, refuse
 from convsvc.errors import ConvsvcError, SourceError
@@ -59,6 +60,20 @@ def choose_files(root: RootedPath, stated: object = None) -> WeightFiles:
         facts=[f"looked for {stem}*.{ending}" for stem, ending in STEMS],
         do="give the directory that holds the weights",
     )
+
+
+def listed_names(root: RootedPath) -> frozenset[str] | None:
+    """The tensors of a directory by its index, else by its one file's header; None where it has neither: its weights are elsewhere."""
+    for stem, ending in STEMS:
+        single, index = root / f"{stem}.{ending}", root / f"{stem}.{ending}{INDEX}"
+        if single.is_file():
+            return frozenset(tensor.name for tensor in index_file(single)[0].tensors)
+        if index.is_file():
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise SourceError(f"{index}: weight_map must map tensor names to file names")
+            return frozenset(weight_map)
+    return None
 
 
 def notes_beside(root: RootedPath, chosen: WeightFiles) -> tuple[Note, ...]:

@@ -10,6 +10,7 @@ from convsvc.dialects.base import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.job import HuggingFaceSource
+from convsvc.dialects.huggingface.weight_files import listed_names
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mcore import carried
 from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, objects_in, rank_paths, weights_beside
@@ -26,11 +27,15 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The iteration's directory, how many model chunks a rank file has (0: the one that is not numbered), and what the job says."""
+    """The iteration's directory, how many model chunks a rank file has (0: the one that is not numbered), and what the job says.
+
+    `there` are the names in `source.like_dir`, where that has any.
+    """
 
     folder: str
     chunks: int
     source: MindSpeedMMSource
+    there: frozenset[str] | None = None
 
 
 def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
@@ -58,7 +63,8 @@ def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
         found |= {(name, tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
     notes = [*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0])]
-    opened, facts = Opened(folder_name(folder, root), _counted(chunks, root), source), _facts(source, root)
+    opened = Opened(folder_name(folder, root), _counted(chunks, root), source, _there(source, roots))
+    facts = _facts(source, root)
     if not (folder / carried.FILE).is_file():
         notes += _carry_along(source, (files, found), facts, folder_name(folder, root), roots)
     return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes))
@@ -84,6 +90,11 @@ def _carry_along(
         found[carried.carried_file(folder), name] = Found(len(files) + used.index(each.file), each.tensor)
     files += [beside.files[number] for number in used]
     return [Note("carried", f"{len(taken)} tensor(s), e.g. {next(iter(taken))}, are taken from {source.config_dir}")] if taken else []
+
+
+def _there(source: MindSpeedMMSource, roots: Roots) -> frozenset[str] | None:
+    """The weights' names in the directory that the rank files are held against."""
+    return None if source.like_dir is None else listed_names(RootedPath(source.like_dir, roots))
 
 
 def _has_weights(folder: RootedPath) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from convsvc.spec.fields import Count, Path, Size, Strict
 from convsvc.spec.model import ARCHITECTURE, Architecture
-from convsvc.spec.places import SourceSpec, TargetSpec
+from convsvc.spec.places import OWN_HEAD, SourceSpec, TargetSpec
 
 Stages = Annotated[tuple[Count, ...], Field(min_length=1, max_length=10_000)]
 # Layers of each pipeline stage; or of each virtual stage, a list a chunk.
@@ -41,6 +41,12 @@ class MindSpeedMMSource(MindSpeedMMLayout, SourceSpec):
     )
     ldt: bool | None = Field(None, description="Whether the output layer is in the first stage again (U shape); without it, as it lies.")
     config_dir: Path | None = Field(None, description="A directory with the model's config.json (Hugging Face's).")
+    like_dir: Path | None = Field(
+        None,
+        description="A Hugging Face directory of the same model: a weight that its index (or its one file) has and the rank files lack is "
+        "an error; an output layer that it has is the model's own (own_head). Without weights there, nothing is held against it.",
+    )
+    own_head: bool = OWN_HEAD
     architecture: Architecture | None = ARCHITECTURE
 
 

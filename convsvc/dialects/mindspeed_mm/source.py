@@ -12,6 +12,7 @@ from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings as Cut
 from convsvc.dialects.mcore.source import tracked_iterations
+from convsvc.dialects.mindspeed_mm.alike import check_alike, with_head
 from convsvc.dialects.mindspeed_mm.checkpoint import Opened, is_mindspeed_mm, open_checkpoint
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
@@ -60,6 +61,7 @@ class MindSpeedMM(Source):
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """The checkpoint, with a configuration: where the job gives none, what names and shapes show of one. Raises SourceError."""
         opened: Opened = checkpoint.settings
+        checkpoint = with_head(checkpoint, family, opened.there, opened.source.own_head)
         if opened.source.config_dir is not None:
             return checkpoint
         seen = seen_facts(checkpoint, family.name, grid_of(checkpoint, opened.source.ep_size))
@@ -91,6 +93,9 @@ class MindSpeedMM(Source):
         return with_seen_sizes(model, lambda: shapes, rows)
 
     def settings(self, source: MindSpeedMMSource, checkpoint: Checkpoint, model: Model) -> Settings:
+        opened: Opened = checkpoint.settings
+        if opened.there is not None:
+            check_alike(checkpoint, model, opened.there, str(source.like_dir))
         return settings_of(source, checkpoint, model)
 
     def remarks(self, model: Model, settings: Settings) -> tuple[Note, ...]:

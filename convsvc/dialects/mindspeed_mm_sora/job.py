@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from convsvc.spec.fields import Count, Path, Size, Strict
+from convsvc.spec.model import Lora
 from convsvc.spec.places import SourceSpec, TargetSpec
 
 Stages = Annotated[tuple[Count, ...], Field(min_length=1, max_length=10_000)]
@@ -25,6 +26,7 @@ class SoraSource(SourceSpec, Strict):
     pp_layers: PipelineLayers | None = Field(None, description=LAYERS)
     vit_pp_layers: PipelineLayers | None = Field(None, description=TOWER)
     config_dir: Path | None = Field(None, description="A directory with the model's config.json, which goes with what is written.")
+    lora: Lora | None = Field(None, description="LoRA adapters in rank files of their own (path), which are merged.")
 
 
 class SoraTarget(TargetSpec, Strict):

@@ -119,7 +119,8 @@ def lay_ranks(model: Model, settings: Settings) -> Layout:
 def placed(model: Model, settings: Settings) -> Iterator[tuple[Scope, int, int, str]]:
     """(scope, stage, chunk, what goes before its names there) of each scope, by MindSpeed-MM's names.
 
-    What comes before the layers lies in the first stage and chunk, what comes behind in the last; layers are numbered from 0 in each.
+    What comes before the layers lies in the first stage and chunk, what comes behind in the last; what is behind a stack lies with its last
+    layer. Layers are numbered from 0 in each.
     """
     spelling = settings.form.spelling
     last = settings.stages - 1, settings.chunks - 1
@@ -128,9 +129,21 @@ def placed(model: Model, settings: Settings) -> Iterator[tuple[Scope, int, int, 
         if scope.kind == "layer" and scope.module in slots:
             stage, chunk, number = slots[scope.module][scope.number]
             yield scope, stage, chunk, spelling.stacks[scope.module].prefix.format(layer=number)
+        elif scope.kind == "part":
+            yield scope, *_end(slots.get(scope.module, []), settings, scope.module), scope.prefix
         else:
             stage, chunk = last if scope.kind == "output" else (0, 0)
             yield scope, stage, chunk, scope.prefix
+
+
+def _end(slots: list[tuple[int, int, int]], settings: Settings, stack: str) -> tuple[int, int]:
+    """(stage, chunk) of a stack's last layer. Raises LayoutError where there are several stages, and no layer says which it is."""
+    if not slots and settings.stages * settings.chunks > 1 and stack in FIELDS:
+        raise LayoutError(
+            f"{FIELDS[stack]}: behind the {stack} tower something has adapters, and no layer of it has: its stage is not to be seen",
+            do="convert to one stage",
+        )
+    return slots[-1][:2] if slots else (0, 0)
 
 
 def _slots(counts: Counts) -> list[tuple[int, int, int]]:

@@ -41,7 +41,7 @@ class Ranks:
 def ranks_of(checkpoint: Checkpoint) -> Ranks:
     """The grid that directories and keys show. Raises SourceError for ranks that are missing, and keys that are not those of chunks."""
     places: dict[str, tuple[int, int | None]] = {}
-    for folder in dict.fromkeys(Path(file.name).parent.name for file in checkpoint.files):
+    for folder in dict.fromkeys(Path(file.name).parent.name for file in checkpoint.files if not Path(file.name).is_absolute()):
         match = RANK.fullmatch(folder)
         if match is None:
             raise SourceError(f"{checkpoint.path}: {folder} is no rank directory of a diffusion model")

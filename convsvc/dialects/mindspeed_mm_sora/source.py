@@ -13,6 +13,7 @@ from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, rank_paths, weights_beside
+from convsvc.dialects.mindspeed_mm_sora.adapters import beside_ranks
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK
 from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
 from convsvc.dialects.mindspeed_mm_sora.layout import Settings, lay_ranks
@@ -73,7 +74,11 @@ class Sora(Source):
         shown = recognise_ranks(ranks_of(name_adapters(checkpoint)))
         if shown is None:
             return checkpoint
-        return replace(checkpoint, facts=Facts({**checkpoint.facts.values, "model_type_hf": shown.family.name}, checkpoint.facts.origin))
+        facts = Facts({**checkpoint.facts.values, "model_type_hf": shown.family.name}, checkpoint.facts.origin)
+        checkpoint = replace(checkpoint, facts=facts)
+        if source.lora is None or source.lora.path is None:
+            return checkpoint
+        return beside_ranks(self, checkpoint, RootedPath(source.lora.path, roots))
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """With what names and shapes show. Raises SourceError where that is no model of the family, or not a whole one."""

@@ -22,6 +22,7 @@ class Sora(Target):
     """Rank files in release/, with a tracker that says so."""
 
     name = FORMAT
+    diffusion = True
 
     def settings(self, target: SoraTarget, model: Model, adapted: Adapted | None = None) -> Settings:
         """As the job says. One list of layers in a list is one chunk, which has no number. Raises LayoutError."""

@@ -27,7 +27,11 @@ def form_of(model: Model) -> Form:
     """A model's form. Raises LayoutError for a family that MindSpeed-MM has no place for among its diffusion models."""
     form = forms().get(model.family.name)
     if form is None:
-        raise LayoutError(f"{FRAMEWORK} has no diffusion model {model.family.name}", facts=[f"it has {', '.join(forms())}"])
+        raise LayoutError(
+            f"{FRAMEWORK} has no diffusion model {model.family.name}",
+            facts=[f"it has {', '.join(forms())}"],
+            do=None if isinstance(model.family, Diffusion) else 'convert a model that is none to its format "mindspeed-mm"',
+        )
     return form
 
 

@@ -17,6 +17,8 @@ MODULES = {
     ("vision", "qkv"): "self_attention.linear_qkv",
     ("vision", "proj"): "self_attention.linear_proj",
     ("vision", "down_proj"): "mlp.linear_fc2",
+    ("projector", "mlp.0"): "image_encoder.projector.encoder.linear_fc1",
+    ("projector", "mlp.2"): "image_encoder.projector.encoder.linear_fc2",
 }
 FORMS = {
     "qwen2.5-vl-lora": Form(qwen25_vl_lora.form("mindspeed-mm", PREFIXES, MODULES, cut=True), tp=True, pp=True, vpp=True),
