@@ -39,6 +39,7 @@ MODELS = (
     Drawable("qwen3vl_moe", {"llm": 4, "vit": 4}, (1, 2, 4), (1, 2, 4), (1, 2, 4)),
     Drawable("internvl_qwen2", {"llm": 4, "vit": 3}, (1, 2, 4), (1, 2, 4)),
     Drawable("internvl_internlm2", {"llm": 4, "vit": 3}, (1, 2, 4), (1, 2, 4)),
+    Drawable("internvl_llama", {"llm": 4, "vit": 3}, (1, 2, 4), (1, 2, 4)),
     Drawable("glm4_1v", {"llm": 4, "vit": 3}, (1,), (1,)),
     Drawable("deepseekvl2", {"llm": 4, "vit": 3}, (1, 2, 4), (1,), (1, 2)),
     Drawable("videoalign_plain", {"llm": 3, "vit": 2}, (1, 2, 4), (1, 2, 4)),

@@ -17,6 +17,7 @@ from convsvc.dialects.joined import shifted
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT
 from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
 from convsvc.dialects.mindspeed_mm_sora.layout import Settings, lay_ranks, placed
+from convsvc.dialects.mindspeed_mm_sora.seen import BESIDE
 from convsvc.dialects.mindspeed_mm_sora.tables import forms
 from convsvc.errors import SourceError
 from convsvc.families import find_family
@@ -102,8 +103,7 @@ def beside_ranks(reader: Source, base: Checkpoint, root: RootedPath) -> Checkpoi
         if len(saved.pieces[logical]) > 1:
             raise SourceError(f"source.lora.path: {root} has {key[1]} in several pieces", do="cut it over one tensor rank first (resplit)")
         found[key] = shifted({key: next(iter(saved.pieces[logical].values()))}, len(base.files))[key]
-    # By their whole paths: what lies in no directory of the base is none of its ranks.
-    files = tuple(replace(file, name=file.path) for file in saved.files)
+    files = tuple(replace(file, name=BESIDE + file.name) for file in saved.files)
     return replace(base, files=(*base.files, *files), found=found, lora=AdapterFacts(str(root)))
 
 

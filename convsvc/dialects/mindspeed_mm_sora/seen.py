@@ -20,6 +20,8 @@ from convsvc.models.placement import Table
 Cell = tuple[int, int]
 Shapes = dict[str, tuple[int, ...]]
 RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
+# What the names of files begin with that are no ranks of the checkpoint, but of its adapters.
+BESIDE = "adapters: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Ranks:
 def ranks_of(checkpoint: Checkpoint) -> Ranks:
     """The grid that directories and keys show. Raises SourceError for ranks that are missing, and keys that are not those of chunks."""
     places: dict[str, tuple[int, int | None]] = {}
-    for folder in dict.fromkeys(Path(file.name).parent.name for file in checkpoint.files if not Path(file.name).is_absolute()):
+    for folder in dict.fromkeys(Path(file.name).parent.name for file in checkpoint.files if not file.name.startswith(BESIDE)):
         match = RANK.fullmatch(folder)
         if match is None:
             raise SourceError(f"{checkpoint.path}: {folder} is no rank directory of a diffusion model")
