@@ -72,12 +72,13 @@ def compare(
 
 
 def _alike(asked: Sequence[Asked], roots: Roots) -> tuple[OpenSource, OpenSource]:
-    """Both, opened so that what one of them does not say is taken from the other: the vocabulary without padding, MTP layers."""
+    """Both, opened so that what one of them does not say is taken from the other: the model, the vocabulary without padding, MTP layers."""
     from convsvc.dialects.base import Wants
     from convsvc.plan.source import open_source
     from convsvc.spec import Options
 
-    sources = [open_source(each, roots) for each in asked]
+    opened = [_open_with(mine, other, roots) for mine, other in (asked, asked[::-1])]
+    asked, sources = [each for each, _ in opened], [source for _, source in opened]
     for mine, other in ((0, 1), (1, 0)):
         model, its, again = sources[mine].model, sources[other].model, asked[mine]
         if sources[mine].checkpoint.facts.get("vocab_size") is None and its.sizes["vocab"] < model.sizes["vocab"]:
@@ -88,6 +89,22 @@ def _alike(asked: Sequence[Asked], roots: Roots) -> tuple[OpenSource, OpenSource
         if again is not asked[mine]:
             sources[mine] = open_source(again, roots)
     return sources[0], sources[1]
+
+
+def _open_with(asked: Asked, other: Asked, roots: Roots) -> tuple[Asked, OpenSource]:
+    """A side, with the other's configuration where its own words do not say which model it is: training's saved args never say all."""
+    from convsvc.dialects import source_of
+    from convsvc.errors import JobError, LayoutError, SourceError
+    from convsvc.plan.source import open_source
+
+    try:
+        return asked, open_source(asked, roots)
+    except (JobError, SourceError, LayoutError):
+        its = source_of(other.source.format).words_dir(other.source)
+        if its is None or "config_dir" not in type(asked.source).model_fields or asked.source.model_dump()["config_dir"] is not None:
+            raise
+    told = replace(asked, source=asked.source.model_copy(update={"config_dir": its}))
+    return told, open_source(told, roots)
 
 
 def _answer(sides: tuple[Side, Side], asked: Sequence[Asked], pairs: Pairs, counted: Counted) -> dict[str, Any]:
