@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
@@ -148,12 +148,27 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What training needs beside tensors to go on: the iteration it has come to, and its own words by its own names, plain values.
+
+    `args` are those of its arguments that count on (samples), `common` what it keeps beside them: an optimizer's groups, the schedule. A
+    small tensor among these is a TensorSpec; its bytes are in `data`, by its path.
+    """
+
+    iteration: int
+    args: Mapping[str, Any]
+    common: Mapping[str, Any]
+    data: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A source checkpoint, from its headers.
 
     `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
     its layout needs beside the model. `notes` say what is there and is no weight. `lora`: what is said of adapters, if there are any.
     Where weights are quantised, `beside` are scales of activations, `quantised` what the configuration says of it, by where (`Release`).
+    `training`: where the state of training was asked for, too.
     """
 
     path: str
@@ -165,6 +180,7 @@ class Checkpoint:
     lora: AdapterFacts | None = None
     beside: tuple[Found, ...] = ()
     quantised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    training: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +242,8 @@ class Output:
 class Draft(Generic[SaidT, SettingsT]):
     """What a target's files are made from: what the job says of it, the model, how it is laid out; `dtypes` are the layout's kinds'.
 
-    `facts` are the source's. Files that are copied must lie in `roots`. `release`: how the weights were published, where that is known.
+    `facts` are the source's, and so is what training needs to go on, where that is asked for. Files that are copied must lie in `roots`.
+    `release`: how the weights were published, where that is known.
     """
 
     target: SaidT
@@ -238,6 +255,7 @@ class Draft(Generic[SaidT, SettingsT]):
     options: Options
     roots: Roots
     release: Release | None = None
+    training: Training | None = None
 
     def specs(self) -> list[TensorSpec]:
         """What the kinds are in a file, by their numbers."""
@@ -312,6 +330,10 @@ class Source(Protocol):
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
 
+    def open_training(self, source: Any, roots: Roots) -> Checkpoint:
+        """What lies there with the optimizer's state, for a job that asks for it. Raises JobError where this format has none to give."""
+        raise without_state("source", self.name)
+
     def alone(self, source: Any, roots: Roots) -> Checkpoint | None:
         """What lies at `source.path` itself, for who looks at it without what `open` needs from elsewhere; None where that is nothing."""
         return None
@@ -368,6 +390,15 @@ class Source(Protocol):
         return model
 
 
+def without_state(side: str, what: str) -> JobError:
+    """The error for a job that asks for state where there is no place for it."""
+    return JobError(
+        f'options.state is "training": optimizer state is not kept in a {side} of {what}, only from one distributed checkpoint of '
+        "Megatron-LM to another (format megatron, storage torch_dist)",
+        do="leave options.state out to convert the weights alone",
+    )
+
+
 def refuse_parts(options: Options) -> None:
     """Raises JobError for options that want a part of a model: for formats whose words would contradict a part."""
     stated = [name for name in ("num_layers", "first_k_dense_replace") if getattr(options, name) is not None]
@@ -399,6 +430,14 @@ class Target(Protocol):
     def settled(self, target: Any, words_dir: str | None) -> TargetSpec:
         """The job's target, with what follows from its source: `words_dir` is where configuration and tokenizer of it lie."""
         return cast(TargetSpec, target)
+
+    def check_training(self, target: Any) -> None:
+        """Raises JobError where the optimizer's state has no place in it."""
+        raise without_state("target", self.name)
+
+    def with_state(self, settings: Any, names: Collection[str]) -> Any:
+        """The settings for a target that holds the optimizer's state, too: `names` are the logical tensors that the source has. Pure."""
+        return settings
 
     def wants(self, target: Any) -> Wants:
         """Which MTP layers it asks for."""

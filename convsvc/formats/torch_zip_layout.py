@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from convsvc.errors import TargetError
@@ -24,13 +25,19 @@ class TorchZipSeal:
     tensor_names: tuple[str | None, ...]
 
 
-def torch_zip_bytes(tree: Any, archive: str) -> bytes:
-    """A whole torch file of a value that has no tensors. Pure. Raises TargetError for one that has."""
+def torch_zip_bytes(tree: Any, archive: str, tensors: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """A whole torch file of a value, with the bytes of those few tensors that stand in it, by their paths. Pure.
+
+    Raises TargetError for a tensor whose bytes are not there.
+    """
     skeleton = plan_torch_zip(tree, archive, _SMALL_ALIGN)
-    if skeleton.tensors:
-        raise TargetError(f"{len(skeleton.tensors)} tensors stand in what should have none", do="write it as a file of tensors")
+    without = [tensor.name for tensor in skeleton.tensors if len(tensors.get(tensor.name, b"")) != tensor.size_bytes]
+    if without:
+        raise TargetError(f"{len(without)} tensors stand in what should have none", facts=without[:10], do="write it as a file of tensors")
     data = bytearray(skeleton.size_bytes)
-    for offset, part in (*skeleton.segments, *seal_torch_zip(skeleton.seal_state, {})):
+    held = [(tensor.file_offset, tensors[tensor.name]) for tensor in skeleton.tensors if tensor.size_bytes]
+    crcs = {tensor.name: crc32(tensors[tensor.name]) for tensor in skeleton.tensors if tensor.size_bytes}
+    for offset, part in (*skeleton.segments, *held, *seal_torch_zip(skeleton.seal_state, crcs)):
         data[offset : offset + len(part)] = part
     return bytes(data)
 

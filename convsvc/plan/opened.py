@@ -25,7 +25,7 @@ from convsvc.plan.published import is_published
 from convsvc.plan.records import PlannedFile, Transfer, View
 from convsvc.plan.source import Asked, OpenSource, open_source
 from convsvc.roots import ANYWHERE, RootedPath, Roots
-from convsvc.spec import Architecture, SourceSpec, parse_target
+from convsvc.spec import Architecture, Options, SourceSpec, parse_target
 from convsvc.tensors.blocks import Block, Laid
 
 SHOWN = 12
@@ -67,15 +67,22 @@ def _check(plan: Plan, root: RootedPath, real: str) -> None:
 
 def _asked(plan: Plan, written: SourceSpec) -> Asked:
     """What was written as a source that is read as the plan's was: by its text decoder alone, with a head of its own, where that was so."""
-    modules = plan.facts.get("modules")
+    modules, options = plan.facts.get("modules"), _options(plan)
     if hasattr(written, "own_head"):
         written = written.model_copy(update={"own_head": plan.facts.get("tied_embeddings") is False})
     if not modules:
         is_stated = getattr(FAMILIES.get(plan.model_type), "stated", False)
-        return Asked(written, plan.model_type if is_stated else plan.job.get("model_type"), wants=_wants(plan))
+        return Asked(written, plan.model_type if is_stated else plan.job.get("model_type"), options, _wants(plan))
     if hasattr(written, "modules"):
         written = written.model_copy(update={"modules": tuple(modules)})
-    return Asked(written, plan.model_type, wants=_wants(plan))
+    return Asked(written, plan.model_type, options, _wants(plan))
+
+
+def _options(plan: Plan) -> Options:
+    """Those of the job's that say what was written: with training's state, and then how many rows are no padding."""
+    if plan.job.get("options", {}).get("state") != "training":
+        return Options()
+    return Options(state="training", vocab_size=plan.facts["sizes"].get("vocab"))
 
 
 def _stated_sizes(plan: Plan) -> dict[str, int]:

@@ -44,6 +44,8 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
         raise JobError(f"this job is to {job.mode}, not to convert", do="submit it, use `convsvc verify`, or leave its mode out")
     check_job_paths(job, roots)
     job = settled(job, roots)
+    if job.options.state == "training":
+        target_of(job.target.format).check_training(job.target)
     source = open_source(asked_of(job, roots), roots)
     if not target_of(job.target.format).adapters:
         return _assemble(job, source.model.without(source.absent), source, roots)
@@ -69,6 +71,8 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     read, model = Read(source.settings, model), model.renumbered()
     _check_kind(model, writer)
     settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
+    if checkpoint.training is not None:
+        settings = writer.with_state(settings, weights.tensors())
     layout = writer.layout(model, settings)
     dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
     kept = kept_notes(layout.kinds, dtypes, model, options)
@@ -76,7 +80,8 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     check_tiled(layout.kinds)
     published = _published(job, source, inventory, sources, roots)
     release = published.release if published else None
-    layout, output = writer.output(Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots, release))
+    draft = Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots, release, checkpoint.training)
+    layout, output = writer.output(draft)
     carries = published is not None and writer.carries and options.carry_scales and not adapted
     if published is not None and carries:
         output = carry(published, output)

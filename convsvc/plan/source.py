@@ -68,7 +68,8 @@ def open_source(asked: Asked, roots: Roots = ANYWHERE) -> OpenSource:
     Raises JobError, SourceError, LayoutError, PlanError where it is not a whole checkpoint; PathRefused.
     """
     reader = source_of(asked.source.format)
-    checkpoint = of_modules(asked, reader.open(asked.source, roots))
+    opened = reader.open_training if asked.options.state == "training" else reader.open
+    checkpoint = of_modules(asked, opened(asked.source, roots))
     # Before anything that can be mended: a model that is not known is of no use dequantised.
     family = find_family(asked.model_type, checkpoint.facts)
     lora, adapters = reader.lora(asked.source), None

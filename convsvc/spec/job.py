@@ -154,6 +154,8 @@ def dump_job(job: Job) -> dict[str, Any]:
     dumped = job.model_dump(mode="json", exclude_none=True)
     if job.mode == "convert":  # as a job has always been: digests and fingerprints of it stay
         del dumped["mode"]
+    if job.options.state == "weights":
+        del dumped["options"]["state"]
     return dumped
 
 

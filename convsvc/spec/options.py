@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from convsvc.spec.fields import Count, Size, Strict
 
@@ -24,6 +24,11 @@ class Options(Strict):
         True,
         description="Of a quantised source: its scales lie beside the weights for training, so that target.quantization like-source gives "
         "back what was published.",
+    )
+    state: Literal["weights", "training"] = Field(
+        "weights",
+        description="What is converted. training: the optimizer's state too, with iteration, step and learning rate, so that training goes "
+        "on; between distributed checkpoints of Megatron-LM. weights: state that lies beside them is left out, and a note names it.",
     )
     max_shard_size: str | None = Field(
         None,
@@ -62,3 +67,10 @@ class Options(Strict):
     picture: Literal["beside", "none"] = Field(
         "beside", description="Where the picture of what went where, conversion-report.html, lies: beside the target, or nowhere."
     )
+
+    @model_validator(mode="after")
+    def _as_training_has_it(self) -> Options:
+        stated = [name for name in ("dtype", "cast_all", "widen_kept", "num_layers", "first_k_dense_replace") if getattr(self, name)]
+        if self.state == "training" and stated:
+            raise ValueError(f"{', '.join(stated)}: with state training, training goes on with the model as it is; leave it out")
+        return self

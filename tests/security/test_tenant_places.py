@@ -29,7 +29,17 @@ NO_PATHS = {
     "max_part_size",
     "mode",
 }
-NO_PATHS |= {"verify", "on_exists", "on_loss", "on_overflow", "report", "target_modules", "check_copies", "pipeline_model_parallel_layout"}
+NO_PATHS |= {
+    "verify",
+    "on_exists",
+    "on_loss",
+    "on_overflow",
+    "report",
+    "target_modules",
+    "check_copies",
+    "pipeline_model_parallel_layout",
+    "state",
+}
 NO_PATHS |= {"after"}
 NO_PATHS |= {"file_suffix", "leave_out_prefix", "max_part_size", "mode", "prefix", "modules", "form", "file_name"}
 NO_PATHS |= {"storage", "layer_keys", "chunk_size"}

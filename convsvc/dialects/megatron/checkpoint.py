@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.base import Checkpoint, Found
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.dcp.checkpoint import check_whole
 from convsvc.dialects.dcp.pieces import find_pieces
@@ -21,6 +21,7 @@ from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import FSDP
 from convsvc.dialects.megatron.norms import read_norms
 from convsvc.dialects.megatron.state import FSDP_KEY, describe, is_of_fsdp, is_of_fsdp_files, is_state
+from convsvc.dialects.megatron.training import Common, States, find_states
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
 from convsvc.formats import torch_zip
@@ -45,12 +46,13 @@ WORDS = "embedding.word_embeddings.weight"
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What was found out beside the weights: the whole tensors' shapes, what of each lies where, and what the saved args say; whether
-    Megatron-FSDP saved it."""
+    Megatron-FSDP saved it, and which kinds of an optimizer's state there are, where they were asked for."""
 
     shapes: Mapping[str, tuple[int, ...]]
     cuts: Mapping[str, tuple[Cut, ...]]
     args: Facts
     fsdp: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 def place_of(root: RootedPath) -> RootedPath | None:
@@ -71,8 +73,11 @@ def _is_one(folder: RootedPath) -> bool:
     return METADATA in names and (MARK in names or is_of_fsdp_files(folder / METADATA))
 
 
-def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
-    """The checkpoint at `source.path`. Raises SourceError, FormatError, HostileFile, JobError; PathRefused."""
+def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = False) -> Checkpoint:
+    """The checkpoint at `source.path`; with what training needs to go on, if that is asked for.
+
+    Raises SourceError, FormatError, HostileFile, JobError; PathRefused.
+    """
     root = RootedPath(source.path, roots)
     check_directory(root)
     folder = _iteration(root, source.iteration)
@@ -80,20 +85,24 @@ def open_checkpoint(source: MegatronSource, roots: Roots) -> Checkpoint:
     checked = check_integrity(folder, all_files=source.verify_integrity)
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
-    weights, notes = _weights(folder, metadata, prefix)
+    common = _common(folder, metadata)
+    states = find_states(folder, metadata, prefix, common) if training else States()
+    weights, left = _weights(folder, metadata, prefix, states)
     fsdp = MARK not in folder.names() and is_of_fsdp(weights)
     _check_storage(source, folder, fsdp, weights)
-    pieces = find_pieces(folder, weights)
+    pieces = find_pieces(folder, {**weights, **states.tensors})
     check_whole(folder, pieces.tensors)
-    args = _saved_args(folder, metadata)
+    args = _saved_args(folder, common)
     facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
-    names = {name: name.removeprefix(prefix) for name in weights}
-    opened = Opened(
-        {names[name]: each.shape for name, each in weights.items()}, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp
-    )
-    found = {(file, names[name]): each for (file, name), each in pieces.found.items()}
-    found, changed = read_norms(found)
-    return Checkpoint(str(folder), pieces.files, found, facts, opened, (*checked, *notes, *changed))
+    names = {name: name.removeprefix(prefix) for name in weights} | {name: state.stored for name, state in states.names.items()}
+    shapes = {names[name]: each.shape for name, each in pieces.tensors.items()}
+    opened = Opened(shapes, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp, states.kinds)
+    found: Mapping[tuple[str, str], Found] = {(file, names[name]): each for (file, name), each in pieces.found.items()}
+    notes = (*checked, *left, *states.notes)
+    if not training:  # which goes on with all values as they are stored
+        found, changed = read_norms(found)
+        notes = (*notes, *changed)
+    return Checkpoint(str(folder), pieces.files, found, facts, opened, notes, training=states.training)
 
 
 def _folder(said: str) -> str:
@@ -142,11 +151,11 @@ def _prefix(names: Iterable[str]) -> str:
     return next((name.removesuffix(WORDS) for name in names if name.endswith(WORDS) and not is_state(name)), "")
 
 
-def _weights(folder: RootedPath, metadata: Metadata, prefix: str) -> tuple[dict[str, Chunked], list[Note]]:
+def _weights(folder: RootedPath, metadata: Metadata, prefix: str, states: States) -> tuple[dict[str, Chunked], list[Note]]:
     """The weights by their keys, and notes on what is left out, by kinds."""
     short = {name: name.removeprefix(prefix) for name in chain(metadata.tensors, metadata.objects)}
     weights = {name: each for name, each in metadata.tensors.items() if not is_state(short[name])}
-    notes = describe((short[name] for name in short if name not in weights), METADATA)
+    notes = describe((short[name] for name in short if name not in weights and name not in states.names), METADATA)
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
     return weights, notes
@@ -167,27 +176,26 @@ def _check_storage(source: MegatronSource, folder: RootedPath, fsdp: bool, names
         )
 
 
-def _saved_args(folder: RootedPath, metadata: Metadata) -> Facts:
+def _saved_args(folder: RootedPath, common: Common) -> Facts:
     """The args that were saved with the weights; none where nobody saved them."""
-    common, origin = _common(folder, metadata)
-    args = common.get("args")
+    args = common.tree.get("args")
     values: Mapping[str, Any] = vars(args) if isinstance(args, Namespace) else args if isinstance(args, Mapping) else {}
     if not values:
         return Facts({}, f"{folder}, which has no saved args (state source.config_dir),")
-    return Facts(values, f"the args saved in {origin}")
+    return Facts(values, f"the args saved in {common.origin}")
 
 
-def _common(folder: RootedPath, metadata: Metadata) -> tuple[Mapping[str, Any], str]:
+def _common(folder: RootedPath, metadata: Metadata) -> Common:
     if (folder / COMMON).is_file():
-        return torch_zip.read_index(folder / COMMON).tree, str(folder / COMMON)
+        return Common(torch_zip.read_index(folder / COMMON).tree, str(folder / COMMON), folder / COMMON)
     if (item := metadata.places.get(ARGS_OBJECT)) is not None:
-        return {"args": read_object(folder / item.file, item, ARGS_OBJECT)}, str(folder)
+        return Common({"args": read_object(folder / item.file, item, ARGS_OBJECT)}, str(folder))
     item = metadata.places.get(COMMON_OBJECT)
     if item is None:
-        return {}, ""
+        return Common({}, "")
     found = read_object(folder / item.file, item, COMMON_OBJECT)
     found = found[0] if isinstance(found, list) and len(found) == 1 else found
-    return (found, str(folder)) if isinstance(found, Mapping) else ({}, "")
+    return Common(found, str(folder), folder / item.file, item.file_offset) if isinstance(found, Mapping) else Common({}, "")
 
 
 def _configured(source: MegatronSource, roots: Roots) -> Facts | None:

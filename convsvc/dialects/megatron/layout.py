@@ -14,6 +14,7 @@ from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.mcore.carried import lay_carried
 from convsvc.dialects.megatron.fsdp_tables import fsdp_rows
+from convsvc.dialects.megatron.moments import State, flat_chunk, fragments_of, held_of, of_state, parse_stored, part_boxes
 from convsvc.dialects.megatron.tables import LESS_ONE, is_latent, key_rows
 from convsvc.dialects.templates import Template, Templates
 from convsvc.errors import LayoutError
@@ -39,6 +40,8 @@ class Keys:
     torch_dist has apart as Megatron-FSDP has. A source's has `cuts`, what of each key lies where, and
     the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis, what stands before every
     key, and whether it is `hashed`: then a file has little, so that one task can write all of it.
+
+    `kinds` of an optimizer's state there are, too; a target's `state` says of which logical tensors.
     """
 
     padded_vocab: int
@@ -52,12 +55,15 @@ class Keys:
     single: bool = False
     prefix: str = ""
     hashed: bool = False
+    kinds: tuple[str, ...] = ()
+    state: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""
         chunks = sum(map(len, self.cuts.values()))
         said: dict[str, int | str] = {"layer_keys": "stacked" if self.stacked else "per-layer", "padded_vocab": self.padded_vocab}
-        return ({"storage": FSDP} if self.fsdp else {}) | said | ({"chunks": chunks} if chunks else {})
+        said |= {"chunks": chunks} if chunks else {}
+        return ({"storage": FSDP} if self.fsdp else {}) | said | ({"optimizer_state": ", ".join(self.kinds)} if self.kinds else {})
 
     def rows(self, scope: Scope, model: Model) -> Rows:
         """The keys of a scope, less what stands before them. Raises LayoutError for what has no place in Megatron core."""
@@ -116,7 +122,27 @@ def lay_keys(model: Model, settings: Keys) -> list[Key]:
     made = [Key(name, tuple(parts), settings.stacked and name.startswith(LAYERS)) for name, parts in keys.items()]
     before = settings.prefix + CARRIED
     carried = [(laid._replace(name=before + laid.name), unit) for laid, unit in lay_carried(model, frozenset(placed))]
-    return made + [Key(laid.name, ((laid, unit),), False) for laid, unit in carried]
+    made += [Key(laid.name, ((laid, unit),), False) for laid, unit in carried]
+    return [each for key in made for each in (key, *_states(key, settings))] if settings.kinds else made
+
+
+def _states(key: Key, settings: Keys) -> Iterator[Key]:
+    """The keys of what the optimizer keeps of a weight, laid as that is. Raises LayoutError where it keeps it of some layers only."""
+    for kind in settings.kinds:
+        if settings.cuts:
+            if not any(State(kind, name).stored in settings.cuts for name in (key.name, *key.parts[0][0].also)):
+                continue
+        else:
+            held, without = held_of(settings.state, kind, (laid for laid, _ in key.parts))
+            if held and without:
+                raise LayoutError(
+                    f"{key.name}: there is optimizer state ({kind}) of {held[0]}, and none of {without[0]}",
+                    do='use layer_keys "per-layer": layers of which some are frozen cannot be stacked',
+                )
+            if not held:
+                continue
+        parts = tuple([(of_state(laid, kind), unit) for laid, unit in key.parts])
+        yield Key(State(kind, key.name).stored, parts, key.stacked)
 
 
 def _laid(templates: Templates, template: Template, settings: Keys) -> Iterator[Laid]:
@@ -181,14 +207,18 @@ def lay_source(model: Model, settings: Keys) -> Layout:
     for key in lay_keys(model, settings):
         also = key.parts[0][0].also
         stored = next((name for name in (key.name, *also) if name in settings.cuts), None)
+        fragments = None
         if stored is not None and settings.shapes[stored] != key.shape:
-            faults.append(f"{stored}: expected {list(key.shape)}, found {list(settings.shapes[stored])}")
-            continue
+            fragments = fragments_of(key.shape, settings.shapes[stored]) if parse_stored(stored) else None
+            if fragments is None:
+                faults.append(f"{stored}: expected {list(key.shape)}, found {list(settings.shapes[stored])}")
+                continue
         whole = Cut("", (0,) * len(key.shape), key.shape)
         for cut in settings.cuts[stored] if stored is not None else (whole,):
             box = Box(cut.starts, cut.stops)
-            entries.append(Entry(cut.file, len(kinds), key.unit(box)))
-            kinds.append(key.cut(box))
+            parts = [box] if fragments is None else part_boxes(key.shape, fragments, box)
+            entries.append(Entry(cut.file, len(kinds), key.unit(parts[0])))
+            kinds.append(key.cut(box) if fragments is None else flat_chunk([key.cut(each) for each in parts], box))
     if faults:
         raise LayoutError(
             f"{len(faults)} tensors have other shapes than this {model.family.name} has",

@@ -25,6 +25,7 @@ from convsvc.dialects.megatron.layout import Keys, chunks
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.state import WORDS_OF_STATE
+from convsvc.errors import JobError
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
@@ -40,8 +41,13 @@ BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "commo
 CHECKPOINT_VERSION = 3.0
 
 
-def _iteration(target: MegatronTarget) -> str:
-    return target.iteration or "release"
+def _iteration(draft: Draft[MegatronTarget, Keys]) -> str:
+    """The job's, or that which training has come to. Raises JobError where it goes on and nobody says from where."""
+    if draft.target.iteration is not None or draft.training is None:
+        return draft.target.iteration or "release"
+    if not draft.training.iteration:
+        raise JobError("the source does not say which iteration training has come to", do="state target.iteration")
+    return str(draft.training.iteration)
 
 
 def folder_of(iteration: str) -> str:
@@ -60,13 +66,13 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     for entry in layout.entries:
         held.setdefault(entry.file, []).append(entry.kind)
     skeletons, chosen = plan_alike(held.values(), specs, distcp.plan_skeleton)
-    folder = folder_of(_iteration(draft.target))
+    folder = folder_of(_iteration(draft))
     files = tuple([NewFile(f"{folder}/{path}", KIND, number) for path, number in zip(held, chosen, strict=True)])
     places = {(path, tensor.name): tensor for path, number in zip(held, chosen, strict=True) for tensor in skeletons[number].tensors}
     make = _fsdp_sides if settings.fsdp else _dist_sides
     sides = make(draft, folder, lambda: _chunked(draft.model, settings, places))
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
-    encoded, changed = write_norms(draft.layout, draft.dtypes)
+    encoded, changed = write_norms(draft.layout, draft.dtypes) if draft.training is None else ({}, [])
     notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
     return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded, settings.hashed)
 
@@ -78,11 +84,11 @@ def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callab
     metadata = Metadata(chunked(), objects, dict.fromkeys(objects, Item(OBJECTS, 0, len(state))))
     return (
         SideFile(f"{folder}/{OBJECTS}", text=state),
-        SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common")),
+        SideFile(f"{folder}/{COMMON}", text=torch_zip_bytes(_common(draft), "common", draft.training.data if draft.training else {})),
         SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, None), last=True),
         *([SideFile(f"{folder}/{INTEGRITY}", last=True, hashes_of=folder)] if draft.settings.hashed else []),
         SideFile(f"{folder}/{MARK}", text=json.dumps(BACKEND), last=True),
-        SideFile(TRACKER, text=_iteration(draft.target), last=True),
+        SideFile(TRACKER, text=_iteration(draft), last=True),
     )
 
 
@@ -98,7 +104,7 @@ def _fsdp_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callab
     return (
         SideFile(f"{folder}/{OBJECTS}", text=data),
         SideFile(f"{folder}/{METADATA}", text=pickle_metadata(Metadata(tensors, tuple(objects), objects), paths), last=True),
-        SideFile(TRACKER, text=_iteration(draft.target), last=True),
+        SideFile(TRACKER, text=_iteration(draft), last=True),
     )
 
 
@@ -112,7 +118,7 @@ def _chunked(model: Model, settings: Keys, places: Mapping[tuple[str, str], Stor
 
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
-    iteration = 0 if _iteration(draft.target) == "release" else int(_iteration(draft.target))
+    iteration = 0 if _iteration(draft) == "release" else int(_iteration(draft))
     own: dict[str, Any] = {
         "ckpt_format": draft.target.storage,
         "mtp_num_layers": draft.model.num_mtp or None,
@@ -124,8 +130,13 @@ def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     as_ranks = Settings(
         Parallel(), draft.settings.padded_vocab, transformer_engine=True, vocab_divisor=draft.target.make_vocab_size_divisible_by
     )
+    training = draft.training
+    if training is not None:  # args that say no random state is there make its loader not ask for it
+        own |= {"no_save_optim": False, "no_save_rng": True, **training.args}
     args = compose_args(draft.model, as_ranks, draft.facts, bytes_by_dtype(draft.specs()), own)
     content: dict[str, Any] = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
     if not draft.settings.stacked:
         content["non_homogeneous_layers"] = True
-    return {"args": args, "checkpoint_version": CHECKPOINT_VERSION, "iteration": iteration, "content_metadata": content}
+    common = dict(training.common) if training is not None else {}
+    content |= common.pop("content_metadata", {})
+    return {"args": args, "checkpoint_version": CHECKPOINT_VERSION, "iteration": iteration, "content_metadata": content, **common}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Layout, Wants, refuse_parts
+from convsvc.dialects.base import Checkpoint, Layout, Wants, refuse_parts, without_state
 from convsvc.dialects.huggingface.config import check_words
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
@@ -47,6 +47,17 @@ class Megatron(RankFiles):
         found, changed = read_norms(opened.found)
         return replace(opened, found=found, notes=(*opened.notes, *changed))
 
+    def open_training(self, source: Any, roots: Roots) -> Checkpoint:
+        if source.storage != "torch_dist":
+            raise without_state("source", f"megatron with storage {source.storage}")
+        return open_checkpoint(source, roots, training=True)
+
+    def vocab(self, options: Options, checkpoint: Checkpoint, spoken: Callable[[], int | None]) -> int | None:
+        """Where training goes on, all rows that are stored unless the job says otherwise: it has trained those beyond its words, too."""
+        if options.state == "training":
+            return options.vocab_size or self.stored_rows(checkpoint)
+        return super().vocab(options, checkpoint, spoken)
+
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that are there: Megatron numbers them in their keys. It is converted whole."""
         opened = checkpoint.settings
@@ -85,7 +96,7 @@ class Megatron(RankFiles):
             fsdp, halved = opened.fsdp, is_halved(opened.shapes)
             return Keys(stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=fsdp, single=not fsdp, halved=halved)
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
-        return Keys(stored, stacked, opened.cuts, opened.shapes)
+        return Keys(stored, stacked, opened.cuts, opened.shapes, kinds=opened.kinds)
 
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         return () if isinstance(checkpoint.settings, Opened) else super().assumed(checkpoint)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Wants, without_state
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
@@ -14,12 +14,13 @@ from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.megatron.fsdp_tables import PREFIX, is_halved
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
 from convsvc.dialects.megatron.layout import FSDP, Keys, check_decoder, is_usually_stacked, lay_target
+from convsvc.dialects.megatron.moments import logical_states
 from convsvc.dialects.megatron.new_files import output
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.rank_tables import HYBRID, RANK_FILES
 from convsvc.dialects.megatron.tables import key_rows
-from convsvc.errors import LayoutError
+from convsvc.errors import JobError, LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
@@ -51,6 +52,16 @@ class Megatron(RankFiles):
         stacked = is_usually_stacked(model) if target.layer_keys == "auto" else target.layer_keys == "stacked"
         padded = pad_vocab(model.sizes["vocab"], target.make_vocab_size_divisible_by, 1)
         return Keys(padded, stacked, chunk_elements=_chunk_elements(target), hashed=target.verify_integrity)
+
+    def check_training(self, target: Any) -> None:
+        if target.storage != "torch_dist":
+            raise without_state("target", f"megatron with storage {target.storage}")
+        if target.iteration == "release":
+            raise JobError("target.iteration is release, which training begins at 0 with", do="leave it out to go on where the source is")
+
+    def with_state(self, settings: Keys, names: Collection[str]) -> Keys:
+        state = logical_states(names)
+        return replace(settings, kinds=tuple(state), state=state)
 
     def layout(self, model: Model, settings: Any) -> Layout:
         return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)
