@@ -150,6 +150,10 @@ def can_decode(config: dict[str, Any]) -> bool:
 def _class_for(directory: Path) -> Any:
     """The class that loads all of a model: one that sees is no causal language model to transformers, or only half of one."""
     config = json.loads((directory / "config.json").read_text())
+    classes = config.get("architectures") or [""]
+    head = next((head for head in ("ForSequenceClassification", "ForTokenClassification") if classes[0].endswith(head)), None)
+    if head is not None:
+        return getattr(library(), f"AutoModel{head}")
     return library().AutoModelForImageTextToText if config.get("vision_config") else library().AutoModelForCausalLM
 
 

@@ -86,6 +86,11 @@ def rows_that_fit(scope: Scope, model: Model, table: Rows, framework: str) -> Ro
 
     Copies (`Model.same_as`) need no row. Raises LayoutError if another logical tensor has no place in the table.
     """
+    if model.family.instead and scope.kind == "output" and scope.module == DECODER:
+        raise LayoutError(
+            f"{framework} has no place for the head of {model.family.name} as {model.family.instead}: it trains language models",
+            do="convert to a format that keeps any tensors: huggingface, dcp",
+        )
     absent = frozenset(each.name for row in table for each in row.logicals) - scope.logicals
     copies = {name for name in scope.logicals if scope.logical + name in model.same_as}
     optionals = scope.optionals - copies - {EMBEDDING.name}

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from convsvc.errors import JobError
 from convsvc.models import unmodelled, wrapped
-from convsvc.models.detect import detect_family
+from convsvc.models.detect import detect_family, headed
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family, Wanted
 from convsvc.models.model import Model
@@ -43,7 +43,7 @@ def find_family(stated: str | None, facts: Facts) -> Family:
     if inside is not None and stated in (None, inside.name):
         return inside
     if stated is not None:
-        return _named(stated)
+        return headed(_named(stated), facts)
     saved = facts.get("model_type_hf")
     if isinstance(saved, str) and saved in FAMILIES:
         return FAMILIES[saved]

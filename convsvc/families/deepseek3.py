@@ -20,4 +20,5 @@ FAMILY: Family = replace(
     # From a checkpoint that does not tell, MindSpeed-LLM writes the MTP layer's embedding and not its head.
     mtp=Mtp(MTP + MTP_SHARED_HEAD_NORM + (MTP_COPIES[0], replace(MTP_COPIES[1], written=False))),
     distinguish=None,
+    silent="deepseek_v3",
 )

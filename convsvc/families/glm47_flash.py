@@ -13,4 +13,5 @@ FAMILY: Family = replace(
     title="GLM-4.7-Flash",
     model_types=("glm4_moe_lite",),
     architectures=("Glm4MoeLiteForCausalLM",),
+    silent="",
 )

@@ -28,6 +28,7 @@ FAMILY: Family = replace(
     title="GLM-5",
     model_types=("glm_moe_dsa",),
     architectures=("GlmMoeDsaForCausalLM",),
+    silent="",
     layer=glm5_layer,
     mtp=Mtp(MTP + MTP_SHARED_HEAD_NORM),
 )

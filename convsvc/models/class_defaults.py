@@ -1,4 +1,4 @@
-"""What transformers' classes take where a configuration that is nested in another says only what differs from them. Pure.
+"""What transformers' classes take where a configuration, above all one that is nested in another, says only what differs. Pure.
 
 Wrappers (LLaVA, Gemma 3, xGen-MM ...) save their text_config so. transformers 5.23, `PreTrainedConfig` classes by model_type; sizes only: a
 wrong one shows in the tensors' shapes.
@@ -31,12 +31,17 @@ _SIZES: Mapping[str, tuple[int | None, ...]] = {
     "glm4": (151552, 4096, 13696, 40, 32, 2, 128),
     "qwen3_5_text": (248320, 4096, 12288, 32, 16, 4, 256),
 }
+# DeepSeek-V3's latent attention, which a configuration of another kind (kimi_k2) may leave to the class, too.
+_LATENT = {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
 DEFAULTS = MappingProxyType(
     {
         kind: MappingProxyType({field: size for field, size in zip(_FIELDS, sizes, strict=True) if size is not None})
         for kind, sizes in _SIZES.items()
     }
+    | {"deepseek_v3": MappingProxyType(_LATENT)}
 )
+# Of which all is said or nothing: a rank that is left out beside another means that there is none. Megatron's names for two of them.
+WHOLE, OTHERWISE = ("deepseek_v3",), ("qk_head_dim", "qk_pos_emb_head_dim")
 _ALIASES = {name: names for names in NAMES.values() for name in names}
 
 
@@ -46,6 +51,8 @@ def completed(facts: Facts, kind: str) -> Facts:
     >>> completed(Facts({"num_hidden_layers": 2}, "config.json"), "phi3").number("hidden")
     3072
     """
+    if kind in WHOLE and any(name in facts.values for name in (*DEFAULTS[kind], *OTHERWISE)):
+        return facts
     silent = {
         name: value
         for name, value in DEFAULTS.get(kind, {}).items()

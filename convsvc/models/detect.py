@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convsvc.errors import JobError, SourceError
@@ -27,6 +27,8 @@ OTHER_HEADS = {
     "RewardModel": "a reward model",
     "ForRewardModeling": "a reward model",
 }
+# How the classes of language models end, whose beginning is that of the other heads'.
+CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def detect_family(families: Iterable[Family], facts: Facts) -> Family:
@@ -43,10 +45,31 @@ def detect_family(families: Iterable[Family], facts: Facts) -> Family:
         fitting = _fitting(tuple(family for family in families if family not in towered), facts)
     if len(fitting) == 1:
         return fitting[0]
+    if not fitting and not _other_parts(facts) and len(bodies := _bodies(texts, facts)) == 1:
+        return headed(bodies[0], facts)
     if fitting:
         names = ", ".join(family.name for family in fitting)
         raise JobError(f"{facts.origin} ({_named(facts)}) fits several model families: {names}", do="state model_type")
     raise _unknown(families, facts)
+
+
+def headed(body: Family, facts: Facts) -> Family:
+    """The family itself; of a class with another head (a classifier) the body, whose head is carried along as it is."""
+    head = _other_head(facts.items("architectures", str) or ())
+    if head is None or body.towers or body.as_stored or not body.decoder:
+        return body
+    return replace(body, output=(), tied_output=(), heads=(), others=True, instead=head)
+
+
+def _bodies(families: tuple[Family, ...], facts: Facts) -> list[Family]:
+    """Of a class with another head, the families whose body it may have: by the kind, else by what the language model's class is called."""
+    ending = next((end for each in facts.items("architectures", str) or () for end in OTHER_HEADS if each.endswith(end)), None)
+    if ending is None:
+        return []
+    classes = [each.removesuffix(ending).removesuffix("For") for each in facts.items("architectures", str) or ()]
+    by_kind = _fitting(families, Facts({**facts.values, "architectures": []}, facts.origin))
+    named = {**facts.values, "architectures": [f"{each}{end}" for each in classes for end in CAUSAL], "model_type": None}
+    return by_kind or _fitting(families, Facts(named, facts.origin))
 
 
 def _is_it(towered: Family, texts: tuple[Family, ...], facts: Facts) -> bool:
@@ -83,7 +106,7 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
     architectures = facts.items("architectures", str) or ()
     head = _other_head(architectures)
     if head:
-        body = _fitting(families, Facts({**facts.values, "architectures": []}, facts.origin))
+        body = _bodies(families, facts)
         around = f", its body is {body[0].name}" if len(body) == 1 else ""
         return JobError(f"{facts.origin} is no language model: {architectures[0]} is {head}{around}", do="convert the language model")
     text = text_part(facts)

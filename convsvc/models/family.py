@@ -70,7 +70,7 @@ class Family:
     false there are the towers alone (diffusion models). `text` is the name of the family that the decoder is by itself. With `others`, what
     is stored under names that are not the decoder's is carried along, whatever it is; `silent` is the model_type whose class's sizes are
     taken where its nested configuration says none. `carries` are patterns of stored names whose tensors are kept as they are, whatever
-    they are.
+    they are. `instead` says what it has in the place of a language model's head (a classifier), which is carried, too.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Family:
     silent: str = ""
     fields: tuple[str, ...] = ()
     carries: tuple[str, ...] = ()
+    instead: str = ""
 
     @property
     def as_stored(self) -> bool:

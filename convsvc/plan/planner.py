@@ -200,7 +200,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "experts": model.num_experts,
         "tied_embeddings": model.tied,
         "sizes": dict(model.sizes),
-        **({"modules": [DECODER]} if model.family.others else {}),
+        **({"modules": [DECODER]} if model.family.others and not model.family.instead else {}),
     }
 
 

@@ -98,10 +98,21 @@ def test_a_known_class_with_a_vision_tower_is_multimodal_around_that_family() ->
     assert shown(architectures=["QWenLMHeadModel"], model_type="qwen", visual=None, vision_config={}) == "qwen"
 
 
-@pytest.mark.parametrize(("head", "what"), [("ForSequenceClassification", "a classifier"), ("RewardModel", "a reward model")])
-def test_a_model_with_another_head_is_called_by_it(head: str, what: str) -> None:
-    said = refused(architectures=[f"InternLM{head}"], model_type="internlm")
-    assert said == f"config.json is no language model: InternLM{head} is {what}, its body is internlm"
+OTHER_HEADS = [("ForSequenceClassification", "a classifier"), ("RewardModel", "a reward model"), ("ForRewardModel", "a reward model")]
+
+
+@pytest.mark.parametrize(("head", "what"), OTHER_HEADS)
+@pytest.mark.parametrize("kind", ["internlm", "internlm_of_somebody"])
+def test_a_model_with_another_head_is_its_body_with_what_it_has_instead(kind: str, head: str, what: str) -> None:
+    family = find_family(None, Facts({"architectures": [f"InternLM{head}"], "model_type": kind}, "config.json"))
+    assert (family.name, family.instead, family.output, family.tied_output) == ("internlm", what, (), ())
+    assert find_family("internlm", Facts({"architectures": [f"InternLM{head}"]}, "config.json")).instead == what
+    assert not find_family(None, Facts({"architectures": ["InternLMForCausalLM"], "model_type": kind}, "config.json")).instead
+
+
+def test_a_model_with_another_head_around_no_known_body_is_called_by_it() -> None:
+    said = refused(architectures=["NobodysForSequenceClassification"], model_type="nobodys")
+    assert said == "config.json is no language model: NobodysForSequenceClassification is a classifier"
 
 
 def test_an_unknown_family_is_named_as_the_configuration_names_it() -> None:
