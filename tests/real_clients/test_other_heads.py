@@ -33,8 +33,7 @@ def test_it_judges_as_it_did_and_rank_files_refuse_it(name: str, tied: bool, tmp
     library = transformers()
     config = getattr(library, kind)(**{**SIZES, **ENDS, **more}, num_labels=3, tie_word_embeddings=tied)
     torch.manual_seed(0)
-    model = foreign(getattr(library, name), config).to(torch.bfloat16).eval()
-    foreign(model.save_pretrained, tmp_path / "hf")
+    foreign(foreign(getattr(library, name), config).to(torch.bfloat16).save_pretrained, tmp_path / "hf")
     source = {"format": "huggingface", "path": str(tmp_path / "hf")}
     convert({"source": source, "target": {"format": "dcp", "path": str(tmp_path / "dcp")}}, engine="inline")
     back = {"format": "huggingface", "path": str(tmp_path / "back")}
@@ -42,6 +41,7 @@ def test_it_judges_as_it_did_and_rank_files_refuse_it(name: str, tied: bool, tmp
     assert names_of(tmp_path / "back") == names_of(tmp_path / "hf")
     again, info = foreign(getattr(library, name).from_pretrained, tmp_path / "back", dtype="auto", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    model = foreign(getattr(library, name).from_pretrained, tmp_path / "hf", dtype="auto").eval()
     with torch.no_grad():
         assert torch.equal(foreign(model, TOKENS).logits, foreign(again.eval(), TOKENS).logits)
     for target in ("mindspeed-llm", "megatron"):
