@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread, Written
@@ -33,7 +34,7 @@ class BadRelease(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """`kinds` are modules that are alike, by their leaves; `modules` names each with the number of its kind.
+    """`kinds` are tensors of a module that belong together, by their leaves; `modules` says of which module there is one of which kind.
 
     `words` are what the configuration said of quantisation, by where: "" at its top, or in "text_config".
     """
@@ -45,6 +46,10 @@ class Release:
     def as_json(self) -> dict[str, Any]:
         """What `load_release` reads."""
         return {"version": VERSION, "words": self.words, "kinds": self.kinds, "modules": self.modules}
+
+    def runs(self) -> list[list[tuple[str, int]]]:
+        """For each kind the (dtype, elements) of what is kept of it."""
+        return [[(leaf.dtype, prod(leaf.shape)) for leaf in kind if leaf.kept] for kind in self.kinds]
 
     def kept(self) -> Iterator[tuple[str, Leaf]]:
         """Every kept tensor with its whole name, in the order in which they lie."""
@@ -119,9 +124,11 @@ def load_release(raw: Any) -> Release:
         raise BadRelease("kinds and modules must be lists")
     made = tuple([tuple([_leaf(each) for each in _listed(kind)]) for kind in kinds])
     named = tuple([_module(each, len(made)) for each in modules])
-    if len({name for name, _ in named}) != len(named):
-        raise BadRelease("a module is named twice")
-    return Release(words, made, named)
+    release = Release(words, made, named)
+    names = [module + leaf.leaf for module, kind in named for leaf in made[kind]]
+    if len(set(names)) != len(names):
+        raise BadRelease("a tensor is named twice")
+    return release
 
 
 def _listed(value: Any) -> list[Any]:

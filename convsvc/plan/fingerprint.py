@@ -42,7 +42,8 @@ def fingerprint(
     for new in output.files:
         digest.update(f"{new.path}\0{digests[new.skeleton]}\n".encode())
     for table in (source[1], targets):
-        for part in _table(table):
+        # What a source would be encoded with on the way back writes nothing.
+        for part in _table(table, own=table is targets):
             digest.update(part)
     for task in tasks:
         for part in _task(task):
@@ -69,7 +70,7 @@ def _digest_of(skeleton: Skeleton) -> str:
     return digest.hexdigest()
 
 
-def _table(tensors: Sequence[PlannedTensor]) -> Iterator[bytes | array[int]]:
+def _table(tensors: Sequence[PlannedTensor], own: bool) -> Iterator[bytes | array[int]]:
     """Where each of the tensors that places number lies, and how its bytes are values."""
     yield array("q", map(attrgetter("file"), tensors))
     yield array("q", map(attrgetter("file_offset"), tensors))
@@ -79,7 +80,9 @@ def _table(tensors: Sequence[PlannedTensor]) -> Iterator[bytes | array[int]]:
     forms = {id(each.form): each.form for _, each in coded}
     numbers = {form: at for at, form in enumerate(dict.fromkeys(forms.values()))}
     number_of = {key: numbers[form] for key, form in forms.items()}
-    yield repr((list(numbers), [(number, number_of[id(each.form)], each.pieces, each.dtype, each.own) for number, each in coded])).encode()
+    yield repr(
+        (list(numbers), [(number, number_of[id(each.form)], each.pieces, each.dtype, each.own if own else ()) for number, each in coded])
+    ).encode()
 
 
 def _task(task: Task) -> Iterator[bytes | array[int]]:

@@ -6,9 +6,9 @@ Carried, they lie one behind the other in a tensor for each dtype; words beside 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import NamedTuple
 
 from convsvc.dialects.base import Checkpoint, NewFile, Output, SideFile, SourceFile
@@ -18,10 +18,10 @@ from convsvc.encodings.known import ENCODINGS
 from convsvc.encodings.release import BadRelease, Leaf, Release, load_release
 from convsvc.errors import SourceError
 from convsvc.formats import safetensors
-from convsvc.formats.base import StoredTensor, TensorSpec
+from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note
 from convsvc.plan.match import Inventory
-from convsvc.plan.records import Place, PlannedTensor, Transfer, View
+from convsvc.plan.records import Coded, Place, PlannedTensor, Transfer, View
 from convsvc.plan.turning import turned
 from convsvc.roots import RootedPath
 from convsvc.tensors.blocks import Laid
@@ -29,20 +29,25 @@ from convsvc.tensors.blocks import Laid
 WORDS, SCALES = "published.json", "published.safetensors"
 # How the transfers are called that move what is published, and no weight.
 PUBLISHED = "published: "
-Places = Mapping[str, Place]
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """How a source was published, and where each kept tensor lies, by its whole name.
+    """How a source was published, and where each kept tensor lies, in the release's order.
 
-    `files` and `tensors` are further ones of the source's, numbered after its own.
+    `weights` are the source's tensors that are quantised now, with how many kept ones each has, as they come in that order. `files` and
+    `tensors` are further ones of the source's, numbered after its own.
     """
 
     release: Release
-    places: Places
+    places: Sequence[Place]
+    weights: Sequence[tuple[int, int]] = ()
     files: tuple[SourceFile, ...] = ()
     tensors: tuple[PlannedTensor, ...] = ()
+
+    def by_name(self) -> dict[str, Place]:
+        """Where each lies, by its whole name."""
+        return dict(zip((name for name, _ in self.release.kept()), self.places, strict=True))
 
 
 def is_published(transfer: Transfer) -> bool:
@@ -63,37 +68,41 @@ def find_published(checkpoint: Checkpoint, inventory: Inventory, sources: Sequen
 
 
 def _of_quantised(checkpoint: Checkpoint, inventory: Inventory, sources: Sequence[PlannedTensor]) -> Published:
-    modules: dict[str, list[Leaf]] = {}
+    """Of half a million tensors each is looked at once: what leaves a weight has follows from its form and from two of their names."""
+    kinds: dict[tuple[Leaf, ...], int] = {}
+    known: dict[tuple[int, int, str, str], int] = {}
+    modules: list[tuple[str, int]] = []
     called: dict[str, str] = {}
-    places: dict[str, Place] = {}
-    leaves: dict[tuple[str, str, tuple[int, ...], bool], Leaf] = {}
-    names = [laid.name.rpartition(".")[0] for laid in inventory.kinds]
-
-    def add(module: str, stored: str, tensor: StoredTensor, kept: bool) -> str:
-        what = tensor.name[len(stored) :], tensor.dtype, tensor.shape, kept
-        leaf = leaves.get(what) or leaves.setdefault(what, Leaf(*what))
-        modules.setdefault(module, []).append(leaf)
-        return module + leaf.leaf
-
-    for number, each in enumerate(inventory.entries):
-        encoded, coded = each.found.encoded, sources[number].coded
-        if encoded is None or coded is None or not ENCODINGS[encoded.form.kind].SIGNS:
+    places: list[Place] = []
+    weights: list[tuple[int, int]] = []
+    published = {kind for kind, each in ENCODINGS.items() if each.SIGNS}
+    for number, (kind, _, _, found) in enumerate(inventory.entries):
+        encoded, coded = found.encoded, sources[number].coded
+        if encoded is None or coded is None or encoded.form.kind not in published:
             continue
-        module, stored = names[each.kind], encoded.pieces[0].tensor.name.rpartition(".")[0]
-        called[stored] = module
-        add(module, stored, encoded.pieces[0].tensor, False)
-        for piece, at in zip(encoded.pieces[1:], coded.pieces, strict=True):
-            places[add(module, stored, piece.tensor, True)] = Place(at, 0)
+        first, *rest = encoded.pieces
+        stored, module = first.tensor.name.rpartition(".")[0], inventory.kinds[kind].name.rpartition(".")[0]
+        size = len(stored)
+        alike = id(encoded.form), len(rest), first.tensor.name[size:], rest[0].tensor.name[size:] if rest else ""
+        if alike not in known:
+            leaves = [
+                Leaf(piece.tensor.name[size:], piece.tensor.dtype, piece.tensor.shape, piece is not first) for piece in encoded.pieces
+            ]
+            known[alike] = kinds.setdefault(tuple(leaves), len(kinds))
+        modules.append((module, known[alike]))
+        if stored != module:
+            called[stored] = module
+        places += [Place(at, 0) for at in coded.pieces]
+        weights.append((number, len(rest)))
     further: list[PlannedTensor] = []
     for found in checkpoint.beside:
-        tensor = found.tensor
-        stored = tensor.name.rpartition(".")[0]
-        name = add(called.get(stored, stored), stored, tensor, True)
-        places[name] = Place(len(sources) + len(further), 0)
+        tensor, stored = found.tensor, found.tensor.name.rpartition(".")[0]
+        leaf = Leaf(tensor.name[len(stored) :], tensor.dtype, tensor.shape, True)
+        modules.append((called.get(stored, stored), kinds.setdefault((leaf,), len(kinds))))
+        places.append(Place(len(sources) + len(further), 0))
         further.append(PlannedTensor(found.file, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes))
-    kinds: dict[tuple[Leaf, ...], int] = {}
-    named = tuple([(module, kinds.setdefault(tuple(held), len(kinds))) for module, held in modules.items()])
-    return Published(Release(checkpoint.quantised, tuple(kinds), named), places, (), tuple(further))
+    release = Release(checkpoint.quantised, tuple(kinds), tuple(modules))
+    return Published(release, places, weights, (), tuple(further))
 
 
 def _carried(root: RootedPath, files: int, tensors: int) -> Published:
@@ -118,23 +127,28 @@ def _carried(root: RootedPath, files: int, tensors: int) -> Published:
             facts=[f"expected {expected}", f"found    {there}"],
             do="copy both from one conversion; or remove both: then the release's scales are not known",
         )
-    places = {name: Place(number[f"scales.{dtype}"], at) for name, dtype, at in _offsets(release)}
-    return Published(release, places, (file,), planned)
+    places = _landed(release, {dtype: number[f"scales.{dtype}"] for dtype in lengths})
+    return Published(release, places, (), (file,), planned)
 
 
-def _offsets(release: Release) -> Iterator[tuple[str, str, int]]:
-    """(name, dtype, first element) of everything that is kept, in the tensor of its dtype."""
-    ends: dict[str, int] = {}
-    for name, leaf in release.kept():
-        at = ends.get(leaf.dtype, 0)
-        yield name, leaf.dtype, at
-        ends[leaf.dtype] = at + prod(leaf.shape)
+def _landed(release: Release, numbers: Mapping[str, int]) -> list[Place]:
+    """Where everything that is kept lies, one behind the other in the tensor of its dtype, of which `numbers` has the numbers."""
+    ends, runs, places = dict.fromkeys(numbers, 0), release.runs(), []
+    for _, kind in release.modules:
+        for dtype, count in runs[kind]:
+            at = ends[dtype]
+            places.append(Place(numbers[dtype], at))
+            ends[dtype] = at + count
+    return places
 
 
 def _lengths(release: Release) -> dict[str, int]:
+    """How many elements of each dtype are kept."""
     ends: dict[str, int] = {}
-    for _, leaf in release.kept():
-        ends[leaf.dtype] = ends.get(leaf.dtype, 0) + prod(leaf.shape)
+    times = Counter([kind for _, kind in release.modules])
+    for kind, run in enumerate(release.runs()):
+        for dtype, count in run:
+            ends[dtype] = ends.get(dtype, 0) + times[kind] * count
     return dict(sorted(ends.items()))
 
 
@@ -161,34 +175,38 @@ def as_encoded(kinds: tuple[Laid, ...], output: Output) -> tuple[Laid, ...]:
     return tuple([turned(laid) if laid.name in turns else laid for laid in kinds]) if turns else kinds
 
 
-def carried_places(published: Published, numbers: Mapping[str, int]) -> dict[str, Place]:
-    """Where each kept tensor goes; `numbers` are the target tensors' by their stored names."""
-    return {name: Place(numbers[f"scales.{dtype}"], at) for name, dtype, at in _offsets(published.release)}
+class _Runs:
+    """Reads and writes of what is kept of one dtype, as runs of one long axis; those that follow each other in a stored tensor are one."""
 
+    def __init__(self) -> None:
+        self.reads: list[View] = []
+        self.writes: list[View] = []
+        self.length = 0
 
-def published_transfers(published: Published, landed: Places, names: Iterable[tuple[str, Leaf]]) -> Iterator[Transfer]:
-    """For each dtype a transfer of these kept tensors, as runs of one long axis."""
-    runs: dict[str, list[tuple[Place, Place, int]]] = {}
-    for name, leaf in names:
-        if (count := prod(leaf.shape)) and name in landed:
-            runs.setdefault(leaf.dtype, []).append((published.places[name], landed[name], count))
-    for dtype, listed in sorted(runs.items()):
-        reads, writes = _joined((here, count) for here, _, count in listed), _joined((there, count) for _, there, count in listed)
-        length = reads[-1].stops[0]
-        yield Transfer(f"{PUBLISHED}{dtype}", (length,), (0,), tuple(reads), tuple(writes))
-
-
-def _joined(runs: Iterable[tuple[Place, int]]) -> list[View]:
-    """Runs that follow each other as views, where they do so in a stored tensor, too, as one."""
-    views: list[tuple[int, int, Place]] = []
-    at = 0
-    for place, count in runs:
-        if views and (views[-1][2].tensor, views[-1][2].offset + views[-1][1] - views[-1][0]) == place:
-            views[-1] = (views[-1][0], at + count, views[-1][2])
+    def add(self, here: Place, there: Place, count: int) -> None:
+        start, self.length = self.length, self.length + count
+        self.reads.append(View((start,), (self.length,), (1,), (here,)))
+        last = self.writes[-1] if self.writes else None
+        if last is not None and last.places[0] == (there.tensor, there.offset - start + last.starts[0]):
+            self.writes[-1] = last._replace(stops=(self.length,))
         else:
-            views.append((at, at + count, place))
-        at += count
-    return [View((start,), (stop,), (1,), (place,)) for start, stop, place in views]
+            self.writes.append(View((start,), (self.length,), (1,), (there,)))
+
+    def transfer(self, dtype: str) -> Transfer:
+        return Transfer(f"{PUBLISHED}{dtype}", (self.length,), (0,), tuple(self.reads), tuple(self.writes))
+
+
+def _moved(release: Release, places: Sequence[Place], landed: Sequence[Place | None]) -> tuple[tuple[str, Transfer], ...]:
+    """A transfer for each dtype of what is kept and lands somewhere by itself."""
+    runs: dict[str, _Runs] = {}
+    of_kind, at = release.runs(), 0
+    for _, kind in release.modules:
+        for dtype, count in of_kind[kind]:
+            there = landed[at]
+            if count and there is not None:
+                runs.setdefault(dtype, _Runs()).add(places[at], there, count)
+            at += 1
+    return tuple([(PUBLISHED, each.transfer(dtype)) for dtype, each in sorted(runs.items())])
 
 
 class Given(NamedTuple):
@@ -206,42 +224,34 @@ def give_back(
 
     The way back is told, too: a quantised source is computed again with the scales where they went.
     """
-    first = len(targets) - len(output.beside)
+    first, release = len(targets) - len(output.beside), published.release
     numbers = {each.name: first + at for at, each in enumerate(targets[first:])}
-    carried = any(file == SCALES for file, _ in output.beside)
-    landed = carried_places(published, numbers) if carried else {name: Place(at, 0) for name, at in numbers.items()}
-    pieces = {} if carried else {each.names[0]: each.names[1:] for each in output.encoded.values()}
-    encoded = {number: pieces[each.name] for number, each in enumerate(targets) if each.coded is not None and each.name in pieces}
-    for number, names in encoded.items():
-        landed |= {name: Place(at, 0) for name, at in zip(names, _pieces(targets[number]), strict=True)}
-    moved = published.release.kept() if carried else ((name, leaf) for name, leaf in published.release.kept() if name in numbers)
-    transfers = tuple([(PUBLISHED, each) for each in published_transfers(published, landed, moved)])
-    own = {number: names for number, names in pieces_of(inventory).items() if all(name in landed for name in names)}
     made = (*sources, *published.tensors)
-    return Given(_with_own(made, own, landed), _with_own(targets, encoded, published.places), transfers)
+    if any(file == SCALES for file, _ in output.beside):
+        landed = _landed(release, {dtype: numbers[f"scales.{dtype}"] for dtype in _lengths(release)})
+        return Given(_with_own(made, published.weights, landed), tuple(targets), _moved(release, published.places, landed))
+    names = {each.names[0]: each.names[1:] for each in output.encoded.values()}
+    places, given = published.by_name(), {name: Place(at, 0) for name, at in numbers.items()}
+    alone = [given.get(name) for name, _ in release.kept()]
+    told = list(targets)
+    for number, tensor in enumerate(targets):
+        if tensor.coded is not None and tensor.name in names:
+            told[number] = _with(tensor, tuple([places[name] for name in names[tensor.name]]))
+            given |= {name: Place(at, 0) for name, at in zip(names[tensor.name], tensor.coded.pieces, strict=True)}
+    everywhere = [given[name] for name, _ in release.kept()]
+    return Given(_with_own(made, published.weights, everywhere), tuple(told), _moved(release, published.places, alone))
 
 
-def _pieces(tensor: PlannedTensor) -> tuple[int, ...]:
-    return () if tensor.coded is None else tensor.coded.pieces
-
-
-def _with_own(tensors: Sequence[PlannedTensor], names: Mapping[int, tuple[str, ...]], places: Places) -> tuple[PlannedTensor, ...]:
-    """The tensors, of which those by `names` (of their pieces behind the codes) are encoded with what lies at the places of these."""
-    made = list(tensors)
-    for number, pieces in names.items():
-        coded = made[number].coded
-        assert coded is not None, "only what is encoded has pieces"
-        made[number] = made[number]._replace(coded=coded._replace(own=tuple([places[piece] for piece in pieces])))
+def _with_own(tensors: Sequence[PlannedTensor], weights: Iterable[tuple[int, int]], landed: Sequence[Place]) -> tuple[PlannedTensor, ...]:
+    """The tensors, of which the weights (number, pieces) are encoded with what landed, one behind the other."""
+    made, at = list(tensors), 0
+    for number, count in weights:
+        made[number] = _with(made[number], tuple(landed[at : at + count]))
+        at += count
     return tuple(made)
 
 
-def pieces_of(inventory: Inventory) -> dict[int, tuple[str, ...]]:
-    """By their numbers, of the source's quantised weights the whole names of the pieces behind the codes."""
-    names = [laid.name.rpartition(".")[0] for laid in inventory.kinds]
-    found: dict[int, tuple[str, ...]] = {}
-    for number, each in enumerate(inventory.entries):
-        encoded = each.found.encoded
-        if encoded is not None and ENCODINGS[encoded.form.kind].SIGNS:
-            skipped = len(encoded.pieces[0].tensor.name.rpartition(".")[0])
-            found[number] = tuple([names[each.kind] + piece.tensor.name[skipped:] for piece in encoded.pieces[1:]])
-    return found
+def _with(tensor: PlannedTensor, own: tuple[Place, ...]) -> PlannedTensor:
+    file, name, dtype, shape, file_offset, size_bytes, coded = tensor
+    assert coded is not None, "only what is encoded has pieces"
+    return PlannedTensor(file, name, dtype, shape, file_offset, size_bytes, Coded(coded.form, coded.pieces, coded.dtype, own))

@@ -150,6 +150,17 @@ class PlannedTensor(NamedTuple):
         return self.dtype if self.coded is None else self.coded.dtype
 
 
+def scaled_with(tensor: PlannedTensor) -> str | None:
+    """Of a tensor that is encoded with a new scale for all of it: what names all that have the same one; None for others.
+
+    Parts that serving fuses (queries, keys and values; gate and up) are parts of one logical tensor, and of one module (ModelOpt,
+    export/quant_utils.py preprocess_linear_fusion).
+    """
+    if tensor.coded is None or tensor.coded.own or all(grid.rows for grid in tensor.coded.form.grids):
+        return None
+    return tensor.name.rsplit(".", 2)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
     """A file: the source's absolute path, or the target's path relative to the target directory. `format` is a `formats/` name.

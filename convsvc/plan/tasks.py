@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, groupby
 from math import prod
 from operator import sub
+from types import MappingProxyType
 
 from convsvc.encodings.base import Form
-from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View
+from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View, scaled_with
 from convsvc.tensors.dtypes import size_of
 
 # A task is long enough that starting it costs nothing, and short enough that losing it, or waiting for the last one, costs little.
@@ -19,6 +20,7 @@ MOST_BYTES = 1 << 30
 FEW_BYTES = 64 << 20
 # An axis rarely divides evenly: a piece this much larger than MOST_BYTES is not cut again, as its halves would be no better.
 TOLERANCE = 1.25
+NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def cut_tasks(
     if by_file:
         transfers = _by_unit(transfers)
     coded = {number for number, tensor in enumerate(targets) if tensor.coded is not None}
+    one_scale = {number: name for number in coded if (name := scaled_with(targets[number])) is not None}
     tasks: list[Task] = []
     batch: list[_Piece] = []
     names: list[str] = []
@@ -65,7 +68,7 @@ def cut_tasks(
             piece
             for _, transfer in members
             for piece in _cut_down(
-                transfer, transfer.order, read, written, by_file or (bool(coded) and not coded.isdisjoint(_written(transfer)))
+                transfer, transfer.order, read, written, by_file or (bool(coded) and not coded.isdisjoint(_written(transfer))), one_scale
             )
         ]
         if size and size + sum(piece.size_bytes for piece in pieces) > MOST_BYTES:
@@ -144,8 +147,11 @@ def transfer_bytes(transfer: Transfer, source_sizes: Sequence[float], target_siz
     return round(read), round(written + filled)
 
 
-def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None, whole: bool = False) -> list[Transfer]:
-    """The transfer in up to `parts` pieces along an axis, or along its outermost; with `whole`, through no view that is written."""
+def cut_transfer(
+    transfer: Transfer, parts: int, axis: int | None = None, whole: bool = False, together: Mapping[int, str] = NOTHING
+) -> list[Transfer]:
+    """The transfer in up to `parts` pieces along an axis, or along its outermost; with `whole`, through no view that is written, and between
+    none that are `together` (by their tensors' numbers)."""
     if axis is None:
         axis = next((axis for axis in transfer.order if transfer.sizes[axis] > 1), 0)
     size = transfer.sizes[axis] if transfer.sizes else 1
@@ -154,7 +160,7 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None, whole:
         return [transfer]
     edges = [size * at // parts for at in range(parts + 1)]
     if whole:
-        edges = _between_whole(edges, sorted((view.starts[axis], view.stops[axis]) for view in transfer.writes))
+        edges = _between_whole(edges, _taken(transfer, axis, together))
     reads, writes, checks = (_split(views, axis, edges) for views in (transfer.reads, transfer.writes, transfer.checks))
     pieces = [
         replace(transfer, reads=tuple(r), writes=tuple(w), checks=tuple(c), fills=(), padding=())
@@ -164,19 +170,39 @@ def cut_transfer(transfer: Transfer, parts: int, axis: int | None = None, whole:
     return [piece for piece in pieces if piece.writes or piece.fills or piece.padding]
 
 
+def _taken(transfer: Transfer, axis: int, together: Mapping[int, str]) -> list[tuple[int, int]]:
+    """From where to where along an axis nothing is cut, in order."""
+    spans: dict[str, tuple[int, int]] = {}
+    alone: list[tuple[int, int]] = []
+    for view in transfer.writes:
+        start, stop = view.starts[axis], view.stops[axis]
+        name = together.get(view.places[0].tensor)
+        if name is None:
+            alone.append((start, stop))
+        else:
+            first, last = spans.get(name, (start, stop))
+            spans[name] = (min(first, start), max(last, stop))
+    return sorted([*alone, *spans.values()])
+
+
 def _cut_down(
-    transfer: Transfer, axes: Sequence[int], source_sizes: Sequence[float], target_sizes: Sequence[float], whole: bool
+    transfer: Transfer,
+    axes: Sequence[int],
+    source_sizes: Sequence[float],
+    target_sizes: Sequence[float],
+    whole: bool,
+    together: Mapping[int, str],
 ) -> Iterator[_Piece]:
     """The transfer in pieces of about MOST_BYTES: along the first axis, and along the next where the first is too short.
 
-    With `whole`, nothing that is written is cut: it is encoded in blocks.
+    With `whole`, nothing that is written is cut: it is encoded in blocks, those that are `together` with one scale.
     """
     piece = _Piece(transfer, *transfer_bytes(transfer, source_sizes, target_sizes))
     if piece.size_bytes <= MOST_BYTES * TOLERANCE or not axes:
         yield piece
         return
-    for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0], whole):
-        yield from _cut_down(part, axes[1:], source_sizes, target_sizes, whole)
+    for part in cut_transfer(transfer, -(-piece.size_bytes // MOST_BYTES), axes[0], whole, together):
+        yield from _cut_down(part, axes[1:], source_sizes, target_sizes, whole, together)
 
 
 def _between_whole(edges: Sequence[int], taken: Sequence[tuple[int, int]]) -> list[int]:
