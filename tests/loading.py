@@ -144,6 +144,8 @@ def has_class(config: dict[str, Any]) -> bool:
 def can_decode(config: dict[str, Any]) -> bool:
     """Whether the package is there that transformers decodes such weights with."""
     method = (config.get("quantization_config") or {}).get("quant_method")
+    if method == "modelopt":  # serving reads it, transformers (5.24) has nothing that does
+        return False
     return method != "compressed-tensors" or importlib.util.find_spec("compressed_tensors") is not None
 
 

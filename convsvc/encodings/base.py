@@ -324,8 +324,11 @@ class Writer(Encoding, Protocol):
     def written(self, name: str, shape: tuple[int, ...]) -> Written | None:
         """How the weight is written; None for one that this encoding has no place for."""
 
-    def encode(self, form: Form, values: Floats) -> tuple[Bytes, ...]:
-        """The pieces of a part of the weight, each [rows, bytes]: values in whole tiles, but for the weight's last rows and columns."""
+    def encode(self, form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
+        """The pieces of a part of the weight, each [rows, bytes]: values in whole tiles, but for the weight's last rows and columns.
+
+        `largest`: of a form with a piece for the whole weight (`Grid.rows` 0) the largest magnitude of all that has the same one.
+        """
 
     def words(self, kept: Sequence[str]) -> Mapping[str, Any]:
         """`quantization_config`, as vLLM and SGLang read it; `kept` are the modules whose weights are not encoded."""

@@ -123,7 +123,7 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
     return Written(_made(weight, "F32", *TILE, "128 x 128 block"), (name, name + "_scale_inv"), (weight, scale))
 
 
-def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+def encode(form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
     """scale = amax / 448, code = weight / scale, in float32: Megatron-Bridge's quantize_fp8_e4m3fn_like_scale. Zeros have scale 1."""
     rows, columns = values.shape
     blocks = _blocked(form, values)

@@ -43,7 +43,7 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     return 0
 
 
-def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+def encode(form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
     """The values less 1."""
     less = np.ascontiguousarray(values - ONE)
     dtype = form.grids[0].dtype

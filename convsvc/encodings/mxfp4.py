@@ -92,7 +92,7 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
     return Written(_grids(shape[:1], shape[1] // GROUP, "U8", "U8"), (name + "_packed", name + "_scale"), parts)
 
 
-def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+def encode(form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
     """scale 2^ceil(log2(amax / 6)), codes to nearest, ties to even, the sign kept: triton_kernels' default (numerics_details/mxfp.py)."""
     groups = values.reshape(len(values), -1, GROUP)
     exponents = ceil_exponents(np.abs(groups).max(axis=-1) / np.float32(6))

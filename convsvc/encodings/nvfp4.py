@@ -8,8 +8,10 @@ Both in float32, rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +28,19 @@ from convsvc.encodings.base import (
     Piece,
     Rect,
     Unfit,
+    Written,
     codes_grid,
     whole,
 )
-from convsvc.encodings.numbers import Floats, divided, pack_pairs, round_to_e2m1, round_to_e4m3
+from convsvc.encodings.numbers import NUMBERS, Floats, divided, pack_pairs, round_to_e2m1, round_to_e4m3
 from convsvc.encodings.pairs import ONE, look_up
 from convsvc.encodings.products import spread
 
 TITLE = "NVFP4"
 SIGNS = ("_scale_2", "_packed", "_scale")
 GROUP = 16
+TILE = (1, GROUP)
+WRITTEN_AS, EXPERTS_ONLY = "nvfp4", True
 
 
 def claim(stem: str, sign: str, look: Look) -> Claim | None:
@@ -81,6 +86,39 @@ def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: 
     """Codes and factors looked up together, in a table that the second scale makes."""
     second = int(pieces[2].numbers[0, 0])
     return look_up(rect, pieces[0], pieces[1], out, dtype, (ONE, second) if form.param("divides") else (second, ONE))
+
+
+def written(name: str, shape: tuple[int, ...]) -> Written | None:
+    """As ModelOpt does."""
+    if len(shape) != 2 or not all(shape) or shape[1] % GROUP or not name.endswith(".weight"):
+        return None
+    parts = (Part("U8", (shape[0], shape[1] // 2)), Part("F8_E4M3", (shape[0], shape[1] // GROUP)), Part("F32", ()))
+    form = _form(*parts, False)
+    assert form is not None, "its own parts fit"
+    return Written(form, (name, name + "_scale", name + "_scale_2"), parts)
+
+
+def encode(form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
+    """scale_2 = amax / (6 x 448); a group's scale amax / (6 x scale_2), between 2^-9 and 448, to float8, 1 for zeros; codes to nearest,
+    ties to even, zeros without a sign (ModelOpt, NVFP4QTensor.quantize). Of a weight of zeros scale_2 is 1."""
+    second = np.float32(largest) / np.float32(6 * 448) or np.float32(1)
+    groups = np.abs(values.reshape(len(values), -1, GROUP)).max(axis=-1)
+    scales = groups / (np.float32(6) * second)
+    chosen = round_to_e4m3(np.where(scales == 0, np.float32(1), np.clip(scales, 2.0**-9, 448)).astype(np.float32))
+    factors = NUMBERS["F8_E4M3"][chosen] * second
+    codes = round_to_e2m1(divided(values + np.float32(0), factors, GROUP))
+    return pack_pairs(codes), chosen, np.array([[second]], np.float32).view(np.uint8)
+
+
+def words(kept: Sequence[str]) -> Mapping[str, Any]:
+    """As ModelOpt says it of weights alone: without scales of activations, which only a calibration knows."""
+    weights = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": GROUP}
+    return {
+        "quant_method": "modelopt",
+        "quant_algo": "W4A16_NVFP4",
+        "config_groups": {"group_0": {"input_activations": None, "weights": weights, "targets": ["Linear"]}},
+        "ignore": list(kept),
+    }
 
 
 def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:

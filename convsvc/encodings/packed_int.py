@@ -165,7 +165,7 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
     return Written(form, (name + "_packed", name + "_scale", name + "_shape"), parts)
 
 
-def encode(form: Form, values: Floats) -> tuple[Bytes, ...]:
+def encode(form: Form, values: Floats, largest: float = 0.0) -> tuple[Bytes, ...]:
     """scale = amax / 7 in float32, code = round(weight / scale), and the scale then stored as BF16: Megatron-Bridge's quantize_to_int4."""
     groups = values.reshape(len(values), -1, GROUP)
     scales = np.maximum(np.abs(groups).max(axis=-1) / np.float32(7), np.float32(1e-10))

@@ -21,7 +21,7 @@ from convsvc.execute.check.anew import Anew
 from convsvc.execute.check.overflows import Overflows
 from convsvc.execute.kernels.copying import view_bits
 from convsvc.execute.kernels.dequantising import dequantise
-from convsvc.execute.kernels.quantising import quantise
+from convsvc.execute.kernels.quantising import largest_of, quantise
 from convsvc.execute.kernels.transforms import cast_copy, merge_lora
 from convsvc.execute.steps.alignment import aligned_bytes
 from convsvc.execute.steps.budgets import Budget
@@ -125,6 +125,7 @@ class Tiles:
         self._held: Buffer | None = None
         self.overflows = Overflows()
         self.anew = Anew()
+        self._largest: dict[int, float] = {}
 
     def produce(self, steps: Iterable[Step]) -> Generator[tuple[Write, memoryview], None, None]:
         """Each write of each step with its bytes, which are valid until the next one is asked for.
@@ -139,7 +140,7 @@ class Tiles:
                 work = Work(step, *self._uses(step))
                 under_way.append(work)
                 filled = reading.submit(self._fill, work)
-                work.copied = copying.submit(_copy, work, filled, self.overflows, self.anew)
+                work.copied = copying.submit(_copy, work, filled, self.overflows, self.anew, self._largest)
             while under_way:
                 yield from self._written(under_way[0])
                 under_way.popleft()
@@ -194,15 +195,17 @@ def _own(ring: Ring) -> Use:
     return Use(buffer, before, buffer.free)
 
 
-def _copy(work: Work, filled: Future[None], overflows: Overflows, anew: Anew) -> None:
+def _copy(work: Work, filled: Future[None], overflows: Overflows, anew: Anew, largest: dict[int, float]) -> None:
     filled.result()
     step, taken = work.step, work.taken.buffer.memory
     given = work.given.begin(step.output_bytes)
     source = taken if step.merge is None else merge_lora(step.merge, taken).reshape(-1).view(np.uint8)
     for copy in step.copies:
         overflows.add(copy.tensor, _do(copy, source, given))
+    for measure in step.measures:
+        largest[measure.group] = max(largest.get(measure.group, 0.0), largest_of(measure, given))
     for encode in step.encodes:
-        anew.add(encode, quantise(encode, given, taken))
+        anew.add(encode, quantise(encode, given, taken, largest.get(encode.group)))
     held_on = step.held is not None and step.held.side == "input"
     if not held_on and not any(write.direct for write in step.writes):
         work.taken.end()

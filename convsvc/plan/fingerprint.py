@@ -54,7 +54,7 @@ def fingerprint(
 def _side(file: SideFile) -> list[Any]:
     return [
         file.path,
-        None if file.text is None else file.data.decode("latin-1"),
+        None if file.text is None else hashlib.sha256(file.data).hexdigest(),
         file.copy_from,
         file.size_bytes,
         file.mtime_ns,

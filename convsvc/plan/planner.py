@@ -32,6 +32,9 @@ from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, 
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import Job, Options, dump_job, parse_job
 
+# Ways to verify that compute the source again.
+BACK = ("roundtrip", "full")
+
 
 @without_collection()
 def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
@@ -105,7 +108,7 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
     casts = describe_casts(transfers, sources, targets) if options.dtype else ()
     if published is not None and (carries or writer.likens(job.target)):
-        sources, targets, moved = give_back(published, inventory, sources, targets, output)
+        sources, targets, moved = give_back(published, sources, targets, output, options.verify in BACK)
         transfers = [*transfers, *moved]
         checkpoint = replace(checkpoint, files=(*checkpoint.files, *published.files))
     tasks = cut_tasks(transfers, sources, targets, by_file=output.hashed)

@@ -218,18 +218,20 @@ class Given(NamedTuple):
 
 
 def give_back(
-    published: Published, inventory: Inventory, sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor], output: Output
+    published: Published, sources: Sequence[PlannedTensor], targets: Sequence[PlannedTensor], output: Output, way_back: bool
 ) -> Given:
     """A plan's tensors and transfers where published scales go along: each is carried, or is what a target's weight is encoded with.
 
-    The way back is told, too: a quantised source is computed again with the scales where they went.
+    With `way_back` the source's weights are told where their scales went: from there they are computed again.
     """
     first, release = len(targets) - len(output.beside), published.release
     numbers = {each.name: first + at for at, each in enumerate(targets[first:])}
     made = (*sources, *published.tensors)
     if any(file == SCALES for file, _ in output.beside):
         landed = _landed(release, {dtype: numbers[f"scales.{dtype}"] for dtype in _lengths(release)})
-        return Given(_with_own(made, published.weights, landed), tuple(targets), _moved(release, published.places, landed))
+        return Given(
+            _with_own(made, published.weights if way_back else (), landed), tuple(targets), _moved(release, published.places, landed)
+        )
     names = {each.names[0]: each.names[1:] for each in output.encoded.values()}
     places, given = published.by_name(), {name: Place(at, 0) for name, at in numbers.items()}
     alone = [given.get(name) for name, _ in release.kept()]
@@ -239,7 +241,7 @@ def give_back(
             told[number] = _with(tensor, tuple([places[name] for name in names[tensor.name]]))
             given |= {name: Place(at, 0) for name, at in zip(names[tensor.name], tensor.coded.pieces, strict=True)}
     everywhere = [given[name] for name, _ in release.kept()]
-    return Given(_with_own(made, published.weights, everywhere), tuple(told), _moved(release, published.places, alone))
+    return Given(_with_own(made, published.weights if way_back else (), everywhere), tuple(told), _moved(release, published.places, alone))
 
 
 def _with_own(tensors: Sequence[PlannedTensor], weights: Iterable[tuple[int, int]], landed: Sequence[Place]) -> tuple[PlannedTensor, ...]:

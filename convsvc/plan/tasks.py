@@ -150,8 +150,8 @@ def transfer_bytes(transfer: Transfer, source_sizes: Sequence[float], target_siz
 def cut_transfer(
     transfer: Transfer, parts: int, axis: int | None = None, whole: bool = False, together: Mapping[int, str] = NOTHING
 ) -> list[Transfer]:
-    """The transfer in up to `parts` pieces along an axis, or along its outermost; with `whole`, through no view that is written, and between
-    none that are `together` (by their tensors' numbers)."""
+    """The transfer in up to `parts` pieces along an axis, or along its outermost; with `whole`, through no view that is written, nor
+    between those that are `together` (by their tensors' numbers)."""
     if axis is None:
         axis = next((axis for axis in transfer.order if transfer.sizes[axis] > 1), 0)
     size = transfer.sizes[axis] if transfer.sizes else 1

@@ -39,10 +39,16 @@ def expected(plain: Tensors, quantization: str, only: str) -> Tensors:
         if written is None:
             made[name] = tensor
             continue
-        pieces = writer.encode(written.form, tensor.float().numpy())
+        pieces = writer.encode(written.form, tensor.float().numpy(), float(largest_with(name, plain)))
         for piece, part, data in zip(written.names, written.parts, pieces, strict=True):
             made[piece] = as_tensor(part, data)
     return made
+
+
+def largest_with(name: str, plain: Tensors) -> torch.Tensor:
+    """The largest magnitude of what serving fuses with a weight: gate and up of an expert."""
+    parts = [name.replace("gate_proj", part).replace("up_proj", part) for part in ("gate_proj", "up_proj")]
+    return max(plain[part].abs().max() for part in parts)
 
 
 def as_tensor(part: Part, data: np.ndarray) -> torch.Tensor:
@@ -102,7 +108,7 @@ def test_what_was_quantised_comes_back_as_what_was_written(tmp_path: Path) -> No
     assert_same(written_in(again), written_in(there))
 
 
-@pytest.mark.parametrize("quantization", ["mxfp4", "int4"])
+@pytest.mark.parametrize("quantization", ["mxfp4", "int4", "nvfp4"])
 def test_four_bits_are_for_the_experts_of_a_model_of_experts(quantization: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = {name: torch.randn(shape).bfloat16() for name, shape in even_shapes().items()}
@@ -113,7 +119,7 @@ def test_four_bits_are_for_the_experts_of_a_model_of_experts(quantization: str, 
     convert(to_huggingface(source, tmp_path / "four", config_dir=str(hf), quantization=quantization), engine="inline")
     assert_same(written_in(tmp_path / "four"), expected(plain, quantization, ".experts."))
     words = json.loads((tmp_path / "four" / "config.json").read_text())["quantization_config"]
-    assert words["quant_method"] == "compressed-tensors"
+    assert words["quant_method"] == ("modelopt" if quantization == "nvfp4" else "compressed-tensors")
     assert "model.layers.0.self_attn.q_proj" in words["ignore"]
     assert not any(".experts." in name for name in words["ignore"])
 
@@ -149,3 +155,38 @@ def test_a_quantised_target_cannot_be_verified_by_the_way_back(tmp_path: Path) -
     job = to_huggingface({"format": "huggingface", "path": str(hf)}, tmp_path / "fp8", quantization="fp8-block")
     with pytest.raises(JobError, match="BF16 to F8_E4M3"):
         convert({**job, "options": {"verify": "roundtrip"}}, engine="inline")
+
+
+def test_parts_that_serving_fuses_have_one_second_scale_and_no_task_comes_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    only_dense = {name: shape for name, shape in even_shapes().items() if "layers.0." not in name}
+    plain = {name.replace("layers.1.", "layers.0."): torch.randn(shape).bfloat16() for name, shape in only_dense.items()}
+    plain["model.layers.0.self_attn.k_proj.weight"] *= 7
+    hf = save(tmp_path / "bf16", plain, None)
+    config = {key: value for key, value in EVEN.items() if "expert" not in key and key != "mlp_only_layers"}
+    (hf / "config.json").write_text(
+        json.dumps({**config, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": 1})
+    )
+    for name, size in (("MOST_BYTES", 30_000), ("FEW_BYTES", 1)):
+        monkeypatch.setattr(tasks, name, size)
+    job = to_huggingface({"format": "huggingface", "path": str(hf)}, tmp_path / "four", quantization="nvfp4")
+    assert len(make_plan(job).tasks) > 4
+    convert(job, engine="inline")
+    have = written_in(tmp_path / "four")
+    at = "model.layers.0."
+    second = {
+        name: have[at + name + "_proj.weight_scale_2"] for name in ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up")
+    }
+    assert (
+        second["self_attn.q"]
+        == second["self_attn.k"]
+        == second["self_attn.v"]
+        == plain[at + "self_attn.k_proj.weight"].float().abs().max() / 2688
+    )
+    assert second["mlp.gate"] == second["mlp.up"]
+    assert have[at + "self_attn.o_proj.weight_scale_2"] == plain[at + "self_attn.o_proj.weight"].float().abs().max() / 2688
+    back = tmp_path / "back"
+    convert(to_huggingface({"format": "huggingface", "path": str(tmp_path / "four")}, back, quantization="nvfp4"), engine="inline")
+    assert_same(written_in(back), have)

@@ -33,10 +33,10 @@ class HuggingFaceTarget(TargetSpec):
     config_dir: Path | None = Field(
         None, description="Its config, tokenizer and code go with the weights; without it, a Hugging Face source's own."
     )
-    quantization: Literal["none", "like-source", "fp8-block", "mxfp4", "int4"] = Field(
+    quantization: Literal["none", "like-source", "fp8-block", "mxfp4", "int4", "nvfp4"] = Field(
         "none",
         description="How its linear layers are stored: as they are, as the source was published and with its scales, in float8 with a "
-        "scale for each 128 x 128 block, or, of a model of experts only these, in 4 bits as compressed-tensors does.",
+        "scale for each 128 x 128 block, or, of a model of experts only these, in 4 bits as compressed-tensors or, nvfp4, ModelOpt does.",
     )
     experts: Literal["as-config-dir", "per-expert", "fused"] = Field(
         "as-config-dir",

@@ -19,7 +19,7 @@ from convsvc.encodings.numbers import Floats, round_to_bf16, widen
 from convsvc.errors import SourceError
 from convsvc.execute.kernels.copying import UNSIGNED
 from convsvc.execute.kernels.transforms import cast as cast_bits
-from convsvc.execute.steps.records import Encode
+from convsvc.execute.steps.records import Encode, Measure
 from convsvc.tensors.dtypes import size_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -27,8 +27,21 @@ Bytes = npt.NDArray[np.uint8]
 ELEMENTS = 1 << 18
 
 
-def quantise(encode: Encode, buffer: Bytes, taken: Bytes) -> int:
+def largest_of(measure: Measure, buffer: Bytes) -> float:
+    """The largest finite magnitude of a tile: what is not finite is met when it is encoded."""
+    itemsize = size_of(measure.dtype)
+    bits = buffer[: itemsize * measure.count].view(UNSIGNED[itemsize])
+    largest = 0.0
+    for first in range(0, measure.count, ELEMENTS):
+        values = np.abs(widen(bits[first : first + ELEMENTS], measure.dtype))
+        largest = max(largest, float(np.max(values, where=np.isfinite(values), initial=0.0)))
+    return largest
+
+
+def quantise(encode: Encode, buffer: Bytes, taken: Bytes, largest: float | None = None) -> int:
     """Encodes the dense tile at the buffer's beginning; its pieces lie behind it, each row by row. `taken` is the input buffer.
+
+    `largest` is the largest magnitude of all that has one scale with it, where it is encoded so.
 
     Returns how many blocks got another scale than they were published with. Raises SourceError for numbers that no scale makes finite, and
     for values that were published with scales for which there is no rule, and are others now.
@@ -51,7 +64,8 @@ def quantise(encode: Encode, buffer: Bytes, taken: Bytes) -> int:
             made, count = _like(_Like(encode, rect, own, bits, values))
             changed += count
         else:
-            made = ENCODINGS.writing(encode.form.kind).encode(encode.form, values)
+            writer = ENCODINGS.writing(encode.form.kind)
+            made = writer.encode(encode.form, values) if largest is None else writer.encode(encode.form, values, largest)
         for number, piece in enumerate(made):
             if encode.starts[number] >= 0 and (_is_shared(encode, number) <= (not first)):
                 data = np.ascontiguousarray(piece).reshape(-1)

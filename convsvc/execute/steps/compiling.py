@@ -39,8 +39,7 @@ def compile_steps(transfer: Transfer, tensors: Tensors, budget: Budget) -> Itera
     plain, encoded = split_encoded(transfer, tensors)
     if plain.writes:
         yield from _Compiler(plain, tensors, budget).steps()
-    for each in encoded:
-        yield from compile_encoded(each, tensors, budget)
+    yield from compile_encoded(encoded, tensors, budget)
 
 
 class _Compiler:

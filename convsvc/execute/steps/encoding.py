@@ -22,9 +22,9 @@ from convsvc.execute.steps.held import HeldViews
 from convsvc.execute.steps.inputs import ALIGNMENT, BufferSpot, Read, lay_reads
 from convsvc.execute.steps.matching import ViewIndex
 from convsvc.execute.steps.outputs import copies_to
-from convsvc.execute.steps.records import Encode, Step, Tensors, Write, WritePlace
+from convsvc.execute.steps.records import Encode, Measure, Step, Tensors, Write, WritePlace
 from convsvc.execute.steps.shaping import tile_shape
-from convsvc.plan.records import Coded, Place, PlannedTensor, Transfer, View
+from convsvc.plan.records import Coded, Place, PlannedTensor, Transfer, View, scaled_with
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.dtypes import size_of
 
@@ -104,9 +104,34 @@ def _innermost(axes: Sequence[Axis]) -> tuple[tuple[int, int], list[tuple[int, i
     return run, [(sum(each[0] for each in at), sum(each[1] for each in at)) for at in product(*steps)]
 
 
-def compile_encoded(transfer: Transfer, tensors: Tensors, budget: Budget) -> Iterator[Step]:
-    """The steps of a transfer in the coordinates of its only, encoded, stored tensor; each within the budget, or of one block."""
-    return _Compiler(transfer, tensors, budget).steps()
+def compile_encoded(transfers: Sequence[Transfer], tensors: Tensors, budget: Budget) -> Iterator[Step]:
+    """The steps of transfers in the coordinates of their only, encoded, stored tensors; each within the budget, or of one block.
+
+    Where several have one new scale, all of them are read once before, for their largest number.
+    """
+    groups: dict[str, list[Transfer]] = {}
+    for number, transfer in enumerate(transfers):
+        name = scaled_with(tensors.target[_written_tensor(transfer)])
+        groups.setdefault(f"alone {number}" if name is None else f"with {name}", []).append(transfer)
+    for name, members in groups.items():
+        if name.startswith("alone "):
+            yield from _Compiler(members[0], tensors, budget).steps()
+            continue
+        group = min(map(_written_tensor, members))
+        for each in members:
+            yield from map(_measuring, _Compiler(each, tensors, budget, group).steps())
+        for each in members:
+            yield from _Compiler(each, tensors, budget, group).steps()
+
+
+def _written_tensor(transfer: Transfer) -> int:
+    return transfer.writes[0].places[0].tensor
+
+
+def _measuring(step: Step) -> Step:
+    """The step without what it compares and writes: its tile is only looked at."""
+    measures = tuple([Measure(each.group, each.dtype, each.rows * each.columns) for each in step.encodes])
+    return replace(step, writes=(), checks=(), encodes=(), measures=measures)
 
 
 @dataclass(slots=True)
@@ -114,6 +139,7 @@ class _Compiler:
     transfer: Transfer
     tensors: Tensors
     budget: Budget
+    group: int = -1
 
     def steps(self) -> Iterator[Step]:
         reads, checks = ViewIndex(self.transfer.reads), ViewIndex(self.transfer.checks)
@@ -188,7 +214,7 @@ class _Compiler:
             if written is not None:
                 writes.append(written)
                 start = _aligned(start + written.total_bytes)
-        encode = Encode(transfer.name, coded.form, coded.dtype, rows, columns, tuple(starts), box.starts[0], box.starts[1], own)
+        encode = Encode(transfer.name, coded.form, coded.dtype, rows, columns, tuple(starts), box.starts[0], box.starts[1], own, self.group)
         return Step(
             (*reading.reads, *further),
             tuple(copies),

@@ -109,7 +109,7 @@ class Encode:
 
     They lie from the bytes `starts` on; of a piece with -1 nothing is wanted of this tile. `name` is the stored tensor's, whose rows and
     columns the tile has from `row` and `column` on. `own`: where in the input buffer the pieces behind the codes lie that it was published
-    with; without them new ones are made.
+    with; without them new ones are made. `group`: whose largest number, measured before, all of the weight's scales follow from; -1: none.
     """
 
     name: str
@@ -121,6 +121,16 @@ class Encode:
     row: int = 0
     column: int = 0
     own: tuple[Lies, ...] = ()
+    group: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The dense tile at the beginning of the output buffer, `count` elements of `dtype`, of which the group's largest is to be known."""
+
+    group: int
+    dtype: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +138,7 @@ class Step:
     """One tile, or a piece of one: needs `input_bytes` and `output_bytes` of buffers, and what a merge computes in between.
 
     `decodings` are done in the input buffer once it is read; then `checks` compare further copies with it. `encodes` are done in the output
-    buffer once all copies are.
+    buffer once all copies are; what a step `measures` there is for the encodes of later ones.
     """
 
     reads: tuple[Read, ...]
@@ -141,6 +151,7 @@ class Step:
     held: Held | None = None
     checks: tuple[Check, ...] = ()
     encodes: tuple[Encode, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
     @property
     def buffer_bytes(self) -> int:
