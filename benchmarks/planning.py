@@ -1,6 +1,6 @@
 """Planning a trillion parameters from headers alone, and some of that plan's tasks really done, extrapolated to the whole.
 
-    python -m benchmarks.planning                        DeepSeek-V3 671B, Kimi-K2 1T and Kimi-K3 2.8T, two layouts each
+    python -m benchmarks.planning                        DeepSeek-V3 671B to Kimi-K3 2.8T, in bf16 and as published, two layouts each
     ... --torch-dist --samples 0                         to torch_dist and back, instead
     ... --directory /disk --samples 5 --models kimi      where the files go; fewer tasks; one model
 
@@ -35,6 +35,8 @@ from convsvc.plan.planner import make_plan
 # pipeline, expert and tensor parallel sizes
 LAYOUTS = ((16, 64, 1), (8, 32, 8))
 WORKERS = (1, 8, 64)
+# What MindSpeed-LLM has no place for is planned to Hugging Face in bf16.
+NO_PLACE = ("gpt_oss", "kimi_linear")
 TB = 10**12
 
 
@@ -69,7 +71,7 @@ def plan_model(model: str, root: Path, torch_dist: bool) -> list[dict[str, Any]]
     keys = {"source": source, "target": {"format": "megatron", "path": str(root / "target")}}
     wanted = {"torch_dist": keys} if torch_dist else {shown(layout): job(root / model, layout) for layout in LAYOUTS}
     rows = []
-    if MODELS[model].get("attn_res_block_size"):  # no place in rank files
+    if MODELS[model]["model_type"] in NO_PLACE:
         again = {"format": "huggingface", "path": str(root / "again")}
         there = {"source": {"format": "huggingface", "path": str(root / model)}, "target": again}
         return [{"model": model, "conversion": "to Hugging Face in bf16", **in_own_process("measure_plan", there, None)}]

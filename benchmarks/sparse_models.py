@@ -54,8 +54,6 @@ KIMI_K2: Mapping[str, Any] = {
     "num_key_value_heads": 64,
     "vocab_size": 163840,
 }
-FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
-INT4 = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 32}}}}
 # As moonshotai/Kimi-K3 differs from it in size: 93 layers of 896 experts, which are narrower; its attention has no place in rank files.
 K3_SHAPED: Mapping[str, Any] = {
     **DEEPSEEK_V3,
@@ -101,16 +99,66 @@ KIMI_K3: Mapping[str, Any] = {
     "vocab_size": 163840,
     "tie_word_embeddings": False,
 }
+# As deepseek-ai/DeepSeek-V4-Flash says of itself, without what weighs nothing.
+DEEPSEEK_V4: Mapping[str, Any] = {
+    "model_type": "deepseek_v4",
+    "architectures": ["DeepseekV4ForCausalLM"],
+    "compress_ratios": [0, 0, *[4, 128] * 20, 4],
+    "hc_mult": 4,
+    "head_dim": 512,
+    "hidden_size": 4096,
+    "index_head_dim": 128,
+    "index_n_heads": 64,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 6,
+    "num_hash_layers": 3,
+    "num_hidden_layers": 43,
+    "num_key_value_heads": 1,
+    "num_nextn_predict_layers": 0,
+    "o_groups": 8,
+    "o_lora_rank": 1024,
+    "q_lora_rank": 1024,
+    "qk_rope_head_dim": 64,
+    "vocab_size": 129280,
+    "tie_word_embeddings": False,
+}
+# As openai/gpt-oss-120b.
+GPT_OSS: Mapping[str, Any] = {
+    "model_type": "gpt_oss",
+    "architectures": ["GptOssForCausalLM"],
+    "attention_bias": True,
+    "head_dim": 64,
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "num_local_experts": 128,
+    "vocab_size": 201088,
+    "tie_word_embeddings": False,
+}
+INT4 = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 32}}}}
 MXFP4 = {
     "quant_method": "compressed-tensors",
     "format": "mxfp4-pack-quantized",
     "config_groups": {"group_0": {"format": "mxfp4-pack-quantized", "weights": {"num_bits": 4, "group_size": 32, "type": "float"}}},
 }
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+FP8_FP4 = {**FP8, "scale_fmt": "ue8m0"}
+BLOCKS = {"quant_method": "mxfp4"}
+NVFP4 = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "deepseek-v3-671b": DEEPSEEK_V3,
     "kimi-k2-1t": KIMI_K2,
     # As they are published: every projection in float8, the routed experts in four bits.
     "deepseek-v3-671b-fp8": {**DEEPSEEK_V3, "quantization_config": FP8},
+    "deepseek-r1-671b-nvfp4": {**DEEPSEEK_V3, "quantization_config": NVFP4},
+    "deepseek-v4-flash": {**DEEPSEEK_V4, "quantization_config": FP8_FP4},
+    "gpt-oss-120b": {**GPT_OSS, "quantization_config": BLOCKS},
     "kimi-k2-thinking-1t-int4": {**KIMI_K2, "quantization_config": INT4},
     "kimi-k3-shaped-2.8t": K3_SHAPED,
     "kimi-k3-shaped-2.8t-mxfp4": {**K3_SHAPED, "quantization_config": MXFP4},
@@ -118,23 +166,40 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+Parts = tuple[tuple[str, str, tuple[int, ...]], ...]
+LINEARS = ("_proj.weight", *(f".{name}.weight" for name in ("w1", "w2", "w3", "wq_a", "wq_b", "wkv", "wo_a", "wo_b")))
+
+
 def _stored(spec: TensorSpec, said: Mapping[str, Any] | None) -> list[TensorSpec]:
     """What a weight is stored as."""
-    if said is None or not spec.name.endswith(("_proj.weight", ".w1.weight", ".w2.weight", ".w3.weight")):
+    if said is BLOCKS and spec.name.endswith(("gate_up_proj", "down_proj")):
+        experts, columns, rows = spec.shape
+        parts: Parts = (("_blocks", "U8", (experts, rows, columns // 32, 16)), ("_scales", "U8", (experts, rows, columns // 32)))
+        return [TensorSpec(spec.name + end, dtype, shape) for end, dtype, shape in parts]
+    if said is None or said is BLOCKS or not spec.name.endswith(LINEARS):
         return [spec]
-    rows, columns = spec.shape
-    if said is FP8:
-        scales = (-(-rows // 128), -(-columns // 128))
-        return [TensorSpec(spec.name, "F8_E4M3", spec.shape), TensorSpec(f"{spec.name}_scale_inv", "F32", scales)]
-    if ".experts." not in spec.name:
-        return [spec]
+    stem = spec.name.removesuffix(".weight")
+    expert = ".experts." in spec.name
+    parts = _float8(said, *spec.shape) if said is FP8 or (said is FP8_FP4 and not expert) else _four_bits(said, *spec.shape)
+    return [TensorSpec(stem + end, dtype, shape) for end, dtype, shape in parts] if expert or said in (FP8, FP8_FP4) else [spec]
+
+
+def _float8(said: Mapping[str, Any], rows: int, columns: int) -> Parts:
+    blocks = (-(-rows // 128), -(-columns // 128))
+    scale = (".weight_scale_inv", "F32", blocks) if said is FP8 else (".scale", "F8_E8M0", blocks)
+    return ((".weight", "F8_E4M3", (rows, columns)), scale)
+
+
+def _four_bits(said: Mapping[str, Any], rows: int, columns: int) -> Parts:
+    packed, groups = (rows, columns // 2), (rows, columns // 32)
+    if said is FP8_FP4:
+        return ((".weight", "I8", packed), (".scale", "F8_E8M0", groups))
     if said is MXFP4:
-        return [
-            TensorSpec(spec.name + end, "U8", shape)
-            for end, shape in (("_packed", (rows, columns // 2)), ("_scale", (rows, columns // 32)))
-        ]
-    parts = (("_packed", "I32", (rows, columns // 8)), ("_scale", "BF16", (rows, columns // 32)), ("_shape", "I32", (2,)))
-    return [TensorSpec(spec.name + end, dtype, shape) for end, dtype, shape in parts]
+        return ((".weight_packed", "U8", packed), (".weight_scale", "U8", groups))
+    if said is NVFP4:
+        scales = ((".weight_scale", "F8_E4M3", (rows, columns // 16)), (".weight_scale_2", "F32", ()), (".input_scale", "F32", ()))
+        return ((".weight", "U8", packed), *scales)
+    return ((".weight_packed", "I32", (rows, columns // 8)), (".weight_scale", "BF16", groups), (".weight_shape", "I32", (2,)))
 
 
 def write_sparse_model(root: Path, config: Mapping[str, Any]) -> int:
