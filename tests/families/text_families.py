@@ -6,7 +6,8 @@ from convsvc.families import FAMILIES
 
 # Nothing of Megatron's holds their mathematics: they have no saved args, and keep the configuration that they came with.
 HUGGING_FACE_ONLY = frozenset({
-    "bailing_hybrid", "bloom", "cohere", "exaone4", "gemma3n", "gemma4", "gemma4-edge", "gpt-oss", "kimi-k3", "kimi-linear", "laguna",
+    "bailing_hybrid", "bloom", "codegen", "cohere", "exaone4", "gemma3n", "gemma4", "gemma4-edge", "gpt-oss", "gptj", "kimi-k3",
+    "kimi-linear", "laguna",
     "lfm2", "lfm2-moe", "mimo-v2", "minimax_m1", "minimax_m3", "mllama", "olmo", "olmo2", "opt-350m", "phi", "step3",
 })  # fmt: skip
 TEXT_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.towers and family.decoder)

@@ -85,6 +85,12 @@ MODELS = (
     Tiny("starcoder2", "Starcoder2Config", {"use_bias": True, **ENDS}),
     Tiny("nemotron", "NemotronConfig", {"head_dim": 12, **ENDS}),
     Tiny("gpt-bigcode", "GPTBigCodeConfig", {"multi_query": False, "n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, **ENDS}),
+    Tiny("gpt2", "GPT2Config", {"n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, **ENDS}),
+    Tiny(
+        "gpt-neo",
+        "GPTNeoConfig",
+        {"num_layers": 4, "num_heads": 8, "max_position_embeddings": 16, "attention_types": [[["global", "local"], 2]], **ENDS},
+    ),
     Tiny("nemotron-h", "NemotronHConfig", {**NEMOTRON_H, **ENDS}, GROUPED),
     Tiny("opt", "OPTConfig", {"ffn_dim": 48, "max_position_embeddings": 20, **ENDS}),
     Tiny("mpt", "MptConfig", {"n_layers": 4, "n_heads": 8, "d_model": 32, **ENDS}),

@@ -41,6 +41,7 @@ BAILING_HYBRID = {
     "kv_lora_rank": 16, "qk_rope_head_dim": 4, "v_head_dim": 12, "qk_nope_head_dim": 8, "n_group": 1, "topk_group": 1,
     "num_local_experts": 4, "first_k_dense_replace": 1, "head_dim": 10, "layer_group_size": 2, "num_key_value_heads": 8,
 }  # fmt: skip
+OLD = {"n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, "rotary_dim": 4}
 OPT_350M = {"ffn_dim": 48, "max_position_embeddings": 20, "word_embed_proj_dim": 20, "do_layer_norm_before": False}
 
 MODELS = (
@@ -57,6 +58,8 @@ MODELS = (
     Tiny("falcon", "FalconConfig", {"multi_query": True, **ENDS}),
     Tiny("phi", "PhiConfig", {"qk_layernorm": True, **ENDS}),
     Tiny("stablelm", "StableLmConfig", {"qk_layernorm": True, "use_parallel_residual": True, **ENDS}),
+    Tiny("gptj", "GPTJConfig", {**OLD, **ENDS}),
+    Tiny("codegen", "CodeGenConfig", {**OLD, **ENDS}),
     Tiny("cohere", "CohereConfig", {"use_qk_norm": True, **ENDS}),
     Tiny("cohere", "Cohere2Config", {"head_dim": 12, "sliding_window": 4, **ENDS}),
     Tiny("gpt-oss", "GptOssConfig", {"head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4, **ENDS}),

@@ -193,12 +193,14 @@ SIBLINGS: dict[str, Choices] = {
     },
     "opt": {**GQA, **TIED, "model_type": "opt", "max_position_embeddings": (2, 14), "query": 1},
     "phi4-mm": {**GQA, **UNTIED, "model_type": "phi4_multimodal"},
+    "gpt2": {**GQA, **TIED, "model_type": "gpt2", "n_positions": (3, 16), "query": 1},
+    "gpt-neo": {**GQA, **TIED, "model_type": "gpt_neo", "max_position_embeddings": (3, 16), "query": 1},
     "mpt": {**GQA, **TIED, "model_type": "mpt", "expansion_ratio": 4, "query": 1, "intermediate_size": None},
 }
 # Those whose mathematics Megatron's model has no place for: rank files refuse them by name.
 HUGGING_FACE_ONLY = {
     "olmo2", "exaone4", "bloom", "phi", "cohere", "gpt-oss", "gemma4", "gemma4-edge", "kimi-linear", "minimax_m1", "lfm2", "lfm2-moe",
-    "laguna", "mimo-v2", "bailing_hybrid", "gemma3n", "kimi-k3", "minimax_m3", "mllama", "olmo", "opt-350m", "step3",
+    "laguna", "mimo-v2", "bailing_hybrid", "gemma3n", "kimi-k3", "minimax_m3", "mllama", "olmo", "opt-350m", "step3", "gptj", "codegen",
 }  # fmt: skip
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
