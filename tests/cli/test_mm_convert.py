@@ -347,12 +347,15 @@ def test_the_way_there_takes_plain_lists_too() -> None:
     assert job_of([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[1,10,10,7]"])["target"]["llm_pp_layers"] == [1, 10, 10, 7]
 
 
-def test_one_number_alone_is_no_list_of_stages_on_the_way_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_number_in_the_other_commands_depth_names_no_stages(capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[28]"], capsys)
-    assert "--cfg.parallel_config.llm_pp_layers is [28], one number: it names no stages (write [[28]] for one stage" in said
+    assert "llm_pp_layers is [28]: one number names no stages (write [[28]] for one stage with all of them, or a number for each" in said
+    assert "llm_pp_layers is [[4]]: one number names no stages (write [4] for one stage" in refusal(
+        resplit("--cfg.hf_config.hf_dir=/hf", target="[[4]]"), capsys
+    )
     assert job_of([*GUIDE, "--cfg.parallel_config.llm_pp_layers=[[28]]"])["target"]["llm_pp_layers"] == [[28]]
-    for layers in ("[4]", "[[4]]"):
-        assert job_of(resplit("--cfg.hf_config.hf_dir=/hf", target=layers))["target"]["llm_pp_layers"] == json.loads(layers)
+    assert job_of(resplit("--cfg.hf_config.hf_dir=/hf", target="[4]"))["target"]["llm_pp_layers"] == [4]
+    assert job_of(resplit("--cfg.hf_config.hf_dir=/hf", target="[[2],[2]]"))["target"]["llm_pp_layers"] == [[2], [2]]
 
 
 def test_resplit_asks_for_the_models_configuration(capsys: pytest.CaptureFixture[str]) -> None:

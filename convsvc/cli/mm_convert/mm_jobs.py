@@ -208,18 +208,21 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _cut(said: take.Parallel, nested: bool) -> dict[str, Any]:
-    """The layout's fields. Raises JobError for a plain list of one number where the command's own are lists of lists.
+    """The layout's fields. Raises JobError for a list of one number in another depth than the command's own.
 
-    MindSpeed-MM takes lists of lists on the way to rank files, and plain ones on the way back; both are taken here wherever they say which
-    stage has what. One number alone, where MindSpeed-MM refuses any plain list, is as likely the number of all layers, without stages.
+    MindSpeed-MM takes lists of lists on the way to rank files (`nested`), and plain ones on the way back and between rank files; both are
+    taken here wherever they say which stage has what. One number alone in the other depth is as likely the number of all layers, or a list
+    that lost its stages.
     """
     for name in ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers"):
-        layers = getattr(said, name)
-        if nested and layers and len(layers) == 1 and not isinstance(layers[0], list):
-            raise JobError(
-                f"--cfg.parallel_config.{name} is {layers}, one number: it names no stages",
-                do=f"write {[layers]} for one stage with all of them, or a number for each stage",
-            )
+        layers = getattr(said, name) or []
+        if len(layers) != 1 or isinstance(layers[0], list) == nested or (isinstance(layers[0], list) and len(layers[0]) > 1):
+            continue
+        one = [layers] if nested else layers[0]
+        raise JobError(
+            f"{name} is {layers}: one number names no stages",
+            do=f"write {one} for one stage with all of them, or a number for each stage",
+        )
     return {
         "llm_pp_layers": said.llm_pp_layers,
         "vit_pp_layers": said.vit_pp_layers,
