@@ -292,12 +292,14 @@ class Read(NamedTuple):
 class Source(Protocol):
     """How a format is read. What a method does here is what a format without anything to say of it does.
 
-    `adapters` is the format that LoRA adapters in it have already. Of several formats that recognise a directory the one with the greatest
-    `certainty` is meant: that whose names are its own.
+    `adapters` is the format that LoRA adapters in it have already. `own_names`: tensors never have the names of their family's
+    configuration, so that the format finds a text decoder inside a model of more modules. Of several formats that recognise a directory the
+    one with the greatest `certainty` is meant: that whose names are its own.
     """
 
     name: str
     adapters: str | None = None
+    own_names: bool = False
     certainty: int = 1
 
     @abstractmethod

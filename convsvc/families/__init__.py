@@ -50,8 +50,11 @@ def find_family(stated: str | None, facts: Facts) -> Family:
     return detect_family(FAMILIES.values(), facts)
 
 
-def text_facts(stated: str | None, facts: Facts, names: Collection[str]) -> Facts:
-    """What a configuration of any modules says of its text decoder, of the family that the job states or the configuration shows."""
+def text_facts(stated: str | None, facts: Facts, names: Collection[str] | None) -> Facts:
+    """What a configuration of any modules says of its text decoder, of the family that the job states or the configuration shows.
+
+    `names` are those of the tensors, which say where it lies; None where they are not the configuration's.
+    """
     return wrapped.text_facts(FAMILIES.values(), None if stated is None else _named(stated), facts, names)
 
 

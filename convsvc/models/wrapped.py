@@ -44,14 +44,14 @@ class Place:
         return {"family": self.family, "body": self.body, "head": self.head, "inside": list(self.inside), "kind": self.kind}
 
 
-def text_facts(families: Iterable[Family], stated: Family | None, facts: Facts, names: Collection[str]) -> Facts:
-    """What the configuration says of the text decoder, marked with where it lies.
+def text_facts(families: Iterable[Family], stated: Family | None, facts: Facts, names: Collection[str] | None) -> Facts:
+    """What the configuration says of the text decoder, marked with where it lies; without `names` it lies nowhere, and is not marked.
 
     `stated` is the family that a job names, else the configuration shows it. Raises JobError where it shows none, or several, or where no
     tensors of such a decoder are there.
     """
     found, family = find_text(tuple(families), facts, stated)
-    found_at = find_place(names, family)
+    found_at = ("", "") if names is None else find_place(names, family)
     if found_at is None:
         raise JobError(
             f"{facts.origin}: no tensors of a text decoder of the family {family.name} are there, under whatever prefix",
@@ -66,7 +66,8 @@ def text_facts(families: Iterable[Family], stated: Family | None, facts: Facts, 
     }
     outer = {name: value for name in OUTER if name not in own and (value := facts.get(name)) is not None}
     kind = {"model_type": next(iter(family.model_types), None), "architectures": list(family.architectures[:1])}
-    return Facts({**outer, **own, **kind, MARK: place.words()}, facts.origin)
+    mark = {} if names is None else {MARK: place.words()}
+    return Facts({**outer, **own, **kind, **mark}, facts.origin)
 
 
 def placed(families: Mapping[str, Family], facts: Facts) -> Family | None:

@@ -114,7 +114,10 @@ def of_modules(asked: Asked, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint as its text decoder's, where the job asks for that of a model of several modules. Raises JobError."""
     if not getattr(asked.source, "modules", None):
         return checkpoint
-    names = {name for _, name in checkpoint.found}
+    reader = source_of(asked.source.format)
+    if reader.own_names and getattr(asked.source, "config_dir", None) is None:
+        return checkpoint  # saved args are the decoder's
+    names = None if reader.own_names else {name for _, name in checkpoint.found}
     return replace(checkpoint, facts=text_facts(asked.model_type, checkpoint.facts, names))
 
 

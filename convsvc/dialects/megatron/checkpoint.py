@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -41,6 +42,9 @@ COMMON_OBJECT = "common_state/shard_0_1"
 ARGS_OBJECT = "args"
 WHAT = "a distributed checkpoint of Megatron core"
 WORDS = "embedding.word_embeddings.weight"
+# What stands before a text decoder's keys inside a model of several modules (core/models/multimodal/llava_model.py; Megatron-Bridge).
+TEXT = "language_model."
+SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     common = _common(folder, metadata)
     states = find_states(folder, metadata, prefix, common) if training else States()
     weights, left = _weights(folder, metadata, prefix, states)
+    weights, left = _of_text(folder, weights, prefix, left, asked=source.modules is not None)
     fsdp = MARK not in folder.names() and is_of_fsdp(weights)
     _check_storage(source, folder, fsdp, weights)
     pieces = find_pieces(folder, {**weights, **states.tensors})
@@ -159,6 +164,26 @@ def _weights(folder: RootedPath, metadata: Metadata, prefix: str, states: States
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
     return weights, notes
+
+
+def _of_text(
+    folder: RootedPath, weights: dict[str, Chunked], prefix: str, notes: list[Note], *, asked: bool
+) -> tuple[dict[str, Chunked], list[Note]]:
+    """Of a model of several modules the text decoder's weights, and a note for each other module. Raises SourceError where nobody asks."""
+    if not prefix.endswith(TEXT):
+        return weights, notes
+    outside = [name for name in weights if not name.startswith(prefix)]
+    modules = Counter(name.removeprefix(prefix.removesuffix(TEXT)).split(".")[0] for name in outside)
+    if outside and not asked:
+        raise SourceError(
+            f"{folder} holds {', '.join(modules)} beside a text decoder",
+            facts=[f"{count} weights of {module}" for module, count in modules.items()][:SHOWN],
+            do='state source.modules ["text_decoder"]: it is converted, and the others are left out',
+        )
+    left = [
+        Note("ignored", f"{count} weights of {module} are left out: text_decoder alone is asked for") for module, count in modules.items()
+    ]
+    return {name: each for name, each in weights.items() if name.startswith(prefix)}, [*notes, *left]
 
 
 def _check_storage(source: MegatronSource, folder: RootedPath, fsdp: bool, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from convsvc.dialects.mcore.sizes import ParallelSizes, RankFilesSource
 from convsvc.spec.fields import Path, Text
-from convsvc.spec.places import TargetSpec
+from convsvc.spec.places import Modules, TargetSpec
 
 Storage = Literal["torch_dist", "torch", "fsdp_dtensor"]
 STORAGE = (
@@ -36,9 +36,15 @@ class MegatronSource(RankFilesSource):
         "Megatron does with --verify-integrity. Without it files of words alone are compared.",
     )
 
+    modules: Modules | None = Field(
+        None,
+        description="Not of torch. The modules that are converted, of a model of several: its text decoder, whose keys stand under "
+        "`language_model.`. The others are named and left out.",
+    )
+
     @model_validator(mode="after")
     def _of_one_storage(self) -> MegatronSource:
-        _check_storage(self, RANKS | {"lora"}, {"config_dir"})
+        _check_storage(self, RANKS | {"lora"}, {"config_dir", "modules"})
         return self
 
 

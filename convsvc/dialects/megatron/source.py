@@ -31,6 +31,7 @@ class Megatron(RankFiles):
     """Global keys in chunks, wherever training cut them, or rank files; the saved args or a configuration say the model."""
 
     name, tables = "megatron", RANK_FILES
+    own_names = True
     certainty = 2  # its tracker is that of rank files, too; what lies in the iteration's directory is not
 
     def recognises(self, root: RootedPath) -> bool:
@@ -38,7 +39,8 @@ class Megatron(RankFiles):
         return place_of(root) is not None
 
     def words_dir(self, source: MegatronSource) -> str | None:
-        return source.config_dir
+        """None where it may be that of a model of several modules, whose words are not those of its text decoder alone."""
+        return None if source.modules else source.config_dir
 
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         if source.storage != "torch":
