@@ -18,7 +18,7 @@ SCHEMAS = {
     6: "181a50ab74da67c8",
     7: "bcedc47481bff3e1",
     8: "927dca65ae932f30",
-    9: "cd01326d80f889d7",
+    9: "ba3b63ef3abc3032",
 }
 WORDS = ("title", "description", "examples")
 

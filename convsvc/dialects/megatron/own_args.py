@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from convsvc.blocks.dsa import INDEX_KEY
 from convsvc.blocks.linear_attention import GATED_QUERY
 from convsvc.blocks.moe import ROUTER_BIAS, SHARED_GATE
-from convsvc.dialects.megatron.tables import is_delta_net
+from convsvc.dialects.megatron.tables import has_indexers, is_delta_net
+from convsvc.errors import LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.words import PARTIAL, ROPE_SCALING, WORDS
@@ -24,7 +26,7 @@ def own_args(model: Model, facts: Facts) -> dict[str, Any]:
     args: dict[str, Any] = {"apply_layernorm_1p": True} if model.family.zero_centred else {}
     args |= {"attention_output_gate": True} if model.layers_have(GATED_QUERY) else {}
     args |= {"rotary_percent": said.value} if (said := PARTIAL.in_config(facts)) is not None else {}
-    for of_kind in (_routers, _latent, _delta_nets):
+    for of_kind in (_routers, _latent, _sparse, _delta_nets):
         args |= of_kind(model, facts)
     return args
 
@@ -57,6 +59,41 @@ def _latent(model: Model, facts: Facts) -> dict[str, Any]:
         "rotary_scaling_factor": scaling.get("factor"),
         **{name: scaling[name] for name in YARN if name in scaling},
     }
+
+
+def _sparse(model: Model, facts: Facts) -> dict[str, Any]:
+    """Attention whose tokens an indexer chooses, from 0.19 on in layers of every pattern that a frequency and an offset say.
+
+    Raises LayoutError for another pattern.
+    """
+    if not has_indexers(model):
+        return {}
+    own = [INDEX_KEY.name in scope.logicals for scope in model.layers()]
+    count = len(own)
+    fitting = ((often, first) for often in range(1, count + 1) for first in range(1, count + 1) if own == _pattern(count, often, first))
+    found = next(fitting, None)
+    if found is None:
+        raise LayoutError(
+            f"the layers of this {model.family.name} with an indexer of their own follow no frequency, which Megatron core has alone",
+            facts=[f"they are {[layer for layer, each in enumerate(own) if each][:20]} of {count}"],
+        )
+    return {
+        "experimental_attention_variant": "dsa",
+        "dsa_indexer_n_heads": model.sizes["index_head"],
+        "dsa_indexer_head_dim": model.sizes["index_dim"],
+        "dsa_indexer_topk": facts.get("index_topk", "dsa_indexer_topk"),
+        "dsa_indexer_topk_freq": found[0],
+        "dsa_indexer_skip_topk_offset": found[1] if found[0] > 1 else 0,
+    }
+
+
+def _pattern(count: int, often: int, first: int) -> list[bool]:
+    """Which layers have one (core 0.19.2, experimental_attention_variant/dsa.py, is_dsa_skip_topk_layer, which counts from 1).
+
+    >>> _pattern(6, 2, 3)
+    [True, True, True, False, True, False]
+    """
+    return [max(layer + 1 - first, 0) % often == 0 for layer in range(count)]
 
 
 def _delta_nets(model: Model, facts: Facts) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from convsvc.blocks.dsa import INDEX_KEY, INDEX_KEY_NORM, INDEX_KEY_NORM_BIAS, INDEX_QUERY, INDEX_WEIGHTS
 from convsvc.blocks.linear_attention import (
     DELTA_A_LOG,
     DELTA_BA,
@@ -81,6 +82,22 @@ MLA = (
     row("self_attention.linear_kv_up_proj.weight",            KV_UP,        "(head key_value) kv_rank", tp="head"),
     row("self_attention.linear_proj.weight",                  LATENT_PROJ,  "hidden (head value_dim)",  tp="head"),
 )  # fmt: skip
+# core 0.19.2, gpt/experimental_attention_variant_module_specs.py: the indexer wants normed queries, so that norms are modules of their own.
+UNFUSED = {
+    "self_attention.linear_q_up_proj.layer_norm_weight": "self_attention.q_layernorm.weight",
+    "self_attention.linear_kv_up_proj.layer_norm_weight": "self_attention.kv_layernorm.weight",
+}
+SPARSE_MLA = tuple(
+    [replace(each, stored=UNFUSED[each.stored], also=(each.stored,)) if each.stored in UNFUSED else each for each in MLA]
+)  # fmt: skip
+# core/transformer/experimental_attention_variant/dsa.py, DSAIndexer: duplicated on tensor ranks.
+INDEXERS = (
+    row("self_attention.core_attention.indexer.linear_wq_b.weight",         INDEX_QUERY,         "(index_head index_dim) q_rank"),
+    row("self_attention.core_attention.indexer.linear_wk.weight",           INDEX_KEY,           "index_dim hidden"),
+    row("self_attention.core_attention.indexer.k_norm.weight",              INDEX_KEY_NORM,      "index_dim"),
+    row("self_attention.core_attention.indexer.k_norm.bias",                INDEX_KEY_NORM_BIAS, "index_dim"),
+    row("self_attention.core_attention.indexer.linear_weights_proj.weight", INDEX_WEIGHTS,       "index_head hidden"),
+)  # fmt: skip
 EXPERTS = (
     row("mlp.experts.experts.linear_fc1.weight", EXPERT_FC1, "expert (glu expert_ffn) hidden"),
     row("mlp.experts.experts.linear_fc2.weight", EXPERT_FC2, "expert hidden expert_ffn"),
@@ -135,7 +152,7 @@ DELTA_NETS = (
 # Stored as all norms are under layernorm_zero_centered_gamma, and not so by Hugging Face, whose other norms are.
 LESS_ONE = "self_attention.out_norm.weight"
 MTP = (*MTP_OWN, row("mtp.layers.{mtp}.final_layernorm.weight", MTP_NORM, "hidden"))
-ALIKE = GQA + GATED_ATTENTION + DELTA_NETS + MLA + DENSE + ROUTERS + SHARED_EXPERTS + EXPERTS + MIXERS
+ALIKE = GQA + GATED_ATTENTION + DELTA_NETS + DENSE + ROUTERS + SHARED_EXPERTS + EXPERTS + MIXERS
 
 
 def key_rows(scope: Scope, model: Model) -> Rows:
@@ -147,6 +164,11 @@ def key_rows(scope: Scope, model: Model) -> Rows:
 def is_latent(scope: Scope) -> bool:
     """Whether a layer's attention is latent."""
     return KV_DOWN.name in scope.logicals
+
+
+def has_indexers(model: Model) -> bool:
+    """Whether its attention is sparse, as an indexer chooses; a layer may use that of one before it."""
+    return model.layers_have(INDEX_KEY)
 
 
 def is_delta_net(scope: Scope) -> bool:
@@ -162,4 +184,5 @@ def _table(scope: Scope, model: Model) -> Rows:
     if scope.kind == "mtp":
         return tuple(replace(each, stored=each.stored.format(mtp=scope.number)) for each in MTP)
     norms = INPUT_NORMS_APART if is_latent(scope) else DELTA_NORMS if is_delta_net(scope) else INPUT_NORMS
-    return norms + (DENSE_NORMS if scope.dense else SPARSE_NORMS) + ALIKE
+    latent = SPARSE_MLA + INDEXERS if has_indexers(model) else MLA
+    return norms + (DENSE_NORMS if scope.dense else SPARSE_NORMS) + latent + ALIKE
