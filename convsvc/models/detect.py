@@ -112,6 +112,11 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
     text = text_part(facts)
     if text.steps or text.others:
         return _multimodal(families, facts, text)
+    if facts.flag("is_encoder_decoder") or (isinstance(facts.get("encoder"), Mapping) and isinstance(facts.get("decoder"), Mapping)):
+        return JobError(
+            f"{facts.origin} is an encoder-decoder model ({_named(facts)}): no family of those is known",
+            do="convert language models of one stack",
+        )
     return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=do)
 
 

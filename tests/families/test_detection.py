@@ -115,6 +115,14 @@ def test_a_model_with_another_head_around_no_known_body_is_called_by_it() -> Non
     assert said == "config.json is no language model: NobodysForSequenceClassification is a classifier"
 
 
+@pytest.mark.parametrize("said", [{"is_encoder_decoder": True}, {"encoder": {"hidden_size": 8}, "decoder": {"hidden_size": 8}}])
+def test_a_model_of_two_stacks_is_called_that(said: dict[str, Any]) -> None:
+    assert refused(architectures=["T5GemmaForConditionalGeneration"], model_type="t5gemma", **said) == (
+        "config.json is an encoder-decoder model (architectures ['T5GemmaForConditionalGeneration'], model_type 't5gemma'): "
+        "no family of those is known"
+    )
+
+
 def test_an_unknown_family_is_named_as_the_configuration_names_it() -> None:
     assert refused(architectures=["NobodysForCausalLM"], model_type="nobodys") == (
         "config.json shows no known model family (architectures ['NobodysForCausalLM'], model_type 'nobodys')"
