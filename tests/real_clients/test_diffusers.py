@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from convsvc.conversion import convert
 
@@ -23,6 +24,12 @@ COG = {
     "max_text_seq_length": 6, "use_rotary_positional_embeddings": True,
 }  # fmt: skip
 
+HUNYUAN = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "num_single_layers": 3,
+    "num_refiner_layers": 2, "mlp_ratio": 3.0, "patch_size": 2, "patch_size_t": 1, "text_embed_dim": TEXT, "pooled_projection_dim": 10,
+    "rope_axes_dim": (4, 4, 4),
+}  # fmt: skip
+
 
 def wan(model: Any) -> torch.Tensor:
     video, text = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 6, TEXT)
@@ -35,12 +42,19 @@ def cog(model: Any) -> torch.Tensor:
     return model(torch.randn(1, 3, 4, 8, 8), torch.randn(1, 6, TEXT), **asked)[0]
 
 
+def hunyuan(model: Any) -> torch.Tensor:
+    text = {"encoder_hidden_states": torch.randn(1, 6, TEXT), "encoder_attention_mask": torch.ones(1, 6), "return_dict": False}
+    asked = {"timestep": torch.tensor([3]), "pooled_projections": torch.randn(1, 10), "guidance": torch.tensor([6.0])}
+    return model(torch.randn(1, 4, 2, 8, 8), **text, **asked)[0]
+
+
 @pytest.mark.parametrize(
     ("name", "config", "run", "cut"),
     [
         ("WanTransformer3DModel", WAN, wan, {"pp_layers": [[1, 0], [1, 2]]}),
         ("WanTransformer3DModel", {**WAN, "image_dim": 20, "added_kv_proj_dim": 24}, None, {"pp_layers": [3, 1]}),
         ("CogVideoXTransformer3DModel", COG, cog, {"tp_size": 2, "pp_layers": [1, 2]}),
+        ("HunyuanVideoTransformer3DModel", HUNYUAN, hunyuan, {"tp_size": 2}),
     ],
 )
 def test_a_model_of_diffusers_comes_back_the_same(name: str, config: dict[str, Any], run: Any, cut: dict[str, Any], tmp_path: Path) -> None:
@@ -61,3 +75,21 @@ def test_a_model_of_diffusers_comes_back_the_same(name: str, config: dict[str, A
             wanted = run(model)
             torch.manual_seed(6)
             assert torch.equal(run(found.eval()), wanted)
+
+
+def test_the_authors_hunyuan_video_is_diffusers_in_another_order(tmp_path: Path) -> None:
+    """What diffusers' own conversion makes of the authors' names is what we read. Of the second blocks it knows one width alone."""
+    torch.manual_seed(7)
+    model = diffusers.HunyuanVideoTransformer3DModel(**HUNYUAN)
+    model.save_pretrained(tmp_path / "in")
+    target = {"format": "diffusers", "path": str(tmp_path / "out"), "form": "original", "file_name": "pytorch_model.safetensors"}
+    convert(
+        {"model_type": "hunyuan-video", "source": {"format": "diffusers", "path": str(tmp_path / "in")}, "target": target}, engine="inline"
+    )
+    from diffusers.loaders.single_file_utils import convert_hunyuan_video_transformer_to_diffusers
+
+    written = load_file(tmp_path / "out" / "pytorch_model.safetensors")
+    back = convert_hunyuan_video_transformer_to_diffusers({name: each for name, each in written.items() if "single_blocks" not in name})
+    wanted = {name: each for name, each in model.state_dict().items() if "single_transformer_blocks" not in name}
+    assert back.keys() == wanted.keys()
+    assert all(torch.equal(back[name], each) for name, each in wanted.items())

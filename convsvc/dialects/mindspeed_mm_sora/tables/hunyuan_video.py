@@ -47,10 +47,12 @@ SPELLING = Spelling(
                 (hunyuan.ONE_MODULATION, "modulation.linear", "one_modulation"),
             ),
         ),
+        hunyuan.REFINED: hunyuan.REFINER_STACK,
     },
     spelled((hunyuan.OUT, "proj_out", "out"), (hunyuan.OUT_MODULATION, "adaLN_modulation.1", "out_modulation")),
     {
         **hunyuan.PATCHES,
+        hunyuan.REFINER: hunyuan.REFINES,
         hunyuan.GUIDANCE: {
             "before": spelled((hunyuan.GUIDANCE_1, "guidance_in.time_embed.0"), (hunyuan.GUIDANCE_2, "guidance_in.time_embed.2"))
         },
