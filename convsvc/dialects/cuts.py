@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.overlaps import Seams, cells, in_cells
 from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.runs import cut_laid
@@ -13,12 +14,16 @@ from convsvc.tensors.runs import cut_laid
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a file holds of a tensor: the box `starts:stops` of the whole; `spare` where another file may hold it instead."""
+    """What a file holds of a tensor: the box `starts:stops` of the whole; `spare` where another file may hold it instead.
+
+    `seams` are where all its cuts begin and end, if some overlap.
+    """
 
     file: str
     starts: tuple[int, ...]
     stops: tuple[int, ...]
     spare: bool = False
+    seams: Seams = ()
 
 
 def cut_layout(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
@@ -34,7 +39,8 @@ def cut_layout(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
             box = Box(cut.starts, cut.stops)
             if box not in numbers:
                 numbers[box] = len(kinds)
-                kinds.append(_cut_alike(laid, box, alike))
+                kind = _cut_alike(laid, box, alike)
+                kinds.append(in_cells(kind, (cut_laid(laid, *cell) for cell in cells(box, cut.seams))) if cut.seams else kind)
             entries.append(Entry(cut.file, numbers[box], entry.unit, cut.spare))
     return Layout(tuple(kinds), tuple(entries))
 

@@ -29,6 +29,9 @@ def with_saved_adapters(base: Checkpoint, lora: Lora, root: RootedPath) -> Check
             f"source.lora.path: {root} holds {len(others)} tensor(s) {BESIDE}, e.g. {others[0]}",
             do="give a checkpoint of the adapters alone",
         )
+    twice = [name for name, cuts in opened.cuts.items() if any(cut.seams for cut in cuts)]
+    if twice:
+        raise SourceError(f"source.lora.path: {root}: chunks of {len(twice)} adapter(s) overlap, e.g. of {twice[0]}", do="save it again")
     found = dict(base.found)
     pieces: dict[str, tuple[tuple[Box, Found], ...]] = {}
     for name, cuts in opened.cuts.items():

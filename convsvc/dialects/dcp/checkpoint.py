@@ -11,11 +11,12 @@ from convsvc.dialects.dcp.alike import as_there
 from convsvc.dialects.dcp.job import DcpSource
 from convsvc.dialects.dcp.names import first_parts, is_training_state, with_dot
 from convsvc.dialects.dcp.opened import Opened
-from convsvc.dialects.dcp.pieces import find_pieces
+from convsvc.dialects.dcp.pieces import Pieces, find_pieces
 from convsvc.dialects.dcp.sharded import find_sharded, is_sharded
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.huggingface.names import change_names, find_change
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.overlaps import MOST_CELLS, Seams, count_cells, find_seams
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
 from convsvc.formats.dcp.metadata import read_metadata
@@ -65,7 +66,7 @@ def open_checkpoint(source: DcpSource, roots: Roots) -> Checkpoint:
         pieces = find_pieces(root, wanted)
     else:
         pieces = find_sharded(root, lambda metadata: _wanted(source, root, metadata)[0])
-    check_whole(root, pieces.tensors)
+    pieces = whole_pieces(root, pieces)
     prefix = with_dot(source.prefix or "")
     names = {name: name.removeprefix(prefix) for name in pieces.tensors}
     spelling = Spelling(source.names or {}, source.adapter_name)
@@ -126,18 +127,25 @@ def _facts(source: DcpSource, places: tuple[RootedPath, ...], roots: Roots) -> F
     return Facts({}, f"{root}, which has no {CONFIG} (state source.config_dir)").stating(stated_sizes(source.architecture))
 
 
-def check_whole(root: RootedPath, tensors: Mapping[str, Chunked]) -> None:
-    """Every tensor's chunks are all of it, once, and all lie somewhere. Raises SourceError naming tensors and boxes."""
-    faults = [fault for name, each in tensors.items() if (fault := _fault(name, each))]
+def whole_pieces(root: RootedPath, pieces: Pieces) -> Pieces:
+    """The pieces, of which every tensor's are all of it and all lie somewhere; where some overlap, they know all borders.
+
+    Raises SourceError naming tensors and boxes.
+    """
+    seams: dict[str, Seams] = {}
+    faults = [fault for name, each in pieces.tensors.items() if (fault := _fault(name, each, seams))]
     if faults:
         raise SourceError(
             f"{root}: {len(faults)} tensors are not whole",
             facts=[*faults[:SHOWN], *([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])],
             do="save or fetch the checkpoint again; nothing can stand in for what is missing",
         )
+    cuts = {name: tuple([replace(cut, seams=found) for cut in pieces.cuts[name]]) for name, found in seams.items()}
+    return pieces._replace(cuts=pieces.cuts | cuts) if cuts else pieces
 
 
-def _fault(name: str, chunked: Chunked) -> str | None:
+def _fault(name: str, chunked: Chunked, seams: dict[str, Seams]) -> str | None:
+    """What is wrong with a tensor's chunks; `seams` has those of it afterwards if some overlap."""
     lost = next((box for box, item in chunked.chunks if item is None), None)
     if lost is not None:
         return f"{name} {_shown(lost)} of {list(chunked.shape)}: {METADATA} has the chunk and does not say where it lies"
@@ -147,8 +155,11 @@ def _fault(name: str, chunked: Chunked) -> str | None:
         return None
     twice = first_overlap(boxes) if boxes else None
     if twice:
-        return f"{name}: its chunks {_shown(twice[0])} and {_shown(twice[1])} overlap"
-    gap = first_gap(whole, boxes) if sum(box.volume for box in boxes) != whole.volume else None
+        found = find_seams(boxes)
+        if count_cells(boxes, found) > MOST_CELLS:
+            return f"{name}: its chunks {_shown(twice[0])} and {_shown(twice[1])} overlap, and so many others that they are not compared"
+        seams[name] = found
+    gap = first_gap(whole, boxes) if twice or sum(box.volume for box in boxes) != whole.volume else None
     return None if gap is None else f"{name} {_shown(gap)} of {list(chunked.shape)}: no chunk holds it"
 
 

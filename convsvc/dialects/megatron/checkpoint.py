@@ -12,7 +12,7 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Found
 from convsvc.dialects.cuts import Cut
-from convsvc.dialects.dcp.checkpoint import check_whole
+from convsvc.dialects.dcp.checkpoint import whole_pieces
 from convsvc.dialects.dcp.pieces import find_pieces
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
@@ -95,8 +95,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     weights, left = _of_text(folder, weights, prefix, left, asked=source.modules is not None)
     fsdp = MARK not in folder.names() and is_of_fsdp(weights)
     _check_storage(source, folder, fsdp, weights)
-    pieces = find_pieces(folder, {**weights, **states.tensors})
-    check_whole(folder, pieces.tensors)
+    pieces = whole_pieces(folder, find_pieces(folder, {**weights, **states.tensors}))
     args = _saved_args(folder, common)
     facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
     names = {name: name.removeprefix(prefix) for name in weights} | {name: state.stored for name, state in states.names.items()}

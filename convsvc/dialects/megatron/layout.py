@@ -16,6 +16,7 @@ from convsvc.dialects.mcore.carried import lay_carried
 from convsvc.dialects.megatron.fsdp_tables import fsdp_rows
 from convsvc.dialects.megatron.moments import State, flat_chunk, fragments_of, held_of, of_state, parse_stored, part_boxes
 from convsvc.dialects.megatron.tables import LESS_ONE, is_latent, key_rows
+from convsvc.dialects.overlaps import cells, in_cells
 from convsvc.dialects.templates import Template, Templates
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
@@ -213,12 +214,13 @@ def lay_source(model: Model, settings: Keys) -> Layout:
             if fragments is None:
                 faults.append(f"{stored}: expected {list(key.shape)}, found {list(settings.shapes[stored])}")
                 continue
+            _check_flat(stored, settings.cuts[stored])
         whole = Cut("", (0,) * len(key.shape), key.shape)
         for cut in settings.cuts[stored] if stored is not None else (whole,):
             box = Box(cut.starts, cut.stops)
             parts = [box] if fragments is None else part_boxes(key.shape, fragments, box)
             entries.append(Entry(cut.file, len(kinds), key.unit(parts[0])))
-            kinds.append(key.cut(box) if fragments is None else flat_chunk([key.cut(each) for each in parts], box))
+            kinds.append(_chunk(key, cut) if fragments is None else flat_chunk([key.cut(each) for each in parts], box))
     if faults:
         raise LayoutError(
             f"{len(faults)} tensors have other shapes than this {model.family.name} has",
@@ -226,6 +228,18 @@ def lay_source(model: Model, settings: Keys) -> Layout:
             do="give the config.json of this very model (source.config_dir), or check what the saved args say",
         )
     return Layout(tuple(kinds), tuple(entries))
+
+
+def _chunk(key: Key, cut: Cut) -> Laid:
+    """What of a key is in a chunk; of one that others overlap, in the cells that they cut it into."""
+    kind = key.cut(Box(cut.starts, cut.stops))
+    return in_cells(kind, map(key.cut, cells(Box(cut.starts, cut.stops), cut.seams))) if cut.seams else kind
+
+
+def _check_flat(stored: str, cuts: Sequence[Cut]) -> None:
+    """Raises LayoutError for state in fragments of which some overlap: what two hold would not be compared."""
+    if any(cut.seams for cut in cuts):
+        raise LayoutError(f"{stored}: its chunks overlap, which is read of weights alone", do='leave options.state out, or state "weights"')
 
 
 def lay_target(model: Model, settings: Keys) -> Layout:
