@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread
-from convsvc.encodings.numbers import Floats, divided
+from convsvc.encodings.numbers import Floats, nearest_integers
 from convsvc.encodings.products import multiply
 from convsvc.encodings.words import AWQ_ORDER, pack_columns, unpack_columns
 from convsvc.tensors.dtypes import size_of
@@ -83,7 +83,7 @@ def _shares(rect: Rect, pieces: tuple[Piece, ...]) -> tuple[Bits, Floats]:
 def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> Bytes:
     """Nearest codes with these factors and zero points."""
     zeros, factors = _shares(rect, pieces)
-    return pack_columns(np.clip(np.rint(divided(values, factors, 1)) + zeros, 0, 15), 4, AWQ_ORDER)
+    return pack_columns(np.clip(nearest_integers(values, factors, 1) + zeros, 0, 15), 4, AWQ_ORDER)
 
 
 def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:

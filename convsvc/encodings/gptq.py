@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread, whole
-from convsvc.encodings.numbers import Floats, divided
+from convsvc.encodings.numbers import Floats, nearest_integers
 from convsvc.encodings.products import multiply
 from convsvc.encodings.words import WIDTHS, pack_rows, unpack_columns, unpack_rows
 from convsvc.tensors.dtypes import size_of
@@ -93,7 +93,7 @@ def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) ->
     """Nearest codes with these factors and zero points."""
     zeros, factors = _shares(form, rect, pieces)
     bits = form.param("bits")
-    return pack_rows(np.clip(np.rint(divided(values, factors, 1)) + zeros, 0, (1 << bits) - 1), bits)
+    return pack_rows(np.clip(nearest_integers(values, factors, 1) + zeros, 0, (1 << bits) - 1), bits)
 
 
 def rescale(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) -> tuple[Bytes, Bytes | None]:

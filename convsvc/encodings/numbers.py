@@ -101,6 +101,20 @@ def divided(values: Floats, factors: Floats, shared: int) -> Floats:
     return made
 
 
+def nearest_integers(values: Floats, factors: Floats, shared: int) -> Floats:
+    """The integers that give the values in BF16, times factors of which `shared` neighbours have one; the nearest where none does.
+
+    Of eight bits the nearest need not: at a power of two BF16's steps are wider above than below.
+    """
+    wide = factors if shared in (1, values.shape[1]) else np.repeat(factors, shared, axis=1)
+    exact = divided(values, factors, shared)
+    nearest: Floats = np.rint(exact)
+    wrong = round_to_bf16(np.ascontiguousarray(nearest * wide)) != round_to_bf16(np.ascontiguousarray(values))
+    if wrong.any():
+        nearest = np.where(wrong, nearest + np.sign(exact - nearest), nearest).astype(np.float32)
+    return nearest
+
+
 def _e4m3() -> Floats:
     """All float8_e4m3fn: bias 7, no infinity, NaN where exponent and mantissa are all ones."""
     code = np.arange(256)

@@ -34,7 +34,7 @@ from convsvc.encodings.base import (
     whole,
 )
 from convsvc.encodings.compressed_tensors import config
-from convsvc.encodings.numbers import SCALE_DTYPES, Floats, divided, round_to_bf16
+from convsvc.encodings.numbers import SCALE_DTYPES, Floats, nearest_integers, round_to_bf16
 from convsvc.encodings.numbers import Bits as Numbers
 from convsvc.encodings.pairs import look_up_integers
 from convsvc.encodings.products import multiply, spread
@@ -134,7 +134,7 @@ def recode(form: Form, rect: Rect, pieces: tuple[Piece, ...], values: Floats) ->
     """Nearest codes with these factors and zero points."""
     bits = form.param("bits")
     zeros = _zeros(form, rect, pieces) if len(pieces) > 3 else 1 << (bits - 1)
-    codes = np.clip(np.rint(divided(values, *spread(pieces[1], rect))) + zeros, 0, (1 << bits) - 1)
+    codes = np.clip(nearest_integers(values, *spread(pieces[1], rect)) + zeros, 0, (1 << bits) - 1)
     return pack_columns(codes, bits)
 
 

@@ -54,11 +54,8 @@ def quantise(encode: Encode, buffer: Bytes, taken: Bytes, largest: float | None 
     for first in range(0, encode.rows, rows):
         bits = np.ascontiguousarray(dense[first : first + rows])
         values = np.ascontiguousarray(widen(bits, encode.dtype))
-        if not np.isfinite(values).all():
-            raise SourceError(
-                f"{encode.name} has values that are infinite or no numbers: it cannot be quantised",
-                do="find out where they come from; or leave target.quantization out",
-            )
+        if not encode.own:
+            _check_finite(encode, values)
         if encode.own:
             rect = Rect(encode.row + first, len(values), 1, encode.column, encode.columns, 0)
             made, count = _like(_Like(encode, rect, own, bits, values))
@@ -72,6 +69,14 @@ def quantise(encode: Encode, buffer: Bytes, taken: Bytes, largest: float | None 
                 buffer[done[number] : done[number] + data.size] = data
                 done[number] += data.size
     return changed
+
+
+def _check_finite(encode: Encode, values: Floats) -> None:
+    if not np.isfinite(values).all():
+        raise SourceError(
+            f"{encode.name} has values that are infinite or no numbers: it cannot be quantised",
+            do="find out where they come from; or leave target.quantization out",
+        )
 
 
 def _is_shared(encode: Encode, number: int) -> bool:
@@ -110,11 +115,13 @@ class _Like:
 
 def _like(like: _Like) -> tuple[tuple[Bytes, ...], int]:
     """The rows' pieces, and how many blocks got another scale."""
-    codes = like.encoding.recode(like.form, like.rect, (like.own[0], *like.own), like.values)
+    with np.errstate(invalid="ignore"):  # a release may have NaNs
+        codes = like.encoding.recode(like.form, like.rect, (like.own[0], *like.own), like.values)
     kept = tuple([cut_piece(piece, like.rect) for piece in like.own])
     other = _differing(like, codes)
     if other is None:
         return (codes, *kept), 0
+    _check_finite(like.encode, like.values)
     grid = like.form.grids[1]
     try:
         if grid.is_one:
