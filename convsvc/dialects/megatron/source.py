@@ -96,7 +96,9 @@ class Megatron(RankFiles):
         check_padding(_of_rows(opened.args), model.sizes["vocab"], stored, tp if type(tp) is int and tp > 0 else 1)
         if opened.fsdp or is_single(opened.shapes):
             fsdp, halved = opened.fsdp, is_halved(opened.shapes)
-            return Keys(stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=fsdp, single=not fsdp, halved=halved)
+            return Keys(
+                stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=fsdp, single=not fsdp, halved=halved, kinds=opened.kinds
+            )
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
         return Keys(stored, stacked, opened.cuts, opened.shapes, kinds=opened.kinds)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from itertools import pairwise
@@ -207,6 +209,34 @@ def test_values_that_are_stored_less_1_are_carried_as_they_are(tmp_path: Path) -
     trained, tensors = train(folder, tmp_path / "trained", change=tiny)
     made, _ = carried(trained, tmp_path / "out")
     assert same(tiny(tensors), keys_of(made))
+
+
+def test_state_under_keys_of_singleton_local_shards_is_carried(tmp_path: Path) -> None:
+    """Experts and halves of gates are keys of their own; each kind of state is what weights of its values would become."""
+    hf = moe_directory(tmp_path / "hf")
+    folder = written(hf, tmp_path / "weights")
+
+    def single(folder: Path) -> Tensors:
+        named = {name.removeprefix("model.module."): each for name, each in keys_of(folder).items()}
+        return {re.sub(r"experts\.(linear_fc\d\.weight)(\d)", r"experts.experts.\2.\1", name): each for name, each in named.items()}
+
+    keys = single(written(hf, tmp_path / "fsdp", storage="fsdp_dtensor"))
+    trained, tensors = train(folder, tmp_path / "trained", keys=keys)
+    made = keys_of(carried(trained, tmp_path / "out")[0])
+    assert len(made) == 4 * len(keys_of(folder))
+    for kind in KINDS:
+        values = {name: tensors[f"optimizer.state.{kind}.{name}"] for name in keys}
+        alone, _ = train(folder, tmp_path / kind, keys=values)
+        expected = keys_of(carried(alone, tmp_path / f"{kind}-out", {"state": "weights"})[0])
+        assert same(expected, {name: made[f"optimizer.state.{kind}.{name}"] for name in expected})
+
+
+def test_what_is_hashed_has_hashes_of_state_too(tmp_path: Path, llama: Path) -> None:
+    trained, tensors = train(llama, tmp_path / "trained")
+    made, _ = carried(trained, tmp_path / "out", verify_integrity=True)
+    assert same(tensors, keys_of(made))
+    said = json.loads((made / "integrity.json").read_text())
+    assert {file.name for file in made.glob("*.distcp")} <= set(re.findall(r"__\d+_\d+\.distcp", json.dumps(said)))
 
 
 def without(*ends: str) -> Callable[[Tensors], Tensors]:

@@ -44,13 +44,14 @@ def train(
     folder: Path,
     target: Path,
     *,
+    keys: Tensors | None = None,
     optimizer: Mapping[Any, Any] | None = None,
     change: Callable[[Tensors], Tensors] = dict,
     cut: Cut = whole,
     **words: Any,
 ) -> tuple[Path, Tensors]:
-    """The checkpoint in `folder` as training saves it in iteration 7, and its tensors before they were `change`d."""
-    keys = keys_of(folder)
+    """The checkpoint in `folder` as training saves it in iteration 7, and its tensors before they were `change`d; of other `keys`."""
+    keys = keys or keys_of(folder)
     tensors = {**keys, **states_of(keys)}
     write_dcp(target, change(tensors), cut)
     common = torch.load(folder / "common.pt", weights_only=False)
