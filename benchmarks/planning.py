@@ -1,7 +1,8 @@
 """Planning a trillion parameters from headers alone, and some of that plan's tasks really done, extrapolated to the whole.
 
-    python -m benchmarks.planning                        DeepSeek-V3 671B to Kimi-K3 2.8T, in bf16 and as published, two layouts each
+    python -m benchmarks.planning                        DeepSeek-V3 671B to Kimi-K3 2.8T, in bf16 and as published, two layouts each; Qwen2-VL 7B
     ... --torch-dist --samples 0                         to torch_dist and back, instead
+    ... --dcp 8 --samples 0                              to torch DCP, every tensor cut over 8 files, and back, instead
     ... --directory /disk --samples 5 --models kimi      where the files go; fewer tasks; one model
 
 Sources are header-only: files of the real sizes whose weights are holes. They read as zeros, faster than a disk reads, so what the
@@ -34,6 +35,11 @@ from convsvc.plan.planner import make_plan
 
 # pipeline, expert and tensor parallel sizes
 LAYOUTS = ((16, 64, 1), (8, 32, 8))
+# What their own files do not say, a config.json does.
+BESIDE = ("dcp", "mindspeed-mm")
+# Models whose targets are not those of the command line: of several modules, cut as MindSpeed-MM's guide has it.
+GUIDE = {"format": "mindspeed-mm", "llm_pp_layers": [[1, 10, 10, 7]], "vit_pp_layers": [[32, 0, 0, 0]], "tp_size": 1}
+OWN = {"qwen2-vl-7b": {"mindspeed-mm, llm 1 10 10 7, vit 32 0 0 0": GUIDE}}
 WORKERS = (1, 8, 64)
 # What MindSpeed-LLM has no place for is planned to Hugging Face in bf16.
 NO_PLACE = ("gpt_oss", "kimi_linear")
@@ -46,16 +52,17 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
     parser.add_argument("--samples", type=int, default=20, help="tasks that are really done; 0: only plan")
     parser.add_argument("--torch-dist", action="store_true", help="to and from Megatron's torch_dist in place of rank files")
+    parser.add_argument("--dcp", type=int, metavar="SHARDS", help="to and from torch DCP in so many shards in place of rank files")
     parser.add_argument("--results", type=Path, default=FOLDER)
     options = parser.parse_args()
     before = machine()
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="planning-") as name:
-        rows = [row for model in options.models.split(",") for row in plan_model(model, Path(name), options.torch_dist)]
-        kind = "planning-torch-dist" if options.torch_dist else "planning"
+        rows = [row for model in options.models.split(",") for row in plan_model(model, Path(name), chosen(options))]
+        kind = "planning-torch-dist" if options.torch_dist else f"planning-dcp-{options.dcp}" if options.dcp else "planning"
         save(kind, "Planning from headers alone", rows, before, options.results)
         before = machine()
         # Holes are no packed weights: their zeros say nothing that holds together.
-        plain = [model for model in options.models.split(",") if "quantization_config" not in MODELS[model]]
+        plain = [model for model in options.models.split(",") if model not in OWN and "quantization_config" not in MODELS[model]]
         if options.samples and plain:
             model = plain[-1]
             samples = in_own_process("sample_tasks", job(Path(name) / model, LAYOUTS[0]), options.samples)
@@ -63,13 +70,20 @@ def main() -> None:
             save("planned-tasks", title, extrapolated(samples), before, options.results)
 
 
-def plan_model(model: str, root: Path, torch_dist: bool) -> list[dict[str, Any]]:
-    """A row for each layout, to it and from it; or for torch_dist, which is of none."""
+def chosen(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Targets by their names in place of the layouts of rank files, where there are such."""
+    dcp = {f"dcp in {options.dcp} shards": {"format": "dcp", "shards": options.dcp}} if options.dcp else {}
+    return dcp | ({"torch_dist": {"format": "megatron"}} if options.torch_dist else {})
+
+
+def plan_model(model: str, root: Path, targets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each target, to it and from it; where there are none, for each layout of rank files."""
     size_bytes = write_sparse_model(root / model, MODELS[model])
     print(f"{model}: {size_bytes / TB:.2f} TB of headers written", file=sys.stderr, flush=True)
     source = {"format": "huggingface", "path": str(root / model)}
-    keys = {"source": source, "target": {"format": "megatron", "path": str(root / "target")}}
-    wanted = {"torch_dist": keys} if torch_dist else {shown(layout): job(root / model, layout) for layout in LAYOUTS}
+    named = OWN.get(model, targets)
+    wanted = {name: {"source": source, "target": {"path": str(root / "target"), **target}} for name, target in named.items()}
+    wanted = wanted or {shown(layout): job(root / model, layout) for layout in LAYOUTS}
     rows = []
     if MODELS[model]["model_type"] in NO_PLACE:
         again = {"format": "huggingface", "path": str(root / "again")}
@@ -77,8 +91,9 @@ def plan_model(model: str, root: Path, torch_dist: bool) -> list[dict[str, Any]]
         return [{"model": model, "conversion": "to Hugging Face in bf16", **in_own_process("measure_plan", there, None)}]
     for name, there in wanted.items():
         rows.append({"model": model, "conversion": f"to {name}", **in_own_process("measure_plan", there, str(root / "made"))})
+        words = {"config_dir": str(root / model)} if there["target"]["format"] in BESIDE else {}
         back = {
-            "source": {"format": there["target"]["format"], "path": str(root / "made")},
+            "source": {"format": there["target"]["format"], "path": str(root / "made"), **words},
             "target": {"format": "huggingface", "path": "/back"},
         }
         rows.append({"model": model, "conversion": f"from {name}", **in_own_process("measure_plan", back, None)})

@@ -151,7 +151,31 @@ FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 FP8_FP4 = {**FP8, "scale_fmt": "ue8m0"}
 BLOCKS = {"quant_method": "mxfp4"}
 NVFP4 = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+# From the config.json of Qwen/Qwen2-VL-7B-Instruct.
+QWEN2_VL_7B: Mapping[str, Any] = {
+    "model_type": "qwen2_vl",
+    "architectures": ["Qwen2VLForConditionalGeneration"],
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "tie_word_embeddings": False,
+    "vision_config": {
+        "depth": 32,
+        "embed_dim": 1280,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "in_chans": 3,
+        "hidden_size": 3584,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}
 MODELS: Mapping[str, Mapping[str, Any]] = {
+    "qwen2-vl-7b": QWEN2_VL_7B,
     "deepseek-v3-671b": DEEPSEEK_V3,
     "kimi-k2-1t": KIMI_K2,
     # As they are published: every projection in float8, the routed experts in four bits.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.overlaps import Seams, cells, in_cells
@@ -11,17 +11,19 @@ from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.runs import cut_laid
 
+Corner = tuple[int, ...]
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+
+class Cut(NamedTuple):
     """What a file holds of a tensor: the box `starts:stops` of the whole; `spare` where another file may hold it instead.
 
-    `seams` are where all its cuts begin and end, if some overlap.
+    `seams` are where all its cuts begin and end, if some overlap. A tuple, as there are half a million where a trillion parameters are cut
+    over eight ranks.
     """
 
     file: str
-    starts: tuple[int, ...]
-    stops: tuple[int, ...]
+    starts: Corner
+    stops: Corner
     spare: bool = False
     seams: Seams = ()
 
@@ -33,19 +35,21 @@ def cut_layout(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
     entries: list[Entry] = []
     for entry in whole.entries:
         laid = whole.kinds[entry.kind]
-        numbers: dict[Box, int] = {}
+        numbers: dict[tuple[Corner, Corner], int] = {}
         alike = shared.of(laid)
-        for cut in cuts.get(laid.name, ()):
-            box = Box(cut.starts, cut.stops)
-            if box not in numbers:
-                numbers[box] = len(kinds)
+        unit = entry.unit
+        for file, starts, stops, spare, seams in cuts.get(laid.name, ()):
+            box = starts, stops
+            number = numbers.get(box)
+            if number is None:
+                number = numbers[box] = len(kinds)
                 kind = _cut_alike(laid, box, alike)
-                kinds.append(in_cells(kind, (cut_laid(laid, *cell) for cell in cells(box, cut.seams))) if cut.seams else kind)
-            entries.append(Entry(cut.file, numbers[box], entry.unit, cut.spare))
+                kinds.append(in_cells(kind, (cut_laid(laid, *cell) for cell in cells(Box(*box), seams))) if seams else kind)
+            entries.append(Entry(file, number, unit, spare))
     return Layout(tuple(kinds), tuple(entries))
 
 
-Alike = dict[Box, Laid]
+Alike = dict[tuple[Corner, Corner], Laid]
 
 
 class _Shared:
@@ -61,7 +65,7 @@ class _Shared:
         return self._known.setdefault((laid.shape, laid.padding, laid.idle, laid.blocks[0][1:]), {})
 
 
-def _cut_alike(laid: Laid, box: Box, alike: Alike | None) -> Laid:
+def _cut_alike(laid: Laid, box: tuple[Corner, Corner], alike: Alike | None) -> Laid:
     """As cut_laid, which is asked once for all that is laid alike. All pieces are of the one block's tensor."""
     if alike is None:
         return cut_laid(laid, *box)
@@ -70,5 +74,8 @@ def _cut_alike(laid: Laid, box: Box, alike: Alike | None) -> Laid:
         alike[box] = known = cut_laid(laid, *box)
         return known
     tensor = laid.blocks[0].tensor
-    blocks = tuple([Block(tensor, starts, stops, offset, strides) for _, starts, stops, offset, strides in known.blocks])
+    if len(known.blocks) == 1:  # nearly always
+        blocks: tuple[Block, ...] = (Block(tensor, *known.blocks[0][1:]),)
+    else:
+        blocks = tuple([Block(tensor, *block[1:]) for block in known.blocks])
     return Laid(laid.name, known.shape, blocks, known.padding, laid.also, laid.optional, laid.written, laid.idle, laid.linear)

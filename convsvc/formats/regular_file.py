@@ -48,12 +48,17 @@ class RegularFile:
                 facts=[f"{what} is at bytes {file_offset} to {file_offset + size_bytes}, the file has {self.size_bytes}"],
                 do="copy or download the file again",
             )
-        parts: list[bytes] = []
-        done = 0
+        if not size_bytes:
+            return b""
+        first = self._read_some(file_offset, size_bytes, what)
+        if len(first) == size_bytes:  # nearly always
+            return first
+        parts = [first]
+        done = len(first)
         while done < size_bytes:
             parts.append(self._read_some(file_offset + done, size_bytes - done, what))
             done += len(parts[-1])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _read_some(self, file_offset: int, size_bytes: int, what: str) -> bytes:
         try:

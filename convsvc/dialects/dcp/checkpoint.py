@@ -133,14 +133,23 @@ def whole_pieces(root: RootedPath, pieces: Pieces) -> Pieces:
     Raises SourceError naming tensors and boxes.
     """
     seams: dict[str, Seams] = {}
-    faults = [fault for name, each in pieces.tensors.items() if (fault := _fault(name, each, seams))]
+    faults: list[str] = []
+    sound: set[object] = set()  # layers and experts are cut alike: what is said once of half a million chunks
+    for name, each in pieces.tensors.items():
+        alike = each.shape, tuple([box for box, _ in each.chunks])
+        if alike not in sound or any(item is None for _, item in each.chunks):
+            fault = _fault(name, each, seams)
+            if fault is not None:
+                faults.append(fault)
+            elif name not in seams:
+                sound.add(alike)
     if faults:
         raise SourceError(
             f"{root}: {len(faults)} tensors are not whole",
             facts=[*faults[:SHOWN], *([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])],
             do="save or fetch the checkpoint again; nothing can stand in for what is missing",
         )
-    cuts = {name: tuple([replace(cut, seams=found) for cut in pieces.cuts[name]]) for name, found in seams.items()}
+    cuts = {name: tuple([cut._replace(seams=found) for cut in pieces.cuts[name]]) for name, found in seams.items()}
     return pieces._replace(cuts=pieces.cuts | cuts) if cuts else pieces
 
 

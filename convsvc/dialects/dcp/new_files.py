@@ -14,7 +14,7 @@ from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
 from convsvc.dialects.huggingface.words import words
 from convsvc.dialects.named import CARRIED, layer_of
 from convsvc.formats import distcp
-from convsvc.formats.base import Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
 from convsvc.formats.dcp.writing import pickle_metadata
 from convsvc.spec import Options
@@ -58,18 +58,26 @@ def _in_files(layout: Layout, specs: Sequence[TensorSpec], options: Options, fol
 
 def _metadata(files: Sequence[NewFile], skeletons: Sequence[Skeleton], folder: str) -> Metadata:
     """What the files hold: pieces of a tensor follow each other along its first dimension, in the files' order."""
-    pieces: dict[str, list[tuple[str, StoredTensor]]] = {}
+    # Files that are alike share a skeleton, and tensors that are alike are cut alike: half a million pieces are a few boxes.
+    placed = [[(tensor, distcp.item_of(tensor)) for tensor in skeleton.tensors] for skeleton in skeletons]
+    boxes: dict[tuple[int, tuple[int, ...]], Box] = {}
+    chunks: dict[str, list[Chunk]] = {}
+    dtypes: dict[str, str] = {}
     for file in files:
-        for tensor in skeletons[file.skeleton].tensors:
-            pieces.setdefault(tensor.name, []).append((file.path.removeprefix(folder), tensor))
-    return Metadata({name: _chunked(held) for name, held in pieces.items()}, ())
+        path = file.path.removeprefix(folder)
+        for tensor, (first, size_bytes) in placed[file.skeleton]:
+            held = chunks.get(tensor.name)
+            if held is None:
+                held, dtypes[tensor.name] = chunks.setdefault(tensor.name, []), tensor.dtype
+            above = held[-1].box.stops[0] if held else 0
+            key = above, tensor.shape
+            box = boxes.get(key)
+            if box is None:
+                box = boxes[key] = _box_from(*key)
+            held.append(Chunk(box, Item(path, first, size_bytes)))
+    return Metadata({name: Chunked(dtypes[name], held[-1].box.stops, tuple(held)) for name, held in chunks.items()}, ())
 
 
-def _chunked(pieces: Sequence[tuple[str, StoredTensor]]) -> Chunked:
-    chunks, at = [], 0
-    for file, tensor in pieces:
-        stop = (at + tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
-        start = (at, *(0,) * (len(stop) - 1)) if stop else ()
-        chunks.append(Chunk(Box(start, stop), Item(file, *distcp.item_of(tensor))))
-        at = stop[0] if stop else 0
-    return Chunked(pieces[0][1].dtype, chunks[-1].box.stops, tuple(chunks))
+def _box_from(row: int, shape: tuple[int, ...]) -> Box:
+    """Where a piece of this shape lies whose first row this is."""
+    return Box((row, *(0,) * (len(shape) - 1)), (row + shape[0], *shape[1:])) if shape else Box((), ())

@@ -38,15 +38,10 @@ def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
 
     Raises SourceError for files that are not there and for bytes that two chunks claim, FormatError for what an item is not.
     """
-    by_file: dict[str, list[tuple[Wanted, Box]]] = {}
-    for name, chunked in tensors.items():
-        for chunk in chunked.chunks:
-            box, item = chunk
-            if item is not None and (box.volume or not prod(chunked.shape)):
-                by_file.setdefault(item.file, []).append((Wanted(item, name, chunked.dtype, chunk.shape), box))
+    by_file = _by_file(tensors)
     _check_there(root, by_file)
     for held in by_file.values():
-        held.sort(key=lambda piece: piece[0].item.file_offset)
+        held.sort(key=lambda piece: piece[0][0][1])  # its item's offset
     _check_apart(root, by_file)
     with ThreadPoolExecutor(READERS, "convsvc-index") as pool:
         located = list(pool.map(lambda name: _locate(root / name, [wanted for wanted, _ in by_file[name]]), by_file))
@@ -58,6 +53,20 @@ def find_pieces(root: RootedPath, tensors: Mapping[str, Chunked]) -> Pieces:
     return Pieces(files, tensors, pieces.found, pieces.in_cuts())
 
 
+def _by_file(tensors: Mapping[str, Chunked]) -> dict[str, list[tuple[Wanted, Box]]]:
+    by_file: dict[str, list[tuple[Wanted, Box]]] = {}
+    shapes: dict[Box, tuple[int, ...] | None] = {}  # of half a million chunks there are few; None: of one that holds nothing
+    for name, (dtype, whole, chunks) in tensors.items():
+        is_empty = not prod(whole)
+        for box, item in chunks:
+            if box not in shapes:
+                shapes[box] = box.shape if box.volume else None
+            shape = shapes[box]
+            if item is not None and (shape is not None or is_empty):
+                by_file.setdefault(item[0], []).append((Wanted(item, name, dtype, box.shape if shape is None else shape), box))
+    return by_file
+
+
 class Collected:
     """Pieces as they are met. A file may hold several of one tensor: the later ones are told by their place, too."""
 
@@ -66,9 +75,10 @@ class Collected:
         self._cuts: dict[str, list[Cut]] = {}
 
     def add(self, file: str, number: int, tensor: StoredTensor, box: Box) -> None:
-        where = file if (file, tensor.name) not in self.found else f"{file} at byte {tensor.file_offset}"
-        self.found[where, tensor.name] = Found(number, tensor)
-        self._cuts.setdefault(tensor.name, []).append(Cut(where, *box))
+        name = tensor.name
+        where = file if (file, name) not in self.found else f"{file} at byte {tensor.file_offset}"
+        self.found[where, name] = Found(number, tensor)
+        self._cuts.setdefault(name, []).append(Cut(where, *box))
 
     def in_cuts(self) -> dict[str, tuple[Cut, ...]]:
         return {name: tuple(cuts) for name, cuts in self._cuts.items()}
@@ -90,7 +100,8 @@ def _check_apart(root: RootedPath, by_file: Mapping[str, list[tuple[Wanted, Box]
     faults = []
     for name, held in by_file.items():
         for (one, box), (other, another) in pairwise(held):
-            if other.item.file_offset < one.item.file_offset + one.item.size_bytes and (one.name, box) != (other.name, another):
+            _, first, size_bytes = one[0]
+            if other[0][1] < first + size_bytes and (one.name, box) != (other.name, another):
                 faults.append(f"{name}: {_placed(one, box)} and {_placed(other, another)}")
     if faults:
         raise SourceError(

@@ -28,13 +28,15 @@ _PLACE = re.compile(
     re.DOTALL,
 )  # fmt: skip
 _INTS = re.compile(_INT, re.DOTALL)
+_MOST_TEXTS = 4096
 _INDEX_FIELDS, _PLACE_FIELDS = ("fqn", "index", "offset"), ("relative_path", "offset", "length")
 
 
 class Fused:
     """A step for NEWOBJ. `make_chunk(offsets, sizes)`, `make_index(fqn, offset)`, `make_place(path, offset, length)` make the objects.
 
-    `chunk`, `index` and `place` are the classes' (module, name).
+    `chunk`, `index` and `place` are the classes' (module, name). One step makes all objects that follow each other: a tensor's chunks, a
+    thousand places.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Fused:
         make: Mapping[str, Callable[..., Any]],
     ) -> None:
         self._call, self._make, self._place = call, make, classes["place"]
-        self._steps = {classes["chunk"]: self._chunk, classes["index"]: self._index}
+        self._steps = {classes["chunk"]: self._chunks, classes["index"]: self._indices}
         self._sizes: dict[bytes, tuple[int, ...]] = {}
+        self._texts: dict[bytes, str] = {}
 
     def __call__(self, machine: Machine) -> None:
         stack = machine.stack
@@ -55,38 +58,49 @@ class Fused:
                 return
         self._call(machine)
 
-    def _chunk(self, machine: Machine) -> bool:
-        match = _CHUNK.match(machine.data, machine.position)
-        if match is None:
-            return False
-        first, offsets, second, sizes = match.groups()
-        memo = machine.memo
-        if (memo[_number(first)], memo[_number(second)]) != ("offsets", "sizes"):
-            return False
-        cursor = _Cursor(machine)
-        made = self._make["chunk"](self._size(cursor, offsets), self._size(cursor, sizes))
-        machine.stack[-2:] = [made]
-        cursor.finish(match.end())
-        return True
+    def _chunks(self, machine: Machine) -> bool:
+        data, memo, cursor, make = machine.data, machine.memo, _Cursor(machine), self._make["chunk"]
+        made: list[Any] = []
+        checked: tuple[bytes, bytes] | None = None
+        while match := _CHUNK.match(data, cursor.position):
+            first, offsets, second, sizes = match.groups()
+            if (first, second) != checked:
+                if (memo[_number(first)], memo[_number(second)]) != ("offsets", "sizes"):
+                    break
+                checked = first, second
+            cursor.next += 2
+            made.append(make(self._size(cursor, offsets), self._size(cursor, sizes)))
+            if not cursor.goes_on(match.end()):
+                break
+        return cursor.finish(made)
 
-    def _index(self, machine: Machine) -> bool:
-        match = _PLACE.match(machine.data, machine.position)
-        if match is None:
-            return False
-        k1, fqn, k2, _, k3, offset, place, k4, path, k5, first, k6, length = match.groups()
-        memo = machine.memo
-        named = memo[_number(place)]
-        fields = memo[_number(k1)], memo[_number(k2)], memo[_number(k3)]
-        others = memo[_number(k4)], memo[_number(k5)], memo[_number(k6)]
+    def _indices(self, machine: Machine) -> bool:
+        data, cursor, texts = machine.data, _Cursor(machine), self._texts
+        make_index, make_place = self._make["index"], self._make["place"]
+        made: list[Any] = []
+        checked: tuple[bytes, ...] | None = None
+        while match := _PLACE.match(data, cursor.position):
+            k1, fqn, k2, _, k3, offset, place, k4, path, k5, first, k6, length = match.groups()
+            keys = k1, k2, k3, place, k4, k5, k6
+            if keys != checked:
+                if not self._are_fields(machine.memo, keys):
+                    break
+                checked = keys
+            if not (_fits(fqn) and _fits(path)):
+                break
+            cursor.next += 2
+            index = make_index(_text(cursor, fqn, texts), self._size(cursor, offset))
+            cursor.next += 2
+            made += index, make_place(_text(cursor, path, texts), _integer(first), _integer(length))
+            if not cursor.goes_on(match.end()):
+                break
+        return cursor.finish(made)
+
+    def _are_fields(self, memo: Mapping[int, Any], keys: tuple[bytes, ...]) -> bool:
+        """Whether these fetch the names of the fields of an index, the class of a place, and the names of its fields."""
+        k1, k2, k3, named, k4, k5, k6 = [memo[_number(key)] for key in keys]
         is_place = type(named) is Global and (named.module, named.name) == self._place
-        if fields != _INDEX_FIELDS or others != _PLACE_FIELDS or not is_place or not (_fits(fqn) and _fits(path)):
-            return False
-        cursor = _Cursor(machine)
-        index = self._make["index"](_text(cursor, fqn), self._size(cursor, offset))
-        cursor.skip(2)
-        machine.stack[-2:] = [index, self._make["place"](_text(cursor, path), _integer(first), _integer(length))]
-        cursor.finish(match.end())
-        return True
+        return is_place and (k1, k2, k3) == _INDEX_FIELDS and (k4, k5, k6) == _PLACE_FIELDS
 
     def _size(self, cursor: _Cursor, data: bytes) -> Any:
         """The tuple that a torch.Size is here."""
@@ -100,31 +114,54 @@ class Fused:
         size = self._sizes.get(body)
         if size is None:
             size = self._sizes[body] = _tuple(body)
-        cursor.skip(2 if size else 1)
-        return cursor.keep(size)
+        number = cursor.next + (2 if size else 1)
+        cursor.memo[number] = size
+        cursor.next = number + 1
+        cursor.kept += 1
+        return size
 
 
 class _Cursor:
-    """Where the memo stands: a new object and its state's dict take the first two numbers."""
+    """Where the machine stands while it is passed over: `next` is the memo's next number, of those taken `kept` were kept."""
 
-    __slots__ = ("_machine", "_next", "_skipped", "memo")
+    __slots__ = ("_again", "_began", "_machine", "kept", "memo", "next", "position", "reached")
 
     def __init__(self, machine: Machine) -> None:
         self._machine, self.memo = machine, machine.memo
-        self._next = len(machine.memo) + machine.skipped + 2
-        self._skipped = machine.skipped + 2
+        self.next = self._began = len(machine.memo) + machine.skipped
+        self.position = self.reached = machine.position
+        self.kept = 0
+        self._again = _again(machine)
 
-    def skip(self, count: int) -> None:
-        self._next += count
-        self._skipped += count
+    def goes_on(self, position: int) -> bool:
+        """An object ends at a position; whether another of its class follows there, which then is where the cursor stands."""
+        self.reached = position
+        if self._again is None or not self._machine.data.startswith(self._again, position):
+            return False
+        self.position = position + len(self._again)
+        return True
 
-    def keep(self, value: Any) -> Any:
-        self.memo[self._next] = value
-        self._next += 1
-        return value
+    def finish(self, made: list[Any]) -> bool:
+        """Leaves the machine behind what was made, in the place of the first one's class and arguments; whether anything was."""
+        if not made:
+            return False
+        machine = self._machine
+        machine.stack[-2:] = made
+        machine.skipped += self.next - self._began - self.kept
+        machine.position = self.reached
+        return True
 
-    def finish(self, position: int) -> None:
-        self._machine.skipped, self._machine.position = self._skipped, position
+
+def _again(machine: Machine) -> bytes | None:
+    """The opcodes with which the object begins whose NEWOBJ was just met, if they fetch its class from the memo: the next begins so."""
+    position = machine.position  # behind the fetching, EMPTY_TUPLE and NEWOBJ
+    for size in (4, 7):
+        opcodes = machine.data[max(0, position - size) : position]
+        if len(opcodes) == size and opcodes[0] == (0x68 if size == 4 else 0x6A) and opcodes[-2:] == b")\x81":
+            found = machine.memo.get(_number(opcodes))
+            if found is machine.stack[-2]:
+                return opcodes
+    return None
 
 
 def _number(get: bytes) -> int:
@@ -144,8 +181,18 @@ def _fits(text: bytes) -> bool:
     return text[0] != 0x8C or text[1] == len(text) - 3
 
 
-def _text(cursor: _Cursor, data: bytes) -> Any:
-    return cursor.keep(data[2:-1].decode()) if data[0] == 0x8C else cursor.memo[_number(data)]
+def _text(cursor: _Cursor, data: bytes, known: dict[bytes, str]) -> Any:
+    if data[0] != 0x8C:
+        return cursor.memo[_number(data)]
+    text = known.get(data)
+    if text is None:
+        if len(known) >= _MOST_TEXTS:  # a name comes again and again for a while
+            known.clear()
+        text = known[data] = data[2:-1].decode()
+    cursor.memo[cursor.next] = text
+    cursor.next += 1
+    cursor.kept += 1
+    return text
 
 
 def _tuple(body: bytes) -> tuple[int, ...]:

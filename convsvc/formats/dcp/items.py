@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from convsvc.errors import FormatError
 from convsvc.formats.base import StoredTensor
+from convsvc.formats.dcp.patterns import Pattern, pattern_of
 from convsvc.formats.dcp.records import Item
 from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.formats.torch_zip import read_content
@@ -78,16 +79,31 @@ def read_object(path: AnyPath, item: Item, name: str) -> Any:
 
 
 def _located(file: RegularFile, wanted: Iterable[Wanted], digest: hashlib._Hash) -> Iterator[StoredTensor]:
-    for each in wanted:
-        window = Window(file, each)
-        tensors = read_content(window, digest).tensors
-        found = tensors[0] if len(tensors) == 1 else None
-        if found is None or found.name:
-            raise FormatError(f"{window.path} holds {len(tensors)} tensors in a tree, not one by itself", do="save the checkpoint again")
-        if (found.dtype, found.shape) != (each.dtype, each.shape):
-            raise FormatError(
-                f"{window.path} is not what .metadata says",
-                facts=[f"expected {each.dtype} {list(each.shape)}, found {found.dtype} {list(found.shape)}"],
-                do="copy the checkpoint again: its .metadata and its files are of different savings",
-            )
-        yield StoredTensor(each.name, found.dtype, found.shape, each.item.file_offset + found.file_offset)
+    known: dict[tuple[str, tuple[int, ...], int], Pattern | None] = {}
+    for item, name, dtype, shape in wanted:
+        alike = dtype, shape, item.size_bytes
+        pattern = known.get(alike)
+        directory = pattern and pattern.directory(file, item.file_offset, name)
+        if pattern is not None and directory:
+            digest.update(directory)
+            yield StoredTensor(name, dtype, shape, item.file_offset + pattern.data_offset)
+            continue
+        window = Window(file, Wanted(item, name, dtype, shape))
+        found = _read_item(window, dtype, shape, digest)
+        if alike not in known:
+            known[alike] = pattern_of(window, found.file_offset)
+        yield StoredTensor(name, dtype, shape, item.file_offset + found.file_offset)
+
+
+def _read_item(window: Window, dtype: str, shape: tuple[int, ...], digest: hashlib._Hash) -> StoredTensor:
+    tensors = read_content(window, digest).tensors
+    found = tensors[0] if len(tensors) == 1 else None
+    if found is None or found.name:
+        raise FormatError(f"{window.path} holds {len(tensors)} tensors in a tree, not one by itself", do="save the checkpoint again")
+    if (found.dtype, found.shape) != (dtype, shape):
+        raise FormatError(
+            f"{window.path} is not what .metadata says",
+            facts=[f"expected {dtype} {list(shape)}, found {found.dtype} {list(found.shape)}"],
+            do="copy the checkpoint again: its .metadata and its files are of different savings",
+        )
+    return found

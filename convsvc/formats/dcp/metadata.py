@@ -30,6 +30,8 @@ from convsvc.tensors.boxes import Box
 LIMITS = Limits(size_bytes=512 << 20, opcodes=100_000_000, copied_bytes=1 << 30)
 SHOWN = 10
 MAX_AXES = 64
+# Of what many tensors have in common, so much is kept: as many ranks as there may be.
+MOST_KNOWN = 4096
 _TAGS = {torch: tag for tag, torch in DTYPES.items()}
 _CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
 
@@ -164,13 +166,14 @@ def _checked(root: Any, source: str) -> Metadata:
     items = _items(root.storage, faults)
     tensors: dict[str, Chunked] = {}
     objects: list[str] = []
+    boxes: dict[Offset, Boxes] = {}
     for name, said in root.tensors.items():
         if type(name) is not str:
             faults.append(f"the name {str(name)[:80]!r} is no string")
         elif type(said) is _Bytes:
             objects.append(name)
         elif type(said) is _Tensor:
-            tensors[name] = _tensor(name, said, items, faults)
+            tensors[name] = _tensor(name, said, items, faults, boxes)
         else:
             faults.append(f"{name[:200]}: is neither a tensor nor an object")
     if faults:
@@ -186,27 +189,46 @@ def _no_persistent_ids(pid: Any) -> Any:
 def _items(storage: Mapping[Any, Any], faults: list[str]) -> dict[tuple[str, Offset | None], Item]:
     """Where each (name, offset) lies."""
     items: dict[tuple[str, Offset | None], Item] = {}
+    sound_offsets: set[Offset] = set()
+    sound_paths: set[str] = set()
     for index, place in storage.items():
         if type(index) is not _Index or type(place) is not _Place or type(index.fqn) is not str:
             faults.append("a place in it is not (name, offset): (file, offset, length)")
             continue
-        fault = _place_fault(index, place)
-        key = index.fqn, index.offset
-        if fault is None and key in items:
-            fault = f"is in two places, at {items[key].file} and {place.path}"
+        offset, path = index.offset, place.path
+        fault = None if offset is None else _offset_fault(offset, sound_offsets)
+        fault = fault or _place_fault(place, sound_paths)
         if fault is None:
-            items[key] = Item(place.path, place.offset, place.length)
-        else:
+            key, item = (index.fqn, offset), Item(path, place.offset, place.length)
+            if items.setdefault(key, item) is not item:
+                fault = f"is in two places, at {items[key].file} and {path}"
+        if fault is not None:
             faults.append(f"{index.fqn[:200]}: {fault}")
     return items
 
 
-def _place_fault(index: _Index, place: _Place) -> str | None:
-    if index.offset is not None and not _are_counts(index.offset):
+def _offset_fault(offset: Any, sound: set[Offset]) -> str | None:
+    """What is wrong with the first index of a chunk; `sound` are those with which nothing is, of which there are few."""
+    try:
+        if offset in sound:
+            return None
+    except TypeError:  # no tuple of numbers
         return "its offset is no list of counts"
-    if type(place.path) is not str or not _is_inside(place.path):
-        return f"it lies in {str(place.path)[:100]!r}, which is no file within the directory"
-    if not _are_counts((place.offset, place.length)):
+    if not _are_counts(offset):
+        return "its offset is no list of counts"
+    if len(sound) < MOST_KNOWN:
+        sound.add(offset)
+    return None
+
+
+def _place_fault(place: _Place, sound: set[str]) -> str | None:
+    path = place.path
+    if type(path) is not str or (path not in sound and not _is_inside(path)):
+        return f"it lies in {str(path)[:100]!r}, which is no file within the directory"
+    if len(sound) < MOST_KNOWN:
+        sound.add(path)
+    first, length = place.offset, place.length
+    if type(first) is not int or type(length) is not int or not (0 <= first < 2**53 and 0 <= length < 2**53):
         return "its place in the file is not two counts"
     if place.transforms:
         return "it is packed by an extension, which is not read; save it without"
@@ -217,18 +239,47 @@ def _is_inside(path: str) -> bool:
     return bool(path) and "\0" not in path and len(path) < 4096 and not any(part in ("", ".", "..") for part in path.split("/"))
 
 
-def _tensor(name: str, said: _Tensor, items: Mapping[tuple[str, Offset | None], Item], faults: list[str]) -> Chunked:
+Boxes = dict[tuple[Offset, Offset], Box]
+
+
+def _tensor(
+    name: str,
+    said: _Tensor,
+    items: Mapping[tuple[str, Offset | None], Item],
+    faults: list[str],
+    known: dict[Offset, Boxes],
+) -> Chunked:
+    """A tensor; `known` are, by shape, the boxes of those before it, which are within theirs."""
     shape, chunks, dtype = said.size, [], getattr(said.properties, "dtype", None)
     if not _are_counts(shape) or type(said.chunks) is not list or type(dtype) is not Global or dtype.module != "torch":
         faults.append(f"{name[:200]}: is not (dtype, size, chunks)")
         return Chunked("", (), ())
+    boxes = known.setdefault(shape, {})
     for chunk in said.chunks:
-        if type(chunk) is not _Chunk or not _are_within(chunk.offsets, chunk.sizes, shape):
+        box = _box(chunk, shape, boxes)
+        if box is None:
             faults.append(f"{name[:200]}: a chunk of it is not within its size {list(shape)}")
             break
-        box = Box(chunk.offsets, tuple(map(add, chunk.offsets, chunk.sizes)))
-        chunks.append(Chunk(box, items.get((name, chunk.offsets))))
+        chunks.append(Chunk(box, items.get((name, box.starts))))
     return Chunked(_TAGS.get(dtype.name, f"torch.{dtype.name}"), shape, tuple(chunks))
+
+
+def _box(chunk: Any, shape: Offset, known: Boxes) -> Box | None:
+    """The box of a chunk; None where it is not within the shape."""
+    if type(chunk) is not _Chunk:
+        return None
+    offsets, sizes = chunk.offsets, chunk.sizes
+    try:
+        box = known.get((offsets, sizes))
+    except TypeError:  # no tuples of numbers
+        return None
+    if box is None:
+        if not _are_within(offsets, sizes, shape):
+            return None
+        box = Box(offsets, tuple(map(add, offsets, sizes)))
+        if len(known) < MOST_KNOWN:
+            known[offsets, sizes] = box
+    return box
 
 
 def _are_within(offsets: Any, sizes: Any, shape: Offset) -> bool:

@@ -12,6 +12,7 @@ from itertools import chain
 from convsvc.formats.dcp.records import Chunked, Item, Metadata
 from convsvc.formats.pickle.writer import pickled_integer, pickled_text
 from convsvc.formats.torch_tensors import DTYPES
+from convsvc.tensors.boxes import Box
 
 _CLASSES, _PLACES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
 _NAMED = (
@@ -39,14 +40,20 @@ def pickle_metadata(metadata: Metadata, paths: Mapping[str, tuple[str, ...]] | N
 
 
 class _Writer:
-    """Opcodes by what they push."""
+    """Opcodes by what they push; those of chunks, and of parts of places, that many have are made once."""
 
-    __slots__ = ("classes", "preamble", "words")
+    __slots__ = ("chunks", "classes", "files", "key", "lengths", "numbered", "preamble", "value", "words")
 
     def __init__(self) -> None:
         self.preamble = [b"\x80\x04"]
         self.classes = {name: self._kept(f"c{module}\n{name}\n".encode()) for module, name in _GLOBALS}
         self.words = {word: self._kept(pickled_text(word)) for word in _WORDS}
+        self.key = self.classes["MetadataIndex"] + _NEW + self.words["fqn"]
+        self.value = b"ub" + self.classes["_StorageInfo"] + _NEW + self.words["relative_path"]
+        self.chunks: dict[Box, bytes] = {}
+        self.numbered: dict[tuple[int, tuple[int, ...]], bytes] = {}
+        self.files: dict[str, bytes] = {}
+        self.lengths: dict[int, bytes] = {}
 
     def _kept(self, opcodes: bytes) -> bytes:
         """Puts an object into the memo and drops it (BINPUT, POP); what fetches it."""
@@ -74,40 +81,60 @@ class _Writer:
             named = chain(names, zip(metadata.objects, (text for text, _ in objects), strict=True))
             yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in named)
         yield pickled_text("storage_data")
-        yield from _dict(chain(places, (self.place(text, b"N", b"N", item) for text, item in objects)))
+        yield from _dict(chain(places, (self.place(text, item) for text, item in objects)))
         yield pickled_text("storage_meta") + b"N" + pickled_text("version") + pickled_text(_VERSION) + b"ub."
 
     def tensor(self, chunked: Chunked) -> bytes:
-        words, classes = self.words, self.classes
+        words, classes, known = self.words, self.classes, self.chunks
         layout = classes["_get_layout"] + pickled_text("torch.strided") + b"\x85R"
         memory = classes["_MEM_FORMAT_ENCODING"] + b"K\x00\x85R"
         # dtype, layout, requires_grad, memory_format, pin_memory: TensorProperties.__getstate__
         properties = classes["TensorProperties"] + b")\x81(" + classes[chunked.dtype] + layout + b"\x89" + memory + b"\x89tb"
-        chunks = b"".join([self.chunk(*box) for box, _ in chunked.chunks])
+        chunks = b"".join([known.get(box) or self.chunk(box) for box, _ in chunked.chunks])
         parts = words["properties"] + properties + words["size"] + self.size(chunked.shape) + words["chunks"] + b"](" + chunks + b"e"
         return classes["TensorStorageMetadata"] + b")\x81}(" + parts + b"ub"
 
-    def chunk(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> bytes:
-        sizes = tuple([stop - start for start, stop in zip(starts, stops, strict=True)])
-        parts = self.words["offsets"] + self.size(starts) + self.words["sizes"] + self.size(sizes)
-        return self.classes["ChunkStorageMetadata"] + _NEW + parts + b"ub"
+    def chunk(self, box: Box) -> bytes:
+        parts = self.words["offsets"] + self.size(box.starts) + self.words["sizes"] + self.size(box.shape)
+        made = self.chunks[box] = self.classes["ChunkStorageMetadata"] + _NEW + parts + b"ub"
+        return made
 
     def places(self, name: bytes, chunked: Chunked) -> Iterable[bytes]:
+        """The keys of `storage_data`, and their values, of a tensor. Of a million places little but the offsets in files is new."""
+        key = self.key + name + self.words["index"]
+        at, files, lengths = self.numbered, self.files, self.lengths
         for number, (box, item) in enumerate(chunked.chunks):
             if item is None:
                 raise ValueError("a chunk without a place")
-            yield self.place(name, pickled_integer(number), self.size(box.starts), item)
+            file, offset, length = item
+            starts = box[0]
+            yield b"".join(
+                (
+                    key,
+                    at.get((number, starts)) or self.numbered_at(number, starts),
+                    files.get(file) or self.file(file),
+                    pickled_integer(offset),
+                    lengths.get(length) or self.length(length),
+                )
+            )
 
-    def place(self, name: bytes, number: bytes, starts: bytes, item: Item) -> bytes:
-        """A key of `storage_data` and its value."""
-        words, classes = self.words, self.classes
-        offset, length = pickled_integer(item.file_offset), pickled_integer(item.size_bytes)
-        return (
-            classes["MetadataIndex"] + _NEW
-            + words["fqn"] + name + words["index"] + number + words["offset"] + starts + b"ub"
-            + classes["_StorageInfo"] + _NEW
-            + words["relative_path"] + _text(item.file) + words["offset"] + offset + words["length"] + length + b"ub"
-        )  # fmt: skip
+    def place(self, name: bytes, item: Item) -> bytes:
+        """The same of an object, which has neither a number nor an offset."""
+        key = self.key + name + self.words["index"] + b"N" + self.words["offset"] + b"N" + self.value
+        return key + self.file(item.file) + pickled_integer(item.file_offset) + self.length(item.size_bytes)
+
+    def numbered_at(self, number: int, starts: tuple[int, ...]) -> bytes:
+        """The rest of a key, and how its value begins."""
+        made = self.numbered[number, starts] = pickled_integer(number) + self.words["offset"] + self.size(starts) + self.value
+        return made
+
+    def file(self, name: str) -> bytes:
+        made = self.files[name] = _text(name) + self.words["offset"]
+        return made
+
+    def length(self, size_bytes: int) -> bytes:
+        made = self.lengths[size_bytes] = self.words["length"] + pickled_integer(size_bytes) + b"ub"
+        return made
 
     def size(self, numbers: tuple[int, ...]) -> bytes:
         inner = _tuple([pickled_integer(number) for number in numbers]) + (_MEMOIZE if numbers else b"")

@@ -170,14 +170,17 @@ def pickled_text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(data)) + data
 
 
+_BININT1, _BININT2, _BININT = struct.Struct("<cB").pack, struct.Struct("<cH").pack, struct.Struct("<ci").pack
+
+
 def pickled_integer(value: int) -> bytes:
     """The shortest opcode that pushes an integer."""
     if 0 <= value < 1 << 8:
-        return b"K" + struct.pack("<B", value)
+        return _BININT1(b"K", value)
     if 0 <= value < 1 << 16:
-        return b"M" + struct.pack("<H", value)
+        return _BININT2(b"M", value)
     if -(1 << 31) <= value < 1 << 31:
-        return b"J" + struct.pack("<i", value)
+        return _BININT(b"J", value)
     size = value.bit_length() // 8 + 1
     return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
 

@@ -43,6 +43,9 @@ class Record(NamedTuple):
     method: int
 
 
+Span = tuple[int, int]
+
+
 class _Entry(NamedTuple):
     """A line of the central directory."""
 
@@ -83,6 +86,37 @@ def check_stored(file: Readable, records: Mapping[str, Record]) -> None:
                 facts=[f"the record {record.name!r} is packed with zip method {record.method}; torch.save only stores (method 0)"],
                 do="unpack it and pack it again with `zip -0`, or load it with torch and save it again",
             )
+
+
+class Spans(NamedTuple):
+    """Bytes of a zip file, as (start, stop): those from which its records follow, `directory` less its checksums among them."""
+
+    fixed: tuple[Span, ...]
+    directory: Span
+
+
+def find_spans(file: Readable, records: Mapping[str, Record]) -> Spans | None:
+    """Which bytes of a sound zip file `read_directory` looks at, but for checksums: another of this size that has them has these records.
+
+    None where its end is not as writers have it: no comment, nothing between the directory and the end records.
+    """
+    start, size, _ = _find_directory(file)
+    limit = file.size_bytes - _END_BYTES
+    if _find_end(file, _END_BYTES)[2] != 0 or start + size not in (limit, limit - _LOCATOR_BYTES - _END64_BYTES):
+        return None
+    directory = file.read(start, size, "the zip directory")
+    fixed: list[Span] = []
+    for record in records.values():
+        at = record.header_offset
+        # All of a local header is passed over but its signature, its name, and how long name and extra field are.
+        fixed += [(at, at + 4), (at + 26, at + _LOCAL_BYTES + len(record.name.encode()))]
+    at = first = 0
+    while at < size:
+        fixed.append((start + first, start + at + 16))
+        first = at + 20  # behind the CRC-32
+        at += _CENTRAL_BYTES + sum(struct.unpack_from("<3H", directory, at + 28))
+    fixed.append((start + first, file.size_bytes))
+    return Spans(tuple(fixed), (start, start + size))
 
 
 def _find_directory(file: Readable) -> tuple[int, int, int]:
