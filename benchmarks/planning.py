@@ -1,6 +1,6 @@
 """Planning a trillion parameters from headers alone, and some of that plan's tasks really done, extrapolated to the whole.
 
-    python -m benchmarks.planning                        DeepSeek-V3 671B to Kimi-K3 2.8T, in bf16 and as published, two layouts each; Qwen2-VL 7B
+    python -m benchmarks.planning                        DeepSeek-V3 671B to Kimi-K3 2.8T, in bf16 and as published, two layouts each
     ... --torch-dist --samples 0                         to torch_dist and back, instead
     ... --dcp 8 --samples 0                              to torch DCP, every tensor cut over 8 files, and back, instead
     ... --directory /disk --samples 5 --models kimi      where the files go; fewer tasks; one model

@@ -74,7 +74,9 @@ def grid_of(checkpoint: Checkpoint, stated_ep: int | None = None) -> Grid:
     One number behind a tensor rank's is its stage, or its expert rank: where every one of them has the word embedding and there are
     experts, it is that.
     """
-    folders = sorted({Path(file).parent.name for file, _ in checkpoint.found if Path(file).parent.name.startswith("mp_rank_")})
+    # Of files, not of tensors: a rank in whose stage no module has a layer holds none.
+    parents = {Path(file.name).parent.name for file in checkpoint.files}
+    folders = sorted(name for name in parents if name.startswith("mp_rank_"))
     numbers = [tuple(map(int, name.removeprefix("mp_rank_").split("_"))) for name in folders]
     if len({len(each) for each in numbers}) != 1:
         raise SourceError(f"the rank directories of {checkpoint.path} have names of different kinds: {', '.join(folders[:6])}")
