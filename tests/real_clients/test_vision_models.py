@@ -79,6 +79,14 @@ MODELS = (
 )
 # MindSpeed-MM keeps these in torch DCP, not in rank files.
 THROUGH_DCP = ("Qwen3_5", "Qwen3_5Moe", "Mistral3")
+SIGLIP = {
+    "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2, "image_size": 16, "patch_size": 4,
+}  # fmt: skip
+# Models that MindSpeed-MM does not know.
+OTHERS = (
+    Tiny("Gemma3Config", {"head_dim": 8}, SIGLIP | {"vision_use_head": False}, {"mm_tokens_per_image": 4}),
+    Tiny("Gemma3Config", {"head_dim": 8}, SIGLIP, {"mm_tokens_per_image": 4}),
+)
 
 
 def tiny_model(tiny: Tiny) -> Any:
@@ -99,7 +107,7 @@ def answers(model: Any, tiny: Tiny) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
-@pytest.mark.parametrize("tiny", MODELS, ids=str)
+@pytest.mark.parametrize("tiny", [*MODELS, *OTHERS], ids=str)
 def test_a_vision_model_computes_the_same_after_torch_dcp_and_back(tiny: Tiny, tied: bool, tmp_path: Path) -> None:
     tiny = Tiny(tiny.config, tiny.text, tiny.vision, tiny.rest | {"tie_word_embeddings": tied})
     check_same_after({"format": "dcp"}, tiny, tmp_path)

@@ -32,7 +32,7 @@ class Change:
 
 def by_family_names(checkpoint: Checkpoint, family: Family) -> Checkpoint:
     """The checkpoint with its tensors by the family's names; each still knows the name that it is stored under."""
-    if any(("", anchor) in checkpoint.found for anchor in _anchors(family)):
+    if all(any(("", name) in checkpoint.found for name in names) for names in (_anchors(family), *_towers_anchors(family))):
         return checkpoint
     checkpoint = _respelled(checkpoint, family)
     names = [name for _, name in checkpoint.found]
@@ -95,6 +95,11 @@ def find_change(names: Iterable[str], family: Family) -> Change | None:
 def _anchors(family: Family) -> list[str]:
     """The names of the word embedding, which every model has once."""
     return [name for row in family.embedding for name in (row.stored, *row.also)]
+
+
+def _towers_anchors(family: Family) -> list[list[str]]:
+    """The names of what comes first in each module that begins with something: of one that a library spells otherwise there is none."""
+    return [[tower.prefix + tower.before[0].stored] for tower in family.towers if tower.before]
 
 
 def _change_between(name: str, anchor: str) -> Change | None:
