@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measuring import run_measured
+from benchmarks.memory import measure as measure_memory
 from benchmarks.mindformers import QWEN3_06B
 from benchmarks.mindformers import measure as measure_mindformers
 from benchmarks.models import MOE_SMALL_VOCAB, write_model
@@ -53,6 +54,14 @@ def test_a_command_is_measured_with_its_children() -> None:
     took = run_measured([sys.executable, "-c", child])
     assert took.peak_bytes > 300 << 20
     assert took.cpu_s > 0.01
+
+
+def test_memory_is_measured_both_ways_beside_what_the_plan_promises(tmp_path: Path) -> None:
+    write_model(tmp_path / "source", SMALL)
+    there, back = measure_memory(tmp_path / "source", "a model", 1, {"format": "dcp", "shards": 2}, "dcp", tmp_path)
+    assert (there["case"], back["case"]) == ("a model to dcp", "a model from dcp")
+    assert all(row["peak MiB"] > 0 and row["a worker's at most MiB"] > 0 for row in (there, back))
+    assert not (tmp_path / "there").exists()
 
 
 def test_results_come_between_their_marks(tmp_path: Path) -> None:
