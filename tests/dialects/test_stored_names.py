@@ -152,7 +152,7 @@ def test_stacked_experts_become_single_ones_where_hugging_face_is_written(tmp_pa
     source = write_moe(tmp_path / "hf", "qwen3-moe")
     single = load_file(source / "model.safetensors")
     save_file(stack(single), source / "model.safetensors")
-    target = {"format": "huggingface", "path": str(tmp_path / "back")}
+    target = {"format": "huggingface", "path": str(tmp_path / "back"), "experts": "per-expert"}
     convert({"source": {"format": "huggingface", "path": str(source)}, "target": target}, engine="inline")
     have = {name: tensor for file in (tmp_path / "back").glob("*.safetensors") for name, tensor in load_file(file).items()}
     assert have.keys() == single.keys()

@@ -1,3 +1,9 @@
 """What pytest does not collect here: programs that run in processes of their own, as importing Megatron takes seconds and warns."""
 
-collect_ignore = ["megatron_dist_rank.py", "megatron_pipelines.py", "megatron_rank.py", "megatron_te.py"]
+collect_ignore = [
+    "megatron_dist_rank.py",
+    "megatron_fsdp_rank.py",
+    "megatron_pipelines.py",
+    "megatron_rank.py",
+    "megatron_te.py",
+]
