@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import cut_shards
+from benchmarks.models import VISION, cut_shards
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, safetensors
@@ -152,28 +152,7 @@ FP8_FP4 = {**FP8, "scale_fmt": "ue8m0"}
 BLOCKS = {"quant_method": "mxfp4"}
 NVFP4 = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
 # From the config.json of Qwen/Qwen2-VL-7B-Instruct.
-QWEN2_VL_7B: Mapping[str, Any] = {
-    "model_type": "qwen2_vl",
-    "architectures": ["Qwen2VLForConditionalGeneration"],
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "tie_word_embeddings": False,
-    "vision_config": {
-        "depth": 32,
-        "embed_dim": 1280,
-        "mlp_ratio": 4,
-        "num_heads": 16,
-        "in_chans": 3,
-        "hidden_size": 3584,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}
+QWEN2_VL_7B: Mapping[str, Any] = {**VISION, "num_hidden_layers": 28, "vocab_size": 152064}
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "qwen2-vl-7b": QWEN2_VL_7B,
     "deepseek-v3-671b": DEEPSEEK_V3,

@@ -326,7 +326,7 @@ def resplit(*more: str, source: str = "[2,2]", target: str = "[[1,1],[1,1]]") ->
 def test_the_guides_command_is_a_job() -> None:
     assert job_of(GUIDE) == {
         "model_type": "qwen2-vl",
-        "source": {"format": "huggingface", "path": PLACES["hf_config"]["hf_dir"], "own_head": True},  # type: ignore[index]
+        "source": {"format": "huggingface", "path": PLACES["hf_config"]["hf_dir"], "own_head": True},  # type: ignore[index]  # a place of words, not one path
         "target": {"format": "mindspeed-mm", "path": PLACES["mm_dir"], **CUT},
         "options": {},
     }

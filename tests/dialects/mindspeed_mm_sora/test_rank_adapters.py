@@ -65,7 +65,7 @@ PARTS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 def diffusers_name(module: str) -> str:
     """What diffusers calls a module of Wan's authors."""
-    layer, rest = re.fullmatch(r"(blocks\.\d+)\.(.*)", module).groups()  # type: ignore[union-attr]
+    layer, rest = re.fullmatch(r"(blocks\.\d+)\.(.*)", module).groups()  # type: ignore[union-attr]  # adapters are in blocks alone
     if rest.startswith("ffn"):
         return f"{layer}.ffn.net.{'0.proj' if rest == 'ffn.0' else '2'}"
     kind, part = rest.split(".")
