@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from convsvc.conversion import convert
 from convsvc.errors import ConvsvcError, LayoutError, PlanError, SourceError
@@ -29,7 +31,9 @@ CONVERTERS = (
     "DeepSeekVLConverter", "VideoAlignConverter",
 )  # fmt: skip
 LAYOUT = ("llm_pp_layers", "vit_pp_layers", "audio_pp_layers", "tp_size", "vit_tp_size", "audio_tp_size", "ep_size")
-MODEL_TYPES = {"Qwen2VLConverter": "qwen2-vl", "Qwen2_5_VLConverter": "qwen2.5-vl"}
+MODEL_TYPES = {"Qwen2VLConverter": "qwen2-vl", "Qwen2_5_VLConverter": "qwen2.5-vl", "VideoAlignConverter": "videoalign"}
+# The fixtures whose configuration reads them: what comes back of both cuts must be the same.
+MODELS = {"Qwen2VLConverter": "qwen2vl", "Qwen2_5_VLConverter": "qwen2_5vl", "VideoAlignConverter": "videoalign_plain"}
 # What a command line refuses, and a job has no such field for, or says in another way.
 OF_THE_COMMAND_LINE = {"q2vl-val-onedim", "q2vl-val-unknown-key", "q2vl-val-missing-mmdir", "q2vl-val-missing-parallel"}
 # Refused there, and done here: two-dimensional lists on the way back, no index beside one file.
@@ -101,6 +105,36 @@ def test_rank_files_are_what_the_source_tool_writes(case: Case, tmp_path: Path) 
 def test_rank_files_are_cut_anew_as_the_source_tool_does_without_a_configuration(case: Case, tmp_path: Path) -> None:
     places = run(case, tmp_path)
     assert read_ranks(places["mm_out"]) == expected_ranks(manifest(case.id))
+
+
+@pytest.mark.parametrize("case", select(("peer_bug",), "resplit", but={"q2vl-rs-vpp-source", "q2vl-rs-oddvocab", "va-resplit-tp1"}))
+def test_rank_files_that_are_cut_anew_keep_their_form_and_every_value(case: Case, tmp_path: Path) -> None:
+    """Towers of a size of their own, canonical names that no argument says: there the source tool doubles or loses rows."""
+    places = run(case, tmp_path)
+    beside = write_input({"kind": "hf", "fixture": MODELS[case.converter], "seed": 1}, tmp_path / "hf")
+    back = {}
+    for name in ("mm", "mm_out"):
+        source = mm(str(places[name]), config_dir=str(beside))
+        convert({"source": source, "target": hf(str(tmp_path / f"{name}_hf"), config_dir=str(beside))})
+        back[name] = read_tensors(tmp_path / f"{name}_hf")
+    assert back["mm"] == back["mm_out"]
+    assert forms(places["mm"]) == forms(places["mm_out"])
+
+
+def forms(directory: Path) -> set[str]:
+    """The parameters' names without the numbers of layers, and without the output layer, which several stages have of a tied model."""
+    ranks = [torch.load(path, weights_only=True) for path in directory.rglob("*.pt")]
+    named = {name for rank in ranks for key, held in rank.items() if key.startswith("model") for name in held}
+    return {re.sub(r"\d+", "", name) for name in named if "output_layer" not in name}
+
+
+def test_a_job_may_ask_for_another_form(tmp_path: Path) -> None:
+    case = next(each for each in cases() if each.id == "q25vl-rs-canon")
+    source = write_input(case.said["inputs"]["mm"], tmp_path / "mm")
+    target = mm(str(tmp_path / "out"), enable_canonical_hf_struct=False)
+    convert({"source": mm(str(source)), "target": target, "model_type": "qwen2.5-vl"})
+    assert not any("gate_proj" in name for name in forms(tmp_path / "out"))
+    assert any("gate_proj" in name for name in forms(source))
 
 
 @pytest.mark.parametrize("case", select(("reference",), "mm_to_hf"))

@@ -54,8 +54,10 @@ class MindSpeedMMTarget(MindSpeedMMLayout, TargetSpec):
     """Rank files as MindSpeed-MM loads them: release/mp_rank_TT[_PPP][_EEE]/model_optim_rng.pt."""
 
     format: Literal["mindspeed-mm"]
-    enable_canonical_hf_struct: bool = Field(
-        False, description="Queries, keys, values, gates apart, as Hugging Face has them; false: fused, as Megatron has them."
+    enable_canonical_hf_struct: bool | None = Field(
+        None,
+        description="Queries, keys, values, gates apart, as Hugging Face has them; false: fused, as Megatron has them. Left out: as the "
+        "source has them where that is MindSpeed-MM's, else fused.",
     )
     ldt: bool = Field(False, description="U shape: final norm and output layer in the first stage's last chunk (hf_to_mm_ldt).")
     save_vit_only: bool = Field(False, description="The image encoder alone, with its projector.")

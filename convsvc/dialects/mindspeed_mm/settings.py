@@ -65,9 +65,17 @@ def settings_for(target: MindSpeedMMTarget, model: Model) -> Settings:
         raise LayoutError(f"{FIELDS[absent[0]][0]}: this {model.family.name} has no {absent[0]}", do="leave it out")
     check_cut(model.family.name, tp)
     vocab = target.resize_vocab_size or model.sizes.get("vocab", 0)
-    tables_here = tables_of(model.family.name, target.enable_canonical_hf_struct)
+    canonical = bool(target.enable_canonical_hf_struct)
+    tables_here = tables_of(model.family.name, canonical)
     tensor = {module: size_of(target, module) if is_cut(tables_here.of(module)) else 1 for module in counts}
-    return Settings(cut_of(counts, tensor, grid, vocab, returns=target.ldt), target.enable_canonical_hf_struct)
+    return Settings(cut_of(counts, tensor, grid, vocab, returns=target.ldt), canonical)
+
+
+def settings_like(settings: Settings, target: MindSpeedMMTarget, model: Model, source: object) -> Settings:
+    """The settings, in the form of rank files that are cut anew: a job that says none does not ask for another."""
+    if target.enable_canonical_hf_struct is not None or not isinstance(source, Settings) or source.canonical == settings.canonical:
+        return settings
+    return settings_for(target.model_copy(update={"enable_canonical_hf_struct": source.canonical}), model)
 
 
 def cut_of(counts: Mapping[str, Counts], tensor: Mapping[str, int], grid: Grid, vocab: int, *, returns: bool = False) -> Cut:

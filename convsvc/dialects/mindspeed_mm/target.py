@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read, SideFile, Target, Wants
 from convsvc.dialects.huggingface.config_files import spoken_vocab
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource, MindSpeedMMTarget
 from convsvc.dialects.mindspeed_mm.new_files import output
-from convsvc.dialects.mindspeed_mm.settings import Settings, settings_for
+from convsvc.dialects.mindspeed_mm.settings import Settings, settings_for, settings_like
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots
-from convsvc.spec import SourceSpec, TargetSpec
+from convsvc.spec import Job, SourceSpec, TargetSpec
 
 
 class MindSpeedMM(Target):
@@ -37,6 +37,10 @@ class MindSpeedMM(Target):
 
     def settings(self, target: MindSpeedMMTarget, model: Model, adapted: Adapted | None = None) -> Settings:
         return settings_for(target, model)
+
+    def as_found(self, job: Job, settings: Settings, model: Model, read: Read, roots: Roots) -> Settings:
+        """In the source's own form, where the job leaves it open and the source has rank files of MindSpeed-MM, too."""
+        return settings_like(settings, cast(MindSpeedMMTarget, job.target), model, read.settings)
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings.cut, tables_of(model.family.name, settings.canonical))
