@@ -13,11 +13,17 @@ from convsvc.models.family import Family
 
 # Where a multimodal configuration keeps that of its language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")
+# What a part says that is a language model's, whatever it is called: how many layers, and how many tokens; so many parts deep at most.
+LAYERS, VOCAB, DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers"), "vocab_size", 3
 # What wrappers add to the kind of their text part.
 TEXT_ENDS = ("_text", "_vl_text", "_omni_text", "v_text", "_text_model", "_unified_text", "_thinker_text")
 # What shows that a model has more parts than a language model.
 OTHER_PARTS = re.compile(
     r"^(mm_)?(vision|visual|audio|image|vit|projector|speech)(_config|_tower|_encoder|_tower_name)?$|^vision_.*config$"
+)
+# Parts that have layers and tokens, and are no text decoder: they speak, they read ahead, they encode.
+OTHER_DECODERS = re.compile(
+    r"vision|visual|audio|image|video|speech|vit\b|talker|codec|code2wav|code_predictor|token2wav|draft|specul|encoder|quanti"
 )
 # Heads of models that are no language models, by the end of the class's name.
 OTHER_HEADS = {
@@ -97,7 +103,10 @@ def _fitting(families: tuple[Family, ...], facts: Facts) -> list[Family]:
     by_kind = [family for family in families if kind in family.model_types] if not _other_head(architectures) else []
     both = [family for family in by_class if family in by_kind]
     named = both or by_class or by_kind
-    return [family for family in named if family.distinguish is None or family.distinguish(facts)]
+    fitting = [family for family in named if family.distinguish is None or family.distinguish(facts)]
+    # Others save their models under a class that is first of all somebody else's: with no kind said, it is that one's.
+    own = [family for family in fitting if kind is None and family.architectures[0] in architectures]
+    return own or fitting
 
 
 def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
@@ -149,14 +158,35 @@ class TextPart:
 
 
 def text_part(facts: Facts) -> TextPart:
-    """The innermost part that is about text; Qwen's omni models keep it one level down."""
+    """The innermost part that is about text; Qwen's omni models keep it one level down.
+
+    It is known by what it is called, else, where sizes are not at the top, by what it says: layers and a vocabulary, as no other part.
+    """
     values, steps = facts.values, []
     others = _other_parts(facts)
-    while (name := next((name for name in TEXT_PARTS if isinstance(values.get(name), Mapping)), None)) is not None:
+    while (name := _text_name(values)) is not None:
         steps.append(name)
         values = values[name]
     inner = Facts(values, f"{facts.origin}, {'.'.join(steps)}") if steps else facts
     return TextPart(inner, tuple(steps), tuple(others))
+
+
+def _text_name(values: Mapping[str, Any], depth: int = 0) -> str | None:
+    """What the part is called that is about text, or has the part that is; None where there is none, or two could be it.
+
+    >>> _text_name({"lm": {"n_layer": 2, "vocab_size": 8}, "vision_config": {"num_layers": 2, "vocab_size": 8}})
+    'lm'
+    """
+    named = next((name for name in TEXT_PARTS if isinstance(values.get(name), Mapping)), None)
+    if named is not None or any(name in values for name in LAYERS) or depth > DEPTH:
+        return named
+    parts = {name: each for name, each in values.items() if isinstance(each, Mapping) and not OTHER_DECODERS.search(name)}
+    speaking = [name for name, each in parts.items() if _speaks(each) or _text_name(each, depth + 1) is not None]
+    return speaking[0] if len(speaking) == 1 and not {"encoder", "decoder"} <= values.keys() else None
+
+
+def _speaks(part: Mapping[str, Any]) -> bool:
+    return VOCAB in part and any(name in part for name in LAYERS)
 
 
 def find_text(families: tuple[Family, ...], facts: Facts, stated: Family | None = None) -> tuple[TextPart, Family]:

@@ -30,7 +30,8 @@ OUTER = (*TIES, "torch_dtype", "dtype", "quantization_config", "transformers_ver
 class Place:
     """A text decoder: its family, what stands in place of `model.` and before its other names, the steps to its configuration.
 
-    `kind` is the model_type that the configuration says where it is nested: sizes it is silent about are those of that class.
+    `kind` is the model_type that the configuration says where it is nested: sizes it is silent about are those of that class. `copied` is
+    whether a tied head is stored, too: then the way back writes it again.
     """
 
     family: str
@@ -38,10 +39,12 @@ class Place:
     head: str
     inside: tuple[str, ...]
     kind: str = ""
+    copied: bool = False
 
     def words(self) -> dict[str, Any]:
         """As facts and saved args keep it."""
-        return {"family": self.family, "body": self.body, "head": self.head, "inside": list(self.inside), "kind": self.kind}
+        said = {"family": self.family, "body": self.body, "head": self.head, "inside": list(self.inside), "kind": self.kind}
+        return said | ({"copied": True} if self.copied else {})
 
 
 def text_facts(families: Iterable[Family], stated: Family | None, facts: Facts, names: Collection[str] | None) -> Facts:
@@ -58,7 +61,9 @@ def text_facts(families: Iterable[Family], stated: Family | None, facts: Facts, 
             do="state the model_type that the text decoder is",
         )
     inner = str(found.facts.get("model_type", default="")) if found.steps else ""
-    place = Place(family.name, *found_at, found.steps, inner)
+    body, head = found_at
+    copied = any(head + row.stored in (names or ()) for row in family.tied_output)
+    place = Place(family.name, body, head, found.steps, inner, copied)
     own = {
         name: value
         for name, value in completed(found.facts, inner).values.items()
@@ -76,9 +81,10 @@ def placed(families: Mapping[str, Family], facts: Facts) -> Family | None:
     if mark is None:
         return None
     try:
-        place = Place(str(mark["family"]), str(mark["body"]), str(mark["head"]), tuple(map(str, mark["inside"])), str(mark["kind"]))
+        family, body, head, kind = (str(mark[name]) for name in ("family", "body", "head", "kind"))
+        place = Place(family, body, head, tuple(map(str, mark["inside"])), kind, mark.get("copied") is True)
         text = families[place.family]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise JobError(f"{facts.origin}: {MARK} does not say where a text decoder lies", do="convert the checkpoint again") from None
     return within(text, place)
 
@@ -87,7 +93,8 @@ def within(text: Family, place: Place) -> Family:
     """The text family under the names that it has in its place; whatever has other names is carried along."""
     inside = tuple((step,) for step in place.inside)
     family = around(text, towers=(), body=place.body, head=place.head, inside=inside, name=text.name, title=text.title)
-    return replace(family, others=True, silent=place.kind)
+    heads = tuple(replace(row, written=True) for row in family.tied_output) if place.copied else family.tied_output
+    return replace(family, others=True, silent=place.kind, tied_output=heads)
 
 
 def find_place(names: Collection[str], family: Family) -> tuple[str, str] | None:

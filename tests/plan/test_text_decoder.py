@@ -33,6 +33,14 @@ PLACES = {
 }
 
 
+RANKS: dict[str, dict[str, Any]] = {
+    "mindspeed-llm": {"format": "mindspeed-llm", "tensor_parallel_size": 2, "pipeline_parallel_size": 2},
+    "megatron": {"format": "megatron"},
+    "megatron fsdp": {"format": "megatron", "storage": "fsdp_dtensor"},
+    "megatron ranks": {"format": "megatron", "storage": "torch", "tensor_parallel_size": 2},
+}
+
+
 def write_wrapper(folder: Path, body: str, head: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """A tiny Qwen3 with a tower beside it."""
     torch.manual_seed(7)
@@ -60,18 +68,59 @@ def job(source: dict[str, Any], target: dict[str, Any], **more: Any) -> dict[str
     return {"source": source, "target": target, **more}
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_text_decoder_goes_to_rank_files_and_the_whole_directory_comes_back(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "ranks"), [*((place, "mindspeed-llm") for place in PLACES), *(("older", ranks) for ranks in RANKS)])
+def test_the_text_decoder_goes_to_rank_files_and_the_whole_directory_comes_back(place: str, ranks: str, tmp_path: Path) -> None:
     body, head, config = PLACES[place]
     tensors = write_wrapper(tmp_path / "hf", body, head, config)
     source = {"format": "huggingface", "path": str(tmp_path / "hf"), "modules": ["text_decoder"]}
-    there = {"format": "mindspeed-llm", "path": str(tmp_path / "mg"), "tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    there = {**RANKS[ranks], "path": str(tmp_path / "mg")}
     notes = convert(job(source, there), engine="inline").notes
     assert any(note.kind == "carried" and "4 tensor(s) of other modules" in note.text for note in notes)
     back = {"format": "huggingface", "path": str(tmp_path / "back"), "config_dir": str(tmp_path / "hf")}
-    convert(job({"format": "mindspeed-llm", "path": str(tmp_path / "mg")}, back), engine="inline")
+    again = {name: value for name, value in there.items() if name in ("format", "path", "storage")}
+    convert(job(again, back), engine="inline")
     assert same(read(tmp_path / "back"), tensors)
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_tied_head_that_is_stored_too_comes_back(ranks: str, tmp_path: Path) -> None:
+    config = {**OUTER, "tie_word_embeddings": True, "text_config": {**TEXT, "tie_word_embeddings": True}}
+    tensors = write_wrapper(tmp_path / "hf", "language_model.model.", "language_model.", config)
+    tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "hf" / "model.safetensors")
+    source = {"format": "huggingface", "path": str(tmp_path / "hf"), "modules": ["text_decoder"]}
+    convert(job(source, {**RANKS[ranks], "path": str(tmp_path / "mg")}), engine="inline")
+    again = {name: value for name, value in RANKS[ranks].items() if name in ("format", "storage")}
+    back = {"format": "huggingface", "path": str(tmp_path / "back"), "config_dir": str(tmp_path / "hf")}
+    convert(job({**again, "path": str(tmp_path / "mg")}, back), engine="inline")
+    assert same(read(tmp_path / "back"), tensors)
+
+
+# What a configuration calls its text part, and what is said in it beside the sizes.
+PARTS: dict[str, dict[str, Any]] = {
+    "language_config": {"language_config": TEXT},
+    "decoder_config": {"decoder_config": TEXT},
+    "an unlisted name": {"reasoner": TEXT, "talker_config": {**TEXT, "model_type": "qwen2"}},
+    "one level down": {"model_config": {"lm": TEXT, "vision_config": {"num_layers": 3, "vocab_size": 9}}},
+    "its class alone": {"text_config": {**{k: v for k, v in TEXT.items() if k != "model_type"}, "architectures": ["Qwen3ForCausalLM"]}},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_text_part_is_found_by_what_it_says_whatever_it_is_called(part: str, tmp_path: Path) -> None:
+    tensors = write_wrapper(tmp_path / "hf", "mllm.text.model.", "mllm.text.", {**OUTER, **PARTS[part]})
+    source = {"format": "huggingface", "path": str(tmp_path / "hf"), "modules": ["text_decoder"]}
+    plan = make_plan(job(source, {"format": "huggingface", "path": str(tmp_path / "back")}))
+    assert plan.model_type == "qwen3"
+    assert {each.name for each in plan.target_tensors} == tensors.keys()
+
+
+def test_of_two_parts_that_speak_neither_is_taken(tmp_path: Path) -> None:
+    write_wrapper(tmp_path / "hf", "llm.model.", "llm.", {**OUTER, "one": TEXT, "other": TEXT})
+    source = {"format": "huggingface", "path": str(tmp_path / "hf"), "modules": ["text_decoder"]}
+    with pytest.raises(JobError, match="its text part is of no known family"):
+        make_plan(job(source, {"format": "huggingface", "path": str(tmp_path / "back")}))
 
 
 @pytest.mark.parametrize("through", ["huggingface", "dcp"])

@@ -13,7 +13,7 @@ from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
-from convsvc.dialects.megatron.layout import LAYERS, Keys, check_decoder, lay_source
+from convsvc.dialects.megatron.layout import CARRIED, LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
 from convsvc.dialects.megatron.rank_tables import RANK_FILES
 from convsvc.dialects.megatron.state import is_halved, is_single
@@ -76,8 +76,11 @@ class Megatron(RankFiles):
         return shape[0] if shape else None
 
     def shapes(self, checkpoint: Checkpoint) -> Mapping[str, tuple[int, ...]]:
+        """Of what is carried along, by its own names: all other keys are Megatron's."""
         opened = checkpoint.settings
-        return opened.shapes if isinstance(opened, Opened) else super().shapes(checkpoint)
+        if not isinstance(opened, Opened):
+            return super().shapes(checkpoint)
+        return {name.removeprefix(CARRIED): shape for name, shape in opened.shapes.items() if name.startswith(CARRIED)}
 
     def settings(self, source: Any, checkpoint: Checkpoint, model: Model) -> Any:
         """Where the chunks are, and whether layers are stacked. Raises JobError where the saved args contradict the configuration."""
