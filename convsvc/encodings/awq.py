@@ -14,7 +14,7 @@ import numpy as np
 from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread
 from convsvc.encodings.numbers import Floats, nearest_integers
 from convsvc.encodings.products import multiply
-from convsvc.encodings.words import AWQ_ORDER, pack_columns, unpack_columns
+from convsvc.encodings.words import AWQ_ORDER, pack_columns, unpack_columns, wrong_groups
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "AWQ"
@@ -30,19 +30,20 @@ def claim(stem: str, sign: str, look: Look) -> Claim | None:
         return None
     if scales is None or zeros is None:
         raise Incomplete(f"{names[0]} has no {names[2] if scales is None else names[1]}")
-    if scales.shape[1:] == weight.shape[1:]:
+    if scales.shape[1:] == weight.shape[1:] and scales.shape[1:] != (0,):
         return None
     bits, version = [each for each in look.said("bits") if isinstance(each, int)], look.said("version")
     if bits not in ([], [4]) or (version and str(version[0]).lower() != "gemm"):
         raise Unread(f"AWQ of {bits[0] if bits else 4} bits, version {version[0] if version else 'gemm'}")
-    form = _form(weight, zeros, scales)
+    sizes = tuple([each for each in look.said("group_size") if isinstance(each, int)])
+    form = _form(weight, zeros, scales, sizes)
     if isinstance(form, str):
         raise Unfit(f"{stem}: {form}")
     return Claim(stem + ".weight", names, form)
 
 
 @lru_cache(maxsize=4096)
-def _form(weight: Part, zeros: Part, scales: Part) -> Form | str:
+def _form(weight: Part, zeros: Part, scales: Part, sizes: tuple[int, ...]) -> Form | str:
     if len(weight.shape) != 2 or len(scales.shape) != 2 or scales.dtype not in SCALES:
         return f"expected two axes, found qweight {list(weight.shape)}, scales {scales.dtype} {list(scales.shape)}"
     inputs, outputs, groups = weight.shape[0], weight.shape[1] * PER, scales.shape[0]
@@ -53,7 +54,10 @@ def _form(weight: Part, zeros: Part, scales: Part) -> Form | str:
         or not groups
         or inputs % groups
     ):
-        return f"expected qzeros [groups, {weight.shape[1]}], scales [groups, {outputs}], found {list(zeros.shape)}, {list(scales.shape)}"
+        expected = f"qzeros I32 [groups, {weight.shape[1]}], scales [groups, {outputs}], equal groups of {inputs} inputs"
+        return f"expected {expected}, found {zeros.dtype} {list(zeros.shape)}, {scales.dtype} {list(scales.shape)}"
+    if wrong := wrong_groups(inputs, groups, sizes):
+        return wrong
     size = max(1, inputs // groups)
     grids = (
         Grid("I32", 1, PER, inputs, weight.shape[1], 4),

@@ -15,12 +15,14 @@ import numpy as np
 from convsvc.encodings.base import Bits, Bytes, Claim, Form, Grid, Incomplete, Look, NoRule, Part, Piece, Rect, Unfit, Unread, whole
 from convsvc.encodings.numbers import Floats, nearest_integers
 from convsvc.encodings.products import multiply
-from convsvc.encodings.words import WIDTHS, pack_rows, unpack_columns, unpack_rows
+from convsvc.encodings.words import WIDTHS, pack_rows, unpack_columns, unpack_rows, wrong_groups
 from convsvc.tensors.dtypes import size_of
 
 TITLE = "GPTQ"
 SIGNS = (".qweight",)
 SCALES = ("F16", "BF16", "F32")
+# What checkpoint_format says of tensors that lie as they do here; a kernel's own order (marlin) has another name.
+FORMATS = ("", "gptq", "gptq_v2")
 
 
 def claim(stem: str, sign: str, look: Look) -> Claim | None:
@@ -29,31 +31,45 @@ def claim(stem: str, sign: str, look: Look) -> Claim | None:
     weight, zeros, scales, groups = map(look.part, names)
     if weight is None or weight.dtype != "I32":
         return None
-    if groups is None and (scales is None or len(scales.shape) != 2 or scales.shape[1:] != weight.shape[1:]):
+    if groups is None and (scales is None or len(scales.shape) != 2 or scales.shape[1:] != weight.shape[1:] or not scales.shape[1]):
         return None
     missing = [name for name, part in zip(names, (weight, zeros, scales, groups), strict=True) if part is None]
     if missing or zeros is None or scales is None or groups is None:
         raise Incomplete(f"{names[0]} has no {missing[0]}")
     said = [each for each in look.said("bits") if isinstance(each, int)]
-    if said and said[0] not in WIDTHS:
-        raise Unread(f"GPTQ of {said[0]} bits")
-    version = 2 if "gptq_v2" in look.said("checkpoint_format") else 1
-    form = _form(weight, zeros, scales, groups, said[0] if said else 4, version)
+    stored = look.said("checkpoint_format")
+    if unknown := [each for each in stored if each not in FORMATS]:
+        raise Unread(f"GPTQ in the format {str(unknown[0])[:40]!r}")
+    bits = _bits(weight, groups, said)
+    sizes = tuple([each for each in look.said("group_size") if isinstance(each, int)])
+    form = _form(weight, zeros, scales, groups, bits, 2 if "gptq_v2" in stored else 1, sizes)
     if isinstance(form, str):
         raise Unfit(f"{stem}: {form}")
     return Claim(stem + ".weight", names, form)
 
 
+def _bits(weight: Part, groups: Part, said: list[int]) -> int:
+    """Bits of a code: there is a group for each input. What the configuration says, of several layers maybe, must have it among them."""
+    inputs = groups.shape[0] if groups.shape else 0
+    found = next((bits for bits in WIDTHS if weight.shape and weight.shape[0] * 32 == bits * inputs), None)
+    if found is not None and (found in said or not said):
+        return found
+    if said and said[0] not in WIDTHS:
+        raise Unread(f"GPTQ of {said[0]} bits")
+    return said[0] if said else 4
+
+
 @lru_cache(maxsize=4096)
-def _form(weight: Part, zeros: Part, scales: Part, groups: Part, bits: int, version: int) -> Form | str:
+def _form(weight: Part, zeros: Part, scales: Part, groups: Part, bits: int, version: int, sizes: tuple[int, ...]) -> Form | str:
     per = 32 // bits
     if len(weight.shape) != 2 or len(scales.shape) != 2 or scales.dtype not in SCALES:
         return f"expected two axes, found qweight {list(weight.shape)}, scales {scales.dtype} {list(scales.shape)}"
     inputs, outputs = weight.shape[0] * per, weight.shape[1]
-    wanted = ((scales.shape[0], -(-outputs // per)), (scales.shape[0], outputs), (inputs,))
-    found = (zeros.shape, scales.shape, groups.shape)
-    if wanted != found or zeros.dtype != "I32" or groups.dtype != "I32":
-        return f"expected qzeros, scales, g_idx of {[list(each) for each in wanted]}, found {[list(each) for each in found]}"
+    wanted = (Part("I32", (scales.shape[0], -(-outputs // per))), Part(scales.dtype, (scales.shape[0], outputs)), Part("I32", (inputs,)))
+    if wanted != (zeros, scales, groups):
+        return f"expected {_listed(wanted)} of {bits} bits, found {_listed((zeros, scales, groups))}"
+    if wrong := wrong_groups(inputs, scales.shape[0], sizes):
+        return wrong
     grids = (
         Grid("I32", per, 1, weight.shape[0], outputs, 4),
         Grid("I32", 0, per, zeros.shape[0], zeros.shape[1], 4),
@@ -62,6 +78,10 @@ def _form(weight: Part, zeros: Part, scales: Part, groups: Part, bits: int, vers
     )
     params = (("bits", bits), ("version", version))
     return Form("gptq", (inputs, outputs), grids, "group of inputs", per, turned=True, params=params)
+
+
+def _listed(parts: tuple[Part, ...]) -> str:
+    return ", ".join(f"{name} {each.dtype} {list(each.shape)}" for name, each in zip(("qzeros", "scales", "g_idx"), parts, strict=True))
 
 
 def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:

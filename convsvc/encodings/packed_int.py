@@ -33,7 +33,7 @@ from convsvc.encodings.base import (
     codes_grid,
     whole,
 )
-from convsvc.encodings.compressed_tensors import config
+from convsvc.encodings.compressed_tensors import Scheme, config, schemes
 from convsvc.encodings.numbers import SCALE_DTYPES, Floats, nearest_integers, round_to_bf16
 from convsvc.encodings.numbers import Bits as Numbers
 from convsvc.encodings.pairs import look_up_integers
@@ -45,6 +45,7 @@ TITLE = "integers of few bits (pack-quantized)"
 SIGNS = ("_packed",)
 GROUP = 32
 TILE = (1, GROUP)
+CONFIG = "quantization_config"
 WRITTEN_AS, EXPERTS_ONLY = "int4", True
 
 
@@ -58,38 +59,40 @@ def claim(stem: str, sign: str, look: Look) -> Claim | None:
         raise Incomplete(f"{codes} has no {scales if scale is None else shape}")
     if look.part(stem + "_g_idx") is not None:
         raise Unread("integers whose columns are sorted by activation (weight_g_idx of compressed-tensors)")
-    bits = _one_of(look.said("num_bits"), WIDTHS, packed, scale)
-    form = _form(packed, scale, said, zero, bits, tuple(each for each in look.said("group_size") if isinstance(each, int) and each > 0))
+    told = tuple([each if each.bits else each._replace(bits=4) for each in schemes(look)])
+    known = tuple([each for each in told if each.bits in WIDTHS])
+    if not known:
+        raise Unread(f"integers of {told[0].bits} bits")
+    agreeing = tuple([each for each in known if each.symmetric in (None, zero is None)])
+    if not agreeing and zero is None:
+        raise Incomplete(f"{codes} has no {zeros}, and {CONFIG} says that it is not symmetric")
+    if not agreeing:
+        raise Unfit(f"{zeros}: expected none, as {CONFIG} says symmetric, found {zero.dtype} {list(zero.shape)}" if zero else zeros)
+    form = _form(packed, scale, said, zero, agreeing)
     if isinstance(form, str):
-        raise Unfit(f"{scales}, {shape}: {form}")
+        raise Unfit(f"{', '.join([scales, shape] + ([zeros] if zero else []))}: {form}")
     return Claim(stem, (codes, scales, shape, *([zeros] if zero else [])), form)
 
 
-def _one_of(said: tuple[object, ...], widths: tuple[int, ...], packed: Part, scale: Part) -> int:
-    """Bits of a code. A configuration that speaks of several layers by layer is judged by what divides into groups."""
-    found = [each for each in said if isinstance(each, int)]
-    known = [each for each in found if each in widths]
-    if found and not known:
-        raise Unread(f"integers of {found[0]} bits")
-    return known[0] if known else 4
-
-
 @lru_cache(maxsize=4096)
-def _form(packed: Part, scale: Part, said: Part, zero: Part | None, bits: int, groups: tuple[int, ...]) -> Form | str:
+def _form(packed: Part, scale: Part, said: Part, zero: Part | None, told: tuple[Scheme, ...]) -> Form | str:
+    """The form, or what is wrong. A configuration that speaks of several layers is judged by which of its groups a row has."""
     if len(packed.shape) != 2 or len(scale.shape) != 2 or scale.shape[0] != packed.shape[0] or scale.dtype not in SCALE_DTYPES:
         return (
             f"expected a factor for each group of columns of {packed.dtype} {list(packed.shape)}, found {scale.dtype} {list(scale.shape)}"
         )
     if said.shape != (2,) or said.dtype not in ("I32", "I64"):
         return f"expected two I32 or I64, found {said.dtype} {list(said.shape)}"
-    per, height, count = 32 // bits, packed.shape[0], scale.shape[1]
+    height, count = packed.shape[0], scale.shape[1]
+    fitting = {(int(each.bits or 4), group) for each in told if (group := _group(each, packed.shape[1], count)) is not None}
+    if not fitting:
+        expected = " or ".join(dict.fromkeys(_words(each, packed.shape[1]) for each in told))
+        return f"expected {expected}, as {CONFIG} says, found {count} factors in a row"
+    if len(fitting) > 1:
+        return f"{count} factors in a row may be of {' or '.join(str(bits) for bits, _ in sorted(fitting))} bits, as {CONFIG} says both"
+    ((bits, group),) = fitting
+    per = 32 // bits
     columns = packed.shape[1] * per
-    fitting = [size for size in groups if -(-columns // size) == count]
-    if not fitting and count and columns % count == 0:
-        fitting = [columns // count]
-    if not fitting and columns:
-        return f"expected groups of {' or '.join(map(str, groups)) or 'columns'} in {columns} columns, found {count} factors in a row"
-    group = columns if count == 1 else fitting[0] if fitting else 1
     grids = [codes_grid("I32", height, packed.shape[1], per), Grid(scale.dtype, 1, max(1, group), height, count, size_of(scale.dtype))]
     grids.append(whole(said.dtype, 2))
     if zero is not None:
@@ -99,6 +102,22 @@ def _form(packed: Part, scale: Part, said: Part, zero: Part | None, bits: int, g
     unit = per if count == 1 else lcm(per, group)
     shared_by = "row" if count == 1 else f"{group} columns of a row"
     return Form("packed_int", (height, columns), tuple(grids), shared_by, unit, loose=per - 1, params=(("bits", bits),))
+
+
+def _group(scheme: Scheme, words: int, count: int) -> int | None:
+    """How many columns share a factor, of which a row has so many; None where it is not as the scheme says."""
+    columns = words * 32 // (scheme.bits or 4)
+    if not columns or scheme.group == 0:
+        return max(1, columns) if count == 1 or not columns else None
+    if scheme.group is None:
+        return columns // count if count and columns % count == 0 else None
+    return min(scheme.group, columns) if -(-columns // scheme.group) == count else None
+
+
+def _words(scheme: Scheme, words: int) -> str:
+    columns = words * 32 // (scheme.bits or 4)
+    group = f"groups of {scheme.group}" if scheme.group else "one factor" if scheme.group == 0 else "equal groups"
+    return f"{group} for {columns} columns of {scheme.bits} bits"
 
 
 def decode(form: Form, rect: Rect, pieces: tuple[Piece, ...], out: Bits, dtype: str) -> int:
@@ -160,7 +179,7 @@ def written(name: str, shape: tuple[int, ...]) -> Written | None:
     if len(shape) != 2 or not all(shape) or shape[1] % GROUP or not name.endswith(".weight"):
         return None
     parts = (Part("I32", (shape[0], shape[1] // 8)), Part("BF16", (shape[0], shape[1] // GROUP)), Part("I32", (2,)))
-    form = _form(*parts, None, 4, (GROUP,))
+    form = _form(*parts, None, (Scheme(4, GROUP),))
     assert isinstance(form, Form), "its own parts fit"
     return Written(form, (name + "_packed", name + "_scale", name + "_shape"), parts)
 

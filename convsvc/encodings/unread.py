@@ -1,6 +1,7 @@
 """Ways of quantising that are not read: known by their names, and refused in words.
 
-The names are those of bitsandbytes, MLX, Mistral's own FP8, HQQ, Quanto, torchao, AQLM, QuIP#, EXL2 and EXL3.
+The names are those of bitsandbytes, MLX, Mistral's own FP8, HQQ, Quanto, torchao, AQLM, QuIP#, EXL2 and EXL3, of ModelOpt's AWQ, BitNet
+and compressed-tensors' sparse weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ TELLING: dict[str, str] = {
     ".Qidxs": "QuIP#",
     ".trellis": "EXL3",
     ".q_weight": "EXL2",
+    ".bitmask": "sparse weights (compressed-tensors' bitmasks)",
+    ".pre_quant_scale": "weights whose inputs are scaled (ModelOpt's AWQ, pre_quant_scale)",
 }
 SIGNS = (*TELLING, ".scales", "_scale", ".scale")
 
@@ -33,6 +36,10 @@ def claim(stem: str, sign: str, look: Look) -> Claim | None:
             raise Unread("MLX")
         return None
     scale = look.part(stem + sign)
-    if weight is not None and scale is not None and weight.dtype == "I8" and scale.dtype in ("F32", "BF16", "F16"):
+    if weight is None or scale is None or scale.dtype not in ("F32", "BF16", "F16"):
+        return None
+    if weight.dtype == "I8":
         raise Unread("int8")
+    if weight.dtype == "U8" and stem.endswith(".weight"):
+        raise Unread("BitNet" if scale.shape in ((), (1,)) else "integers of 4 bits, two a byte (ModelOpt's W4A16_AWQ, W4A8_AWQ)")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -68,3 +69,11 @@ def pack_rows(codes: npt.NDArray[Any], bits: int) -> Bytes:
     words = np.bitwise_or.reduce(padded.reshape(-1, per, codes.shape[1]) << shifts, axis=1)
     packed: Bytes = np.ascontiguousarray(words.astype("<u4")).view(np.uint8)
     return packed
+
+
+def wrong_groups(inputs: int, count: int, sizes: Sequence[int]) -> str | None:
+    """What is wrong with so many groups of inputs, where `group_size` says one of these; -1 stands for all inputs."""
+    if not inputs or not sizes or any(count == (-(-inputs // size) if size > 0 else 1) for size in sizes):
+        return None
+    said = " or ".join(map(str, sizes))
+    return f"expected groups of {said} in {inputs} inputs, as quantization_config says, found {count} groups"

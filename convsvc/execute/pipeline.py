@@ -161,7 +161,9 @@ class Tiles:
         for read in step.reads:
             self._reader.read(read, buffer.data[read.start : read.start + read.total_bytes])
         for decoding in step.decodings:
-            self.overflows.add(decoding.tensor, dequantise(decoding, buffer))
+            count, unscaled = dequantise(decoding, buffer)
+            self.overflows.add(decoding.tensor, count)
+            self.overflows.met(decoding.tensor, unscaled)
         for check in step.checks:
             assert self._checker is not None, "who has steps with checks has a checker"
             self._checker.check(check, buffer)

@@ -15,6 +15,7 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Encoded, Found
 from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread
+from convsvc.encodings.compressed_tensors import online_transforms
 from convsvc.encodings.known import ENCODINGS, claims, said_under
 from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError, SourceError
@@ -32,8 +33,15 @@ BARE = ("I8", "U8")
 CONFIGS = ("quantization_config", "compression_config")
 # Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
 BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob|input_global)_scale$|\.kv_cache_scaling_factor$")
+TRANSFORMS = "transforms while the model computes (transform_config)"
 # The ends of a tensor after which, and an underscore, such a factor is named.
 NAMED_AFTER = ("", ".weight", "_weight", "_blocks", "_packed", "_weight_packed", ".weight_packed")
+# What only encodings call tensors so, which are joined to their weights.
+PIECES = tuple(
+    [f".weight_{end}" for end in ("scale", "scale_inv", "scale_2", "global_scale", "packed", "shape", "zero_point", "g_idx")]
+    + [".qweight", ".qzeros", ".g_idx"]
+    + [f"proj_{end}" for end in ("blocks", "scales", "scale_inv")]
+)
 BESIDE_ENDS = ("_scale", "_scaling_factor")
 
 
@@ -48,6 +56,7 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     found = _claimed(checkpoint)
     rest = {key: each for key, each in checkpoint.found.items() if key not in found.taken} if found.taken else checkpoint.found
     beside = {key for key in rest if key[1].endswith(BESIDE_ENDS) and _is_beside(key, checkpoint.found)}
+    _check_pieces(checkpoint.path, rest)
     _check_bare(checkpoint.path, rest)
     if not found.joined and not beside:
         return checkpoint
@@ -177,6 +186,9 @@ def _claimed(checkpoint: Checkpoint) -> _Claimed:
                 keys, pieces = zip(*[there[piece] for piece in claim.pieces], strict=True)
                 claimed.joined[file, module + claim.name] = (claim.form, pieces)
                 claimed.taken.update(keys)
+    if claimed.joined and (online := online_transforms(look)):
+        claimed.unread[TRANSFORMS] = len(claimed.joined)
+        claimed.examples[TRANSFORMS] = f"{next(iter(claimed.joined))[1]}, {online[0]}"
     _refuse(checkpoint, claimed, look.method)
     return claimed
 
@@ -245,6 +257,30 @@ def _refuse(checkpoint: Checkpoint, claimed: _Claimed, said: str | None) -> None
             do=f"a tensor has one scale, one for each row ([rows, 1]), or one for each block or group: check weight_block_size and "
             f"group_size of {CONFIGS[0]} in {checkpoint.facts.origin}",
         )
+
+
+def _check_pieces(path: str, found: Mapping[Key, Found]) -> None:
+    """Raises SourceError for pieces of quantised weights that are no weight's; `found` is what no encoding has recognised."""
+    left = [key for key in found if key[1].endswith(PIECES)]
+    if not left:
+        return
+    raise SourceError(
+        f"{path}: {len(left)} tensors belong to quantised weights, and to none that is here: {left[0][1]}",
+        facts=[_beside_what(key, found) for key in left[:SHOWN]],
+        do="fetch the checkpoint again; or, where another tool has changed some of its weights, the one that those were made from: a "
+        "piece beside a weight that is not stored so is a sign that one of both is another's",
+    )
+
+
+def _beside_what(key: Key, found: Mapping[Key, Found]) -> str:
+    """A piece that is left, and what it was found with in its module."""
+    where, name = key
+    module = name.rpartition(".")[0] + "."
+    others = [other for file, other in found if file == where and other != name and other.startswith(module)]
+    beside = [f"{other} {found[where, other].tensor.dtype} {list(found[where, other].tensor.shape)}" for other in others]
+    tensor = found[key].tensor
+    expected = "a weight in codes, which it belongs to"
+    return f"{name} {tensor.dtype} {list(tensor.shape)}: expected {expected}, found {', '.join(beside[:3]) or 'nothing'} beside it"
 
 
 def _check_bare(path: str, found: Mapping[Key, Found]) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from convsvc.encodings.base import Piece, Rect, Unfit, widened
 from convsvc.encodings.known import ENCODINGS
+from convsvc.encodings.numbers import INFINITY
 from convsvc.errors import SourceError
 from convsvc.execute.kernels.copying import UNSIGNED, Bits
 from convsvc.execute.steps.decoding import Decoding, Lies
@@ -20,14 +21,16 @@ Bytes = npt.NDArray[np.uint8]
 ELEMENTS = 1 << 18
 
 
-def dequantise(decoding: Decoding, buffer: Bytes) -> int:
-    """Does the decoding in the buffer. Returns how many finite products have become infinite.
+def dequantise(decoding: Decoding, buffer: Bytes) -> tuple[int, set[int]]:
+    """Does the decoding in the buffer. Returns how many finite products have become infinite, and which pieces have scales that are none.
 
     Raises SourceError where a weight's pieces contradict each other.
     """
     held: dict[tuple[int, Lies], Piece] = {}
     try:
-        return sum([_decode(decoding, rect, pieces, buffer, held) for rect, pieces in zip(decoding.rects, decoding.pieces, strict=True)])
+        pairs = zip(decoding.rects, decoding.pieces, strict=True)
+        overflows = sum([_decode(decoding, rect, pieces, buffer, held) for rect, pieces in pairs])
+        return overflows, {number for (number, _), piece in held.items() if number and not is_finite(piece)}
     except Unfit as fault:
         raise SourceError(
             f"{decoding.name} cannot be decoded: {fault}", do="fetch the checkpoint again, or give the one it was made from"
@@ -51,6 +54,20 @@ def _decode(decoding: Decoding, rect: Rect, lies: tuple[Lies, ...], buffer: Byte
             overflows += decode(form, part, pieces, made, dtype)
             target[...] = made[:, rect.column - wide.column :][:, : rect.columns]
     return overflows
+
+
+def is_finite(piece: Piece) -> bool:
+    """Whether a piece's items are finite numbers; whole ones, as zero points, are."""
+    dtype, data = piece.grid.dtype, piece.data
+    if dtype in ("U8", "F8_E8M0"):
+        return not (data == 255).any()
+    if dtype == "F8_E4M3":
+        return not ((data & 127) == 127).any()
+    if dtype not in INFINITY:
+        return True
+    numbers = piece.numbers
+    infinity = numbers.dtype.type(INFINITY[dtype])
+    return not ((numbers & infinity) == infinity).any()
 
 
 def _piece(decoding: Decoding, number: int, lies: Lies, buffer: Bytes, held: dict[tuple[int, Lies], Piece]) -> Piece:
