@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from convsvc.encodings.base import Claim, Encoding, Look, Writer, values_under
+from convsvc.encodings.compressed_tensors import online_transforms
 
 PACKAGE = "convsvc.encodings"
 
@@ -64,6 +65,12 @@ def claims(name: str, look: Look) -> Iterator[Claim]:
             found = encoding.claim(name.removesuffix(sign), sign, look)
             if found is not None:
                 yield found
+
+
+def unread_words(look: Look) -> str | None:
+    """What a configuration says of all its weights that is not read, in words that follow "is quantised: "; None where it is nothing."""
+    online = online_transforms(look)
+    return f"transforms while the model computes (transform_config, {online[0]})" if online else None
 
 
 def said_under(config: Any, name: str) -> tuple[Any, ...]:

@@ -15,8 +15,7 @@ from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Encoded, Found
 from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread
-from convsvc.encodings.compressed_tensors import online_transforms
-from convsvc.encodings.known import ENCODINGS, claims, said_under
+from convsvc.encodings.known import ENCODINGS, claims, said_under, unread_words
 from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError, SourceError
 from convsvc.formats.base import StoredTensor
@@ -33,7 +32,6 @@ BARE = ("I8", "U8")
 CONFIGS = ("quantization_config", "compression_config")
 # Factors for activations and for the cache, beside a module's weight; nothing of the weights (HF, ModelOpt, compressed-tensors, vLLM).
 BESIDE = re.compile(r"(\.|_)(input|output|activation|k|v|q|kv|prob|input_global)_scale$|\.kv_cache_scaling_factor$")
-TRANSFORMS = "transforms while the model computes (transform_config)"
 # The ends of a tensor after which, and an underscore, such a factor is named.
 NAMED_AFTER = ("", ".weight", "_weight", "_blocks", "_packed", "_weight_packed", ".weight_packed")
 # What only encodings call tensors so, which are joined to their weights.
@@ -186,9 +184,9 @@ def _claimed(checkpoint: Checkpoint) -> _Claimed:
                 keys, pieces = zip(*[there[piece] for piece in claim.pieces], strict=True)
                 claimed.joined[file, module + claim.name] = (claim.form, pieces)
                 claimed.taken.update(keys)
-    if claimed.joined and (online := online_transforms(look)):
-        claimed.unread[TRANSFORMS] = len(claimed.joined)
-        claimed.examples[TRANSFORMS] = f"{next(iter(claimed.joined))[1]}, {online[0]}"
+    if claimed.joined and (words := unread_words(look)):
+        claimed.unread[words] = len(claimed.joined)
+        claimed.examples[words] = next(iter(claimed.joined))[1]
     _refuse(checkpoint, claimed, look.method)
     return claimed
 

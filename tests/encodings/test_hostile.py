@@ -311,7 +311,7 @@ CONTRADICTIONS: dict[str, tuple[str, Config, str]] = {
     "rotated while it computes": (
         "float8 in rows",
         {"transform_config": {"config_groups": {"R3": {"type": "hadamard", "apply": [{"targets": ["Linear"], "location": "input"}]}}}},
-        r"transforms while the model computes \(transform_config\), which is not read",
+        r"transforms while the model computes \(transform_config, input\), which is not read",
     ),
 }
 
