@@ -190,7 +190,7 @@ def test_a_key_of_a_file_that_is_none_is_named_with_those_there_are(tmp_path: Pa
 
 def test_a_file_that_is_no_yaml_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.yaml").write_text("cfg: [")
-    assert "parsing" in refusal([*GUIDE[:2], "--config", str(tmp_path / "bad.yaml")], capsys)
+    assert "bad.yaml, line 1: " in refusal([*GUIDE[:2], "--config", str(tmp_path / "bad.yaml")], capsys)
 
 
 REFUSED = [(name, sub) for name, each in CONVERTERS.items() for sub, command in each.commands.items() if command.job is None]

@@ -32,7 +32,14 @@ def job_of(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(argv: list[str]) -> int:
+    import os
+
+    from convsvc.cli.mm_convert.environment import SWITCH, unread
     from convsvc.cli.mm_convert.parsing import parse
     from convsvc.cli.mm_convert.running import run
+    from convsvc.cli.terminal import say
 
-    return run(parse(argv))
+    asked = parse(argv)
+    if os.environ.get(SWITCH, "").lower() != "true" and (advice := unread(argv, os.environ)):
+        say(advice, err=True)
+    return run(asked)

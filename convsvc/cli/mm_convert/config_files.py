@@ -13,6 +13,7 @@ from convsvc.errors import JobError
 
 SHOWN = 12
 WHOLE = "--config"
+HELP = {"-h", "--help"}
 
 
 def unknown_keys(argv: Sequence[str]) -> JobError | None:
@@ -22,12 +23,28 @@ def unknown_keys(argv: Sequence[str]) -> JobError | None:
     return JobError("; ".join(faults)) if faults else None
 
 
-def _command(argv: Sequence[str]) -> Command | None:
-    words = [word for word in argv if not word.startswith("-")]
-    converter = next((CONVERTERS[word] for word in words if word in CONVERTERS), None)
-    if converter is None:
+def refused(argv: Sequence[str]) -> JobError | None:
+    """The error for a command that there is none of here, whatever its arguments are; None for another, and where help is asked for."""
+    said = asked(argv)
+    if said is None or HELP & set(argv):
         return None
-    return next((command for name, command in converter.commands.items() if name in words or not name), None)
+    converter, name, command = said
+    return JobError(f"{converter} {name} is not converted", do=command.refused) if command.job is None else None
+
+
+def asked(argv: Sequence[str]) -> tuple[str, str, Command] | None:
+    """The converter, the sub-command and what that is; None where a command line names none."""
+    at = next((at for at, word in enumerate(argv) if word in CONVERTERS), None)
+    if at is None:
+        return None
+    commands = CONVERTERS[argv[at]].commands
+    name = next((word for word in argv[at + 1 :] if word in commands), "")
+    return (argv[at], name, commands[name]) if name in commands else None
+
+
+def _command(argv: Sequence[str]) -> Command | None:
+    said = asked(argv)
+    return said[2] if said else None
 
 
 def _files(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -42,6 +59,10 @@ def _faults(command: Command, flag: str, path: str) -> Iterator[str]:
     try:
         with open(path, encoding="utf-8") as file:
             said = yaml.safe_load(file)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        yield f"{path}{line}: {error.problem}"
+        return
     except (OSError, ValueError, yaml.YAMLError):
         return
     if flag == WHOLE and command.nested and isinstance(said, Mapping):

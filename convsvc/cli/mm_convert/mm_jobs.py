@@ -10,7 +10,7 @@ from typing import Any
 
 from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
-from convsvc.errors import JobError
+from convsvc.errors import ConvsvcError, JobError
 
 RANKS, HUGGING_FACE = "mindspeed-mm", "huggingface"
 # Adapters by themselves are a model of their own, whose sizes its tensors show: read and written as diffusion models are.
@@ -167,7 +167,8 @@ def family_of(converter: str, version: str | None = None, hf_dir: str | None = N
         )
     if len(names) > 1 and version is not None:
         names = [name for name in names if _plain(name).endswith(_plain(version))] or names
-    return names[0] if len(names) == 1 else _shown(converter, names, hf_dir)
+    shown = _shown(converter, names, hf_dir)
+    return names[0] if len(names) == 1 else shown
 
 
 def families_of(converter: str) -> list[str]:
@@ -182,6 +183,7 @@ def _plain(name: str) -> str:
 
 
 def _shown(converter: str, names: list[str], hf_dir: str | None) -> str | None:
+    from convsvc.families import FAMILIES as KNOWN
     from convsvc.families import find_family
     from convsvc.models.facts import Facts
 
@@ -189,8 +191,15 @@ def _shown(converter: str, names: list[str], hf_dir: str | None) -> str | None:
     config = _read(path)
     if config is None:
         return None
-    family = find_family(None, Facts(config, path)).name
-    if family not in names:
+    try:
+        family = find_family(None, Facts(config, path)).name
+    except ConvsvcError:
+        # Whose it is does not show: the one family that there is says what is wrong with it.
+        if len(names) == 1:
+            return names[0]
+        raise
+    kinds = {kind for name in names for kind in KNOWN[name].model_types}
+    if family not in names and (len(names) > 1 or config.get("model_type") not in kinds):
         raise JobError(f"{converter}: {path} is the configuration of a {family} model", do=f"it converts {', '.join(names)}")
     return family
 

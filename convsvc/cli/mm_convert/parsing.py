@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from convsvc.cli.drop_in import HelpShown
 from convsvc.cli.mm_convert import configs
-from convsvc.cli.mm_convert.config_files import unknown_keys
+from convsvc.cli.mm_convert.config_files import refused, unknown_keys
 from convsvc.cli.mm_convert.converters import CFG, CONVERTERS, Command, Converter
+from convsvc.cli.mm_convert.environment import SWITCH, unknown_variables
 from convsvc.errors import JobError
 
 PROGRAM = "mm-convert"
@@ -47,6 +48,9 @@ def parse(argv: Sequence[str]) -> Asked:
 
     Raises JobError in one line for what is wrong, HelpShown after help or a printed configuration.
     """
+    wrong = refused(argv) or (unknown_variables(argv, os.environ) if _env() else None)
+    if wrong is not None:
+        raise wrong
     try:
         with warnings.catch_warnings(action="ignore"):
             parsed = build(argv).parse_args(list(argv))
@@ -117,7 +121,7 @@ def _parser(description: str, epilog: str) -> ArgumentParser:
 
 
 def _env() -> bool:
-    return os.environ.get("JSONARGPARSE_DEFAULT_ENV", "").lower() == "true"
+    return os.environ.get(SWITCH, "").lower() == "true"
 
 
 def _example(name: str, sub: str, command: Command) -> str:
