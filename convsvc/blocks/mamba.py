@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from convsvc.blocks.own import called
 from convsvc.errors import SourceError
 from convsvc.models.facts import NAMES, Facts
 from convsvc.models.model import Model
-from convsvc.tensors.declare import logical, part, row
+from convsvc.tensors.declare import Row, logical, part, row
 
 MIXER_NORM = logical("norm.weight", "hidden")
 IN_GATE = logical("mixer.in_proj.gate", "mamba_group mamba_head mamba_dim hidden")
@@ -88,6 +89,30 @@ def mamba_sizes(facts: Facts) -> dict[str, int]:
     }
     multiple = facts.first_number(("pad_vocab_size_multiple",))
     return sizes | ({"vocab": -(-facts.number("vocab") // multiple) * multiple} if multiple else {})
+
+
+# Inside a layer that has a feed-forward block as well (Granite 4, Bamba, Falcon-H1): a norm before it that no framework's mixer layer is.
+LAYER_MIXER = called(MIXER, mixer="mamba")
+LAYER_MIXER_BIASES = called(MIXER_BIASES, mixer="mamba")
+LAYER_MIXER_CONV_BIAS = called(MIXER_CONV_BIAS, mixer="mamba")
+LAYER_MIXER_NORM = logical("layer_with_mixer.input_layernorm.weight", "hidden")
+
+
+def layer_mixer(facts: Facts) -> tuple[Row, ...]:
+    """The rows of a mixer inside of a layer, and its biases where the configuration has them."""
+    conv_bias = LAYER_MIXER_CONV_BIAS if facts.flag("mamba_conv_bias", default=True) else ()
+    return LAYER_MIXER + conv_bias + (LAYER_MIXER_BIASES if facts.flag("mamba_proj_bias") else ())
+
+
+def layer_mixer_sizes(facts: Facts) -> dict[str, int]:
+    """Of a mixer inside of a layer: by mamba_ssm's names with mamba_ before them, as Granite 4, Bamba and Falcon-H1 have them."""
+    names = {"mamba_num_heads": "mamba_n_heads", "mamba_head_dim": "mamba_d_head", "mamba_num_groups": "mamba_n_groups"}
+    names |= {"mamba_state_dim": "mamba_d_state", "expand": "mamba_expand"}
+    values = {name: facts.get(other, name) for name, other in names.items()}
+    if values["mamba_head_dim"] in (None, "auto"):
+        inner = facts.first_number(("mamba_d_ssm",), default=facts.first_number(("mamba_expand",), default=2) * facts.number("hidden"))
+        values["mamba_head_dim"] = inner // max(facts.number("mamba_n_heads"), 1)
+    return mamba_sizes(Facts({**facts.values, **values}, facts.origin))
 
 
 def saved_args(model: Model, facts: Facts) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""Tensors that a family alone has, each a logical tensor of its own: no framework has a place for them, Hugging Face's formats do."""
+"""What a family alone has: tensors that no framework has a place for (Hugging Face's formats do), and names of its own for known ones."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
 
 from convsvc.tensors.declare import Row, logical, row
 
@@ -13,3 +16,13 @@ def own(stored: str, axes: str, *, name: str | None = None, keep: str | None = N
     """
     whole = logical(name or "own." + stored.replace("{", "").replace("}", ""), axes)
     return row(stored, whole, " ".join(axis for axis in axes.split() if "{" + axis + "}" not in stored), keep=keep, also=also)
+
+
+def called(rows: Iterable[Row], **names: str) -> tuple[Row, ...]:
+    """The rows under other names, part of a name by part: what stands between two dots is exchanged for what `names` says of it.
+
+    >>> from convsvc.blocks.glu import GLU
+    >>> [each.stored for each in called(GLU, mlp="feed_forward", gate_proj="w1")]
+    ['feed_forward.w1.weight', 'feed_forward.up_proj.weight', 'feed_forward.down_proj.weight']
+    """
+    return tuple(replace(each, stored=".".join(names.get(part, part) for part in each.stored.split("."))) for each in rows)

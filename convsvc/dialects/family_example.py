@@ -17,6 +17,7 @@ EXAMPLE: Mapping[str, object] = {
     "index_n_heads": 4, "index_head_dim": 16, "num_nextn_predict_layers": 1, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
     "compress_ratios": [0, 4, 128, 4, 0], "n_groups": 2, "num_heads": 8, "state_size": 16,
+    "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 2, "mamba_d_state": 16,
     "vision_config": {
         "depth": 4, "embed_dim": 64, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 8, "intermediate_size": 96, "patch_size": 14,
         "num_hidden_layers": 4, "num_attention_heads": 8, "image_size": 56, "num_position_embeddings": 16, "layers": 4, "width": 64,

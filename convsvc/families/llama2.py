@@ -10,8 +10,9 @@ from convsvc.models.family import Family
 FAMILY = Family(
     name="llama2",
     title="Llama 2, Llama 3",
-    model_types=("llama", "code_llama", "iquestcoder"),
-    architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+    # Aquila, Skywork and XVERSE have classes of their own that compute the same under the same names.
+    model_types=("llama", "code_llama", "iquestcoder", "aquila", "skywork", "xverse"),
+    architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "AquilaForCausalLM", "SkyworkForCausalLM", "XverseForCausalLM"),
     norms=NORMS,
     attention=GQA,
     mlp=GLU,

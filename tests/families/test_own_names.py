@@ -45,6 +45,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 10, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "moe_layer_freq": 1,
     },
     "minicpm": {**LLAMA, "architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4},
+    "exaone": {
+        **COMMON, "architectures": ["ExaoneForCausalLM"], "model_type": "exaone", "num_key_value_heads": GROUPS, "intermediate_size": FFN,
+        "layer_norm_epsilon": 1e-5, "num_layers": 2,
+    },
+    "yi": {**LLAMA, "architectures": ["YiForCausalLM"], "model_type": "Yi"},
+    "orion": {**LLAMA, "architectures": ["OrionForCausalLM"], "model_type": "orion"},
     "telechat2": {
         "hidden_size": HIDDEN, "n_layer": 2, "n_head": HEADS, "num_key_value_heads": GROUPS, "ffn_hidden_size": FFN, "vocab_size": 32,
         "tie_word_embeddings": False, "architectures": ["TelechatForCausalLM"], "model_type": "telechat", "layer_norm_epsilon": 1e-5,
@@ -173,6 +179,29 @@ def telechat_as_llama(tensors: Tensors) -> Tensors:
     return out
 
 
+def exaone_as_llama(tensors: Tensors) -> Tensors:
+    """Llama under GPT-2's names: c_fc_0 is the gate, c_fc_1 up (vLLM models/exaone.py, stacked_params_mapping)."""
+    return renamed(
+        tensors,
+        {
+            "transformer.h.": "model.layers.",
+            "transformer.wte": "model.embed_tokens",
+            "transformer.ln_f": "model.norm",
+            "ln_1": "input_layernorm",
+            "ln_2": "post_attention_layernorm",
+            "attn.attention.out_proj": "self_attn.o_proj",
+            "attn.attention.": "self_attn.",
+            "mlp.c_fc_0": "mlp.gate_proj",
+            "mlp.c_fc_1": "mlp.up_proj",
+            "mlp.c_proj": "mlp.down_proj",
+        },
+    )
+
+
+def yi_as_llama(tensors: Tensors) -> Tensors:
+    return renamed(tensors, {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"})
+
+
 # A family, the sibling, its configuration, and how the tensors are the sibling's.
 SIBLINGS: tuple[tuple[str, str, dict[str, Any], Callable[[Tensors], Tensors]], ...] = (
     ("internlm", "llama2", {**LLAMA, **MANY_HEADS, "model_type": "llama", "attention_bias": True}, as_llama),
@@ -182,6 +211,9 @@ SIBLINGS: tuple[tuple[str, str, dict[str, Any], Callable[[Tensors], Tensors]], .
     ("baichuan", "llama2", {**LLAMA, **MANY_HEADS, "model_type": "llama"}, baichuan_as_llama),
     ("chatglm", "glm", {**LLAMA, "model_type": "glm", "attention_bias": True}, chatglm_as_glm),
     ("minicpm", "llama2", {**LLAMA, "model_type": "llama"}, as_llama),
+    ("exaone", "llama2", {**LLAMA, "model_type": "llama"}, exaone_as_llama),
+    ("yi", "llama2", {**LLAMA, "model_type": "llama"}, yi_as_llama),
+    ("orion", "stablelm", {**LLAMA, "model_type": "stablelm"}, as_llama),
 )
 
 

@@ -28,6 +28,12 @@ ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BIASED = {"attention_bias": True, "mlp_bias": True}
 DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 10}
 LLAMA4 = {"head_dim": 12, "num_local_experts": 4, "intermediate_size_mlp": 40, "interleave_moe_layer_step": 2}
+GRANITE4 = {"layer_types": ["attention"] * 4, "mamba_n_heads": 8, "shared_intermediate_size": 24, "num_local_experts": 0}
+DBRX = {
+    "d_model": 32, "n_heads": 8, "n_layers": 4, "max_seq_len": 64, **ENDS,
+    "attn_config": {"kv_n_heads": 4, "clip_qkv": 8.0, "rope_theta": 10000.0},
+    "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+}  # fmt: skip
 
 MODELS = (
     Tiny("mixtral", "MixtralConfig", ROUTING, {"tensor_parallel_size": 2, "expert_parallel_size": 2, "moe_grouped_gemm": True}),
@@ -92,13 +98,21 @@ MODELS = (
         {"num_layers": 4, "num_heads": 8, "max_position_embeddings": 16, "attention_types": [[["global", "local"], 2]], **ENDS},
     ),
     Tiny("nemotron-h", "NemotronHConfig", {**NEMOTRON_H, **ENDS}, GROUPED),
+    Tiny("jais2", "Jais2Config", {"head_dim": 12, **ENDS}),
+    Tiny("mellum", "MellumConfig", {**EXPERTS, "head_dim": 12, "layer_types": ["sliding_attention", "full_attention"] * 2}, GROUPED),
+    Tiny("hyperclovax", "HyperCLOVAXConfig", {**FACTORS, "head_dim": 12, **BIASED, **ENDS}),
+    Tiny("hyperclovax", "HyperCLOVAXConfig", {"use_post_norm": False, **ENDS}),
+    Tiny("vaultgemma", "VaultGemmaConfig", {"head_dim": 12, "sliding_window": 4}),
+    Tiny("axk1", "AXK1Config", {**DEEPSEEK, **ENDS}, GROUPED),
+    Tiny("dbrx", "DbrxConfig", DBRX, GROUPED),
+    Tiny("granite4", "GraniteMoeHybridConfig", {**FACTORS, **GRANITE4, **ENDS}),
     Tiny("opt", "OPTConfig", {"ffn_dim": 48, "max_position_embeddings": 20, **ENDS}),
     Tiny("mpt", "MptConfig", {"n_layers": 4, "n_heads": 8, "d_model": 32, **ENDS}),
 )
 
 
-# transformers' class saves a head of its own, whatever the configuration says of it.
-NEVER_TIED = {"nemotron-h"}
+# transformers' class saves a head of its own, whatever the configuration says of it, or refuses a tied one.
+NEVER_TIED = {"nemotron-h", "dbrx"}
 CASES = [
     pytest.param(tiny, tied, id=f"{tiny.family}-{at}-{'tied' if tied else 'untied'}")
     for at, tiny in enumerate(MODELS)

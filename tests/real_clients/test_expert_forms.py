@@ -18,7 +18,7 @@ from tests.real_clients.tiny_models import MODELS, Tiny, load, logits, save_rand
 pytestmark = pytest.mark.real_client
 APART = re.compile(r"experts\.\d+\.")
 # Of a family that stacks them, and of which transformers 5.23 loads nothing else.
-ONLY_FUSED = {"gpt-oss", "llama4", "granitemoe", "granitemoeshared", "gemma4", "mistral4"}
+ONLY_FUSED = {"gpt-oss", "llama4", "granitemoe", "granitemoeshared", "granite4", "gemma4", "mistral4"}
 
 
 def has_experts(tiny: Tiny) -> bool:

@@ -43,6 +43,13 @@ BAILING_HYBRID = {
 }  # fmt: skip
 OLD = {"n_layer": 4, "n_head": 8, "n_embd": 32, "n_positions": 16, "rotary_dim": 4}
 OPT_350M = {"ffn_dim": 48, "max_position_embeddings": 20, "word_embed_proj_dim": 20, "do_layer_norm_before": False}
+MIXER = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2, "mamba_d_state": 6}
+GRANITE4 = {"layer_types": ["mamba", "attention"] * 2, "shared_intermediate_size": 24, "num_local_experts": 4, "num_experts_per_tok": 2}
+JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4, "mamba_d_state": 6, "use_mamba_kernels": False}
+COHERE_MOE = {
+    "head_dim": 12, "num_experts": 4, "num_shared_experts": 2, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    "prefix_dense_intermediate_size": 40, "sliding_window": 4,
+}  # fmt: skip
 
 MODELS = (
     Tiny("olmo", "OlmoConfig", ENDS),
@@ -75,6 +82,19 @@ MODELS = (
         "Lfm2MoeConfig",
         {**LFM2_MOE, **EXPERT, **ENDS},
     ),
+    Tiny("flex-olmo", "FlexOlmoConfig", {"num_experts": 4, "num_experts_per_tok": 2, **ENDS}),
+    Tiny("apertus", "ApertusConfig", {"head_dim": 12, **ENDS}),
+    Tiny("bitnet", "BitNetConfig", ENDS),
+    Tiny("afmoe", "AfmoeConfig", {"head_dim": 12, "num_experts": 4, "num_dense_layers": 1, "sliding_window": 4, **EXPERT, **ENDS}),
+    Tiny("cohere2-moe", "Cohere2MoeConfig", {**COHERE_MOE, "num_experts_per_tok": 2, **ENDS}),
+    Tiny("granite4", "GraniteMoeHybridConfig", {**MIXER, **GRANITE4, **ENDS}),
+    Tiny("granite4", "GraniteMoeHybridConfig", {**MIXER, **GRANITE4, "num_local_experts": 0, "num_experts_per_tok": 0, **ENDS}),
+    Tiny("bamba", "BambaConfig", {**MIXER, "attn_layer_indices": [1, 3], "mlp_bias": True, **ENDS}),
+    Tiny("falcon-h1", "FalconH1Config", {**MIXER, "mamba_d_ssm": 64, **ENDS}),
+    Tiny("falcon-h1", "FalconH1Config", {**MIXER, "mamba_d_ssm": 64, "mamba_rms_norm": True, **ENDS}),
+    Tiny("jamba", "JambaConfig", {**JAMBA, "num_experts_per_tok": 2, **ENDS}),
+    Tiny("mamba", "MambaConfig", {"state_size": 6, **ENDS}),
+    Tiny("falcon-mamba", "FalconMambaConfig", {"state_size": 6, **ENDS}),
     Tiny("laguna", "LagunaConfig", {**LAGUNA, **EXPERT, **ENDS}),
     Tiny("mimo-v2", "MiMoV2FlashConfig", {"head_dim": 12, "v_head_dim": 8, "n_routed_experts": 4, **EXPERT, **ENDS}),
 )

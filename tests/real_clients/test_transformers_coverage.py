@@ -14,7 +14,21 @@ pytestmark = pytest.mark.real_client
 
 NO_CLASS = {"bailing_mini": ("bailing_moe", "bailing_moe_v2"), "plm": ("plm",)} | {
     family: FAMILIES[family].model_types
-    for family in ("baichuan", "chatglm", "deepseek", "internlm", "internlm2", "mimo", "minicpm", "pangu-embedded", "qwen", "telechat2")
+    for family in (
+        "baichuan",
+        "chatglm",
+        "deepseek",
+        "exaone",
+        "orion",
+        "yi",
+        "internlm",
+        "internlm2",
+        "mimo",
+        "minicpm",
+        "pangu-embedded",
+        "qwen",
+        "telechat2",
+    )
 }
 """Families without a class in transformers: the model_type that one would have."""
 ONE_BY_ONE = {"longcat", "deepseek4", "deepseek4_base"}

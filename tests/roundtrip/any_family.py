@@ -191,6 +191,24 @@ SIBLINGS: dict[str, Choices] = {
         "n_routed_experts": 4,
         "moe_shared_expert_intermediate_size": (4, 12),
     },
+    "jais2": {**DENSE, "model_type": "jais2", "attention_bias": BOOL, "mlp_bias": BOOL},
+    "mellum": {**GQA, **TIED, **EXPERTS, "model_type": "mellum", "num_experts": 4},
+    "hyperclovax": {**DENSE, "model_type": "hyperclovax", "attention_bias": BOOL, "mlp_bias": BOOL, "use_post_norm": BOOL},
+    "vaultgemma": {**DENSE, "model_type": "vaultgemma"},
+    "axk1": {**DEEPSEEK, "model_type": "axk1"},
+    "exaone": {**DENSE, "model_type": "exaone"},
+    "yi": {**DENSE, "model_type": "Yi"},
+    "orion": {**DENSE, "model_type": "orion"},
+    "dbrx": {**GQA, **UNTIED, "model_type": "dbrx", "num_experts": 4, "num_experts_per_tok": 2},
+    "granite4": {
+        **GQA,
+        **TIED,
+        "model_type": "granitemoehybrid",
+        "layer_types": ["attention"],
+        "shared_intermediate_size": (4, 12),
+        "num_local_experts": (0, 4),
+        "num_experts_per_tok": 2,
+    },
     "opt": {**GQA, **TIED, "model_type": "opt", "max_position_embeddings": (2, 14), "query": 1},
     "phi4-mm": {**GQA, **UNTIED, "model_type": "phi4_multimodal"},
     "gpt2": {**GQA, **TIED, "model_type": "gpt2", "n_positions": (3, 16), "query": 1},
@@ -201,6 +219,7 @@ SIBLINGS: dict[str, Choices] = {
 HUGGING_FACE_ONLY = {
     "olmo2", "exaone4", "bloom", "phi", "cohere", "gpt-oss", "gemma4", "gemma4-edge", "kimi-linear", "minimax_m1", "lfm2", "lfm2-moe",
     "laguna", "mimo-v2", "bailing_hybrid", "gemma3n", "kimi-k3", "minimax_m3", "mllama", "olmo", "opt-350m", "step3", "gptj", "codegen",
+    "flex-olmo", "apertus", "bitnet", "afmoe", "cohere2-moe", "bamba", "falcon-h1", "jamba", "mamba", "falcon-mamba",
 }  # fmt: skip
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
