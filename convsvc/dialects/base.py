@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -29,6 +30,7 @@ from convsvc.spec import Job, Lora, Options
 from convsvc.spec.places import SourceSpec, TargetSpec
 from convsvc.tensors.blocks import Laid, LogicalTensor
 from convsvc.tensors.boxes import Box
+from convsvc.tensors.quick import quick
 
 SaidT = TypeVar("SaidT")
 SettingsT = TypeVar("SettingsT")
@@ -117,12 +119,16 @@ class Found(NamedTuple):
         stored = (*shape[:-2], shape[-1], shape[-2]) if form.turned and len(shape) > 1 else shape
         if stored[:-1] != form.shape[:-1] or not 0 <= form.columns - stored[-1] <= form.loose:
             return self
-        tensor = replace(self.tensor, shape=shape)
-        return Found(self.file, tensor, replace(self.encoded, form=replace(form, shape=stored, loose=0)))
+        tensor = self.tensor._replace(shape=shape)
+        return Found(self.file, tensor, self.encoded._replace(form=replace(form, shape=stored, loose=0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+def found_in(file: int, tensors: Iterable[StoredTensor]) -> Iterator[Found]:
+    """Stored tensors as they lie in a file, by its number; very many at once."""
+    return map(quick, repeat(Found), zip(repeat(file), tensors, repeat(None), strict=False))
+
+
+class Encoded(NamedTuple):
     """A weight whose values are made from several stored tensors, its `pieces`: the codes first, the rest as its form has them."""
 
     form: Form

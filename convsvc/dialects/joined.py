@@ -45,5 +45,5 @@ def shifted(found: Mapping[Key, Found], by: int) -> dict[Key, Found]:
 
 
 def _shifted(each: Found, by: int) -> Found:
-    encoded = None if each.encoded is None else replace(each.encoded, pieces=tuple(_shifted(piece, by) for piece in each.encoded.pieces))
+    encoded = None if each.encoded is None else each.encoded._replace(pieces=tuple(_shifted(piece, by) for piece in each.encoded.pieces))
     return Found(each.file + by, each.tensor, encoded)

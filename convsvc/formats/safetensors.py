@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
 from convsvc.errors import FormatError, TargetError
-from convsvc.formats.base import HEAD_BYTES, FileIndex, Skeleton, StoredTensor, TensorSpec
+from convsvc.formats.base import HEAD_BYTES, FileIndex, Skeleton, StoredTensor, TensorSpec, stored_tensors
 from convsvc.formats.known import describe
 from convsvc.formats.regular_file import AnyPath, RegularFile, open_regular
 from convsvc.tensors.dtypes import SIZES
@@ -34,6 +35,12 @@ _METADATA = "__metadata__"
 _SHOWN_FAULTS = 10
 _AGAIN = "copy or download the file again; if it stays so, the program that wrote it is broken"
 _INT = {int}
+# An entry as the library writes it (serde_json, `Metadata::serialize`): three fields in this order, no spaces.
+_COUNT = "(0|[1-9][0-9]*)"
+_ENTRY = re.compile(
+    r'[{,]"([^"\\\x00-\x1f]*)":\{"dtype":"([A-Z0-9_]+","shape":\[[0-9,]*)\],"data_offsets":\[' + _COUNT + "," + _COUNT + r"\]\}"
+)
+_ENTRY_CHARACTERS = len(',"":{"dtype":"],"data_offsets":[,]}')
 _PT: Mapping[str, str] = MappingProxyType({"format": "pt"})
 
 
@@ -52,9 +59,14 @@ def read_index(path: AnyPath) -> FileIndex:
     Raises FormatError naming the file, the tensor, what was found and what was expected.
     """
     with open_regular(path) as file:
-        header, data_start, digest = _read_header(file)
-        metadata = _checked_metadata(file.path, header.pop(_METADATA, {}))
-        tensors = _checked_tensors(file, header, data_start)
+        raw, digest = _read_header(file)
+        data_start = 8 + len(raw)
+        plain = _plain_header(raw, data_start, file.size_bytes)
+        if plain is None:
+            header = _checked_header(file.path, raw)
+            metadata = _checked_metadata(file.path, header.pop(_METADATA, {}))
+            plain = metadata, _checked_tensors(file, header, data_start)
+    metadata, tensors = plain
     return FileIndex(file.path, file.size_bytes, tensors, {tensor.name: tensor for tensor in tensors}, metadata, digest)
 
 
@@ -104,8 +116,8 @@ def _encode_header(header: Mapping[str, Any], align: int) -> bytes:
     return size.to_bytes(8, "little") + text.ljust(size)
 
 
-def _read_header(file: RegularFile) -> tuple[dict[str, Any], int, str]:
-    """The header, where the tensors begin, and the header's digest."""
+def _read_header(file: RegularFile) -> tuple[bytes, str]:
+    """The header's bytes and their digest."""
     head = file.read(0, min(HEAD_BYTES, file.size_bytes), "the header")
     size = int.from_bytes(head[:8], "little")
     if not looks_like(head):
@@ -114,14 +126,71 @@ def _read_header(file: RegularFile) -> tuple[dict[str, Any], int, str]:
     raw = file.read(8, size, "the header")
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_HEADER_VALUES:
         raise FormatError(f"the header of {file.path} has over {MAX_HEADER_VALUES} values")
+    return raw, f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def _plain_header(raw: bytes, data_start: int, size_bytes: int) -> tuple[Mapping[str, str], tuple[StoredTensor, ...]] | None:
+    """Metadata and tensors of a header that is right to the last character and as the library writes it; None where JSON must be asked.
+
+    A large model has half a million entries: taken apart as text they take a third of what they take as JSON. Entries must make up all of
+    the text, one after the other, and their tensors all of the data.
+    """
+    try:
+        text = raw.decode().rstrip(" ")
+        metadata, at = _plain_metadata(text)
+    except ValueError:
+        return None
+    columns = tuple(zip(*_ENTRY.findall(text, at), strict=True))
+    if not columns or "\\" in text:
+        return None
+    names, said, starts, stops = columns
+    count = len(names)
+    characters = count * _ENTRY_CHARACTERS + sum([sum(map(len, column)) for column in columns])
+    if at + characters + 1 != len(text) or text[-1] != "}" or text.count("{") != count + 1 + (at > 0):
+        return None
+    if starts != ("0", *stops[:-1]) or len(set(names)) != count or _METADATA in names:
+        return None
+    kinds = list(map(_kind, said))
+    places = list(accumulate([size for _, _, size in kinds], initial=data_start))
+    if places[1:] != [data_start + int(stop) for stop in stops] or places[-1] != size_bytes:
+        return None
+    stored = stored_tensors([(name, dtype, shape, at) for name, (dtype, shape, _), at in zip(names, kinds, places, strict=False)])
+    return metadata, stored
+
+
+def _plain_metadata(text: str) -> tuple[Mapping[str, str], int]:
+    """A header's metadata, where that comes first, and where what comes after it begins. Raises ValueError."""
+    head = f'{{"{_METADATA}":'
+    if not text.startswith(head + "{"):
+        return {}, 0
+    end = text.index("}") + 1
+    metadata = json.loads(text[len(head) : end], object_pairs_hook=_without_duplicates)
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{_METADATA} is not of strings")
+    return metadata, end
+
+
+@lru_cache(maxsize=4096)
+def _kind(said: str) -> tuple[str, tuple[int, ...], int]:
+    """Dtype, shape and bytes of a tensor, from a header's words (`U8","shape":[2,3`); -1 bytes of one that there cannot be."""
+    dtype, _, shape = said.partition('","shape":[')
+    try:
+        sizes = tuple(json.loads(f"[{shape}]"))
+    except ValueError:
+        return dtype, (), -1
+    return dtype, sizes, _size_bytes(dtype, sizes)
+
+
+def _checked_header(path: str, raw: bytes) -> dict[str, Any]:
+    """The header's JSON, an object. Raises FormatError."""
     try:
         header = _parsed(raw)
         "".join(header).encode()  # a lone surrogate is JSON, but no name that anybody could write or print
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"the header of {file.path} is not valid JSON", facts=[str(error)], do=_AGAIN) from None
+        raise FormatError(f"the header of {path} is not valid JSON", facts=[str(error)], do=_AGAIN) from None
     if not isinstance(header, dict):
-        raise FormatError(f"the header of {file.path} is not a JSON object", do=_AGAIN)
-    return header, 8 + size, f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        raise FormatError(f"the header of {path} is not a JSON object", do=_AGAIN)
+    return header
 
 
 def _parsed(raw: bytes) -> Any:

@@ -80,6 +80,8 @@ def split_adapters(checkpoint: Checkpoint, lora: Lora | None) -> tuple[Checkpoin
     other; SourceError for adapters without their base, PlanError for those that are no plain LoRA.
     """
     parts = _parts({name for _, name in checkpoint.found})
+    if not parts and lora is None:
+        return checkpoint, None
     _check_kinds(checkpoint, parts)
     plain, sides = _sorted_out(checkpoint, parts)
     if not sides and lora is not None:

@@ -14,6 +14,7 @@ from convsvc.plan.spares import Covered
 from convsvc.plan.turning import turned
 from convsvc.tensors.blocks import Laid
 from convsvc.tensors.dtypes import FLOATS
+from convsvc.tensors.quick import quick
 
 READ = FLOATS | {"F8_E4M3", "F8_E5M2"}
 
@@ -77,7 +78,7 @@ def match_source(
                 held[kind] = turned(laid)
         if there.tensor.shape != laid.shape:
             misshapen.append(Misshapen(file, laid, there.tensor.shape))
-        located.append(Located(kind, unit, key, there))
+        located.append(quick(Located, (kind, unit, key, there)))
     inventory = Inventory(tuple(held), tuple(located))
     missing, lacking = _missing(without, inventory) if without else ([], [])
     left, notes = _leftovers(checkpoint, {each.key for each in located}, ignores)

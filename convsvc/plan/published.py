@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from convsvc.plan.records import Coded, Place, PlannedTensor, Transfer, View
 from convsvc.plan.turning import turned
 from convsvc.roots import RootedPath
 from convsvc.tensors.blocks import Laid
+from convsvc.tensors.quick import quick
 
 WORDS, SCALES = "published.json", "published.safetensors"
 # How the transfers are called that move what is published, and no weight.
@@ -80,20 +81,20 @@ def _of_quantised(checkpoint: Checkpoint, inventory: Inventory, sources: Sequenc
         encoded, coded = found.encoded, sources[number].coded
         if encoded is None or coded is None or encoded.form.kind not in published:
             continue
-        first, *rest = encoded.pieces
-        stored, module = first.tensor.name.rpartition(".")[0], inventory.kinds[kind].name.rpartition(".")[0]
-        size = len(stored)
-        alike = id(encoded.form), len(rest), first.tensor.name[size:], rest[0].tensor.name[size:] if rest else ""
-        if alike not in known:
-            leaves = [
-                Leaf(piece.tensor.name[size:], piece.tensor.dtype, piece.tensor.shape, piece is not first) for piece in encoded.pieces
-            ]
-            known[alike] = kinds.setdefault(tuple(leaves), len(kinds))
-        modules.append((module, known[alike]))
-        if stored != module:
-            called[stored] = module
-        places += [Place(at, 0) for at in coded.pieces]
-        weights.append((number, len(rest)))
+        form, pieces = encoded
+        name, named = pieces[0].tensor.name, inventory.kinds[kind].name
+        size = max(name.rfind("."), 0)
+        module = named[: max(named.rfind("."), 0)]
+        alike = id(form), len(pieces), name[size:], pieces[1].tensor.name[size:] if len(pieces) > 1 else ""
+        at = known.get(alike)
+        if at is None:
+            leaves = [Leaf(each.tensor.name[size:], each.tensor.dtype, each.tensor.shape, each is not pieces[0]) for each in pieces]
+            at = known[alike] = kinds.setdefault(tuple(leaves), len(kinds))
+        modules.append((module, at))
+        if size != len(module) or not name.startswith(module):
+            called[name[:size]] = module
+        places += [quick(Place, (piece, 0)) for piece in coded.pieces]
+        weights.append((number, len(pieces) - 1))
     further: list[PlannedTensor] = []
     for found in checkpoint.beside:
         tensor, stored = found.tensor, found.tensor.name.rpartition(".")[0]
@@ -137,7 +138,7 @@ def _landed(release: Release, numbers: Mapping[str, int]) -> list[Place]:
     for _, kind in release.modules:
         for dtype, count in runs[kind]:
             at = ends[dtype]
-            places.append(Place(numbers[dtype], at))
+            places.append(quick(Place, (numbers[dtype], at)))
             ends[dtype] = at + count
     return places
 
@@ -175,37 +176,42 @@ def as_encoded(kinds: tuple[Laid, ...], output: Output) -> tuple[Laid, ...]:
     return tuple([turned(laid) if laid.name in turns else laid for laid in kinds]) if turns else kinds
 
 
-class _Runs:
-    """Reads and writes of what is kept of one dtype, as runs of one long axis; those that follow each other in a stored tensor are one."""
+class _Runs(NamedTuple):
+    """What is kept of one dtype, as it follows each other: where it is, where it goes, and where it ends on one long axis."""
 
-    def __init__(self) -> None:
-        self.reads: list[View] = []
-        self.writes: list[View] = []
-        self.length = 0
-
-    def add(self, here: Place, there: Place, count: int) -> None:
-        start, self.length = self.length, self.length + count
-        self.reads.append(View((start,), (self.length,), (1,), (here,)))
-        last = self.writes[-1] if self.writes else None
-        if last is not None and last.places[0] == (there.tensor, there.offset - start + last.starts[0]):
-            self.writes[-1] = last._replace(stops=(self.length,))
-        else:
-            self.writes.append(View((start,), (self.length,), (1,), (there,)))
+    here: list[Place]
+    there: list[Place]
+    ends: list[int]
 
     def transfer(self, dtype: str) -> Transfer:
-        return Transfer(f"{PUBLISHED}{dtype}", (self.length,), (0,), tuple(self.reads), tuple(self.writes))
+        ends = zip(self.here, (0, *self.ends[:-1]), self.ends, strict=True)
+        reads = [quick(View, ((start,), (stop,), (1,), (place,))) for place, start, stop in ends]
+        return Transfer(f"{PUBLISHED}{dtype}", (self.ends[-1],), (0,), tuple(reads), tuple(self._writes()))
+
+    def _writes(self) -> Iterator[View]:
+        """Those that follow each other in a stored tensor are one."""
+        first, start, end = self.there[0], 0, 0
+        for place, stop in zip(self.there, self.ends, strict=True):
+            if place.tensor != first.tensor or place.offset - first.offset != end - start:
+                yield View((start,), (end,), (1,), (first,))
+                first, start = place, end
+            end = stop
+        yield View((start,), (end,), (1,), (first,))
 
 
 def _moved(release: Release, places: Sequence[Place], landed: Sequence[Place | None]) -> tuple[tuple[str, Transfer], ...]:
     """A transfer for each dtype of what is kept and lands somewhere by itself."""
     runs: dict[str, _Runs] = {}
-    of_kind, at = release.runs(), 0
-    for _, kind in release.modules:
-        for dtype, count in of_kind[kind]:
-            there = landed[at]
-            if count and there is not None:
-                runs.setdefault(dtype, _Runs()).add(places[at], there, count)
-            at += 1
+    kept = release.runs()
+    moves = zip([run for _, kind in release.modules for run in kept[kind]], places, landed, strict=True)
+    for (dtype, count), here, there in moves:
+        if count and there is not None:
+            run = runs.get(dtype)
+            if run is None:
+                run = runs[dtype] = _Runs([], [], [])
+            run.here.append(here)
+            run.there.append(there)
+            run.ends.append(count + (run.ends[-1] if run.ends else 0))
     return tuple([(PUBLISHED, each.transfer(dtype)) for dtype, each in sorted(runs.items())])
 
 

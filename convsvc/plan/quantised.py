@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any
 
 from convsvc.dialects.base import Checkpoint, Encoded, Found
@@ -18,14 +19,17 @@ from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit
 from convsvc.encodings.known import ENCODINGS, claims, said_under, unread_words
 from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError, SourceError
-from convsvc.formats.base import StoredTensor
+from convsvc.formats.base import StoredTensor, tensor_bytes
 from convsvc.models.facts import Facts, shown
 from convsvc.notes import Note
 from convsvc.plan.match import Located
 from convsvc.plan.mismatch import SHOWN
 from convsvc.plan.records import Coded, PlannedTensor
+from convsvc.tensors.quick import quick
 
 Key = tuple[str, str]
+# The end of a tensor's name, its dtype and its shape.
+Leaf = tuple[str, str, tuple[int, ...]]
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
 BARE = ("I8", "U8")
@@ -51,8 +55,8 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
     Raises SourceError for weights that are quantised in a way that is not read, for a piece without the others; PlanError for pieces
     that do not fit.
     """
-    found = _claimed(checkpoint)
-    rest = {key: each for key, each in checkpoint.found.items() if key not in found.taken} if found.taken else checkpoint.found
+    found = _claimed(checkpoint, dtype)
+    rest = dict(compress(checkpoint.found.items(), found.free)) if found.joined else checkpoint.found
     beside = {key for key in rest if key[1].endswith(BESIDE_ENDS) and _is_beside(key, checkpoint.found)}
     _check_pieces(checkpoint.path, rest)
     _check_bare(checkpoint.path, rest)
@@ -62,14 +66,12 @@ def join_pieces(checkpoint: Checkpoint, dtype: str = "BF16") -> Checkpoint:
         checkpoint, beside=tuple([checkpoint.found[key] for key in sorted(beside)]), quantised=quantisation_words(checkpoint.facts.values)
     )
     joined = {key: each for key, each in rest.items() if key not in beside}
-    for key, (form, pieces) in found.joined.items():
-        tensor = StoredTensor(key[1], dtype, form.seen_shape, pieces[0].tensor.file_offset)
-        joined[key] = Found(pieces[0].file, tensor, Encoded(form, pieces))
+    joined |= found.joined
     notes = [_beside_note(beside)] if beside else []
     if not found.joined:
         return replace(checkpoint, found=joined, notes=(*checkpoint.notes, *notes))
     facts = Facts({name: value for name, value in checkpoint.facts.values.items() if name not in CONFIGS}, checkpoint.facts.origin)
-    notes.append(_note([form for form, _ in found.joined.values()], dtype))
+    notes.append(_note(len(found.joined), found.forms, dtype))
     return replace(checkpoint, found=joined, facts=facts, notes=(*checkpoint.notes, *notes))
 
 
@@ -95,35 +97,32 @@ def plan_sources(located: Sequence[Located]) -> tuple[PlannedTensor, ...]:
     """The source's tensors, numbered as they are located; after them the further pieces of those that are quantised."""
     planned: list[PlannedTensor] = []
     further: list[PlannedTensor] = []
-    for each in located:
-        encoded = each.found.encoded
-        if encoded is None:
-            planned.append(_planned(each.found))
+    end = len(located)
+    for _, _, _, found in located:
+        if found.encoded is None:
+            planned.append(_planned(found))
             continue
-        codes, *rest = encoded.pieces
-        first = len(located) + len(further)
+        form, (codes, *rest) = found.encoded
+        first, end = end, end + len(rest)
         further += map(_planned, rest)
-        coded = Coded(encoded.form, tuple(range(first, first + len(rest))), each.found.tensor.dtype)
-        stored = codes.tensor
-        planned.append(
-            PlannedTensor(
-                codes.file, each.found.tensor.name, stored.dtype, encoded.form.shape, stored.file_offset, stored.size_bytes, coded
-            )
-        )
+        file, (_, dtype, shape, file_offset), _ = codes
+        coded = quick(Coded, (form, tuple(range(first, end)), found.tensor.dtype, ()))
+        planned.append(quick(PlannedTensor, (file, found.tensor.name, dtype, form.shape, file_offset, tensor_bytes(dtype, shape), coded)))
     return (*planned, *further)
 
 
 def _planned(found: Found) -> PlannedTensor:
-    tensor = found.tensor
-    return PlannedTensor(found.file, tensor.name, tensor.dtype, tensor.shape, tensor.file_offset, tensor.size_bytes)
+    file, (name, dtype, shape, file_offset), _ = found
+    return quick(PlannedTensor, (file, name, dtype, shape, file_offset, tensor_bytes(dtype, shape), None))
 
 
 @dataclass(slots=True)
 class _Claimed:
-    """The weights that encodings have recognised, with their forms and pieces; the keys of all pieces; and what is wrong with others."""
+    """The weights that encodings have recognised, their forms; a 1 for each tensor that is no piece of one; what is wrong with others."""
 
-    joined: dict[Key, tuple[Form, tuple[Found, ...]]] = field(default_factory=dict)
-    taken: set[Key] = field(default_factory=set)
+    joined: dict[Key, Found] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)
+    free: bytearray = field(default_factory=bytearray)
     unfit: list[str] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
@@ -161,7 +160,7 @@ class _Look:
         return ", ".join(parts) or None
 
 
-def _claimed(checkpoint: Checkpoint) -> _Claimed:
+def _claimed(checkpoint: Checkpoint, dtype: str) -> _Claimed:
     """All that encodings recognise. Raises SourceError, PlanError for what is wrong with any of it.
 
     Modules whose tensors are called alike, and are alike in dtype and shape, are quantised alike: of a million one is looked at.
@@ -169,21 +168,28 @@ def _claimed(checkpoint: Checkpoint) -> _Claimed:
     claimed, signs = _Claimed(), tuple(ENCODINGS.by_sign)
     if not any(name.endswith(signs) for _, name in checkpoint.found):
         return claimed
-    look = _Look(checkpoint)
-    known: dict[tuple[tuple[str, str, tuple[int, ...]], ...], list[Claim] | None] = {}
-    for (file, module), leaves in _modules(checkpoint.found).items():
-        alike = tuple([(leaf, each.tensor.dtype, each.tensor.shape) for leaf, _, each in leaves])
+    look, there = _Look(checkpoint), list(checkpoint.found.values())
+    claimed.free = bytearray(b"\1") * len(there)
+    leaves, kinds, modules = _modules(checkpoint.found)
+    known: dict[tuple[int, ...], list[tuple[Claim, tuple[int, ...]]] | None] = {}
+    for (file, module), members in modules.items():
+        alike = tuple([kinds[at] for at in members])
         if alike not in known:
-            known[alike] = _claims(alike, look)
+            known[alike] = _placed_claims([leaves[kind] for kind in alike], look)
         claims = known[alike]
         if claims is None:
-            _explain(claimed, module, alike, look, checkpoint.facts.origin)
-        elif claims:
-            there = {leaf: (key, each) for leaf, key, each in leaves}
-            for claim in claims:
-                keys, pieces = zip(*[there[piece] for piece in claim.pieces], strict=True)
-                claimed.joined[file, module + claim.name] = (claim.form, pieces)
-                claimed.taken.update(keys)
+            _explain(claimed, module, [leaves[kind] for kind in alike], look, checkpoint.facts.origin)
+            continue
+        for claim, places in claims:
+            pieces = []
+            for place in places:
+                at = members[place]
+                claimed.free[at] = 0
+                pieces.append(there[at])
+            name, form, codes = module + claim.name, claim.form, pieces[0]
+            claimed.forms[id(form)] = form
+            tensor = quick(StoredTensor, (name, dtype, form.seen_shape, codes.tensor.file_offset))
+            claimed.joined[file, name] = quick(Found, (codes.file, tensor, quick(Encoded, (form, tuple(pieces)))))
     if claimed.joined and (words := unread_words(look)):
         claimed.unread[words] = len(claimed.joined)
         claimed.examples[words] = next(iter(claimed.joined))[1]
@@ -191,17 +197,34 @@ def _claimed(checkpoint: Checkpoint) -> _Claimed:
     return claimed
 
 
-def _modules(found: Mapping[Key, Found]) -> dict[Key, list[tuple[str, Key, Found]]]:
-    """The tensors by their modules: (file, what stands before the last dot), and what of their names is left."""
-    modules: dict[Key, list[tuple[str, Key, Found]]] = {}
-    for key, each in found.items():
-        file, name = key
-        module, dot, leaf = name.rpartition(".")
-        modules.setdefault((file, module), []).append((dot + leaf, key, each))
-    return modules
+def _modules(found: Mapping[Key, Found]) -> tuple[list[Leaf], list[int], dict[Key, list[int]]]:
+    """The kinds of leaves that there are, which one each tensor is, and the tensors' numbers by their modules.
+
+    A module is (file, what stands before a name's last dot), its leaf what is left of the name.
+    """
+    leaves: dict[Leaf, int] = {}
+    kinds: list[int] = []
+    modules: dict[Key, list[int]] = {}
+    last: Key | None = None
+    members: list[int] = []
+    for at, ((file, name), (_, (_, dtype, shape, _), _)) in enumerate(found.items()):
+        end = max(name.rfind("."), 0)
+        kinds.append(leaves.setdefault((name[end:], dtype, shape), len(leaves)))
+        module = file, name[:end]
+        if module != last:
+            last, members = module, modules.setdefault(module, [])
+        members.append(at)
+    return list(leaves), kinds, modules
 
 
-def _claims(alike: Iterable[tuple[str, str, tuple[int, ...]]], look: _Look) -> list[Claim] | None:
+def _placed_claims(alike: Sequence[Leaf], look: _Look) -> list[tuple[Claim, tuple[int, ...]]] | None:
+    """`_claims`, and where in the module the pieces of each are."""
+    claims = _claims(alike, look)
+    place = {leaf: at for at, (leaf, _, _) in enumerate(alike)}
+    return None if claims is None else [(claim, tuple([place[piece] for piece in claim.pieces])) for claim in claims]
+
+
+def _claims(alike: Iterable[Leaf], look: _Look) -> list[Claim] | None:
     """The weights of a module, by what is left of names; None where something is wrong with them."""
     parts = {leaf: Part(dtype, shape) for leaf, dtype, shape in alike}
     try:
@@ -211,7 +234,7 @@ def _claims(alike: Iterable[tuple[str, str, tuple[int, ...]]], look: _Look) -> l
     return found if len({claim.name for claim in found}) == len(found) else None
 
 
-def _explain(claimed: _Claimed, module: str, alike: Iterable[tuple[str, str, tuple[int, ...]]], look: _Look, origin: str) -> None:
+def _explain(claimed: _Claimed, module: str, alike: Iterable[Leaf], look: _Look, origin: str) -> None:
     """What is wrong with a module's tensors, by their names. Raises SourceError where the configuration is what is wrong."""
     parts = {module + leaf: Part(dtype, shape) for leaf, dtype, shape in alike}
     found: dict[str, Claim] = {}
@@ -299,10 +322,11 @@ def _is_bare(name: str, dtype: str) -> bool:
     return dtype in FLOAT8 or (dtype in BARE and name.endswith((".weight", "_blocks")))
 
 
-def _note(forms: Sequence[Form], dtype: str) -> Note:
+def _note(count: int, known: Mapping[int, Form], dtype: str) -> Note:
+    forms = list(known.values())
     to, rounded = ("bf16", ", rounded once") if dtype == "BF16" else ("fp32", "")
     kinds = " and ".join(dict.fromkeys(ENCODINGS[form.kind].TITLE for form in forms))
-    return Note("changed", f"{len(forms)} tensors are dequantised to {to}: {kinds} x a scale for each {_shared(forms)}{rounded}")
+    return Note("changed", f"{count} tensors are dequantised to {to}: {kinds} x a scale for each {_shared(forms)}{rounded}")
 
 
 def _shared(forms: Sequence[Form]) -> str:

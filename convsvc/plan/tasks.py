@@ -225,6 +225,9 @@ def _split(views: Sequence[View], axis: int, edges: Sequence[int]) -> list[list[
     parts: list[list[View]] = [[] for _ in range(len(edges) - 1)]
     for view in views:
         at = bisect_right(edges, view.starts[axis]) - 1
+        if view.stops[axis] <= edges[at + 1]:  # by far the most
+            parts[at].append(view)
+            continue
         while at < len(parts) and edges[at] < view.stops[axis]:
             parts[at].append(_between(view, axis, edges[at], edges[at + 1]))
             at += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from math import inf, prod
 from operator import lt, sub
 
@@ -15,6 +16,7 @@ from convsvc.plan.records import Fill, Place, Transfer, View
 from convsvc.tensors.blocks import Laid, LogicalTensor
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.cover import Boxes, covered_volumes, first_overlap, missing_part, shown_box, sort_boxes, volumes
+from convsvc.tensors.quick import quick
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -29,7 +31,7 @@ class Gathered:
     fills: list[Fill]
 
     def views(self) -> list[View]:
-        return [View(starts, stops, strides, tuple(places)) for (starts, stops, strides), places in self.places.items()]
+        return [quick(View, (starts, stops, strides, tuple(places))) for (starts, stops, strides), places in self.places.items()]
 
 
 def gather(layout: Layout | Inventory) -> dict[str, Gathered]:
@@ -43,7 +45,7 @@ def gather(layout: Layout | Inventory) -> dict[str, Gathered]:
         if known is None:
             known = slots[entry.kind] = list(_slots(gathered, entry.unit, kinds[entry.kind]))
         for places, offset in known:
-            places.append(Place(number, offset))
+            places.append(quick(Place, (number, offset)))
         laid = kinds[entry.kind]
         # What is idle in a source is not even looked at.
         padding = laid.padding + laid.idle if isinstance(layout, Layout) else laid.padding
@@ -133,6 +135,8 @@ def stand_in(sources: dict[str, Gathered], targets: dict[str, Gathered], same_as
 
 def split_copies(views: Sequence[View]) -> tuple[list[View], list[View]]:
     """One view a box, with one place, and everything that holds a box again: on other ranks, or in another order."""
+    if len({view[:2] for view in views}) == len(views) and max([len(view.places) for view in views], default=1) == 1:
+        return list(views), []
     by_box: dict[Box, View] = {}
     copies: list[View] = []
     for view in views:
@@ -174,7 +178,7 @@ def cutting_order(writes: Sequence[View], sizes: tuple[int, ...]) -> tuple[int, 
 
 
 def _uncovered(tensor: LogicalTensor, reads: Sequence[View], writes: Sequence[View]) -> str | None:
-    boxes, wanted = Boxes([view.box for view in reads]), Boxes([view.box for view in writes])
+    boxes, wanted = (Boxes(map(quick, repeat(Box), [view[:2] for view in views])) for views in (reads, writes))
     twice = first_overlap(boxes)
     if twice:
         return f"{tensor}: the source holds {shown_box(tensor.axes, twice[0])} and {shown_box(tensor.axes, twice[1])}, which overlap"

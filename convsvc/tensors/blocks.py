@@ -16,6 +16,7 @@ from typing import NamedTuple
 from convsvc.tensors.boxes import Box
 from convsvc.tensors.declare import Part, Row
 from convsvc.tensors.notation import interval
+from convsvc.tensors.quick import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,13 @@ def renamed(laid: Laid, scope: str, prefix: str, tensors: dict[str, LogicalTenso
     ('model.w', 'layers.3.w', (8, 4))
     """
     blocks = tuple(
-        [Block(_scoped(each.tensor, scope, tensors), each.starts, each.stops, each.offset, each.strides) for each in laid.blocks]
+        [
+            quick(Block, (_scoped(tensor, scope, tensors), starts, stops, offset, strides))
+            for tensor, starts, stops, offset, strides in laid.blocks
+        ]
     )
-    also = tuple([prefix + name for name in laid.also])
-    return Laid(prefix + laid.name, laid.shape, blocks, laid.padding, also, laid.optional, laid.written, laid.idle, laid.linear)
+    name, shape, _, padding, also, *rest = laid
+    return quick(Laid, (prefix + name, shape, blocks, padding, tuple([prefix + each for each in also]) if also else (), *rest))
 
 
 def _scoped(tensor: LogicalTensor, scope: str, tensors: dict[str, LogicalTensor]) -> LogicalTensor:

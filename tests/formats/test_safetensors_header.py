@@ -109,3 +109,70 @@ def test_two_entries_of_one_name_cannot_be_planned(name):
 def test_a_name_that_is_no_text_cannot_be_planned():
     with pytest.raises(TargetError, match="UTF-8"):
         plan_skeleton([TensorSpec("\ud800", "F32", ())])
+
+
+PLAIN = (
+    b'{"__metadata__":{"format":"pt"},'
+    b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+    b'"b.c":{"dtype":"U8","shape":[2,2],"data_offsets":[4,8]}}'
+)
+SPOILT = {
+    "a comma too many": (b"]},", b"]},,"),
+    "none": (b"]},", b"]}"),
+    "a brace in its place": (b"]},", b"]}{"),
+    "a name twice": (b'"b.c"', b'"a"'),
+    "an overlap": (b"[4,8]", b"[3,7]"),
+    "a start too early": (b"[4,8]", b"[3,8]"),
+    "a hole": (b"[0,4]", b"[0,3]"),
+    "a shape of another size": (b"[2,2]", b"[2,3]"),
+    "a shape that is none": (b"[2,2]", b"[2,,2]"),
+    "a size with a zero before it": (b"[2,2]", b"[02,2]"),
+    "an offset with a zero before it": (b"[4,8]", b"[04,8]"),
+    "a dtype nobody knows": (b'"U8"', b'"U7"'),
+    "a field too many": (b'"shape":[1]', b'"shape":[1],"x":1'),
+    "words that are none": (b'"pt"', b"7"),
+    "a word twice": (b'"pt"', b'"pt","format":"pt"'),
+    "something at the end": (b"8]}}", b"8]}} x"),
+    "no end": (b"8]}}", b"8]}"),
+    "a tensor of that name": (b'"a"', b'"__metadata__"'),
+    "a line break in a name": (b'"b.c"', b'"b\n"'),
+    "no text": (b'"b.c"', b'"b\xff"'),
+}
+
+
+def test_a_header_as_the_library_writes_it_is_taken_apart_as_text(with_header, monkeypatch):
+    monkeypatch.setattr(module, "_parsed", None)
+    index = read_index(with_header(PLAIN + b"   "))
+    assert [(each.name, each.dtype, each.shape) for each in index.tensors] == [("a", "F32", (1,)), ("b.c", "U8", (2, 2))]
+    assert index.metadata == {"format": "pt"}
+    assert [each.file_offset - index.tensors[0].file_offset for each in index.tensors] == [0, 4]
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_what_is_wrong_with_a_header_without_spaces_is_seen_as_in_one_with_spaces(with_header, spoil):
+    with pytest.raises(FormatError):
+        read_index(with_header(PLAIN.replace(*spoil)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        PLAIN.replace(b'"b.c"', b'"b,{\xc3\xa9}"'),
+        PLAIN.replace(b'"b.c"', b'"b\\u0041"'),
+        PLAIN.replace(b'"pt"', b'"{}"'),
+        b'{"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[0,3],"data_offsets":[4,4]},'
+        b'"c":{"dtype":"I32","shape":[1],"data_offsets":[4,8]}}',
+    ],
+)
+def test_a_header_says_the_same_as_text_and_as_json(with_header, monkeypatch, header):
+    path = with_header(header)
+    read = read_index(path)
+    monkeypatch.setattr(module, "_plain_header", lambda *said: None)
+    assert read_index(path) == read
+
+
+@pytest.mark.parametrize("data_bytes", [7, 9])
+def test_a_file_that_is_not_as_long_as_its_plain_header_says_is_named(with_header, data_bytes):
+    with pytest.raises(FormatError, match="contradicts itself or the file"):
+        read_index(with_header(PLAIN, data_bytes))

@@ -50,7 +50,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_first(plan: Plan, **changes: Any) -> Plan:
     """The plan, whose first file is said to hold another first tensor."""
     first, *others = plan.skeletons[0].tensors
-    wrong: StoredTensor = replace(first, **changes)
+    wrong: StoredTensor = first._replace(**changes)
     return replace(plan, skeletons=(replace(plan.skeletons[0], tensors=(wrong, *others)), *plan.skeletons[1:]))
 
 

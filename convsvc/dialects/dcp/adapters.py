@@ -38,6 +38,6 @@ def with_saved_adapters(base: Checkpoint, lora: Lora, root: RootedPath) -> Check
         once = {Box(cut.starts, cut.stops): there.found[cut.file, name] for cut in reversed(cuts)}
         pieces[name] = tuple((box, each._replace(file=each.file + len(base.files))) for box, each in once.items())
         first = pieces[name][0][1]
-        found["", name] = first._replace(tensor=replace(first.tensor, shape=opened.shapes[name]))
+        found["", name] = first._replace(tensor=first.tensor._replace(shape=opened.shapes[name]))
     facts = AdapterFacts(str(root), pieces=pieces)
     return replace(base, files=(*base.files, *there.files), found=found, lora=facts, notes=(*base.notes, *there.notes))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.base import Checkpoint, Found, SourceFile, found_in
 from convsvc.dialects.files import check_directory, index_file, index_files, root_of
 from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.huggingface.put_together import Parts
@@ -38,16 +38,14 @@ def _of_directory(root: RootedPath, config: Mapping[str, Any]) -> Checkpoint:
     names = chosen.names
     files: list[SourceFile] = []
     found: dict[tuple[str, str], Found] = {}
-    where: dict[str, str] = {}
     for number, (each, (index, file)) in enumerate(zip(names, index_files([root / each for each in names]), strict=True)):
         files.append(file)
-        there = [tensor.name for tensor in index.tensors]
-        twice = next(filter(where.__contains__, there), None)
-        if twice is not None:
-            raise SourceError(f"{twice} is in two files of {root}: {where[twice]} and {each}")
-        where.update(dict.fromkeys(there, each))
-        found.update(zip(zip(repeat(""), there, strict=False), map(Found, repeat(number), index.tensors), strict=False))
-    notes = (*notes_of_index(chosen, where), *notes_beside(root, chosen))
+        keys = list(zip(repeat(""), [tensor.name for tensor in index.tensors], strict=False))
+        twice = () if found.keys().isdisjoint(keys) else keys
+        for key in filter(found.__contains__, twice):
+            raise SourceError(f"{key[1]} is in two files of {root}: {names[found[key].file]} and {each}")
+        found.update(zip(keys, found_in(number, index.tensors), strict=True))
+    notes = (*notes_of_index(chosen, found), *notes_beside(root, chosen))
     return Checkpoint(str(root), tuple(files), found, Facts({}, str(root)), notes=notes)
 
 

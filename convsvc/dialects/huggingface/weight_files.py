@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from convsvc.dialects.base import Found
 from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.recognise import WEIGHTS, describe_adapter, refuse
@@ -96,11 +97,14 @@ def notes_beside(root: RootedPath, chosen: WeightFiles) -> tuple[Note, ...]:
     return (*notes, *([Note("ignored", f"weights in directories beside: {_short(folders)}")] if folders else []))
 
 
-def notes_of_index(chosen: WeightFiles, where: Mapping[str, str]) -> tuple[Note, ...]:
-    """What an index says of its tensors that the files (`where`: name -> file) do not. The files are right, as for transformers."""
-    named = chosen.weight_map
-    if chosen.index is None or named == where:
+def notes_of_index(chosen: WeightFiles, found: Mapping[tuple[str, str], Found]) -> tuple[Note, ...]:
+    """What an index says of its tensors that the files do not, in which they were `found`. The files are right, as for transformers."""
+    named, names = chosen.weight_map, chosen.names
+    if chosen.index is None:
         return ()
+    if len(named) == len(found) and [named.get(name) for _, name in found] == [names[each.file] for each in found.values()]:
+        return ()
+    where = {key[1]: names[each.file] for key, each in found.items()}
     faults = (
         ("in no file, though {index} lists them: {names}", [key for key in named if key not in where]),
         ("in a file of {index}, which does not list them; read, as transformers does: {names}", [key for key in where if key not in named]),

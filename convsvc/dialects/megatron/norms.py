@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from convsvc.dialects.base import Encoded, Found, Layout
 from convsvc.dialects.megatron.tables import LESS_ONE, is_delta_net
@@ -33,7 +32,7 @@ def read_norms(found: Mapping[Key, Found]) -> tuple[dict[Key, Found], list[Note]
 def _read(found: Found) -> Found:
     tensor = found.tensor
     form = less_one.form_of(tensor.dtype, tensor.shape)
-    return Found(found.file, replace(tensor, dtype="BF16" if tensor.dtype == "BF16" else WIDE), Encoded(form, (found,)))
+    return Found(found.file, tensor._replace(dtype="BF16" if tensor.dtype == "BF16" else WIDE), Encoded(form, (found,)))
 
 
 def _is_one(name: str, dtype: str) -> bool:

@@ -157,10 +157,10 @@ class _Gathered:
         """The value of dicts, lists, numbers and text. Raises SourceError for anything else: it would have to be run."""
         if isinstance(value, Mapping):
             return {key: self.plain(each, f"{path}/{key}") for key, each in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)([self.plain(each, f"{path}/{number}") for number, each in enumerate(value)])
         if isinstance(value, StoredTensor):
             return self._tensor(value, path)
+        if isinstance(value, list | tuple):
+            return type(value)([self.plain(each, f"{path}/{number}") for number, each in enumerate(value)])
         if type(value) in PLAIN or (type(value) is Global and value.module == "torch"):
             return value
         what = f"{value.module}.{value.name}" if isinstance(value, Inert) else type(value).__name__

@@ -142,7 +142,7 @@ def _weight(side: str) -> str:
 
 
 def _whole(first: Found, shape: tuple[int, ...], by: int) -> Found:
-    return first._replace(file=first.file + by, tensor=replace(first.tensor, shape=shape))
+    return first._replace(file=first.file + by, tensor=first.tensor._replace(shape=shape))
 
 
 def _pieces(pieces: Mapping[Box, Found], by: int) -> tuple[tuple[Box, Found], ...]:
