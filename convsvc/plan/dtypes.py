@@ -101,9 +101,13 @@ class _Held:
 
     def _look_up(self, name: str) -> _Boxes:
         each = self._gathered.get(name)
+        held = [self._sources[places[0].tensor] for places in each.places.values()] if each else []
+        dtypes = {tensor.value_dtype: tensor.name for tensor in held}
+        if each is None or len(dtypes) == 1:
+            return _Boxes(dtypes, {}, None)
         tensors: dict[Box, PlannedTensor] = {}
-        for (starts, stops, _), places in each.places.items() if each else ():
-            tensors.setdefault(Box(starts, stops), self._sources[places[0].tensor])
+        for (starts, stops, _), tensor in zip(each.places, held, strict=True):
+            tensors.setdefault(Box(starts, stops), tensor)
         dtypes = {tensor.value_dtype: tensor.name for tensor in tensors.values()}
         return _Boxes(dtypes, tensors, sort_boxes(list(tensors)) if len(dtypes) > 1 else None)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of, targets
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read, Target
+from convsvc.dialects.base import Adapted, Checkpoint, Draft, Layout, Output, Read, Target
 from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER
 from convsvc.notes import Note, sort_notes
-from convsvc.plan.adapters import attach, locate_adapters
+from convsvc.plan.adapters import Merging, attach, locate_adapters
 from convsvc.plan.allocation import without_collection
 from convsvc.plan.casts import describe_casts
 from convsvc.plan.copies import choose_checks, left_out_copies
@@ -25,7 +25,7 @@ from convsvc.plan.match import Inventory
 from convsvc.plan.plan import Plan
 from convsvc.plan.published import Published, as_encoded, carry, find_published, give_back, is_published
 from convsvc.plan.quantised import plan_sources
-from convsvc.plan.records import Coded, PlannedFile, PlannedTensor
+from convsvc.plan.records import Coded, Place, PlannedFile, PlannedTensor
 from convsvc.plan.source import OpenSource, asked_of, open_source
 from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, make_transfers, stand_in
@@ -50,11 +50,16 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     if job.options.state == "training":
         target_of(job.target.format).check_training(job.target)
     source = open_source(asked_of(job, roots), roots)
+    model, adapted = source.model, None
     if not target_of(job.target.format).adapters:
-        return _assemble(job, source.model.without(source.absent), source, roots)
-    have = source_of(job.source.format).adapters
-    adapted, sides = export_adapters(job.target.format, have, source.inventory, source.adapters, source.model.same_as)
-    return _assemble(job, source.model, replace(source, inventory=sides, adapters=None), roots, adapted)
+        model = model.without(source.absent)
+    else:
+        have = source_of(job.source.format).adapters
+        adapted, sides = export_adapters(job.target.format, have, source.inventory, source.adapters, model.same_as)
+        source = replace(source, inventory=sides, adapters=None)
+    held = _held(job, model, source, roots)
+    del source  # of half a million tensors it has some 200 MB
+    return _assemble(job, model, held, roots, adapted)
 
 
 def settled(job: Job, roots: Roots = ANYWHERE) -> Job:
@@ -64,24 +69,48 @@ def settled(job: Job, roots: Roots = ANYWHERE) -> Job:
     return job.model_copy(update={"source": source, "target": writer.settled(job.target, reader.words_dir(source))})
 
 
-def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted: Adapted | None = None) -> Plan:
-    writer = target_of(job.target.format)
-    weights, checkpoint, options = source.inventory, source.checkpoint, job.options
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What planning needs of a source that was opened: its tensors as the plan numbers them, and where each logical tensor lies in them.
+
+    `tensors` are the names of the logical tensors, `checkpoint` is without what it found; `merging` is what is merged into weights.
+    """
+
+    checkpoint: Checkpoint
+    settings: Any
+    notes: tuple[Note, ...]
+    tensors: frozenset[str]
+    sources: tuple[PlannedTensor, ...]
+    gathered: dict[str, Gathered]
+    merging: Mapping[Place, Merging]
+    published: Published | None
+
+
+def _held(job: Job, model: Model, source: OpenSource, roots: Roots) -> _Held:
+    weights = source.inventory
     placed = locate_adapters(weights, source.adapters, model.same_as) if source.adapters else None
     inventory = weights.joined(placed.sides) if placed else weights
     sources = plan_sources(inventory.entries)
-    gathered = gather(inventory)
+    published = _published(job, source, inventory, sources, roots)
+    checkpoint = replace(source.checkpoint, found={})
+    merging = placed.merging if placed else {}
+    names = frozenset(weights.tensors())
+    return _Held(checkpoint, source.settings, source.notes, names, sources, gather(inventory), merging, published)
+
+
+def _assemble(job: Job, model: Model, source: _Held, roots: Roots, adapted: Adapted | None = None) -> Plan:
+    writer = target_of(job.target.format)
+    checkpoint, sources, gathered, published, options = source.checkpoint, source.sources, source.gathered, source.published, job.options
     read, model = Read(source.settings, model), model.renumbered()
     _check_kind(model, writer)
     settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
     if checkpoint.training is not None:
-        settings = writer.with_state(settings, weights.tensors())
+        settings = writer.with_state(settings, source.tensors)
     layout = writer.layout(model, settings)
     dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
     kept = kept_notes(layout.kinds, dtypes, model, options)
     check_unique("target", [(entry.file, layout.kinds[entry.kind].name) for entry in layout.entries])
     check_tiled(layout.kinds)
-    published = _published(job, source, inventory, sources, roots)
     release = published.release if published else None
     draft = Draft(job.target, model, settings, checkpoint.facts, layout, dtypes, options, roots, release, checkpoint.training)
     layout, output = writer.output(draft)
@@ -97,14 +126,18 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
     layout = replace(layout, kinds=as_encoded(layout.kinds, output))
     files, targets = _planned_targets(layout, output, dtypes)
     wanted = gather(layout)
-    left_out = _left_out(weights, wanted, model)
+    left_out = _left_out(source.tensors, wanted, model)
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted, left_out_copies(gathered, wanted, model))
-    if placed and placed.merging and output.encoded:
+    if source.merging and output.encoded:
         raise JobError(
             "adapters cannot be merged into weights that are quantised on the way", do="merge them first, then quantise what that gives"
         )
-    if placed and placed.merging:
-        transfers = attach(transfers, gathered, placed.merging)
+    if source.merging:
+        transfers = attach(transfers, gathered, source.merging)
+    axes, padded = {name: each.tensor.axes for name, each in (gathered | wanted).items()}, _vocab_notes(gathered, wanted)
+    # All that is needed of them is in the transfers.
+    gathered.clear()
+    wanted.clear()
     transfers, unchecked = choose_checks(transfers, sources, options.check_copies, model.tied)
     casts = describe_casts(transfers, sources, targets) if options.dtype else ()
     if published is not None and (carries or writer.likens(job.target)):
@@ -128,9 +161,8 @@ def _assemble(job: Job, model: Model, source: OpenSource, roots: Roots, adapted:
         facts=describe_model(model) | describe_layouts(source.settings, None if adapted else settings),
         roots=roots,
         source_digests=tuple([file.digest for file in checkpoint.files]),
-        axes={name: each.tensor.axes for name, each in (gathered | wanted).items()}
-        | {each.name: ("item",) for _, each in transfers if is_published(each)},
-        notes=check_loss((*source.notes, *left_out, *casts, *kept, *unchecked, *_vocab_notes(gathered, wanted), *output.notes), options),
+        axes=axes | {each.name: ("item",) for _, each in transfers if is_published(each)},
+        notes=check_loss((*source.notes, *left_out, *casts, *kept, *unchecked, *padded, *output.notes), options),
     )
 
 
@@ -157,12 +189,12 @@ def _check_card(job: Job) -> None:
         raise JobError(f"options.card: a target of format {job.target.format} has no model card", do="leave it out")
 
 
-def _left_out(weights: Inventory, wanted: Mapping[str, Gathered], model: Model) -> list[Note]:
+def _left_out(held: Set[str], wanted: Mapping[str, Gathered], model: Model) -> list[Note]:
     """A note for each logical tensor that the target does not hold because it is a copy of another.
 
     Raises PlanError if there is one that is not.
     """
-    unwanted = sorted(weights.tensors() - set(wanted))
+    unwanted = sorted(held - set(wanted))
     dropped = [name for name in unwanted if name not in model.same_as]
     if dropped:
         raise PlanError(f"{len(dropped)} logical tensors of the source have no place in the target", facts=dropped[:12])

@@ -30,6 +30,7 @@ from convsvc.tensors.quick import quick
 WORDS, SCALES = "published.json", "published.safetensors"
 # How the transfers are called that move what is published, and no weight.
 PUBLISHED = "published: "
+UNKNOWN: tuple[int, int, tuple[str, ...]] = (0, 0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def find_published(checkpoint: Checkpoint, inventory: Inventory, sources: Sequen
 def _of_quantised(checkpoint: Checkpoint, inventory: Inventory, sources: Sequence[PlannedTensor]) -> Published:
     """Of half a million tensors each is looked at once: what leaves a weight has follows from its form and from two of their names."""
     kinds: dict[tuple[Leaf, ...], int] = {}
-    known: dict[tuple[int, int, str, str], int] = {}
+    known: dict[int, tuple[int, int, tuple[str, ...]]] = {}
     modules: list[tuple[str, int]] = []
     called: dict[str, str] = {}
     places: list[Place] = []
@@ -85,11 +86,11 @@ def _of_quantised(checkpoint: Checkpoint, inventory: Inventory, sources: Sequenc
         name, named = pieces[0].tensor.name, inventory.kinds[kind].name
         size = max(name.rfind("."), 0)
         module = named[: max(named.rfind("."), 0)]
-        alike = id(form), len(pieces), name[size:], pieces[1].tensor.name[size:] if len(pieces) > 1 else ""
-        at = known.get(alike)
-        if at is None:
+        at, count, ends = known.get(id(form), UNKNOWN)
+        if len(pieces) != count or name[size:] != ends[0] or not all(map(str.endswith, [each.tensor.name for each in pieces], ends)):
             leaves = [Leaf(each.tensor.name[size:], each.tensor.dtype, each.tensor.shape, each is not pieces[0]) for each in pieces]
-            at = known[alike] = kinds.setdefault(tuple(leaves), len(kinds))
+            at = kinds.setdefault(tuple(leaves), len(kinds))
+            known[id(form)] = at, len(pieces), tuple([leaf.leaf for leaf in leaves])
         modules.append((module, at))
         if size != len(module) or not name.startswith(module):
             called[name[:size]] = module
@@ -184,8 +185,8 @@ class _Runs(NamedTuple):
     ends: list[int]
 
     def transfer(self, dtype: str) -> Transfer:
-        ends = zip(self.here, (0, *self.ends[:-1]), self.ends, strict=True)
-        reads = [quick(View, ((start,), (stop,), (1,), (place,))) for place, start, stop in ends]
+        edges = [(0,), *zip(self.ends, strict=True)]
+        reads = [quick(View, (start, stop, (1,), (place,))) for place, start, stop in zip(self.here, edges, edges[1:], strict=False)]
         return Transfer(f"{PUBLISHED}{dtype}", (self.ends[-1],), (0,), tuple(reads), tuple(self._writes()))
 
     def _writes(self) -> Iterator[View]:
