@@ -20,3 +20,5 @@ FINAL_NORM_BIAS_ROWS = (row("model.norm.bias", FINAL_NORM_BIAS, "hidden", option
 OUTPUT_BIAS_ROWS = (row("lm_head.bias", OUTPUT_BIAS, "vocab", optional=True),)
 # A tied model's head is its embedding. Some savers write it twice.
 TIED_OUTPUT_ROWS = (row("lm_head.weight", EMBEDDING, "vocab hidden", optional=True, written=False),)
+# As a LayerNorm, both of whose halves are there.
+FINAL_LAYER_NORM = (*FINAL_NORM_ROWS, row("model.norm.bias", FINAL_NORM_BIAS, "hidden"))

@@ -22,6 +22,8 @@ K_NORM = logical("self_attention.k_layernorm.weight", "head_dim")
 # One norm over all heads (MiniMax). In files it is called as the norm of a head is.
 Q_NORM_WIDE = logical("self_attention.q_layernorm_wide.weight", "group query head_dim")
 K_NORM_WIDE = logical("self_attention.k_layernorm_wide.weight", "group head_dim")
+# A norm for each key head, which heads do not share (StableLM, Command R).
+K_NORMS = logical("self_attention.k_layernorms.weight", "group head_dim")
 
 GQA = (
     row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden", linear="layer"),

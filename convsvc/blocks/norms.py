@@ -47,3 +47,8 @@ NORMS_AROUND = (
     row("pre_feedforward_layernorm.weight", PRE_MLP_NORM, "hidden"),
     row("post_feedforward_layernorm.weight", POST_MLP_NORM, "hidden"),
 )
+# Llama's two as LayerNorms; and one LayerNorm for both blocks, which are computed side by side.
+LAYER_NORMS = layer_norm("input_layernorm", INPUT_NORM, INPUT_NORM_BIAS) + layer_norm(
+    "post_attention_layernorm", PRE_MLP_NORM, PRE_MLP_NORM_BIAS
+)
+PARALLEL_LAYER_NORM = layer_norm("input_layernorm", PARALLEL_NORM, PARALLEL_NORM_BIAS)

@@ -24,7 +24,7 @@ HEAD_NORMS = (
 )
 
 FAMILY = replace(
-    glm45.GLM45,
+    glm45.FAMILY,
     name="bailing_mini",
     title="Ling 2, Ring (Bailing MoE V2)",
     model_types=("bailing_moe", "bailing_moe_v2"),

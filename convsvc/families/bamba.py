@@ -1,4 +1,4 @@
-"""Bamba and Falcon-H1: layers whose first block is a Mamba-2 mixer, attention or both side by side, and whose second is gated."""
+"""Bamba: layers whose first block is a Mamba-2 mixer or attention, and whose second is gated."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from convsvc.blocks.embeddings import FINAL_NORM
 from convsvc.blocks.glu import GLU, GLU_BIASES, glu_sizes
-from convsvc.blocks.gqa import GQA, O_BIAS, QKV_BIASES, gqa_sizes
-from convsvc.blocks.mamba import GATED_NORM, LAYER_MIXER_NORM, layer_mixer, layer_mixer_sizes
+from convsvc.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
+from convsvc.blocks.mamba import LAYER_MIXER_NORM, layer_mixer, layer_mixer_sizes
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.blocks.own import called
 from convsvc.families import llama2
@@ -28,15 +28,7 @@ def either_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
     return LayerRows(MIXED_NORM + NORM + layer_mixer(facts) + family.mlp + biases)
 
 
-def both_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
-    """A mixer beside attention; its gated norm only where mamba_rms_norm says so (FalconH1DecoderLayer)."""
-    rows = layer_mixer(facts)
-    if not facts.flag("mamba_rms_norm"):
-        rows = tuple(each for each in rows if GATED_NORM not in each.logicals)
-    return standard_layer(replace(family, norms=MIXED_NORM + NORM, attention=rows + GQA), facts, layer)
-
-
-BAMBA = replace(
+FAMILY = replace(
     llama2.FAMILY,
     name="bamba",
     title="Bamba",
@@ -50,13 +42,3 @@ BAMBA = replace(
     final_norm=(row("model.final_layernorm.weight", FINAL_NORM, "hidden"),),
     fields=("attn_layer_indices",),
 )
-FALCON_H1 = replace(
-    BAMBA,
-    name="falcon-h1",
-    title="Falcon-H1",
-    model_types=("falcon_h1",),
-    architectures=("FalconH1ForCausalLM",),
-    layer=both_layer,
-    fields=("mamba_rms_norm", "mamba_d_ssm"),
-)
-FAMILIES = (BAMBA, FALCON_H1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from convsvc.blocks.gqa import O_BIAS, QKV_BIASES, gqa_sizes
 from convsvc.blocks.moe import MOE, SHARED_EXPERTS
-from convsvc.families.before_llama import COHERE
+from convsvc.families import cohere
 from convsvc.models.beyond import windows
 from convsvc.models.facts import Facts
 from convsvc.models.family import standard_layer
@@ -20,7 +20,7 @@ def cohere_moe_sizes(facts: Facts) -> dict[str, int]:
 
 
 FAMILY = replace(
-    COHERE,
+    cohere.FAMILY,
     name="cohere2-moe",
     title="Command A MoE",
     model_types=("cohere2_moe",),
@@ -30,6 +30,6 @@ FAMILY = replace(
     sizes=(gqa_sizes, cohere_moe_sizes),
     layer=standard_layer,
     fields=("mlp_layer_types", "prefix_dense_intermediate_size", "num_shared_experts"),
-    names={**COHERE.names, "experts": "num_experts", "expert_ffn": "intermediate_size"},
+    names={**cohere.FAMILY.names, "experts": "num_experts", "expert_ffn": "intermediate_size"},
     advice=(windows,),
 )

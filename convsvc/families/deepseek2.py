@@ -1,7 +1,4 @@
-"""DeepSeek-V2 and DeepSeek-V2-Lite: latent attention, the first layers dense, experts with shared ones in the others.
-
-Lite's queries have no low rank; that is all its weights differ in.
-"""
+"""DeepSeek-V2: latent attention, the first layers dense, experts with shared ones in the others."""
 
 from __future__ import annotations
 
@@ -46,7 +43,3 @@ FAMILY = Family(
     megatron={"multi_latent_attention": True, "qk_layernorm": True},
     names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
 )
-LITE = replace(
-    FAMILY, name="deepseek2-lite", title="DeepSeek-V2-Lite", distinguish=lambda facts: is_latent(facts) and not has_query_rank(facts)
-)
-FAMILIES = (FAMILY, LITE)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from convsvc.blocks import siglip
 from convsvc.blocks.mla import has_query_rank
 from convsvc.blocks.moe import ROUTER_BIASES
-from convsvc.families import deepseek2
+from convsvc.families import deepseek2_lite
 from convsvc.models.around import around
 from convsvc.models.facts import Facts
 from convsvc.models.towers import Tower, flatten
@@ -37,7 +37,7 @@ def _without_rank(facts: Facts) -> bool:
 # Of the larger ones only; a checkpoint of another goes without.
 BIASES = tuple(replace(row, optional=True) for row in ROUTER_BIASES)
 FAMILY = around(
-    deepseek2.LITE,
+    deepseek2_lite.FAMILY,
     towers=(VISION, TOKENS),
     body="language.model.",
     head="language.",
@@ -46,7 +46,7 @@ FAMILY = around(
     title="DeepSeek-VL2",
     model_types=("deepseek_vl_v2",),
     architectures=("DeepseekVLV2ForCausalLM",),
-    experts=deepseek2.LITE.experts + BIASES,
+    experts=deepseek2_lite.FAMILY.experts + BIASES,
     stacked=False,
     distinguish=_without_rank,
 )

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from convsvc.blocks.gqa import gqa_sizes
 from convsvc.blocks.moe import MOE, sparse_sizes
-from convsvc.families import olmo
+from convsvc.families import olmo2
 
 FAMILY = replace(
-    olmo.OLMO2,
+    olmo2.FAMILY,
     name="flex-olmo",
     title="FlexOlmo",
     model_types=("flex_olmo",),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convsvc.blocks import siglip_apart
-from convsvc.families import gemma
+from convsvc.families import gemma3
 from convsvc.models.around import around
 from convsvc.models.facts import Facts
 from convsvc.models.towers import Tower
@@ -50,7 +50,7 @@ HEAD = Tower(
 PROJECTOR_TOWER = replace(HEAD, name="image_projector", after=PROJECTOR, prefix="", there=None)
 
 FAMILY = around(
-    gemma.GEMMA3,
+    gemma3.FAMILY,
     towers=(TOWER, HEAD, PROJECTOR_TOWER),
     body="language_model.model.",
     head="language_model.",

@@ -12,7 +12,7 @@ from convsvc.blocks.glu import GLU
 from convsvc.blocks.gqa import GQA, QK_NORM
 from convsvc.blocks.norms import NORMS_AROUND
 from convsvc.blocks.own import own
-from convsvc.families import gemma4
+from convsvc.families import gemma4, gemma4_edge
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.scope import LayerRows
@@ -54,7 +54,7 @@ def gemma3n_sizes(facts: Facts) -> dict[str, int]:
 
 
 FAMILY = replace(
-    gemma4.EDGE,
+    gemma4_edge.FAMILY,
     name="gemma3n",
     title="Gemma 3n (text)",
     model_types=("gemma3n_text", "gemma3n"),
@@ -63,7 +63,7 @@ FAMILY = replace(
     packed=(),
     sizes=(gemma3n_sizes,),
     layer=gemma3n_layer,
-    embedding=EMBEDDING_ROWS + gemma4.PER_LAYER_ENDS + STREAMS,
+    embedding=EMBEDDING_ROWS + gemma4_edge.PER_LAYER_ENDS + STREAMS,
     distinguish=None,
     fields=(
         "layer_types",

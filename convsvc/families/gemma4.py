@@ -1,7 +1,6 @@
 """Gemma 4 (text): Gemma 3 whose layers that see everything have other heads, and may take their values from the keys.
 
-Layers at the end may use the keys and values of earlier ones; small models feed each layer an input of its own; a large one adds experts to
-the dense block (transformers 5.23, Gemma4TextDecoderLayer).
+A large one adds experts to the dense block (transformers 5.23, Gemma4TextDecoderLayer).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from convsvc.blocks.glu import GLU
 from convsvc.blocks.gqa import GQA, K_NORM, PROJ, Q_NORM
 from convsvc.blocks.norms import NORMS_AROUND
 from convsvc.blocks.own import own
-from convsvc.families import gemma
+from convsvc.families import gemma3
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
 from convsvc.models.scope import LayerRows, Rows
@@ -58,20 +57,6 @@ UNPACKED: Rows = (
     row("experts.{expert}.gate_proj.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
     row("experts.{expert}.up_proj.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
     row("experts.{expert}.down_proj.weight", EXPERT_FC2, "hidden expert_ffn"),
-)
-PER_LAYER_ENDS = (
-    own("model.embed_tokens_per_layer.weight", "layer_vocab all_layer_inputs"),
-    own("model.per_layer_model_projection.weight", "all_layer_inputs hidden"),
-    own("model.per_layer_projection_norm.weight", "layer_input"),
-)
-FIELDS = (
-    "per_layer_config",
-    "attention_k_eq_v",
-    "global_head_dim",
-    "num_global_key_value_heads",
-    "num_kv_shared_layers",
-    "enable_moe_block",
-    "top_k_experts",
 )
 
 
@@ -121,8 +106,8 @@ def gemma4_sizes(facts: Facts) -> dict[str, int]:
     return {**sizes, "glu": 2, "ffn": facts.number("ffn"), **beside, "layer_vocab": vocab if layer_input else 0, **experts}
 
 
-GEMMA4 = replace(
-    gemma.GEMMA3,
+FAMILY = replace(
+    gemma3.FAMILY,
     name="gemma4",
     title="Gemma 4 (text)",
     model_types=("gemma4_text", "gemma4_unified_text"),
@@ -145,13 +130,3 @@ GEMMA4 = replace(
         "enable_moe_block",
     ),
 )
-# The small ones.
-EDGE = replace(
-    GEMMA4,
-    name="gemma4-edge",
-    title="Gemma 4 (text), with an input of its own for each layer",
-    embedding=EMBEDDING_ROWS + PER_LAYER_ENDS,
-    distinguish=lambda facts: bool(facts.get("hidden_size_per_layer_input")),
-    fields=(*FIELDS, "hidden_size_per_layer_input", "vocab_size_per_layer_input", "use_double_wide_mlp"),
-)
-FAMILIES = (GEMMA4, EDGE)

@@ -1,7 +1,4 @@
-"""GLM-4.5 and GLM-4.5-Air: GQA with biases, a few dense layers, then experts and a shared expert; an MTP layer.
-
-The two differ in their sizes, and in the norm on every query and key head that only the larger one has.
-"""
+"""GLM-4.5: GQA with biases, a few dense layers, then experts and a shared expert; an MTP layer; a norm on every query and key head."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def has_head_norms(facts: Facts) -> bool:
     return facts.flag(*NORM_FLAGS)
 
 
-GLM45 = replace(
+FAMILY = replace(
     llama2.FAMILY,
     name="glm45",
     title="GLM-4.5",
@@ -37,11 +34,3 @@ GLM45 = replace(
     names={"experts": "n_routed_experts", "shared": "n_shared_experts", "dense": "first_k_dense_replace"},
     partial_rotary=0.5,
 )
-AIR = replace(
-    GLM45,
-    name="glm45-air",
-    title="GLM-4.5-Air",
-    distinguish=lambda facts: not has_head_norms(facts),
-    megatron={"add_qkv_bias": True, "moe_router_enable_expert_bias": True},
-)
-FAMILIES = (GLM45, AIR)

@@ -1,20 +1,15 @@
-"""GPT-2, GPT-Neo, GPT-J and CodeGen: the same names, each with its own attention; GPT-2's matrices lie input before output.
+"""GPT-2: LayerNorms, learned positions, and matrices that lie input before output.
 
-transformers 5.23: GPT2Attention splits c_attn [hidden, 3 * hidden] (Conv1D) into queries, keys and values of all heads. GPT-J and CodeGen
-compute attention and feed-forward block side by side after one norm, which Megatron does not.
+transformers 5.23: GPT2Attention splits c_attn [hidden, 3 * hidden] (Conv1D) into queries, keys and values of all heads.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.blocks.embeddings import EMBEDDING, OUTPUT_BIAS, OUTPUT_ROWS, TIED_OUTPUT_ROWS
-from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS, fourfold_sizes, ungated
+from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS, fourfold_sizes
 from convsvc.blocks.gqa import PROJ, PROJ_BIAS, QKV, QKV_BIAS, gqa_sizes
-from convsvc.blocks.norms import PARALLEL_NORM, PARALLEL_NORM_BIAS, layer_norm
-from convsvc.blocks.own import own
-from convsvc.families.before_llama import BIGCODE
-from convsvc.families.gpt_neox import PLAIN
+from convsvc.families import gpt_bigcode
 from convsvc.models.facts import Facts
 from convsvc.models.scope import Rows
 from convsvc.tensors.declare import row
@@ -46,13 +41,8 @@ def multi_head_sizes(facts: Facts) -> dict[str, int]:
     return {**gqa_sizes(Facts(groups, facts.origin)), "position": positions, "three_hidden": 3 * facts.number("hidden")}
 
 
-def neo_sizes(facts: Facts) -> dict[str, int]:
-    """glu (1) and ffn, four times the hidden size where nothing is said."""
-    return {"glu": 1, "ffn": facts.number("ffn", default=4 * facts.number("hidden"))}
-
-
-GPT2 = replace(
-    BIGCODE,
+FAMILY = replace(
+    gpt_bigcode.FAMILY,
     name="gpt2",
     title="GPT-2",
     model_types=("gpt2",),
@@ -63,49 +53,3 @@ GPT2 = replace(
     layer=None,
     fields=("n_positions",),
 )
-NEO = replace(
-    GPT2,
-    name="gpt-neo",
-    title="GPT-Neo",
-    model_types=("gpt_neo",),
-    architectures=("GPTNeoForCausalLM",),
-    attention=(
-        *apart("attn.attention"),
-        row("attn.attention.out_proj.weight", PROJ, "hidden (group query head_dim)"),
-        row("attn.attention.out_proj.bias", PROJ_BIAS, "hidden"),
-    ),
-    mlp=BIGCODE.mlp,
-    sizes=(multi_head_sizes, neo_sizes),
-    fields=("max_position_embeddings", "attention_types"),
-    ignored=(r"\.attn\.attention\.(bias|masked_bias)$",),
-    names={"layers": "num_layers", "heads": "num_heads", "ffn": "intermediate_size", "epsilon": "layer_norm_epsilon"},
-)
-GPTJ = replace(
-    BIGCODE,
-    name="gptj",
-    title="GPT-J",
-    model_types=("gptj",),
-    architectures=("GPTJForCausalLM",),
-    norms=layer_norm("ln_1", PARALLEL_NORM, PARALLEL_NORM_BIAS),
-    attention=(*apart("attn"), row("attn.out_proj.weight", PROJ, "hidden (group query head_dim)")),
-    mlp=ungated("mlp.fc_in", "mlp.fc_out", biased=True),
-    sizes=(multi_head_sizes, fourfold_sizes),
-    layer=None,
-    fields=("rotary_dim",),
-    embedding=(row("transformer.wte.weight", EMBEDDING, "vocab hidden"),),
-    output=(*OUTPUT_ROWS, row("lm_head.bias", OUTPUT_BIAS, "vocab")),
-    tied_output=(*TIED_OUTPUT_ROWS, row("lm_head.bias", OUTPUT_BIAS, "vocab")),
-    tied_by_default=False,
-    ignored=(r"\.attn\.(bias|masked_bias|embed_positions|causal_mask)$",),
-    megatron=PLAIN,
-)
-CODEGEN = replace(
-    GPTJ,
-    name="codegen",
-    title="CodeGen",
-    model_types=("codegen",),
-    architectures=("CodeGenForCausalLM",),
-    # Queries, values and keys of four groups of heads, as they were cut over the ranks of a TPU.
-    attention=(own("attn.qkv_proj.weight", "three_hidden hidden"), GPTJ.attention[-1]),
-)
-FAMILIES = (GPT2, NEO, GPTJ, CODEGEN)

@@ -8,7 +8,7 @@ from convsvc.blocks.glu import FC1, FC2
 from convsvc.blocks.gqa import gqa_sizes
 from convsvc.blocks.mamba import LAYER_MIXER_NORM, layer_mixer, layer_mixer_sizes
 from convsvc.blocks.norms import PRE_MLP_NORM
-from convsvc.families import granite
+from convsvc.families import granitemoeshared
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family, standard_layer
 from convsvc.models.scope import LayerRows
@@ -38,14 +38,14 @@ def granite4_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
 
 def granite4_sizes(facts: Facts) -> dict[str, int]:
     """Experts are intermediate_size wide, the shared block, or the dense one, shared_intermediate_size."""
-    shared = granite.shared_mlp_sizes(facts)["shared_ffn"]
+    shared = granitemoeshared.shared_mlp_sizes(facts)["shared_ffn"]
     experts = {"expert": facts.number("experts", default=0), "expert_ffn": facts.number("ffn"), "shared_ffn": shared}
     mixer = layer_mixer_sizes(facts) if any(is_mixer(facts, layer) for layer in range(facts.num_layers)) else {}
     return {"glu": 2, **mixer, **(experts if experts["expert"] else {"ffn": shared})}
 
 
 FAMILY = replace(
-    granite.MOE_SHARED,
+    granitemoeshared.FAMILY,
     name="granite4",
     title="Granite 4",
     model_types=("granitemoehybrid",),

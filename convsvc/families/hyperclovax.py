@@ -21,7 +21,7 @@ def peri_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
 
 
 FAMILY = replace(
-    granite.GRANITE,
+    granite.FAMILY,
     name="hyperclovax",
     title="HyperCLOVA X",
     model_types=("hyperclovax",),

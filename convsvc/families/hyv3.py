@@ -30,7 +30,7 @@ FAMILY = replace(
     flags=(),
     # Published with first_k_dense_replace, which transformers (5.23, HYV3Config) does not read: it takes the first layer for dense.
     names={"shared": "num_shared_experts", "dense": "mlp_layer_types"},
-    sizes=glm45.GLM45.sizes,
+    sizes=glm45.FAMILY.sizes,
     mtp=Mtp(MTP + MTP_FINAL_NORM),
     megatron={"qk_layernorm": True, "moe_router_enable_expert_bias": True},
 )

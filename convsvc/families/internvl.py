@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from convsvc.blocks import intern_vit
-from convsvc.families import internlm, llama2, qwen3, qwen3_moe, qwen25
+from convsvc.families import internlm2, llama2, qwen3, qwen3_moe, qwen25
 from convsvc.models.around import TEXT_CONFIG, around
 from convsvc.models.facts import Facts
 from convsvc.models.family import Family
@@ -75,7 +75,7 @@ def _hf_with(text: Family, title: str) -> Family:
 
 FAMILIES = (
     _with(llama2.FAMILY, "Llama"),
-    _with(internlm.INTERNLM2, "InternLM2"),
+    _with(internlm2.FAMILY, "InternLM2"),
     _with(qwen25.FAMILY, "Qwen2"),
     _with(qwen3.FAMILY, "Qwen3"),
     _with(qwen3_moe.FAMILY, "Qwen3-MoE"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.families.before_llama import NEMOTRON
+from convsvc.families import nemotron
 
 FAMILY = replace(
-    NEMOTRON,
+    nemotron.FAMILY,
     name="jais2",
     title="Jais 2",
     model_types=("jais2",),
@@ -15,5 +15,5 @@ FAMILY = replace(
     zero_centred=False,
     names={"epsilon": "layer_norm_eps"},
     partial_rotary=1.0,
-    megatron={**NEMOTRON.megatron, "squared_relu": True},
+    megatron={**nemotron.FAMILY.megatron, "squared_relu": True},
 )

@@ -1,4 +1,4 @@
-"""LFM2, dense and with experts: short convolutions in most layers, attention in the others."""
+"""LFM2: short convolutions in most layers, attention in the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from convsvc.blocks.embeddings import FINAL_NORM
 from convsvc.blocks.glu import FC1, FC2
 from convsvc.blocks.gqa import GQA, K_NORM, PROJ, Q_NORM, gqa_sizes
-from convsvc.blocks.moe import EXPERT_FC1, EXPERT_FC2, ROUTER, ROUTER_BIAS
+from convsvc.blocks.moe import ROUTER_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
 from convsvc.blocks.own import own
 from convsvc.families import llama2
@@ -26,16 +26,6 @@ ATTENTION = (
     row("self_attn.out_proj.weight", PROJ, "hidden (group query head_dim)"),
     row("self_attn.q_layernorm.weight", Q_NORM, "head_dim"),
     row("self_attn.k_layernorm.weight", K_NORM, "head_dim"),
-)
-EXPERTS = (
-    row("feed_forward.gate.weight", ROUTER, "expert hidden"),
-    row("feed_forward.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
-    row("feed_forward.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
-    row("feed_forward.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
-)
-PACKED = (
-    row("feed_forward.experts.gate_up_proj", EXPERT_FC1, "expert (glu expert_ffn) hidden"),
-    row("feed_forward.experts.down_proj", EXPERT_FC2, "expert hidden expert_ffn"),
 )
 BIAS = (row("feed_forward.expert_bias", ROUTER_BIAS, "expert", keep="F32"),)
 
@@ -62,12 +52,7 @@ def lfm2_sizes(facts: Facts) -> dict[str, int]:
     return {"glu": 2, "ffn": ffn, "three_hidden": 3 * hidden, "out": hidden, "single": 1, "conv_kernel": kernel}
 
 
-def lfm2_moe_sizes(facts: Facts) -> dict[str, int]:
-    """The experts', and a dense block's as it is said."""
-    return {"ffn": facts.number("ffn"), "expert": facts.number("experts"), "expert_ffn": facts.number("expert_ffn")}
-
-
-DENSE = replace(
+FAMILY = replace(
     llama2.FAMILY,
     name="lfm2",
     title="LFM2",
@@ -88,15 +73,3 @@ DENSE = replace(
     names={"epsilon": "norm_eps"},
     fields=("layer_types", "full_attn_idxs", "block_auto_adjust_ff_dim", "conv_L_cache"),
 )
-MOE = replace(
-    DENSE,
-    name="lfm2-moe",
-    title="LFM2-MoE",
-    model_types=("lfm2_moe",),
-    architectures=("Lfm2MoeForCausalLM",),
-    experts=EXPERTS,
-    packed=PACKED,
-    sizes=(gqa_sizes, lfm2_sizes, lfm2_moe_sizes),
-    names={**DENSE.names, "experts": "num_experts"},
-)
-FAMILIES = (DENSE, MOE)

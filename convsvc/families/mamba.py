@@ -1,4 +1,4 @@
-"""Mamba (the first) and Falcon-Mamba: layers that are a norm and a selective state space, for which frameworks have no place."""
+"""Mamba (the first): layers that are a norm and a selective state space, for which frameworks have no place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def mamba1_sizes(facts: Facts) -> dict[str, int]:
     return {**sizes, "conv_kernel": kernel, "single": 1}
 
 
-MAMBA = replace(
+FAMILY = replace(
     mamba2.FAMILY,
     name="mamba",
     title="Mamba",
@@ -60,7 +60,3 @@ MAMBA = replace(
     tied_by_default=True,
     fields=("time_step_rank", "expand"),
 )
-FALCON_MAMBA = replace(
-    MAMBA, name="falcon-mamba", title="Falcon-Mamba", model_types=("falcon_mamba",), architectures=("FalconMambaForCausalLM",)
-)
-FAMILIES = (MAMBA, FALCON_MAMBA)

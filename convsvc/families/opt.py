@@ -1,7 +1,6 @@
 """OPT: learned positions (two more than it says), LayerNorms, biases everywhere, a feed-forward block without a gate.
 
-transformers 5.23, OPTDecoder. Of layers that are normed after their blocks (350m) the same names are, and the mathematics another:
-Megatron's layers begin with a norm.
+transformers 5.23, OPTDecoder.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from convsvc.blocks.norms import (
     PRE_MLP_NORM_BIAS,
     layer_norm,
 )
-from convsvc.blocks.own import own
 from convsvc.families import llama2
 from convsvc.families.gpt_neox import PLAIN
 from convsvc.models.facts import Facts
@@ -38,13 +36,6 @@ NORMS_AFTER = layer_norm("self_attn_layer_norm", ONLY_POST_ATTENTION_NORM, AFTER
 ENDS = (
     row("model.decoder.embed_tokens.weight", EMBEDDING, "vocab hidden", also=("decoder.embed_tokens.weight",)),
     row("model.decoder.embed_positions.weight", POSITIONS, "position hidden", also=("decoder.embed_positions.weight",)),
-)
-# OPT-350m's embedding is narrower than its layers.
-NARROW = (
-    own("model.decoder.embed_tokens.weight", "vocab embedding_width"),
-    ENDS[1],
-    own("model.decoder.project_in.weight", "hidden embedding_width"),
-    own("model.decoder.project_out.weight", "embedding_width hidden"),
 )
 
 
@@ -84,16 +75,3 @@ FAMILY = replace(
     fields=("do_layer_norm_before", "enable_bias", "max_position_embeddings"),
     megatron={**PLAIN, "position_embedding_type": "learned_absolute", "use_rotary_position_embeddings": False},
 )
-POST = replace(
-    FAMILY,
-    name="opt-350m",
-    title="OPT-350m (norms after, narrow embedding)",
-    embedding=NARROW,
-    final_norm=(),
-    output=(own("lm_head.weight", "vocab embedding_width"),),
-    tied_output=(),
-    sizes=(*FAMILY.sizes, lambda facts: {"embedding_width": facts.number("word_embed_proj_dim")}),
-    distinguish=lambda facts: not FAMILY.distinguish(facts) if FAMILY.distinguish else False,
-    fields=(*FAMILY.fields, "word_embed_proj_dim"),
-)
-FAMILIES = (FAMILY, POST)

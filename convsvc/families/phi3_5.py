@@ -18,13 +18,3 @@ FAMILY = replace(
     mlp=GLU_PACKED,
     flags=(),
 )
-# As published, low-rank matrices for pictures and speech lie beside the weights, which text is computed with alone.
-MULTIMODAL = replace(
-    FAMILY,
-    name="phi4-mm",
-    title="Phi-4-multimodal (text)",
-    model_types=("phi4_multimodal", "phi4mm"),
-    architectures=("Phi4MultimodalForCausalLM", "Phi4MMForCausalLM"),
-    spelling=((r"\.base_layer\.", "."),),
-)
-FAMILIES = (FAMILY, MULTIMODAL)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.families import qwen3_vl, qwen35
+from convsvc.families import qwen3_vl, qwen35, qwen35_moe
 from convsvc.models.around import around
 
 VISION = replace(qwen3_vl.VISION, beside=None)
 DENSE = around(
-    qwen35.DENSE,
+    qwen35.FAMILY,
     towers=(VISION,),
     body="model.language_model.",
     name="qwen3.5-vl",
@@ -18,7 +18,7 @@ DENSE = around(
     architectures=("Qwen3_5ForConditionalGeneration",),
 )
 MOE = around(
-    qwen35.MOE,
+    qwen35_moe.FAMILY,
     towers=(VISION,),
     body="model.language_model.",
     name="qwen3.5-vl-moe",

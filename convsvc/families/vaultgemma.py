@@ -15,6 +15,6 @@ FAMILY = replace(
     model_types=("vaultgemma",),
     architectures=("VaultGemmaForCausalLM",),
     norms=NORMS_AROUND[::2],
-    megatron=gemma.GEMMA.megatron,
+    megatron=gemma.FAMILY.megatron,
     advice=(windows,),
 )
