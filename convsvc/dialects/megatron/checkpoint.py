@@ -102,7 +102,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     shapes = {names[name]: each.shape for name, each in pieces.tensors.items()}
     opened = Opened(shapes, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp, states.kinds)
     found: Mapping[tuple[str, str], Found] = {(file, names[name]): each for (file, name), each in pieces.found.items()}
-    notes = (*checked, *left, *states.notes)
+    notes = (*checked, *_unfinished(folder, fsdp), *left, *states.notes)
     if not training:  # which goes on with all values as they are stored
         found, changed = read_norms(found)
         notes = (*notes, *changed)
@@ -148,6 +148,14 @@ def _check_complete(folder: RootedPath) -> None:
         )
     refuse(folder, WHAT, but=("torch_dist",))
     raise SourceError(f"{folder} has no {METADATA}", do="give the directory that training saved to")
+
+
+def _unfinished(folder: RootedPath, fsdp: bool) -> list[Note]:
+    """A note where what torch_dist has last is not there: all weights may be, as `.metadata` names them, but Megatron loads none."""
+    if fsdp or MARK in folder.names():
+        return []
+    text = f"{folder} has no {MARK}, which training writes last, and without which Megatron loads nothing: what {METADATA} names is read"
+    return [Note("advice", text)]
 
 
 def _prefix(names: Iterable[str]) -> str:
