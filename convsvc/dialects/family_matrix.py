@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from convsvc.dialects import sources, target_of
+from convsvc.dialects.base import Layout
 from convsvc.dialects.family_example import example_model
+from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.huggingface.quantised import encode_layers
+from convsvc.dialects.peft.layout import no_linear_layer
 from convsvc.encodings.known import ENCODINGS
-from convsvc.errors import ConvsvcError
+from convsvc.errors import ConvsvcError, JobError
 from convsvc.families import FAMILIES, Family
 from convsvc.models.diffusion import Diffusion
 from convsvc.models.judged import JUDGED
@@ -26,15 +30,15 @@ def matrix() -> list[dict[str, Any]]:
 def record(family: Family) -> dict[str, Any]:
     """What can be done with one family. Pure."""
     model = example_model(family)
-    decoder = family.decoder and not isinstance(family, Diffusion)
+    layout = lay_model(model) if family.decoder and not isinstance(family, Diffusion) else None
     return {
         "name": family.name,
         "title": family.title,
         "formats": {name: ways(name, model) for name in both_sides()},
-        "reads": sorted(ENCODINGS) if decoder else [],
-        "writes": written(model) if decoder else [],
+        "reads": sorted(ENCODINGS) if layout is not None and adaptable(layout) else [],
+        "writes": encodable(layout) if layout is not None else [],
         "mtp": family.mtp is not None,
-        "lora": decoder,
+        "lora": layout is not None and adaptable(layout) > 0,
         "judged_by": sorted(client for client, names in JUDGED.items() if family.name in names),
     }
 
@@ -64,10 +68,22 @@ def has_place(name: str, model: Model) -> bool:
     return False
 
 
-def written(model: Model) -> list[str]:
-    """The encodings in which its linear layers can be written: those of experts only where it has experts."""
-    linear = {row.linear for scope in model.scopes for row in scope.rows if row.linear}
-    return sorted(name for name in ENCODINGS.writers if "experts" in linear or (linear and name == "fp8-block"))
+def encodable(layout: Layout) -> list[str]:
+    """The encodings that Hugging Face's target finds weights for: what it would do if a job asked for each."""
+    dtypes = ["BF16"] * len(layout.kinds)
+
+    def finds(name: str) -> bool:
+        try:
+            return bool(encode_layers(name, layout, dtypes, None))
+        except JobError:
+            return False
+
+    return [name for name in sorted(ENCODINGS.writers) if finds(name)]
+
+
+def adaptable(layout: Layout) -> int:
+    """Of how many stored tensors' kinds an A and a B are taken."""
+    return sum(no_linear_layer(laid) is None for laid in layout.kinds)
 
 
 def markdown() -> str:

@@ -33,7 +33,9 @@ COLUMNS, RULE = "| axes as stored | cut along |", "---|---|---|"
 # What training shares with another tensor, or has no place for.
 NOWHERE = ["no place of its own", "", ""]
 ABOUT = """What `model_type` may be, where each family's tensors lie (its page), and what can be done with it: made from the
-declarations, and from the tables of the tests in which a client of the ecosystem gave the same logits before a conversion and after.
+declarations, from what Hugging Face's target and a LoRA adapter find weights for in an example of the family, and from the tables of the
+tests in which a client of the ecosystem gave the same before a conversion and after. An encoding or an adapter that finds weights was tried
+with some families, not with all.
 `convsvc families --json` has the same. A text decoder that stands in a model of more modules is converted by
 `source.modules: [text_decoder]`."""
 AXES = {

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from convsvc.blocks.embeddings import EMBEDDING
+from convsvc.dialects.peft.layout import no_linear_layer
 from convsvc.errors import PlanError
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Inventory, Located
@@ -154,10 +154,9 @@ def _check_linear(weights: Inventory, numbers: Mapping[int, Pair], same_as: Mapp
     for number in numbers:
         laid, name = weights.kinds[weights.entries[number].kind], weights.entries[number].key[1]
         held = {block.tensor.name for block in laid.blocks}
-        if any(each.endswith(EMBEDDING.name) for each in held):
-            faults.append(f"{name}: an embedding")
-        elif len(laid.shape) != 2:
-            faults.append(f"{name} {list(laid.shape)}: no matrix of a linear layer (a norm, a bias, a convolution)")
+        why = no_linear_layer(laid)
+        if why is not None:
+            faults.append(f"{name}{why}")
         elif held & copies:
             faults.append(f"{name}: shares its values with {', '.join(sorted(_partners(held, same_as)))}, which has no such adapter")
     if faults:

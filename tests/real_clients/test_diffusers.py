@@ -30,6 +30,9 @@ HUNYUAN = {
     "rope_axes_dim": (4, 4, 4),
 }  # fmt: skip
 
+FAMILIES = {"WanTransformer3DModel": "wan", "CogVideoXTransformer3DModel": "cogvideo", "HunyuanVideoTransformer3DModel": "hunyuan-video"}
+"""The family of each class that is tried."""
+
 
 def wan(model: Any) -> torch.Tensor:
     video, text = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 6, TEXT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from convsvc.families import FAMILIES
-from convsvc.models.judged import JUDGED
 from tests.families.text_families import TEXT_FAMILIES
 from tests.real_clients import test_added_families, test_hugging_face_only, test_wrapped_text
 from tests.real_clients.tiny_models import MODELS, transformers
@@ -43,11 +42,6 @@ def test_every_family_is_compared_or_named_here() -> None:
     compared = {tiny.family for tiny in (*MODELS, *test_added_families.MODELS, *test_hugging_face_only.MODELS)}
     compared |= set(test_wrapped_text.MODELS)
     assert set(TEXT_FAMILIES) - compared == set(NO_CLASS) | ONE_BY_ONE | NO_TEXT_CLASS | set(OTHER_CLASS)
-
-
-def test_the_families_that_are_said_to_be_judged_are_those_of_these_tables() -> None:
-    compared = {tiny.family for tiny in (*MODELS, *test_added_families.MODELS, *test_hugging_face_only.MODELS)}
-    assert JUDGED["transformers"] == compared | set(test_wrapped_text.MODELS) | ONE_BY_ONE
 
 
 @pytest.mark.parametrize("family", NO_CLASS)
