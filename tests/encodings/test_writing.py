@@ -190,3 +190,33 @@ def test_parts_that_serving_fuses_have_one_second_scale_and_no_task_comes_betwee
     back = tmp_path / "back"
     convert(to_huggingface({"format": "huggingface", "path": str(tmp_path / "four")}, back, quantization="like-source"), engine="inline")
     assert_same(written_in(back), have)
+
+
+def test_parts_that_serving_fuses_and_training_has_apart_stay_as_they_are_where_they_would_need_one_scale(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    at, heads, rank = "model.layers.0.", 4, 32
+    shapes = {
+        "self_attn.q_a_proj": (32, 64), "self_attn.q_b_proj": (heads * 16, 32), "self_attn.kv_a_proj_with_mqa": (rank + 8, 64),
+        "self_attn.kv_b_proj": (heads * 24, rank), "self_attn.o_proj": (64, heads * 16), "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64),
+        "mlp.down_proj": (64, 96),
+    }  # fmt: skip
+    norms = {"input_layernorm": 64, "post_attention_layernorm": 64, "self_attn.q_a_layernorm": 32, "self_attn.kv_a_layernorm": rank}
+    plain = {f"{at}{name}.weight": torch.randn(shape).bfloat16() for name, shape in shapes.items()}
+    plain |= {f"{at}{name}.weight": torch.ones(size).bfloat16() for name, size in norms.items()}
+    plain |= {f"{name}.weight": torch.randn(32, 64).bfloat16() for name in ("model.embed_tokens", "lm_head")}
+    plain["model.norm.weight"] = torch.ones(64).bfloat16()
+    hf = save(tmp_path / "bf16", plain, None)
+    config = {
+        "architectures": ["MiniCPM3ForCausalLM"], "model_type": "minicpm3", "hidden_size": 64, "intermediate_size": 96, "vocab_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": heads, "q_lora_rank": 32, "kv_lora_rank": rank,
+        "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (hf / "config.json").write_text(json.dumps(config))
+    for quantization, rounded in (("nvfp4", 6), ("int4", 8)):
+        to = tmp_path / quantization
+        convert(to_huggingface({"format": "huggingface", "path": str(hf)}, to, quantization=quantization), engine="inline")
+        have = written_in(to)
+        assert sum(name.endswith(".weight_scale") for name in have) == rounded
+        said = json.loads((to / "config.json").read_text())["quantization_config"]["ignore"]
+        kept = {f"{at}self_attn.{name}" for name in ("q_a_proj", "kv_a_proj_with_mqa")}
+        assert (kept <= set(said)) == (quantization == "nvfp4")

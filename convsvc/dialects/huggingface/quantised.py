@@ -18,6 +18,8 @@ from convsvc.tensors.dtypes import FLOATS
 DECODED = FLOATS - {"F64"}
 # Of a configuration, by where in it: "" is its top.
 Words = Mapping[str, Mapping[str, Any]]
+# vLLM's fused_qkv_a_proj (model_executor/models/deepseek_v2.py); ModelOpt gives both one scale (export/quant_utils.py).
+FUSED_APART = ("q_a_proj.weight", "kv_a_proj_with_mqa.weight")
 NONE, LIKE = "none", "like-source"
 
 
@@ -36,12 +38,24 @@ def encode_layers(quantization: str, layout: Layout, dtypes: Sequence[str], rele
     chosen = experts if experts and writer.EXPERTS_ONLY else linear
     found = {laid.name: writer.written(laid.name, laid.shape) for laid, dtype in chosen if dtype in FLOATS}
     encoded = {name: written for name, written in found.items() if written is not None}
+    for name in _fused_apart(encoded):
+        del encoded[name]
     if not encoded:
         raise JobError(
             f"target.quantization is {quantization!r}, and none of the model's weights can be stored so",
             do="leave it out; what is quantised are the weights of linear layers, one by one",
         )
     return encoded
+
+
+def _fused_apart(encoded: Mapping[str, Written]) -> list[str]:
+    """Weights that serving fuses into one, and that are parts of two tensors in training: one scale for both would have to be known before.
+
+    A matrix of them has the larger scale in serving, so that the other's numbers would be wrong; both stay as they are.
+    """
+    scaled = [name for name, written in encoded.items() if any(not grid.rows and grid.dtype in FLOATS for grid in written.form.grids)]
+    modules = [name.removesuffix(FUSED_APART[0]) for name in scaled if name.endswith(FUSED_APART[0])]
+    return [module + leaf for module in modules if module + FUSED_APART[1] in encoded for leaf in FUSED_APART]
 
 
 def _as_published(layout: Layout, dtypes: Sequence[str], release: Release | None) -> dict[str, Written]:
