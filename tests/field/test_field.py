@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.field import TARGETS, outcome, read_kept
+from benchmarks.text_decoders import TARGETS as WAYS
+from benchmarks.text_decoders import there_and_back
 
 HERE = Path(__file__).parent
 # To rank files and to Hugging Face alike, or to one and the other.
@@ -61,3 +63,10 @@ def test_a_published_checkpoint_is_planned_or_refused_for_what_it_is(name: str, 
     else:
         assert said.startswith("refused: ")
         assert expected in said
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [name for name, said in EXPECTED.items() if "its text decoder" in said])
+def test_a_published_models_text_decoder_goes_and_the_whole_directory_comes_back(name: str, way: str, tmp_path: Path) -> None:
+    kept = read_kept(HERE / f"{name}.json.gz")
+    assert there_and_back(kept.write(tmp_path), WAYS[way], kept.tensors)[1] == "whole"
