@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from convsvc.conversion import convert
 from convsvc.errors import ConvsvcError, JobError, LayoutError, SourceError
 from tests.dialects.dcp.made import fsdp2, same, write_dcp
+from tests.golden.mindspeed_mm_corpus import write_input
 
 Tensors = dict[str, torch.Tensor]
 NAMES = ("visual.blocks.0.w", "model.layers.0.w", "model.norm.weight", "lm_head.weight")
@@ -163,3 +164,47 @@ def test_names_of_a_known_family_are_spelled_and_read_again(tmp_path: Path) -> N
         engine="inline",
     )
     assert same(read(tmp_path / "back"), read(tmp_path / "llama"))
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [(None, "target.form must say whose names it gets"), ("mindspeed", "mindspeed"), ("original", None), ("mindspeed-mm", None)],
+)
+def test_a_diffusion_models_names_are_those_of_a_form_that_there_is(form: str | None, words: str | None, tmp_path: Path) -> None:
+    source = write_input({"kind": "hf", "fixture": "wan_t2v", "seed": 1}, tmp_path / "hf")
+    target = {"format": "dcp", "path": str(tmp_path / "dcp")} | ({} if form is None else {"form": form})
+    job = {"model_type": "wan", "source": {"format": "diffusers", "path": str(source)}, "target": target}
+    if words is None:
+        assert convert(job, engine="inline").notes is not None
+        return
+    with pytest.raises(ConvsvcError, match=words):
+        convert(job, engine="inline")
+    assert not (tmp_path / "dcp").exists()
+
+
+def test_a_form_of_names_is_refused_for_what_has_none(tmp_path: Path, hf: Path) -> None:
+    with pytest.raises(JobError, match=r"target\.form is 'original': only diffusion models have several"):
+        to(hf, tmp_path / "dcp", form="original")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"cos\nsystem\n(S'touch ran'\ntR.",
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\ttouch ran\x85R.",
+        b"(" * 5000 + b".",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"",
+    ],
+    ids=["system", "stack global", "marks", "a frame of exabytes", "nothing"],
+)
+def test_metadata_that_is_something_else_is_refused_and_runs_nothing(
+    hostile: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dcp(tmp_path / "dcp", drawn())
+    (tmp_path / "dcp" / ".metadata").write_bytes(hostile)
+    with pytest.raises(ConvsvcError, match=r"\.metadata"):
+        back(tmp_path / "dcp", tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
