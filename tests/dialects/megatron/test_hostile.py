@@ -27,14 +27,17 @@ NORM, FC2 = "decoder.final_layernorm.weight", "decoder.layers.mlp.linear_fc2.wei
 FOLDER = "release"
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def written(root: Path, **stated: Any) -> dict[str, bytes]:
     """Every file of a sound checkpoint, by its path."""
-    root = tmp_path_factory.mktemp("sound")
     write_llama(root / "hf")
-    target = {"format": "megatron", "path": str(root / "run"), "chunk_size": "0.1KB"}
+    target = {"format": "megatron", "path": str(root / "run"), "chunk_size": "0.1KB", **stated}
     convert({"source": {"format": "huggingface", "path": str(root / "hf")}, "target": target}, engine="inline")
     return {str(path.relative_to(root / "run")): path.read_bytes() for path in (root / "run").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return written(tmp_path_factory.mktemp("sound"))
 
 
 def laid(sound: dict[str, bytes], root: Path) -> Path:
@@ -134,6 +137,21 @@ def with_adapters(metadata: Any) -> None:
     metadata.storage_data[of.MetadataIndex(name, index.offset, 0)] = metadata.storage_data[index]
 
 
+def adapters(folder: Path) -> None:
+    """LoRA's matrices with bytes of their own, as training with adapters saves them beside what they were added to."""
+    data = saved(torch.zeros(4, 8))
+    (folder / "lora.distcp").write_bytes(data)
+
+    def change(metadata: Any) -> None:
+        name = "decoder.layers.0.self_attention.linear_qkv.adapter.linear_in.weight"
+        start, size = torch.Size([0, 0]), torch.Size([4, 8])
+        properties = of.TensorProperties(dtype=torch.float32)
+        metadata.state_dict_metadata[name] = of.TensorStorageMetadata(properties, size, [of.ChunkStorageMetadata(start, size)])
+        metadata.storage_data[of.MetadataIndex(name, start, 0)] = _StorageInfo("lora.distcp", 0, len(data))
+
+    told(change)(folder)
+
+
 def truncated(folder: Path) -> None:
     at = metadata_of(folder).storage_data[place_of(metadata_of(folder), FC2)]
     path = folder / at.relative_path
@@ -159,6 +177,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a length too short": (told(lambda m: moved(m, 0, -40)), NORM),
     "no length": (told(lambda m: moved(m, 0, -metadata_length(m))), NORM),
     "bytes of two": (told(with_adapters), "lie at the same bytes"),
+    "adapters beside the weights": (adapters, "linear_qkv.adapter.linear_in.weight"),
     "another shape": (lambda folder: put(folder, torch.zeros(3)), rf"{NORM}(.|\n)+expected .+, found F32 \[3\]"),
     "another dtype": (lambda folder: put(folder, torch.zeros(8, dtype=torch.float64)), rf"{NORM}(.|\n)+found F64"),
     "an object for a tensor": (lambda folder: put(folder, {"a": torch.zeros(8)}), NORM),
@@ -236,12 +255,13 @@ def test_a_file_that_training_writes_last_is_missed_and_nothing_of_the_weights(s
     assert [note.text for note in result.notes if note.kind == "advice" and "has no metadata.json" in note.text]
 
 
-def test_bytes_changed_at_random_are_an_error_of_ours_or_those_of_a_weight(sound: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["torch_dist", "fsdp_dtensor"])
+def test_bytes_changed_at_random_are_an_error_of_ours_or_those_of_a_weight(storage: str, tmp_path: Path) -> None:
     """To the end of a conversion: at most the elements are others of which bytes were changed."""
-    random, ends = Random(7), Counter[str]()
+    random, ends, sound = Random(7), Counter[str](), written(tmp_path, storage=storage)
     want = back(laid(sound, tmp_path / "sound"))
     names = sorted(name for name in sound if name.startswith(FOLDER))
-    for number in range(40):
+    for number in range(30):
         name = random.choice(names)
         changed = bytearray(sound[name])
         count = random.choice([1, 4])
@@ -257,4 +277,4 @@ def test_bytes_changed_at_random_are_an_error_of_ours_or_those_of_a_weight(sound
             continue
         ends["converted"] += 1
         assert sum(int((want[key].view(torch.uint8) != have[key].view(torch.uint8)).sum()) for key in want) <= count, name
-    assert ends["error"] > 15
+    assert ends["error"] > 5

@@ -72,6 +72,12 @@ def swap_gate_and_up(tensors: Tensors) -> None:
         tensors[f"model.layers.0.mlp.{part}_proj.weight"] = tensors[f"model.layers.0.mlp.{part}_proj.weight"].flip(0)
 
 
+def transpose(tensors: Tensors) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert len(set(tensors[name].shape)) == 1
+    tensors[name] = tensors[name].T.contiguous()
+
+
 def lose_one(tensors: Tensors) -> None:
     del tensors["model.layers.1.input_layernorm.weight"]
 
@@ -81,6 +87,7 @@ def lose_one(tensors: Tensors) -> None:
     [
         (add_to_last, ["decoder.layers.1.mlp.linear_fc2.weight in 1 of", "first at"]),
         (swap_gate_and_up, ["decoder.layers.0.mlp.linear_fc1.weight in"]),
+        (transpose, ["decoder.layers.0.self_attention.linear_qkv.weight in"]),
         (lose_one, ["model.layers.1.input_layernorm.weight"]),
     ],
 )
