@@ -109,6 +109,8 @@ def nearest_integers(values: Floats, factors: Floats, shared: int) -> Floats:
     wide = factors if shared in (1, values.shape[1]) else np.repeat(factors, shared, axis=1)
     exact = divided(values, factors, shared)
     nearest: Floats = np.rint(exact)
+    if not wide.all():  # what is less than nothing, times 0, is the zero with a sign
+        nearest = np.where((wide == 0) & np.signbit(values), np.float32(-1), nearest)
     wrong = round_to_bf16(np.ascontiguousarray(nearest * wide)) != round_to_bf16(np.ascontiguousarray(values))
     if wrong.any():
         nearest = np.where(wrong, nearest + np.sign(exact - nearest), nearest).astype(np.float32)

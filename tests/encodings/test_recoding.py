@@ -120,3 +120,19 @@ def test_of_two_million_weights_none_is_another_and_zeros_keep_their_sign(kind: 
     rows, columns = 1024, 2080
     for piece, (was, now) in come_back(Stored.of(random_weight(kind, rows, columns)), None, 1 << 22, "w.weight").items():
         assert was == now, piece
+
+
+@pytest.mark.parametrize("kind", ["fp8", "packed_int"])
+def test_with_a_scale_of_zero_a_zero_keeps_its_sign_and_its_value(kind: str) -> None:
+    """Which code it was, no value tells: any of that sign, or the zero, gives it."""
+    pieces = {name: each.clone() for name, each in random_weight(kind, 128, 256).items()}
+    scale = next(name for name in pieces if name.startswith("w.weight_scale"))
+    pieces[scale][0] = 0
+    (codes, *scales) = come_back(Stored.of(pieces), None, 1 << 22, "w.weight").values()
+    assert all(was == now for was, now in scales)
+    first = next(iter(pieces))
+    again = pieces | {
+        first: torch.frombuffer(bytearray(codes[1]), dtype=torch.uint8).view(pieces[first].dtype).reshape(pieces[first].shape)
+    }
+    have, want = (decoded(Stored.of(each), "w.weight", "BF16").view(torch.int16) for each in (again, pieces))
+    assert torch.equal(have, want)

@@ -155,7 +155,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "int8 in groups": ("pack-quantized", {"num_bits": 8, "type": "int", "strategy": "group", "group_size": 64}),
     "float8 in rows": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
     "float8, one scale": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"}),
-    "float8 in blocks": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}),
+    "float8 in blocks": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [64, 64]}),
     "NVFP4": ("nvfp4-pack-quantized", {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}),
     "MXFP4": ("mxfp4-pack-quantized", {
         "num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8", "zp_dtype": "torch.uint8"}),
@@ -175,7 +175,7 @@ def quantised_by_it(weight: torch.Tensor, kind: str) -> tuple[Tensors, Any, dict
     scheme = QuantizationScheme(targets=["Linear"], weights=arguments, format=name)
     shared = {"tensor": weight.numel(), "channel": weight.shape[1]}.get(said["strategy"], said.get("group_size", 0))
     if said["strategy"] == "block":
-        parts = weight.reshape(weight.shape[0] // 128, 128, weight.shape[1] // 128, 128).transpose(1, 2).flatten(2)
+        parts = weight.reshape(weight.shape[0] // 64, 64, weight.shape[1] // 64, 64).transpose(1, 2).flatten(2)
     elif said["strategy"] == "tensor":
         parts = weight.reshape(1, -1)
     else:
