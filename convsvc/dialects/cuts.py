@@ -9,6 +9,7 @@ from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.overlaps import Seams, cells, in_cells
 from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.boxes import Box
+from convsvc.tensors.quick import quick
 from convsvc.tensors.runs import cut_laid
 
 Corner = tuple[int, ...]
@@ -45,7 +46,7 @@ def cut_layout(whole: Layout, cuts: Mapping[str, tuple[Cut, ...]]) -> Layout:
                 number = numbers[box] = len(kinds)
                 kind = _cut_alike(laid, box, alike)
                 kinds.append(in_cells(kind, (cut_laid(laid, *cell) for cell in cells(Box(*box), seams))) if seams else kind)
-            entries.append(Entry(file, number, unit, spare))
+            entries.append(quick(Entry, (file, number, unit, spare)))
     return Layout(tuple(kinds), tuple(entries))
 
 
@@ -75,7 +76,7 @@ def _cut_alike(laid: Laid, box: tuple[Corner, Corner], alike: Alike | None) -> L
         return known
     tensor = laid.blocks[0].tensor
     if len(known.blocks) == 1:  # nearly always
-        blocks: tuple[Block, ...] = (Block(tensor, *known.blocks[0][1:]),)
+        blocks: tuple[Block, ...] = (quick(Block, (tensor, *known.blocks[0][1:])),)
     else:
         blocks = tuple([Block(tensor, *block[1:]) for block in known.blocks])
-    return Laid(laid.name, known.shape, blocks, known.padding, laid.also, laid.optional, laid.written, laid.idle, laid.linear)
+    return quick(Laid, (laid.name, known.shape, blocks, known.padding, laid.also, laid.optional, laid.written, laid.idle, laid.linear))

@@ -12,6 +12,7 @@ from convsvc.models.model import Model
 from convsvc.models.scope import DECODER, Rows, Scope
 from convsvc.tensors.blocks import Laid, LogicalTensor, Window, lay, renamed
 from convsvc.tensors.declare import ANYWHERE, Row
+from convsvc.tensors.quick import quick
 from convsvc.tensors.runs import cut_laid
 
 Windows = frozenset[tuple[str, Window]]
@@ -114,7 +115,7 @@ def lay_table(
     entries: list[Entry] = []
     for scope in model.scopes:
         for template in templates.of(scope, *table(scope)):
-            held = windows(template.row)
-            entries += [Entry("", kind, template.unit) for kind in templates.lay(template, held, frozenset(held.items()))]
+            held, unit = windows(template.row), template.unit
+            entries += [quick(Entry, ("", kind, unit, False)) for kind in templates.lay(template, held, frozenset(held.items()))]
     entries += [Entry("", kind, "carried") for kind in templates.add(model.lay_carried())]
     return Layout(tuple(templates.kinds), tuple(entries))

@@ -31,6 +31,7 @@ from convsvc.plan.tasks import cut_tasks
 from convsvc.plan.transfers import Gathered, check_tiled, check_unique, gather, make_transfers, stand_in
 from convsvc.roots import ANYWHERE, RootedPath, Roots
 from convsvc.spec import Job, Options, dump_job, parse_job
+from convsvc.tensors.quick import quick
 
 # Ways to verify that compute the source again.
 BACK = ("roundtrip", "full")
@@ -205,10 +206,7 @@ def _left_out(held: Set[str], wanted: Mapping[str, Gathered], model: Model) -> l
 
 def _planned_targets(layout: Layout, output: Output, dtypes: Sequence[str]) -> tuple[tuple[PlannedFile, ...], tuple[PlannedTensor, ...]]:
     files = tuple([PlannedFile(file.path, output.skeletons[file.skeleton].size_bytes, file.format) for file in output.files])
-    tensors = [
-        {each.name: (each.name, each.dtype, each.shape, each.file_offset, each.size_bytes) for each in skeleton.tensors}
-        for skeleton in output.skeletons
-    ]
+    tensors = [{each.name: (*each, each.size_bytes, None) for each in skeleton.tensors} for skeleton in output.skeletons]
     places = {file.path: (number, tensors[file.skeleton]) for number, file in enumerate(output.files)}
     names = [laid.name for laid in layout.kinds]
     targets: list[PlannedTensor] = []
@@ -217,13 +215,13 @@ def _planned_targets(layout: Layout, output: Output, dtypes: Sequence[str]) -> t
         (number, found), name = places[entry.file], names[entry.kind]
         written = output.encoded.get(name)
         if written is None:
-            targets.append(PlannedTensor(number, *found[name]))
+            targets.append(quick(PlannedTensor, (number, *found[name])))
             continue
         first, (codes, *rest) = len(layout.entries) + len(further), written.names
-        further += [PlannedTensor(number, *found[each]) for each in rest]
+        further += [quick(PlannedTensor, (number, *found[each])) for each in rest]
         coded = Coded(written.form, tuple(range(first, first + len(rest))), dtypes[entry.kind])
-        targets.append(PlannedTensor(number, *found[codes], coded))
-    beside = [PlannedTensor(places[file][0], *places[file][1][name]) for file, name in output.beside]
+        targets.append(quick(PlannedTensor, (number, *found[codes][:-1], coded)))
+    beside = [quick(PlannedTensor, (places[file][0], *places[file][1][name])) for file, name in output.beside]
     return files, (*targets, *further, *beside)
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from convsvc.encodings.base import Form
 from convsvc.plan.records import Place, PlannedTensor, Task, Transfer, View, scaled_with
 from convsvc.tensors.dtypes import size_of
+from convsvc.tensors.quick import quick
 
 # A task is long enough that starting it costs nothing, and short enough that losing it, or waiting for the last one, costs little.
 MOST_BYTES = 1 << 30
@@ -240,10 +241,12 @@ def _between(view: View, axis: int, start: int, stop: int) -> View:
     if (first, last) == (view.starts[axis], view.stops[axis]):
         return view
     shift = (first - view.starts[axis]) * view.strides[axis]
-    return View(
-        *view.box.along(axis, first, last),
-        view.strides,
-        tuple([Place(tensor, offset + shift) for tensor, offset in view.places]) if shift else view.places,
+    starts, stops, strides, places = view
+    if shift:
+        places = tuple([quick(Place, (tensor, offset + shift)) for tensor, offset in places])
+    return quick(
+        View,
+        ((*starts[:axis], first, *starts[axis + 1 :]), (*stops[:axis], last, *stops[axis + 1 :]), strides, places),
     )
 
 

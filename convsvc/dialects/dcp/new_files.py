@@ -19,6 +19,7 @@ from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
 from convsvc.formats.dcp.writing import pickle_metadata
 from convsvc.spec import Options
 from convsvc.tensors.boxes import Box
+from convsvc.tensors.quick import quick
 
 KIND = "distcp"
 # What the tracker says of weights that no training has made, and the directory that it names (megatron/training/checkpointing.py).
@@ -74,7 +75,7 @@ def _metadata(files: Sequence[NewFile], skeletons: Sequence[Skeleton], folder: s
             box = boxes.get(key)
             if box is None:
                 box = boxes[key] = _box_from(*key)
-            held.append(Chunk(box, Item(path, first, size_bytes)))
+            held.append(quick(Chunk, (box, quick(Item, (path, first, size_bytes)))))
     return Metadata({name: Chunked(dtypes[name], held[-1].box.stops, tuple(held)) for name, held in chunks.items()}, ())
 
 
