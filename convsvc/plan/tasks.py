@@ -140,7 +140,8 @@ def transfer_bytes(transfer: Transfer, source_sizes: Sequence[float], target_siz
     read += sum([run.count * source_sizes[run.tensor] for run in transfer.padding])
     written = sum(
         [
-            prod(map(sub, stops, starts)) * sum([target_sizes[tensor] for tensor, _ in places])
+            prod(map(sub, stops, starts))
+            * (target_sizes[places[0].tensor] if len(places) == 1 else sum([target_sizes[tensor] for tensor, _ in places]))
             for starts, stops, _, places in transfer.writes
         ]
     )
