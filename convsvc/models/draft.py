@@ -100,6 +100,8 @@ class _Lengths:
             return f"own_{_word(fields[0])}", f'facts.number("{fields[0]}")', f"{length} = {' or '.join(fields[:3])}"
         if doubled := [name for name, value in numbers.items() if 2 * value == length]:
             return f"own_two_{_word(doubled[0])}", f'2 * facts.number("{doubled[0]}")', f"{length} = 2 * {' or '.join(doubled[:3])}"
+        if (less := _halved(length, numbers) or _fused(length, self.facts)) is not None:
+            return less
         products = [(a, b) for a in numbers for b in numbers if a < b and numbers[a] * numbers[b] == length]
         if products:
             a, b = min(products, key=_unlikely)
@@ -250,6 +252,29 @@ def _own(name: str, shape: tuple[int, ...], lengths: _Lengths) -> Guess:
         axes.append(axis)
         reasons.append(reason)
     return Guess(name, shape, axes=tuple(axes), reasons=tuple(dict.fromkeys(reasons)))
+
+
+def _halved(length: int, numbers: Mapping[str, int]) -> tuple[str, str, str] | None:
+    """Half of a field: gate and up are counted together there (Qwen 1, Molmo)."""
+    halved = [name for name, value in numbers.items() if value == 2 * length]
+    if not halved:
+        return None
+    return f"own_half_{_word(halved[0])}", f'facts.number("{halved[0]}") // 2', f"{length} = {' or '.join(halved[:3])} / 2"
+
+
+def _fused(length: int, facts: Facts) -> tuple[str, str, str] | None:
+    """The queries, keys and values of all heads together."""
+    try:
+        heads = facts.number("heads")
+        groups = facts.number("num_key_value_heads", default=heads)
+        head_dim = facts.number("head_dim", default=facts.number("hidden") // max(heads, 1))
+    except ConvsvcError:
+        return None
+    if length != (heads + 2 * groups) * head_dim:
+        return None
+    count = '(facts.number("heads") + 2 * facts.number("num_key_value_heads", default=facts.number("heads")))'
+    width = 'facts.number("head_dim", default=facts.number("hidden") // facts.number("heads"))'
+    return "own_fused_qkv", f"{count} * {width}", f"{length} = all queries, keys and values, in whatever order"
 
 
 def _decides(facts: Facts, pattern: tuple[int, ...]) -> tuple[str, Mapping[str, int]] | None:

@@ -49,6 +49,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **COMMON, "architectures": ["ExaoneForCausalLM"], "model_type": "exaone", "num_key_value_heads": GROUPS, "intermediate_size": FFN,
         "layer_norm_epsilon": 1e-5, "num_layers": 2,
     },
+    "molmo": {
+        **COMMON, "architectures": ["MolmoForCausalLM"], "model_type": "molmo", "num_key_value_heads": GROUPS, "intermediate_size": 2 * FFN,
+        "qkv_bias": True, "norm_after": False, "attention_layer_norm": False, "layer_norm_eps": 1e-6,
+    },
     "yi": {**LLAMA, "architectures": ["YiForCausalLM"], "model_type": "Yi"},
     "orion": {**LLAMA, "architectures": ["OrionForCausalLM"], "model_type": "orion"},
     "telechat2": {
@@ -198,6 +202,27 @@ def exaone_as_llama(tensors: Tensors) -> Tensors:
     )
 
 
+def molmo_as_qwen2(tensors: Tensors) -> Tensors:
+    """Qwen 2, whose rows of gate and up lie the other way round in `ff_proj` (modeling_molmo.py, SwiGLU: x, gate = x.chunk(2))."""
+    out = renamed(
+        tensors,
+        {
+            "model.transformer.ff_out": "lm_head",
+            "model.transformer.blocks.": "model.layers.",
+            "model.transformer.wte.embedding": "model.embed_tokens.weight",
+            "model.transformer.ln_f": "model.norm",
+            "attn_norm": "input_layernorm",
+            "ff_norm": "post_attention_layernorm",
+            "attn_out": "self_attn.o_proj",
+            "ff_out": "mlp.down_proj",
+        },
+    )
+    out = split_rows(
+        out, "att_proj", {"self_attn.q_proj": HEADS * HEAD_DIM} | {f"self_attn.{part}_proj": GROUPS * HEAD_DIM for part in "kv"}
+    )
+    return split_rows(out, "ff_proj", {"mlp.up_proj": FFN, "mlp.gate_proj": FFN})
+
+
 def yi_as_llama(tensors: Tensors) -> Tensors:
     return renamed(tensors, {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"})
 
@@ -212,6 +237,7 @@ SIBLINGS: tuple[tuple[str, str, dict[str, Any], Callable[[Tensors], Tensors]], .
     ("chatglm", "glm", {**LLAMA, "model_type": "glm", "attention_bias": True}, chatglm_as_glm),
     ("minicpm", "llama2", {**LLAMA, "model_type": "llama"}, as_llama),
     ("exaone", "llama2", {**LLAMA, "model_type": "llama"}, exaone_as_llama),
+    ("molmo", "qwen25", {**LLAMA, "model_type": "qwen2"}, molmo_as_qwen2),
     ("yi", "llama2", {**LLAMA, "model_type": "llama"}, yi_as_llama),
     ("orion", "stablelm", {**LLAMA, "model_type": "stablelm"}, as_llama),
 )

@@ -15,6 +15,7 @@ from convsvc.errors import SourceError
 from convsvc.families import FAMILIES, Facts, Family, find_family
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
+from convsvc.plan import drafting
 from convsvc.plan.drafting import draft_of
 from tests.roundtrip.any_family import CONFIGS
 
@@ -123,6 +124,40 @@ def test_a_known_family_is_drafted_to_what_it_is(name: str, tmp_path: Path) -> N
     shapes = built(family, config)
     text = draft_of(str(write(tmp_path / "hf", config, shapes)))
     assert built(family_of(text), config) == shapes
+
+
+MOLMO = {
+    "model_type": "molmo", "architectures": ["MolmoForCausalLM"], "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 1,
+    "intermediate_size": 80, "vocab_size": 66, "num_hidden_layers": 2, "qkv_bias": True, "norm_after": False,
+}  # fmt: skip
+
+
+def molmo() -> Shapes:
+    """The text decoder's names of reubzdubz/Molmo7B-D-NF4Quant (model.safetensors.index.json, without its pieces of 4 bits), small."""
+    shapes: Shapes = {"wte.embedding": (66, 32), "wte.new_embedding": (3, 32), "ln_f.weight": (32,), "ff_out.weight": (66, 32)}
+    for layer in range(2):
+        block: Shapes = {"att_proj.weight": (48, 32), "att_proj.bias": (48,), "attn_out.weight": (32, 32), "attn_norm.weight": (32,)}
+        block |= {"ff_norm.weight": (32,), "ff_proj.weight": (80, 32), "ff_out.weight": (32, 40)}
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
+    return {f"model.transformer.{name}": shape for name, shape in shapes.items()}
+
+
+def test_a_published_model_that_fuses_and_halves_is_drafted_with_the_reasons_of_its_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was before the family was there."""
+    others = [module for module in drafting._modules() if not module.__name__.endswith(".molmo")]
+    monkeypatch.setattr(drafting, "_modules", lambda: iter(others))
+    monkeypatch.setattr(drafting, "FAMILIES", {name: family for name, family in FAMILIES.items() if name != "molmo"})
+    text = draft_of(str(write(tmp_path / "hf", MOLMO, molmo())))
+    assert built(family_of(text), MOLMO) == molmo()
+    assert "48 = all queries, keys and values" in text
+    assert "40 = intermediate_size / 2" in text
+
+
+def test_the_family_that_a_draft_became_has_the_same_tensors() -> None:
+    carried = "model.transformer.wte.new_embedding"
+    assert built(FAMILIES["molmo"], MOLMO) == {name: shape for name, shape in molmo().items() if name != carried}
 
 
 def test_what_has_no_layers_is_no_model_to_draft(tmp_path: Path) -> None:

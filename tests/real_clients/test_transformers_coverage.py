@@ -18,6 +18,7 @@ NO_CLASS = {"bailing_mini": ("bailing_moe", "bailing_moe_v2"), "plm": ("plm",)} 
         "chatglm",
         "deepseek",
         "exaone",
+        "molmo",
         "orion",
         "yi",
         "internlm",

@@ -197,6 +197,7 @@ SIBLINGS: dict[str, Choices] = {
     "vaultgemma": {**DENSE, "model_type": "vaultgemma"},
     "axk1": {**DEEPSEEK, "model_type": "axk1"},
     "exaone": {**DENSE, "model_type": "exaone"},
+    "molmo": {**DENSE, "model_type": "molmo", "intermediate_size": (8, 24), "qkv_bias": BOOL},
     "yi": {**DENSE, "model_type": "Yi"},
     "orion": {**DENSE, "model_type": "orion"},
     "dbrx": {**GQA, **UNTIED, "model_type": "dbrx", "num_experts": 4, "num_experts_per_tok": 2},
