@@ -25,9 +25,7 @@ JUDGED: dict[str, frozenset[str]] = {
     "megatron-fsdp": frozenset({
         "deepseek3", "llama2", "qwen3", "qwen3-moe",
     }),
-    "torch DCP": frozenset({
-        "llama2",
-    }),
+    "torch DCP": frozenset({"llama2", "qwen3-moe"}),
     "peft": frozenset({
         "deepseek3", "llama2", "mamba2", "phi3.5", "qwen25", "qwen3-moe",
     }),

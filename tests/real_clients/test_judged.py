@@ -10,6 +10,7 @@ from convsvc.families import FAMILIES
 from convsvc.models.judged import JUDGED
 from tests.real_clients import (
     test_added_families,
+    test_dcp_keys,
     test_diffusers,
     test_hugging_face_only,
     test_megatron,
@@ -54,6 +55,7 @@ def by_file() -> dict[str, tuple[str, set[str]]]:
         ),
         "test_megatron_fsdp.py": ("megatron-fsdp", {trial.tiny.family for trial in test_megatron_fsdp.TRIALS}),
         "test_dcp.py": ("torch DCP", {"llama2"}),
+        "test_dcp_keys.py": ("torch DCP", {test_dcp_keys.TINY.family}),
         "test_peft.py": ("peft", {tiny.family for tiny in test_peft.MODELS.values()}),
         "test_peft_sources.py": ("peft", {tiny.family for tiny in test_peft_sources.MODELS.values()}),
         "test_diffusers.py": ("diffusers", set(test_diffusers.FAMILIES.values())),
