@@ -25,6 +25,16 @@ EXAMPLE: Mapping[str, object] = {
     },
     "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
 }  # fmt: skip
+# What tells layers apart, of families whose published models have more kinds of them than a silent configuration.
+KINDS: Mapping[str, Mapping[str, object]] = {
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2-moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "kimi-linear": {
+        "linear_attn_config": {
+            "full_attn_layers": [4], "kda_layers": [1, 2, 3], "head_dim": 16, "num_heads": 8, "short_conv_kernel_size": 4,
+        },
+    },
+}  # fmt: skip
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}
 
@@ -44,5 +54,5 @@ def example_model(family: Family, num_mtp: int | None = None) -> Model:
     if isinstance(family, Diffusion):
         return example(family)
     names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
-    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {})}
+    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {}), **KINDS.get(family.name, {})}
     return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))

@@ -53,6 +53,7 @@ def test_places_are_those_that_plans_find(records: dict[str, dict[str, Any]]) ->
     assert have["llama2"] >= {"huggingface", "mindspeed-llm", "megatron", "mindformers", "dcp"}
     assert "mindspeed-mm" not in have["llama2"]
     assert not have["bloom"] & {"mindspeed-llm", "megatron", "mindformers", "mindspeed-mm"}
+    assert not any(have[name] & {"mindspeed-llm", "megatron"} for name in ("lfm2", "lfm2-moe", "kimi-linear", "jamba", "granite4"))
     assert "mindspeed-mm" in have["qwen2-vl"]
     assert "mindspeed-llm" in have["gemma2"]
     assert "megatron" not in have["gemma2"]
