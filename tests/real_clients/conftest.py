@@ -6,4 +6,5 @@ collect_ignore = [
     "megatron_pipelines.py",
     "megatron_rank.py",
     "megatron_te.py",
+    "megatron_train_rank.py",
 ]

@@ -79,7 +79,7 @@ def find_states(folder: RootedPath, metadata: Metadata, prefix: str, common: Com
         raise SourceError(f"{folder}: several optimizers have state of one weight", do=WEIGHTS_ALONE)
     check_kinds(str(folder), names.values())
     weights = {name.removeprefix(prefix) for name in metadata.tensors if not is_state(name.removeprefix(prefix))}
-    notes = tuple(_notes(names.values(), weights, upgrades))
+    notes = tuple(_notes(names.values(), weights, upgrades, len(optimizers)))
     return States({name: metadata.tensors[name] for name in names}, names, _training(common, upgrades), notes)
 
 
@@ -174,10 +174,16 @@ class _Gathered:
         return TensorSpec(path, tensor.dtype, tensor.shape)
 
 
-def _notes(states: Iterable[State], weights: set[str], upgrades: bool) -> Iterator[Note]:
+def _notes(states: Iterable[State], weights: set[str], upgrades: bool, optimizers: int) -> Iterator[Note]:
     without = sorted(weights - {state.of for state in states})
     if without:
         more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
         yield Note("advice", f"no optimizer state, as of buffers and what is frozen: {', '.join(without[:SHOWN])}{more}")
     if upgrades:
         yield Note("changed", f"the optimizer state is {MODEL_SPACE}, which core from 0.16 on does not load: it is written as {FULLY}")
+    if optimizers > 1:  # megatron/core/optimizer/optimizer.py, ChainedOptimizer.load_state_dict
+        yield Note(
+            "advice",
+            f"there are {optimizers} optimizers' words, as where experts are spread: Megatron goes on from them with as many, so at an "
+            "expert parallel size above 1",
+        )

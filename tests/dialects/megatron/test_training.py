@@ -162,6 +162,7 @@ def test_state_of_core_before_0_15_is_upgraded(tmp_path: Path, before: str) -> N
     assert common["optimizer"] == ({0: words_of(), 1: words_of()} if before else words_of())
     assert common["content_metadata"]["distrib_optim_sharding_type"] == "fully_reshardable"
     assert any("fully_sharded_model_space" in note.text for note in result.notes if note.kind == "changed")
+    assert bool(before) == any("2 optimizers" in note.text and "expert parallel size" in note.text for note in result.notes)
 
 
 def test_an_optimizer_that_is_not_distributed_keeps_its_own_names_and_its_step(tmp_path: Path, llama: Path) -> None:
