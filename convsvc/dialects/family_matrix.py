@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from convsvc.dialects import sources, target_of
+from convsvc.dialects.adaptable import no_linear_layer
 from convsvc.dialects.base import Layout
 from convsvc.dialects.family_example import example_model
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.quantised import encode_layers
-from convsvc.dialects.peft.layout import no_linear_layer
+from convsvc.dialects.judged import JUDGED
 from convsvc.encodings.known import ENCODINGS
 from convsvc.errors import ConvsvcError, JobError
 from convsvc.families import FAMILIES, Family
 from convsvc.models.diffusion import Diffusion
-from convsvc.models.judged import JUDGED
 from convsvc.models.model import Model
 from convsvc.spec import parse_target
 from convsvc.spec.formats import sides

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from convsvc.dialects.peft.layout import no_linear_layer
+from convsvc.dialects.adaptable import no_linear_layer
 from convsvc.errors import PlanError
 from convsvc.plan.adapter_names import SHOWN, Adapters, Key, Pair
 from convsvc.plan.match import Inventory, Located

@@ -1,4 +1,4 @@
-"""Which client judges which family is one table (`models/judged.py`), and this walk over the tests of real clients holds it to them."""
+"""Which client judges which family is one table (`dialects/judged.py`), and this walk over the tests of real clients holds it to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from convsvc.dialects.judged import JUDGED
 from convsvc.families import FAMILIES
-from convsvc.models.judged import JUDGED
 from tests.real_clients import (
     test_added_families,
     test_dcp_keys,

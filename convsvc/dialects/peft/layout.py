@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from convsvc.blocks.embeddings import EMBEDDING
 from convsvc.errors import PlanError
 from convsvc.tensors.blocks import Block, Laid, LogicalTensor
 
@@ -28,15 +27,6 @@ def target_modules(linear: Sequence[str], adapted: set[str]) -> tuple[str, ...]:
 
 def module_of(laid: Laid) -> str:
     return laid.name.removesuffix(".weight")
-
-
-def no_linear_layer(laid: Laid) -> str | None:
-    """Why a stored tensor cannot have an A and a B: words that go behind its name; None where it is a linear layer's matrix."""
-    if any(block.tensor.name.endswith(EMBEDDING.name) for block in laid.blocks):
-        return ": an embedding"
-    if len(laid.shape) != 2:
-        return f" {list(laid.shape)}: no matrix of a linear layer (a norm, a bias, a convolution)"
-    return None
 
 
 def lay_sides(laid: Laid, sides: Mapping[str, LogicalTensor], r: int) -> Iterator[Laid]:
