@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from convsvc.dialects.base import REPORT
+from convsvc.dialects.output import REPORT
 from convsvc.errors import JobError
 from convsvc.families import Facts, find_family, text_facts
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from convsvc.dialects.base import REPORT
+from convsvc.dialects.output import REPORT
 from tests.loading import judge_written, pass_over_written, reports_of
 from tests.tiny_checkpoints import write_llama
 

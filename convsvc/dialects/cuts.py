@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.overlaps import Seams, cells, in_cells
 from convsvc.tensors.blocks import Block, Laid
 from convsvc.tensors.boxes import Box

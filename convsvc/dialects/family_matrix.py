@@ -6,11 +6,11 @@ from typing import Any
 
 from convsvc.dialects import sources, target_of
 from convsvc.dialects.adaptable import no_linear_layer
-from convsvc.dialects.base import Layout
 from convsvc.dialects.family_example import example_model
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.quantised import encode_layers
 from convsvc.dialects.judged import JUDGED
+from convsvc.dialects.layout import Layout
 from convsvc.encodings.known import ENCODINGS
 from convsvc.errors import ConvsvcError, JobError
 from convsvc.families import FAMILIES, Family

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
 
-from convsvc.dialects.base import SourceFile
+from convsvc.dialects.checkpoint import SourceFile
 from convsvc.errors import SourceError
 from convsvc.formats import FORMATS, describe_file, format_of
 from convsvc.roots import RootedPath

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.errors import SourceError
 
 Key = tuple[str, str]

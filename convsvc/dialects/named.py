@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from convsvc.dialects.base import Layout
 from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.templates import lay_table
 from convsvc.errors import LayoutError
 from convsvc.models.expert_stacks import KIND, rows_in

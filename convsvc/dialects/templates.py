@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from convsvc.blocks.embeddings import EMBEDDING
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import DECODER, Rows, Scope

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from convsvc.dialects import source_of
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.errors import ConvsvcError, PathRefused, SourceError
 from convsvc.pictures.gather import Lying, Part, Side, compose_picture
 from convsvc.plan.inspect import ask_for

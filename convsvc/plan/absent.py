@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.errors import PlanError
 from convsvc.models.model import Model
 from convsvc.notes import Note

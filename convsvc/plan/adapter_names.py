@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import NamedTuple, TypeVar
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found
 from convsvc.errors import JobError, PlanError, SourceError
 from convsvc.notes import Note
 from convsvc.spec import Lora

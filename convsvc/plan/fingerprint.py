@@ -14,7 +14,7 @@ from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
 
-from convsvc.dialects.base import Output, SideFile
+from convsvc.dialects.output import Output, SideFile
 from convsvc.formats.base import Skeleton
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task, Transfer
 from convsvc.spec import Job, dump_job

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from convsvc.dialects import source_of, sources
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family

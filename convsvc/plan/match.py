@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from convsvc.dialects.base import Checkpoint, Entry, Found, Layout
+from convsvc.dialects.checkpoint import Checkpoint, Found
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.errors import SourceError
 from convsvc.notes import Note
 from convsvc.plan.mismatch import Absent, Faults, Key, Lack, Misshapen, in_file, mismatch, shorten

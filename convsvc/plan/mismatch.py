@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.errors import PlanError
 from convsvc.tensors.blocks import Laid
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects import target_of
-from convsvc.dialects.base import Found, SourceFile, Wants
+from convsvc.dialects.base import Wants
+from convsvc.dialects.checkpoint import Found, SourceFile
 from convsvc.dialects.files import index_files
 from convsvc.errors import ConvsvcError, PathRefused, StorageError, VerifyError
 from convsvc.families import FAMILIES

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convsvc.dialects.base import SideFile
+from convsvc.dialects.output import SideFile
 from convsvc.formats.base import Skeleton
 from convsvc.notes import Note
 from convsvc.plan.records import PlannedFile, PlannedTensor, Task

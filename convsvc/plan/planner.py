@@ -7,7 +7,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of, targets
-from convsvc.dialects.base import Adapted, Checkpoint, Draft, Layout, Output, Read, Target
+from convsvc.dialects.base import Adapted, Read, Target
+from convsvc.dialects.checkpoint import Checkpoint
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, Output
 from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model

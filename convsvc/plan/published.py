@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from convsvc.dialects.base import Checkpoint, NewFile, Output, SideFile, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, SourceFile
 from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.output import NewFile, Output, SideFile
 from convsvc.encodings.known import ENCODINGS
 from convsvc.encodings.release import BadRelease, Leaf, Release, load_release
 from convsvc.errors import SourceError

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Encoded, Found
+from convsvc.dialects.checkpoint import Checkpoint, Encoded, Found
 from convsvc.encodings.base import Claim, Form, Incomplete, Missaid, Part, Unfit, Unread
 from convsvc.encodings.known import ENCODINGS, claims, said_under, unread_words
 from convsvc.encodings.release import quantisation_words

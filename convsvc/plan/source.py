@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Checkpoint, Layout, Wants
+from convsvc.dialects.base import Wants
+from convsvc.dialects.checkpoint import Checkpoint
+from convsvc.dialects.layout import Layout
 from convsvc.errors import JobError, LayoutError, PlanError
 from convsvc.families import find_family, text_facts
 from convsvc.models.family import Wanted

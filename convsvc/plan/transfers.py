@@ -9,7 +9,7 @@ from itertools import repeat
 from math import inf, prod
 from operator import lt, sub
 
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.errors import PlanError
 from convsvc.plan.match import Inventory, Located
 from convsvc.plan.records import Fill, Place, Transfer, View

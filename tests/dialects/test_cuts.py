@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from convsvc.dialects import cuts
-from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.cuts import Cut, cut_layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.tensors.blocks import Laid, lay
 from convsvc.tensors.declare import logical, row
 from convsvc.tensors.runs import cut_laid

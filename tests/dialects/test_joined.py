@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convsvc.dialects.base import Checkpoint, Encoded, Found, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, Encoded, Found, SourceFile
 from convsvc.dialects.joined import join_modules, shifted
 from convsvc.encodings.base import Form
 from convsvc.errors import SourceError

@@ -14,11 +14,12 @@ PACKAGE = Path(__file__).parents[2] / "convsvc"
 # The commands of other tools are theirs: each speaks of its tool's formats.
 DOORS = {"cli/convert_ckpt_v2.py", "cli/mindformers.py", "cli/main.py", "cli/mm_convert/dcp_jobs.py", "cli/mm_convert/mm_jobs.py"}
 DOORS |= {"cli/mm_convert/sora_jobs.py"}
+GENERAL = ("__init__.py", "adaptable.py", "base.py", "checkpoint.py", "files.py", "json_files.py", "layout.py", "output.py", "templates.py")
 
 
 def general_files() -> list[Path]:
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "dialects"]
-    general = [PACKAGE / "dialects" / name for name in ("__init__.py", "base.py", "files.py", "json_files.py", "templates.py")]
+    general = [PACKAGE / "dialects" / name for name in GENERAL]
     shared = sorted((PACKAGE / "dialects" / "mcore").rglob("*.py"))
     return [path for path in (*files, *general, *shared) if str(path.relative_to(PACKAGE)) not in DOORS]
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.dialects import source_of
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.errors import ConvsvcError, PathRefused, SourceError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.execute.check.overflows import Overflows
 from convsvc.execute.pipeline import Tiles
 from convsvc.execute.steps.budgets import Budget

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from convsvc.dialects.base import SideFile
+from convsvc.dialects.output import SideFile
 from convsvc.formats import FORMATS, safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.plan.plan import Plan

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convsvc.conversion import convert
-from convsvc.dialects.base import Found
+from convsvc.dialects.checkpoint import Found
 from convsvc.engine.driver import RunResult
 from convsvc.errors import JobError, PlanError, SourceError
 from convsvc.formats.base import StoredTensor

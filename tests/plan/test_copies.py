@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.errors import SourceError
 from convsvc.models.model import Model
 from convsvc.plan.copies import SMALL_BYTES, choose_checks, left_out_copies

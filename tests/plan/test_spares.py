@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from convsvc.dialects.base import Checkpoint, Entry, Found, Layout
+from convsvc.dialects.checkpoint import Checkpoint, Found
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.errors import PlanError
 from convsvc.formats.base import StoredTensor
 from convsvc.models.facts import Facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.errors import PlanError
 from convsvc.plan.transfers import check_tiled, check_unique, cutting_order, gather, make_transfers, stand_in
 from convsvc.tensors.blocks import Laid, Window, lay

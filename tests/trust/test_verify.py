@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from convsvc.conversion import convert, verify
-from convsvc.dialects.base import MANIFEST
+from convsvc.dialects.output import MANIFEST
 from convsvc.errors import ConvsvcError, JobError, TargetError, VerifyError
 from convsvc.execute.check import witness
 from convsvc.plan.planner import make_plan

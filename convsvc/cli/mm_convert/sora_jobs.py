@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from convsvc.cli.drop_in import given
 from convsvc.cli.mm_convert import configs as take
-from convsvc.dialects.base import BESIDE as BESIDE_TARGET
+from convsvc.dialects.output import BESIDE as BESIDE_TARGET
 from convsvc.errors import JobError
 
 SORA, PUBLISHED, DCP = "mindspeed-mm-sora", "diffusers", "dcp"

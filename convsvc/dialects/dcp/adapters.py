@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.dcp.checkpoint import open_checkpoint
 from convsvc.dialects.dcp.job import DcpSource
 from convsvc.dialects.dcp.opened import Opened

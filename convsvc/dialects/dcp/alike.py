@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.dcp.opened import Opened
 from convsvc.dialects.files import check_directory, index_files

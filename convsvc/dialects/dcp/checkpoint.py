@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.dialects.dcp.alike import as_there
 from convsvc.dialects.dcp.job import DcpSource
 from convsvc.dialects.dcp.names import first_parts, is_training_state, with_dot

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from convsvc.dialects.base import Layout
 from convsvc.dialects.cuts import Cut, cut_layout
 from convsvc.dialects.diffusers.layout import Settings as Published
 from convsvc.dialects.diffusers.layout import lay_form
 from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.named import lay_named, with_copies
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model

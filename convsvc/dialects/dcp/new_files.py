@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.dcp.job import DcpTarget
 from convsvc.dialects.dcp.layout import Settings, rank_file
 from convsvc.dialects.diffusers.new_files import beside
 from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
 from convsvc.dialects.huggingface.words import words
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.named import CARRIED, layer_of
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.formats import distcp
 from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
-from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.checkpoint import Found, SourceFile
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import READERS
 from convsvc.errors import SourceError

@@ -15,7 +15,7 @@ from math import prod
 from operator import add
 from typing import Any
 
-from convsvc.dialects.base import SourceFile
+from convsvc.dialects.checkpoint import SourceFile
 from convsvc.dialects.dcp.pieces import Collected, Pieces
 from convsvc.dialects.files import index_files
 from convsvc.errors import FormatError, SourceError

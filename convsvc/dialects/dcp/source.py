@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from convsvc.dialects.base import Checkpoint, Layout, Source
+from convsvc.dialects.base import Source
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.dcp.checkpoint import CONFIG, by_family_names, open_checkpoint, place_of
 from convsvc.dialects.dcp.job import DcpSource
 from convsvc.dialects.dcp.layout import Settings, lay_source
 from convsvc.dialects.dcp.opened import Opened
 from convsvc.dialects.huggingface.source import SOURCE as HUGGING_FACE
 from convsvc.dialects.huggingface.source import packed_rows
+from convsvc.dialects.layout import Layout
 from convsvc.models.family import Family
 from convsvc.models.model import Model
 from convsvc.roots import RootedPath, Roots

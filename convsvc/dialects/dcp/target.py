@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.dcp.job import DcpSource, DcpTarget
 from convsvc.dialects.dcp.layout import Settings, lay_target
 from convsvc.dialects.dcp.names import with_dot
@@ -13,7 +13,9 @@ from convsvc.dialects.dcp.new_files import RELEASE, output
 from convsvc.dialects.diffusers.layout import Settings as Published
 from convsvc.dialects.diffusers.target import spelling_of
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindspeed_mm_sora.tables import form_of
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import JobError
 from convsvc.models.diffusion import Diffusion
 from convsvc.models.model import Model

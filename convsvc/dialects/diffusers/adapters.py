@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 
 SIDE = re.compile(r"\.lora_([AB])\.(?:default\.)?weight$")
 HIDDEN = re.compile(r"\.side_([AB])\.weight$")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import index_files, root_of
 from convsvc.dialects.json_files import read_json
 from convsvc.errors import SourceError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.templates import lay_table
 from convsvc.models.diffusion import Diffusion, Seen, Spelling, scopes_of
 from convsvc.models.model import Model

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.diffusers.checkpoint import CONFIG
 from convsvc.dialects.diffusers.job import DiffusersTarget
 from convsvc.dialects.diffusers.layout import Settings, seen_of
@@ -15,6 +14,8 @@ from convsvc.dialects.diffusers.seen import check_counts
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.new_files import by_layer, by_size, parse_size
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.errors import PlanError, SourceError
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import TensorSpec

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.base import Source, Wants, refuse_parts
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
 from convsvc.dialects.diffusers.checkpoint import WEIGHTS, open_published, shapes_of
 from convsvc.dialects.diffusers.job import DiffusersSource
 from convsvc.dialects.diffusers.layout import Settings, lay_form
 from convsvc.dialects.diffusers.seen import recognise_model, refuse_names, see
+from convsvc.dialects.layout import Layout
 from convsvc.families import FAMILIES
 from convsvc.models.diffusion import SEEN, Diffusion, Spelling
 from convsvc.models.facts import Facts

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.diffusers.job import DiffusersSource, DiffusersTarget
 from convsvc.dialects.diffusers.layout import Settings, lay_form
 from convsvc.dialects.diffusers.new_files import output
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import JobError, LayoutError
 from convsvc.models.diffusion import Diffusion, Spelling
 from convsvc.models.model import Model

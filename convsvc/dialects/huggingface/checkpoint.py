@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile, found_in
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile, found_in
 from convsvc.dialects.files import check_directory, index_file, index_files, root_of
 from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.huggingface.put_together import Parts

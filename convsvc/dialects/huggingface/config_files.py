@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convsvc.dialects.base import SideFile
 from convsvc.dialects.huggingface.config import check_words, follow, prove, silent_words, without_quantisation
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.derived_config import derive
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.output import SideFile
 from convsvc.encodings.release import quantisation_words
 from convsvc.errors import PlanError
 from convsvc.formats.base import TensorSpec

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 
-from convsvc.dialects.base import CARD, MANIFEST, REPORT, SideFile
+from convsvc.dialects.output import CARD, MANIFEST, REPORT, SideFile
 from convsvc.errors import JobError
 from convsvc.notes import Note
 from convsvc.roots import RootedPath

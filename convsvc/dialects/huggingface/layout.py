@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.templates import lay_table
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.models.family import Family
 from convsvc.notes import Note
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.job import HuggingFaceTarget
 from convsvc.dialects.huggingface.layout import Settings, packed_in
 from convsvc.dialects.huggingface.quantised import beside_specs, encode_layers, quantization_notes, quantization_words, stored_as
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.encodings.base import Written
 from convsvc.errors import JobError
 from convsvc.formats import safetensors

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.dialects.huggingface.names import by_family_names
 from convsvc.dialects.joined import shifted
 from convsvc.errors import SourceError

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Layout, SideFile
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import SideFile
 from convsvc.encodings.base import Written
 from convsvc.encodings.known import ENCODINGS
 from convsvc.encodings.release import Release, fitted

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Layout, Source
+from convsvc.dialects.base import Source
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.dcp.adapters import with_saved_adapters
 from convsvc.dialects.dcp.checkpoint import place_of
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.layout import Settings, lay_model, packed_in, unclear_folders
 from convsvc.dialects.huggingface.put_together import put_together
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindspeed_mm_sora.adapters import is_rank_files, with_rank_adapters
 from convsvc.dialects.mindspeed_mm_sora.source import SOURCE as RANKS
 from convsvc.dialects.peft.adapter_source import with_adapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read, SideFile, Target
+from convsvc.dialects.base import Adapted, Read, Target
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.huggingface.experts import (
     AS_CONFIG_DIR,
@@ -21,6 +21,8 @@ from convsvc.dialects.huggingface.job import HuggingFaceSource, HuggingFaceTarge
 from convsvc.dialects.huggingface.layout import Settings, lay_model, packed_in, unclear_folders
 from convsvc.dialects.huggingface.new_files import output
 from convsvc.dialects.huggingface.quantised import LIKE, NONE
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.dialects.peft.job import PeftTarget
 from convsvc.errors import JobError, LayoutError
 from convsvc.models.model import Model

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convsvc.dialects.base import Found
+from convsvc.dialects.checkpoint import Found
 from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.recognise import WEIGHTS, describe_adapter, refuse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from convsvc.dialects.base import SideFile
 from convsvc.dialects.huggingface.config_files import config_files
 from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.output import SideFile
 from convsvc.formats.base import TensorSpec
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mcore.saved_layout import parallel_of
 from convsvc.errors import SourceError

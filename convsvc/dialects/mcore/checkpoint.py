@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.mcore import carried

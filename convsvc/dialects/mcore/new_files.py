@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convsvc.dialects.base import Draft, Layout, Output, SideFile
 from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mcore.planned_files import plan_rank_files
@@ -14,6 +14,7 @@ from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import ParallelSizes
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.formats.base import TensorSpec
 from convsvc.models.model import Model
 from convsvc.notes import Note

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Layout, NewFile
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import NewFile
 from convsvc.formats import safetensors, torch_zip
 from convsvc.formats.base import Skeleton, TensorSpec
 from convsvc.notes import Note

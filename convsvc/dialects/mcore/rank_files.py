@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from convsvc.blocks.mtp import MTP_EMBEDDING
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.mcore.carried import carried_file, lay_carried
 from convsvc.dialects.mcore.grid import Parallel, Rank, ranks
 from convsvc.dialects.mcore.modules import Placements, place_modules

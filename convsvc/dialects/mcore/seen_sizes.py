@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from convsvc.dialects.base import Found
+from convsvc.dialects.checkpoint import Found
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, is_count
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.base import Source, Wants, refuse_parts
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.iterations import TRACKER, Iteration, numbered_folders, tracked
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.carried import is_carried
 from convsvc.dialects.mcore.checkpoint import assumed, open_rank_files, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, Target, Wants
+from convsvc.dialects.base import Adapted, Target, Wants
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.new_files import output
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.sizes import ParallelSizes
 from convsvc.dialects.mcore.tables import Tables
+from convsvc.dialects.output import Draft, Output
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.dcp.checkpoint import whole_pieces
 from convsvc.dialects.dcp.pieces import find_pieces

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.cuts import Cut
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.mcore.carried import lay_carried
 from convsvc.dialects.megatron.fsdp_tables import fsdp_rows
 from convsvc.dialects.megatron.moments import State, flat_chunk, fragments_of, held_of, of_state, parse_stored, part_boxes

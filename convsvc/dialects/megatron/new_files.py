@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.new_files import bytes_by_dtype
 from convsvc.dialects.mcore.saved_args import compose_args
@@ -25,6 +25,7 @@ from convsvc.dialects.megatron.layout import Keys, chunks
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.state import WORDS_OF_STATE
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.errors import JobError
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from convsvc.dialects.base import Encoded, Found, Layout
+from convsvc.dialects.checkpoint import Encoded, Found
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.megatron.tables import LESS_ONE, is_delta_net
 from convsvc.encodings import less_one
 from convsvc.encodings.base import Written

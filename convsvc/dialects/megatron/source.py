@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Layout, Wants, refuse_parts, without_state
+from convsvc.dialects.base import Wants, refuse_parts, without_state
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.config import check_words
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles

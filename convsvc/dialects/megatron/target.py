@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Wants, without_state
+from convsvc.dialects.base import Adapted, Wants, without_state
 from convsvc.dialects.huggingface.new_files import parse_size
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.target import RankFiles
@@ -20,6 +21,7 @@ from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.rank_tables import HYBRID, RANK_FILES
 from convsvc.dialects.megatron.tables import key_rows
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import JobError, LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsvc.dialects.base import Training
+from convsvc.dialects.checkpoint import Training
 from convsvc.dialects.megatron.moments import State, check_kinds, parse_stored
 from convsvc.dialects.megatron.state import BUCKETS, OF_FSDP, is_state
 from convsvc.errors import SourceError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.mindformers.chunked import choose_iteration, find_chunked, is_chunked, iterations

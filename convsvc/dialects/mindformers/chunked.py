@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.checkpoint import Found, SourceFile
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import index_files
 from convsvc.dialects.json_files import read_json

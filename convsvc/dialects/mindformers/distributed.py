@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.checkpoint import Found, SourceFile
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.files import index_files
 from convsvc.dialects.mindformers.files import check_one_step, choose_file

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from convsvc.dialects.base import Layout
 from convsvc.dialects.cuts import Cut, cut_layout
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
 from convsvc.dialects.templates import lay_table
 from convsvc.formats.strategy.records import ParameterLayout

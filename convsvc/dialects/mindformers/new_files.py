@@ -7,15 +7,16 @@ from dataclasses import replace
 from math import prod
 
 from convsvc.dialects.alike import plan_alike
-from convsvc.dialects.base import Draft, Layout, NewFile, Output, SideFile
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.huggingface.words import words
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindformers.files import PART_BYTES, part_count, spread_over_parts
 from convsvc.dialects.mindformers.flags import WRITTEN, flag_notes
 from convsvc.dialects.mindformers.job import MindFormersTarget
 from convsvc.dialects.mindformers.layout import Settings
 from convsvc.dialects.mindformers.ranks import strategy_file
 from convsvc.dialects.mindformers.whole import MAP
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.formats import safetensors
 from convsvc.formats.strategy.binary import to_binary
 from convsvc.formats.strategy.records import stage_strategy

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.base import Source, Wants, refuse_parts
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.iterations import Iteration, tracked
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindformers.checkpoint import UNIFIED, Opened, looks_like, open_checkpoint
 from convsvc.dialects.mindformers.chunked import iterations
 from convsvc.dialects.mindformers.facts import CONFIG

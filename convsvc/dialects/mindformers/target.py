@@ -7,13 +7,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Target, Wants
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindformers.job import LayoutFlags, MindFormersSource, MindFormersTarget
 from convsvc.dialects.mindformers.layout import Settings, lay_whole, layout
 from convsvc.dialects.mindformers.new_files import rank_output, whole_output
 from convsvc.dialects.mindformers.ranks import cuts, sizes_of, strategies
 from convsvc.dialects.mindformers.tables import Flags, prefix_of, rows_of
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope

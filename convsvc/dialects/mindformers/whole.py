@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convsvc.dialects.base import Found, SourceFile
+from convsvc.dialects.checkpoint import Found, SourceFile
 from convsvc.dialects.files import index_files
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mindformers.names import HYPER_FILE

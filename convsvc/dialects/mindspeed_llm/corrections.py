@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convsvc.dialects.base import Found
+from convsvc.dialects.checkpoint import Found
 from convsvc.notes import Note
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from convsvc.blocks.linear_attention import DELTA_OUT
-from convsvc.dialects.base import AdapterFacts
+from convsvc.dialects.checkpoint import AdapterFacts
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.errors import SourceError

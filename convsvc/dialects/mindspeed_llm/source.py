@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Found
+from convsvc.dialects.checkpoint import AdapterFacts, Found
 from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.mindspeed_llm.corrections import see_value_dim
 from convsvc.dialects.mindspeed_llm.own_args import saved_lora

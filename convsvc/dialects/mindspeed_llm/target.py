@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import SideFile
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.mindspeed_llm.job import MindSpeedSource
 from convsvc.dialects.mindspeed_llm.own_args import layout_args, layout_notes
 from convsvc.dialects.mindspeed_llm.tables import FORMAT, TABLES
+from convsvc.dialects.output import SideFile
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.notes import Note

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.names import change_names, find_change
 from convsvc.dialects.huggingface.put_together import with_own_head
 from convsvc.dialects.huggingface.stored_names import stored_names

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from convsvc.dialects.base import Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.job import HuggingFaceSource

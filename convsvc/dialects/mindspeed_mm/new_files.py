@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from convsvc.dialects.base import Draft, Layout, Output, SideFile
 from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.planned_files import plan_rank_files
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMTarget
 from convsvc.dialects.mindspeed_mm.settings import FOLDER, Settings
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.notes import Note
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from convsvc.dialects.base import Checkpoint, Found
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.dialects.mcore.grid import Parallel, Rank
 from convsvc.dialects.mcore.modules import shown
 from convsvc.dialects.mcore.rows import rows_of, windows_of

@@ -11,7 +11,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.mindspeed_mm.checkpoint import Opened
 from convsvc.dialects.mindspeed_mm.settings import Grid, size_of
 from convsvc.errors import SourceError

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint, Layout, Source, Wants, refuse_parts
+from convsvc.dialects.base import Source, Wants, refuse_parts
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.iterations import TRACKER, Iteration
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, Read, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Read, Target, Wants
 from convsvc.dialects.huggingface.config_files import spoken_vocab
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource, MindSpeedMMTarget
 from convsvc.dialects.mindspeed_mm.new_files import output
 from convsvc.dialects.mindspeed_mm.settings import Settings, settings_for, settings_like
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
 from convsvc.roots import Roots

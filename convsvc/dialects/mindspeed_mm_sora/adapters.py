@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, Source, SourceFile
+from convsvc.dialects.base import Source
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.diffusers.adapters import name_adapters
 from convsvc.dialects.diffusers.layout import Settings as Published
 from convsvc.dialects.diffusers.layout import lay_form, seen_of

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsvc.dialects.base import Entry, Layout
 from convsvc.dialects.diffusers.layout import seen_of
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.mcore.grid import slice_evenly
 from convsvc.dialects.mcore.rank_files import FILE, chunk_name
 from convsvc.dialects.mindspeed_mm_sora.form import FRAMEWORK, Form

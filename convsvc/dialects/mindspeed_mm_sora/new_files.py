@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from convsvc.dialects.base import Draft, Layout, Output, SideFile
 from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.planned_files import plan_rank_files
 from convsvc.dialects.mindspeed_mm_sora.job import SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Settings
+from convsvc.dialects.output import Draft, Output, SideFile
 
 
 def output(draft: Draft[SoraTarget, Settings]) -> tuple[Layout, Output]:

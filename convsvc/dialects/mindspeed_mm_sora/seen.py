@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.diffusers.seen import Shown, check_counts, complete, equations, recognise_model
 from convsvc.dialects.mindspeed_mm_sora.form import Form
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings

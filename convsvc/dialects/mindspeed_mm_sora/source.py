@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile, Wants, refuse_parts
+from convsvc.dialects.base import Source, Wants, refuse_parts
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
 from convsvc.dialects.diffusers.layout import seen_of
 from convsvc.dialects.diffusers.seen import recognise_model
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, rank_paths, weights_beside
 from convsvc.dialects.mindspeed_mm_sora.adapters import beside_ranks
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK

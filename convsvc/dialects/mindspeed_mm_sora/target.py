@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.diffusers.layout import seen_of
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT
 from convsvc.dialects.mindspeed_mm_sora.job import PipelineLayers, SoraSource, SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings, check_form, lay_ranks
 from convsvc.dialects.mindspeed_mm_sora.new_files import output
 from convsvc.dialects.mindspeed_mm_sora.tables import form_of, sums_of
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
 from convsvc.spec import SourceSpec

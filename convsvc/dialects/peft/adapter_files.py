@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from convsvc.dialects.base import Layout, NewFile, Output, SideFile
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import NewFile, Output, SideFile
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note

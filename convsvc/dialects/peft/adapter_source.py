@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import AdapterFacts, Checkpoint, Found, SourceFile
+from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import index_file
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.peft.adapter_files import CONFIG, WEIGHTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint
+from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.checkpoint import open_directory
 from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.huggingface.source import HuggingFace

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.dialects.peft.adapter_files import CONFIG, Adapter, adapter_output
 from convsvc.dialects.peft.adapter_source import facts_of
 from convsvc.dialects.peft.job import PeftTarget

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, Layout, Source, SourceFile
+from convsvc.dialects.base import Source
+from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import index_files
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.tensor_files.job import TensorFilesSource
 from convsvc.errors import JobError, SourceError
 from convsvc.models.facts import Facts

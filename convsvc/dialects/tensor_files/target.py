@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, Output, SideFile, Target
+from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.new_files import weights
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.named import CARRIED, lay_named, layer_of
+from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.dialects.tensor_files.job import TensorFilesTarget
 from convsvc.errors import JobError
 from convsvc.models.model import Model

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from convsvc.dialects.base import MANIFEST
+from convsvc.dialects.output import MANIFEST
 from convsvc.errors import VerifyError
 from convsvc.execute.check.hashing import hash_file
 from convsvc.execute.disk.faults import storage_error

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from convsvc.dialects.base import MANIFEST
+from convsvc.dialects.output import MANIFEST
 from convsvc.execute.staging.folders import OPEN, OpenFolder, is_directory
 from convsvc.formats.zip.crc import crc32
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from convsvc.dialects.base import CARD, MANIFEST, REPORT
+from convsvc.dialects.output import CARD, MANIFEST, REPORT
 from convsvc.errors import ConvsvcError, TargetError, TargetExists
 from convsvc.execute.disk.io import write_atomically
 from convsvc.execute.staging.folders import OpenFolder, is_directory, open_private, remove_private, shown

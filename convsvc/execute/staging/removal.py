@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convsvc.dialects.base import MANIFEST
+from convsvc.dialects.output import MANIFEST
 from convsvc.errors import TargetExists
 from convsvc.execute.staging.folders import is_directory
 from convsvc.execute.staging.holders import Holder, this_process

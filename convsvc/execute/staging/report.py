@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsvc.dialects.base import REPORT
+from convsvc.dialects.output import REPORT
 from convsvc.formats import FORMATS
 from convsvc.notes import KINDS, Note
 from convsvc.plan.plan import Plan

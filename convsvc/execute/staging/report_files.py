@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from convsvc.dialects.base import CARD, PICTURE, REPORT
+from convsvc.dialects.output import CARD, PICTURE, REPORT
 from convsvc.errors import PathRefused, TargetExists
 from convsvc.execute.staging.card import is_card
 from convsvc.execute.staging.marks import CARD_COPY, PICTURE_COPY, REPORT_COPY

@@ -12,7 +12,7 @@ from io import FileIO
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from convsvc.dialects.base import hashes_text
+from convsvc.dialects.output import hashes_text
 from convsvc.errors import SourceChanged
 from convsvc.execute.check.digests import whole_file
 from convsvc.execute.check.hashing import hash_file

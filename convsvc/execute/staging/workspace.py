@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 import convsvc
-from convsvc.dialects.base import CARD, MANIFEST, REPORT
+from convsvc.dialects.output import CARD, MANIFEST, REPORT
 from convsvc.errors import Canceled, TargetExists
 from convsvc.execute.check.digests import Digests
 from convsvc.execute.disk.io import write_atomically

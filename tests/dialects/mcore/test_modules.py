@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings

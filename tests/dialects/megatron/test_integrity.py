@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from convsvc.conversion import convert, verify
-from convsvc.dialects.base import MANIFEST
 from convsvc.dialects.huggingface.layout import lay_model
+from convsvc.dialects.output import MANIFEST
 from convsvc.errors import JobError, SourceError, VerifyError
 from convsvc.execute.staging import sealing
 from convsvc.families import FAMILIES, Facts, Wanted

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convsvc.dialects import target_of
-from convsvc.dialects.base import Layout
+from convsvc.dialects.layout import Layout
 from convsvc.errors import LayoutError
 from convsvc.families import FAMILIES, Facts, find_family
 from convsvc.models.model import Model

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from convsvc.dialects.base import Checkpoint, Found, Layout, Source
+from convsvc.dialects.base import Source
+from convsvc.dialects.checkpoint import Checkpoint, Found
 from convsvc.dialects.files import check_directory, index_files
+from convsvc.dialects.layout import Layout
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model

@@ -8,7 +8,7 @@ from convsvc.blocks.embeddings import EMBEDDING, FINAL_NORM, OUTPUT
 from convsvc.blocks.glu import FC1, FC1_BIAS, FC2, FC2_BIAS
 from convsvc.blocks.gqa import K_NORM, PROJ, PROJ_BIAS, Q_NORM, QKV, QKV_BIAS
 from convsvc.blocks.norms import INPUT_NORM, PRE_MLP_NORM
-from convsvc.dialects.base import Entry, Layout
+from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.templates import Templates, rows_that_fit
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope

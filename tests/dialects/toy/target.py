@@ -7,8 +7,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Draft, Layout, NewFile, Output, SideFile, Target, Wants
+from convsvc.dialects.base import Adapted, Target, Wants
 from convsvc.dialects.huggingface.derived_config import derive
+from convsvc.dialects.layout import Layout
+from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.formats import safetensors
 from convsvc.formats.base import TensorSpec
 from convsvc.models.model import Model
