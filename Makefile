@@ -45,7 +45,7 @@ docs: $(VENV)/installed-test  ## write the generated pages: families, formats, H
 
 # It says that it wants a newer Python than ours, and runs on it. Tests look where CONVSVC_MEGATRON_CORE says.
 newest-megatron-core: $(VENV)/installed-test  ## megatron-core 0.19 beside the installed one, for tests of real clients (1 GB)
-	$(PIP) --no-deps --ignore-requires-python --target .megatron-core megatron-core==0.19.2 triton
+	$(filter-out --constraint constraints.txt,$(PIP)) --no-deps --ignore-requires-python --target .megatron-core megatron-core==0.19.2 triton==3.9.0
 
 fmt: $(VENV)/installed-test  ## format the code, apply safe fixes
 	$(BIN)/ruff format .

@@ -41,6 +41,7 @@ if __name__ != "__mp_main__":
     torch.Tensor.type = lambda self, *given, **named: (
         of_type(self, *given, **named) if given or named else of_type(self).replace("torch.", "torch.cuda.", 1)
     )
+    torch.cuda.current_stream = lambda *given: None  # core 0.19 asks for it, and orders its work by it where there are several
     set_moments = DistributedOptimizer._set_main_param_and_optimizer_states
     DistributedOptimizer._set_main_param_and_optimizer_states = lambda self, param, tensors: set_moments(
         self, param, {**self._get_main_param_and_optimizer_states(param), **tensors}
