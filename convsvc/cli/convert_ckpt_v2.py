@@ -124,7 +124,9 @@ def _target_fields(args: argparse.Namespace) -> dict[str, Any]:
         "num_layers_per_virtual_pipeline_stage": args.num_layers_per_virtual_pipeline_stage,
         "num_layer_list": args.num_layer_list,
     }
-    return given({**sizes, **{name: getattr(args, name) for name in CONVENTIONS}})
+    # The one family that the source tool reshards is at 1 then, wherever training has come to.
+    iteration = "1" if args.load_model_type == "mg" and args.model_type_hf == "mamba2" else None
+    return given({**sizes, **{name: getattr(args, name) for name in CONVENTIONS}, "iteration": iteration})
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -49,10 +49,11 @@ class Adapted:
 
 
 class Read(NamedTuple):
-    """How a source is read: its dialect's settings, and its model under its own layers' numbers."""
+    """How a source is read: its dialect's settings, and its model under its own layers' numbers; how far its training has come."""
 
     settings: Any
     model: Model
+    iteration: int | None = None
 
 
 class Source(Protocol):
@@ -97,6 +98,10 @@ class Source(Protocol):
     @abstractmethod
     def open(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies at `source.path`, from headers alone. Raises SourceError, FormatError, PathRefused for what is not in the roots."""
+
+    def check_training(self, source: Any, roots: Roots) -> None:
+        """Raises JobError that names what lies there of the optimizer's state and cannot be kept, whatever the target is."""
+        return
 
     def open_training(self, source: Any, roots: Roots) -> Checkpoint:
         """What lies there with the optimizer's state, for a job that asks for it. Raises JobError where this format has none to give."""
@@ -158,12 +163,13 @@ class Source(Protocol):
         return model
 
 
-def without_state(side: str, what: str) -> JobError:
-    """The error for a job that asks for state where there is no place for it."""
+def without_state(side: str, what: str, lost: Iterable[str] = (), do: str | None = None) -> JobError:
+    """The error for a job that asks for state where there is no place for it; `lost` is what there is."""
     return JobError(
         f'options.state is "training": optimizer state is not kept in a {side} of {what}, only from one distributed checkpoint of '
         "Megatron-LM to another (format megatron, storage torch_dist)",
-        do="leave options.state out to convert the weights alone",
+        facts=[f"would be lost: {each}" for each in sorted(lost)],
+        do=do or "leave options.state out to convert the weights alone",
     )
 
 

@@ -114,7 +114,7 @@ class Checkpoint:
     `found` holds every stored tensor by (file, name), file being empty where an Entry's is. `settings` are the dialect's own: what
     its layout needs beside the model. `notes` say what is there and is no weight. `lora`: what is said of adapters, if there are any.
     Where weights are quantised, `beside` are scales of activations, `quantised` what the configuration says of it, by where (`Release`).
-    `training`: where the state of training was asked for, too.
+    `training`: where the state of training was asked for, too. `iteration`: how far training has come, where the weights are of a run.
     """
 
     path: str
@@ -127,3 +127,4 @@ class Checkpoint:
     beside: tuple[Found, ...] = ()
     quantised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     training: Training | None = None
+    iteration: int | None = None

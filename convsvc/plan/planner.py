@@ -52,6 +52,7 @@ def make_plan(job: Job | dict[str, Any], roots: Roots = ANYWHERE) -> Plan:
     check_job_paths(job, roots)
     job = settled(job, roots)
     if job.options.state == "training":
+        source_of(job.source.format).check_training(job.source, roots)
         target_of(job.target.format).check_training(job.target)
     source = open_source(asked_of(job, roots), roots)
     model, adapted = source.model, None
@@ -105,7 +106,8 @@ def _held(job: Job, model: Model, source: OpenSource, roots: Roots) -> _Held:
 def _assemble(job: Job, model: Model, source: _Held, roots: Roots, adapted: Adapted | None = None) -> Plan:
     writer = target_of(job.target.format)
     checkpoint, sources, gathered, published, options = source.checkpoint, source.sources, source.gathered, source.published, job.options
-    read, model = Read(source.settings, model), model.renumbered()
+    # Of merged weights there is no training that goes on.
+    read, model = Read(source.settings, model, None if source.merging else checkpoint.iteration), model.renumbered()
     _check_kind(model, writer)
     settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
     if checkpoint.training is not None:

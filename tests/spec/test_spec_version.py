@@ -19,7 +19,7 @@ SCHEMAS = {
     7: "bcedc47481bff3e1",
     8: "927dca65ae932f30",
     9: "ba3b63ef3abc3032",
-    10: "2e1cfa3bb630051c",
+    10: "adb8cc52a9733408",
 }
 WORDS = ("title", "description", "examples")
 

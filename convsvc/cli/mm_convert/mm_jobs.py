@@ -143,6 +143,7 @@ def resplit(converter: str) -> Make:
             "path": said.target_dir,
             **_cut(said.target_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
+            "iteration": "release",  # wherever training has come to
         }
         return _job(family_of(converter, hf_dir=config_dir), source, target)
 

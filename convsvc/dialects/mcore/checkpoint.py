@@ -8,8 +8,9 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from convsvc.dialects.base import without_state
 from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
@@ -18,6 +19,7 @@ from convsvc.dialects.mcore.adapters import overlay, refuse_peft
 from convsvc.dialects.mcore.args_digest import changed_since
 from convsvc.dialects.mcore.grid import Parallel, ranks
 from convsvc.dialects.mcore.one_run import OneRun
+from convsvc.dialects.mcore.progress import WITHOUT, reached, states_beside, states_in
 from convsvc.dialects.mcore.rank_files import FILE, rank_folder
 from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, check_stated, describe_layout, parallel_of
 from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, vocab_divisor
@@ -64,7 +66,9 @@ def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, 
     saved: Mapping[str, Any] | None = None
     changed: tuple[Note, ...] = ()
     ignored: set[str] = set()
+    first: Mapping[str, Any] | None = None
     rank_files = rank_paths(folder)
+    states = states_beside(rank_files[0])
     one_run = OneRun(folder.name)
     for rank_file, (index, file) in zip(rank_files, index_files(rank_files), strict=True):
         args = _args_of(index, rank_file, bool(stated))
@@ -77,7 +81,8 @@ def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, 
             if MODEL.match(tensor.name):
                 found[relative, tensor.name] = Found(len(files), tensor)
         ignored |= set(objects_in(index, len(found) - before))
-        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
+        states |= states_in(index.tree)
+        first = index.tree if first is None else first
         files.append(file)
     if (folder / carried.FILE).is_file():
         index, file = index_file(folder / carried.FILE)
@@ -87,13 +92,21 @@ def _open_one(root: RootedPath, correct: Correct, iteration: str | None = None, 
     facts = Facts(args, f"the args saved in {folder}") if args else Facts(see_layout(found), f"{folder}, {WITHOUT_ARGS}")
     facts = facts.stating(stated or {})
     notes = (
-        *(Note("ignored", text) for text in sorted(ignored)),
+        *(Note("ignored", text) for text in sorted(ignored | states)),
         *weights_beside(folder, rank_files[0]),
         *corrected,
         *changed,
         *one_run.notes(),
     )
-    return Checkpoint(str(root), tuple(files), found, facts, folder_name(folder, root), notes)
+    come_to = reached(first or {}, folder.name, with_state=bool(states))
+    return Checkpoint(str(root), tuple(files), found, facts, folder_name(folder, root), notes, iteration=come_to)
+
+
+def refuse_state(root: RootedPath, iteration: str | None, what: str) -> NoReturn:
+    """Raises JobError naming the state in the first rank's file (all ranks' are alike) and beside it, as rank files are given none."""
+    first = rank_paths(iteration_folder(root, iteration))[0]
+    states = states_in(index_file(first)[0].tree) | states_beside(first)
+    raise without_state("source", what, states, do=WITHOUT)
 
 
 def folder_name(folder: RootedPath, root: RootedPath) -> str:
@@ -239,8 +252,3 @@ def objects_in(index: FileIndex, tensors: int) -> Iterator[str]:
         return
     for name in (name for chunk in chunks for name, value in chunk.items() if isinstance(value, Inert)):
         yield f"*.{str(name).rpartition('.')[2]} in the models: objects, not tensors"
-
-
-def is_known(key: str) -> bool:
-    """Whether what stands at a rank file's top is not training state."""
-    return key in ("args", "checkpoint_version", "iteration") or bool(re.fullmatch(r"model\d*", key))

@@ -10,32 +10,34 @@ from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.pipeline import place_layers
 from convsvc.dialects.mcore.planned_files import plan_rank_files
+from convsvc.dialects.mcore.progress import RELEASE, counted, tracked_as
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
-from convsvc.dialects.mcore.sizes import ParallelSizes
+from convsvc.dialects.mcore.sizes import RankFilesTarget
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.formats.base import TensorSpec
 from convsvc.models.model import Model
 from convsvc.notes import Note
 
-ITERATION = 1
 
-
-def output(draft: Draft[ParallelSizes, Settings], own: Mapping[str, Any], advice: Iterable[Note] = ()) -> tuple[Layout, Output]:
+def output(draft: Draft[RankFilesTarget, Settings], own: Mapping[str, Any], advice: Iterable[Note] = ()) -> tuple[Layout, Output]:
     """One file a rank, each with the same args, and one for what is carried; the tracker last.
 
     `own` are a framework's args beside Megatron's, `advice` what it must be told beside the weights.
     """
     model, settings, layout, specs = draft.model, draft.settings, draft.layout, draft.specs()
+    if draft.target.iteration is None:
+        own = {**counted(draft.facts, settings.folder), **own}
     args = compose_args(model, settings, draft.facts, bytes_by_dtype(specs), own)
+    tracked = tracked_as(settings.folder)
     chunks = place_layers(model.num_layers, settings.parallel).chunks
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
     paths = [rank_file(rank, settings) for rank in ranks(settings.parallel)]
-    top = {"args": args, "checkpoint_version": 3.0, "iteration": ITERATION}
+    top = {"args": args, "checkpoint_version": 3.0, "iteration": 0 if tracked == RELEASE else int(tracked)}
     files, skeletons, carried = plan_rank_files(paths, layout, specs, names, lambda held: {**top, **held})
     notes = (*_notes(draft.target, model, settings), *advice, *carried)
-    return layout, Output(files, skeletons, (SideFile(TRACKER, text=str(ITERATION), last=True),), notes)
+    return layout, Output(files, skeletons, (SideFile(TRACKER, text=tracked, last=True),), notes)
 
 
 def bytes_by_dtype(kinds: Iterable[TensorSpec]) -> dict[str, int]:
@@ -46,7 +48,7 @@ def bytes_by_dtype(kinds: Iterable[TensorSpec]) -> dict[str, int]:
     return sizes
 
 
-def _notes(target: ParallelSizes, model: Model, settings: Settings) -> list[Note]:
+def _notes(target: RankFilesTarget, model: Model, settings: Settings) -> list[Note]:
     notes = [Note("advice", said) for said in model.advice]
     if target.moe_grouped_gemm and not model.num_experts:
         notes.append(Note("advice", f"moe_grouped_gemm has no effect: {model.family.name} has no experts"))

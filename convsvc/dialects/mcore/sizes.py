@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from convsvc.spec.fields import Count, Counts, Size, Strict, Text
-from convsvc.spec.places import ModelSource
+from convsvc.spec.places import ModelSource, TargetSpec
 
 
 class ParallelSizes(Strict):
@@ -36,6 +36,16 @@ class ParallelSizes(Strict):
     transformer_impl: Literal["local", "transformer_engine"] | None = Field(None, description="Whose module names are used.")
     make_vocab_size_divisible_by: Size | None = Field(
         None, description="Pad the vocabulary with zero rows to a multiple of this x tp. Without it the vocabulary is never padded."
+    )
+
+
+class RankFilesTarget(ParallelSizes, TargetSpec):
+    """Megatron-mcore rank files."""
+
+    iteration: Annotated[str, Field(pattern=r"^(release|[1-9][0-9]{0,6})$")] | None = Field(
+        None,
+        description="What the tracker names; without it that of a source of training, so that training goes on from there (with "
+        "--no-load-optim --no-load-rng, as optimizer state is not kept), else 1.",
     )
 
 

@@ -11,7 +11,7 @@ from convsvc.dialects.checkpoint import AdapterFacts, Checkpoint, Found
 from convsvc.dialects.iterations import TRACKER, Iteration, numbered_folders, tracked
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.carried import is_carried
-from convsvc.dialects.mcore.checkpoint import assumed, open_rank_files, settings_of, stored_rows
+from convsvc.dialects.mcore.checkpoint import assumed, open_rank_files, refuse_state, settings_of, stored_rows
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
@@ -56,6 +56,10 @@ class RankFiles(Source):
 
     def open(self, source: RankFilesSource, roots: Roots) -> Checkpoint:
         return open_rank_files(source, roots, self.correct_args, self.saved_lora)
+
+    def check_training(self, source: RankFilesSource, roots: Roots) -> None:
+        """Each rank has optimizer state of its own parameters' buckets, which no other layout cuts alike: it is named, and not kept."""
+        refuse_state(RootedPath(source.path, roots), source.iteration, self.name)
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """The MTP layers that the args count. Rank files are converted whole: the args of a part would contradict it."""

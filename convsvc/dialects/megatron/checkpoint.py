@@ -17,6 +17,7 @@ from convsvc.dialects.dcp.pieces import find_pieces
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
+from convsvc.dialects.mcore.progress import reached
 from convsvc.dialects.megatron.integrity import check_integrity
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import FSDP
@@ -106,7 +107,8 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     if not training:  # which goes on with all values as they are stored
         found, changed = read_norms(found)
         notes = (*notes, *changed)
-    return Checkpoint(str(folder), pieces.files, found, facts, opened, notes, training=states.training)
+    iteration = reached(common.tree, folder.name, with_state=True)
+    return Checkpoint(str(folder), pieces.files, found, facts, opened, notes, training=states.training, iteration=iteration)
 
 
 def _folder(said: str) -> str:

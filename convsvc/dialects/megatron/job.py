@@ -61,7 +61,8 @@ class MegatronTarget(ParallelSizes, TargetSpec):
     )
     iteration: Annotated[str, Field(pattern=r"^(release|[1-9][0-9]{0,6})$")] | None = Field(
         None,
-        description="Not of torch: what the tracker names; without it release: training begins at 0, without optimizer state.",
+        description="What the tracker names; without it that of rank files that training saved, or of the state that is carried. Else "
+        "release, where training begins at 0, without optimizer state; of torch 1. Rank files keep a distributed checkpoint's, too.",
     )
     chunk_size: Bytes | None = Field(
         None,
@@ -78,7 +79,7 @@ class MegatronTarget(ParallelSizes, TargetSpec):
     @model_validator(mode="after")
     def _of_one_storage(self) -> MegatronTarget:
         of_ranks = RANKS - {"moe_grouped_gemm"} if self.storage == "fsdp_dtensor" else RANKS
-        _check_storage(self, of_ranks, {"layer_keys", "iteration", "chunk_size"})
+        _check_storage(self, of_ranks, {"layer_keys", "chunk_size"})
         return self
 
 

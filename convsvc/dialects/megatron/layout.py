@@ -42,7 +42,8 @@ class Keys:
     the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis, what stands before every
     key, and whether it is `hashed`: then a file has little, so that one task can write all of it.
 
-    `kinds` of an optimizer's state there are, too; a target's `state` says of which logical tensors.
+    `kinds` of an optimizer's state there are, too; a target's `state` says of which logical tensors. A target's
+    `iteration` is that which a source of rank files has come to.
     """
 
     padded_vocab: int
@@ -58,6 +59,7 @@ class Keys:
     hashed: bool = False
     kinds: tuple[str, ...] = ()
     state: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    iteration: int | None = None
 
     def described(self) -> dict[str, int | str]:
         """The settings in JSON, for people."""

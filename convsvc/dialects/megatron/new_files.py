@@ -15,6 +15,7 @@ from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.new_files import bytes_by_dtype
+from convsvc.dialects.mcore.progress import RELEASE, counted, folder_of
 from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.megatron.checkpoint import COMMON, MARK
@@ -45,19 +46,10 @@ CHECKPOINT_VERSION = 3.0
 def _iteration(draft: Draft[MegatronTarget, Keys]) -> str:
     """The job's, or that which training has come to. Raises JobError where it goes on and nobody says from where."""
     if draft.target.iteration is not None or draft.training is None:
-        return draft.target.iteration or "release"
+        return draft.target.iteration or str(draft.settings.iteration or RELEASE)
     if not draft.training.iteration:
         raise JobError("the source does not say which iteration training has come to", do="state target.iteration")
     return str(draft.training.iteration)
-
-
-def folder_of(iteration: str) -> str:
-    """An iteration's directory.
-
-    >>> folder_of("12"), folder_of("release")
-    ('iter_0000012', 'release')
-    """
-    return "release" if iteration == "release" else f"iter_{int(iteration):07d}"
 
 
 def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
@@ -119,7 +111,7 @@ def _chunked(model: Model, settings: Keys, places: Mapping[tuple[str, str], Stor
 
 def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     """What Megatron keeps beside tensors (megatron/training/checkpointing.py, generate_state_dict)."""
-    iteration = 0 if _iteration(draft) == "release" else int(_iteration(draft))
+    iteration = 0 if _iteration(draft) == RELEASE else int(_iteration(draft))
     own: dict[str, Any] = {
         "ckpt_format": draft.target.storage,
         "mtp_num_layers": draft.model.num_mtp or None,
@@ -134,6 +126,8 @@ def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     training = draft.training
     if training is not None:  # args that say no random state is there make its loader not ask for it
         own |= {"no_save_optim": False, "no_save_rng": True, **training.args}
+    if draft.target.iteration is None and draft.settings.iteration is not None:
+        own |= counted(draft.facts, folder_of(_iteration(draft)))
     args = compose_args(draft.model, as_ranks, draft.facts, bytes_by_dtype(draft.specs()), own)
     content: dict[str, Any] = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
     if not draft.settings.stacked:

@@ -10,6 +10,7 @@ from convsvc.dialects.base import Wants, refuse_parts, without_state
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.config import check_words
 from convsvc.dialects.layout import Layout
+from convsvc.dialects.mcore.checkpoint import refuse_state
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles
@@ -50,6 +51,10 @@ class Megatron(RankFiles):
         opened = super().open(source, roots)
         found, changed = read_norms(opened.found)
         return replace(opened, found=found, notes=(*opened.notes, *changed))
+
+    def check_training(self, source: Any, roots: Roots) -> None:
+        if source.storage == "torch":
+            refuse_state(RootedPath(source.path, roots), source.iteration, f"{self.name} with storage torch")
 
     def open_training(self, source: Any, roots: Roots) -> Checkpoint:
         if source.storage != "torch_dist":

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Adapted, Wants, without_state
+from convsvc.dialects.base import Adapted, Read, Wants, without_state
 from convsvc.dialects.huggingface.new_files import parse_size
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
@@ -26,7 +26,8 @@ from convsvc.errors import JobError, LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Rows, Scope
-from convsvc.spec import SourceSpec
+from convsvc.roots import Roots
+from convsvc.spec import Job, SourceSpec
 
 # Of the values that chunk_size counts in: bf16, which most weights are.
 VALUE_BYTES = 2
@@ -64,6 +65,12 @@ class Megatron(RankFiles):
     def with_state(self, settings: Keys, names: Collection[str]) -> Keys:
         state = logical_states(names)
         return replace(settings, kinds=tuple(state), state=state)
+
+    def as_found(self, job: Job, settings: Any, model: Model, read: Read, roots: Roots) -> Any:
+        """From rank files at the iteration that training has come to. From a distributed one a job for weights alone begins anew."""
+        if not isinstance(settings, Keys):
+            return super().as_found(job, settings, model, read, roots)
+        return settings if isinstance(read.settings, Keys) else replace(settings, iteration=read.iteration)
 
     def layout(self, model: Model, settings: Any) -> Layout:
         return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)

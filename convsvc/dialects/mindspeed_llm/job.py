@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from convsvc.dialects.mcore.sizes import ParallelSizes, RankFilesSource
-from convsvc.spec.places import TargetSpec
+from convsvc.dialects.mcore.sizes import RankFilesSource, RankFilesTarget
 
 
 class MindSpeedSource(RankFilesSource):
@@ -16,7 +15,7 @@ class MindSpeedSource(RankFilesSource):
     format: Literal["mindspeed-llm"]
 
 
-class MindSpeedTarget(ParallelSizes, TargetSpec):
+class MindSpeedTarget(RankFilesTarget):
     """Rank files of Megatron-mcore, as MindSpeed-LLM resumes training from them."""
 
     format: Literal["mindspeed-llm"]

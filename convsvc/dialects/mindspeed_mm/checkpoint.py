@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
 from convsvc.dialects.files import check_directory, index_file, index_files
@@ -13,7 +15,8 @@ from convsvc.dialects.huggingface.job import HuggingFaceSource
 from convsvc.dialects.huggingface.weight_files import listed_names
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mcore import carried
-from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, objects_in, rank_paths, weights_beside
+from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, iteration_folder, objects_in, rank_paths, weights_beside
+from convsvc.dialects.mcore.progress import reached, states_beside, states_in
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.errors import JobError, SourceError
 from convsvc.families import find_family
@@ -48,6 +51,8 @@ def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
     ignored: set[str] = set()
     chunks: set[str] = set()
     paths = rank_paths(folder)
+    first: Mapping[str, Any] | None = None
+    states = states_beside(paths[0])
     for path, (index, file) in zip(paths, index_files(paths), strict=True):
         relative, before = os.path.relpath(path.path, root.path), len(found)
         for tensor in index.tensors:
@@ -55,19 +60,21 @@ def open_checkpoint(source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
                 found[relative, tensor.name] = Found(len(files), tensor)
         chunks |= {key for key in index.tree if re.fullmatch(r"model\d*", key)}
         ignored |= set(objects_in(index, len(found) - before))
-        ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
+        states |= states_in(index.tree)
+        first = index.tree if first is None else first
         files.append(file)
     if (folder / carried.FILE).is_file():
         index, file = index_file(folder / carried.FILE)
         name = carried.carried_file(folder_name(folder, root))
         found |= {(name, tensor.name): Found(len(files), tensor) for tensor in index.tensors}
         files.append(file)
-    notes = [*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0])]
+    notes = [*(Note("ignored", text) for text in sorted(ignored | states)), *weights_beside(folder, paths[0])]
     opened = Opened(folder_name(folder, root), _counted(chunks, root), source, _there(source, roots))
     facts = _facts(source, root)
     if not (folder / carried.FILE).is_file():
         notes += _carry_along(source, (files, found), facts, folder_name(folder, root), roots)
-    return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes))
+    iteration = reached(first or {}, folder.name, with_state=bool(states))
+    return Checkpoint(str(root), tuple(files), found, facts, opened, tuple(notes), iteration=iteration)
 
 
 def _carry_along(

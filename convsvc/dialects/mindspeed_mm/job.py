@@ -51,7 +51,7 @@ class MindSpeedMMSource(MindSpeedMMLayout, SourceSpec):
 
 
 class MindSpeedMMTarget(MindSpeedMMLayout, TargetSpec):
-    """Rank files as MindSpeed-MM loads them: release/mp_rank_TT[_PPP][_EEE]/model_optim_rng.pt."""
+    """Rank files as MindSpeed-MM loads them: release/ (or iter_0000012/) and in it mp_rank_TT[_PPP][_EEE]/model_optim_rng.pt."""
 
     format: Literal["mindspeed-mm"]
     enable_canonical_hf_struct: bool | None = Field(
@@ -60,6 +60,11 @@ class MindSpeedMMTarget(MindSpeedMMLayout, TargetSpec):
         "source has them where that is MindSpeed-MM's, else fused.",
     )
     ldt: bool = Field(False, description="U shape: final norm and output layer in the first stage's last chunk (hf_to_mm_ldt).")
+    iteration: Annotated[str, Field(pattern=r"^(release|[1-9][0-9]{0,6})$")] | None = Field(
+        None,
+        description="What the tracker names; without it that of a source of training, so that training goes on from there (with "
+        "--no-load-optim --no-load-rng, as optimizer state is not kept), else release.",
+    )
     save_vit_only: bool = Field(False, description="The image encoder alone, with its projector.")
     resize_vocab_size: Size | None = Field(
         None,

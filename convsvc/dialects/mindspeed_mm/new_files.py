@@ -6,9 +6,10 @@ from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.grid import ranks
 from convsvc.dialects.mcore.planned_files import plan_rank_files
+from convsvc.dialects.mcore.progress import RELEASE, tracked_as
 from convsvc.dialects.mcore.rank_files import chunk_name, rank_file
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMTarget
-from convsvc.dialects.mindspeed_mm.settings import FOLDER, Settings
+from convsvc.dialects.mindspeed_mm.settings import Settings
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.notes import Note
 
@@ -19,6 +20,8 @@ def output(draft: Draft[MindSpeedMMTarget, Settings]) -> tuple[Layout, Output]:
     chunks = cut.parallel.virtual_stages
     names = [chunk_name(chunk) for chunk in ([None] if chunks is None else range(chunks))]
     paths = [rank_file(rank, cut) for rank in ranks(cut.parallel)]
-    files, skeletons, carried = plan_rank_files(paths, layout, specs, names, lambda held: {"checkpoint_version": 3.0, **held})
+    tracked = tracked_as(cut.folder)
+    top = {"checkpoint_version": 3.0} | ({} if tracked == RELEASE else {"iteration": int(tracked)})
+    files, skeletons, carried = plan_rank_files(paths, layout, specs, names, lambda held: {**top, **held})
     notes = (*(Note("advice", said) for said in draft.model.advice), *carried)
-    return layout, Output(files, skeletons, (SideFile(TRACKER, text=FOLDER, last=True),), notes)
+    return layout, Output(files, skeletons, (SideFile(TRACKER, text=tracked, last=True),), notes)

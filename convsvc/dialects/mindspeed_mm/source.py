@@ -9,6 +9,7 @@ from convsvc.dialects.base import Source, Wants, refuse_parts
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.iterations import TRACKER, Iteration
 from convsvc.dialects.layout import Layout
+from convsvc.dialects.mcore.checkpoint import refuse_state
 from convsvc.dialects.mcore.grid import Parallel
 from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
@@ -59,6 +60,9 @@ class MindSpeedMM(Source):
 
     def open(self, source: MindSpeedMMSource, roots: Roots) -> Checkpoint:
         return open_checkpoint(source, roots)
+
+    def check_training(self, source: MindSpeedMMSource, roots: Roots) -> None:
+        refuse_state(RootedPath(source.path, roots), source.iteration, self.name)
 
     def by_family_names(self, checkpoint: Checkpoint, family: Family) -> Checkpoint:
         """The checkpoint, with a configuration: where the job gives none, what names and shapes show of one. Raises SourceError."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 from convsvc.dialects.base import Adapted, Read, Target, Wants
 from convsvc.dialects.huggingface.config_files import spoken_vocab
 from convsvc.dialects.layout import Layout
+from convsvc.dialects.mcore.progress import at_iteration
 from convsvc.dialects.mcore.rank_files import layout
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource, MindSpeedMMTarget
@@ -22,7 +24,7 @@ from convsvc.spec import Job, SourceSpec, TargetSpec
 
 
 class MindSpeedMM(Target):
-    """Rank files in release/, with a tracker that says so."""
+    """Rank files in release/ or an iteration's directory, with a tracker that says so."""
 
     name = FORMAT
 
@@ -41,8 +43,10 @@ class MindSpeedMM(Target):
         return settings_for(target, model)
 
     def as_found(self, job: Job, settings: Settings, model: Model, read: Read, roots: Roots) -> Settings:
-        """In the source's own form, where the job leaves it open and the source has rank files of MindSpeed-MM, too."""
-        return settings_like(settings, cast(MindSpeedMMTarget, job.target), model, read.settings)
+        """In the source's own form, where the job leaves it open and the source has rank files of MindSpeed-MM, too; at its iteration."""
+        target = cast(MindSpeedMMTarget, job.target)
+        settings = settings_like(settings, target, model, read.settings)
+        return replace(settings, cut=at_iteration(settings.cut, target.iteration, read.iteration))
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return layout(model, settings.cut, tables_of(model.family.name, settings.canonical))

@@ -14,7 +14,8 @@ from convsvc.dialects.files import check_directory, index_file, index_files
 from convsvc.dialects.iterations import TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.layout import Layout
-from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, is_known, iteration_folder, rank_paths, weights_beside
+from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, iteration_folder, rank_paths, weights_beside
+from convsvc.dialects.mcore.progress import states_in
 from convsvc.dialects.mindspeed_mm_sora.adapters import beside_ranks
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK
 from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
@@ -66,7 +67,7 @@ class Sora(Source):
             for tensor in index.tensors:
                 if MODEL.match(tensor.name):
                     found[relative, tensor.name] = Found(len(files), tensor)
-            ignored |= {f"{key} in the rank files: training state, not weights" for key in index.tree if not is_known(key)}
+            ignored |= states_in(index.tree)
             files.append(file)
         if not found:
             raise SourceError(f"the rank files of {root} hold no tensors under model, or model0, model1, ...", do="give another directory")
