@@ -101,6 +101,11 @@ def test_mcore_to_mcore_states_nothing_of_the_source() -> None:
     assert (job["target"]["tensor_parallel_size"], job["target"]["noop_layers"]) == (2, [0])
 
 
+def test_resharding_keeps_the_iteration_but_for_the_family_that_the_source_tool_reshards() -> None:
+    assert "iteration" not in job_of(RESHARD)["target"]
+    assert job_of([*RESHARD, "--model-type-hf", "mamba2"])["target"]["iteration"] == "1"
+
+
 def test_lora_flags_describe_the_adapters_of_the_source() -> None:
     flags = "--lora-load /lora --lora-r 4 --lora-alpha 8 --lora-target-modules linear_qkv linear_proj"
     lora = {"path": "/lora", "r": 4, "alpha": 8.0, "target_modules": ["linear_qkv", "linear_proj"]}

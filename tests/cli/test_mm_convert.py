@@ -361,6 +361,7 @@ def test_one_number_in_the_other_commands_depth_names_no_stages(capsys: pytest.C
 def test_resplit_asks_for_the_models_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--cfg.hf_config.hf_dir DIR" in refusal(["Qwen2_5_OmniConverter", *resplit()[1:]], capsys)
     job = job_of(resplit("--cfg.hf_config.hf_dir=/hf"))
+    assert job["target"]["iteration"] == "release"
     assert (job["source"]["llm_pp_layers"], job["target"]["llm_pp_layers"]) == ([2, 2], [[1, 1], [1, 1]])
     assert parse_job(job)
 

@@ -15,6 +15,7 @@ from convsvc.errors import JobError
 from convsvc.plan.planner import make_plan
 from tests.dialects.mcore.rank_files import change, write_ranks
 from tests.dialects.megatron.trained import train
+from tests.plan.adapted_ranks import add_adapters
 from tests.tiny_checkpoints import write_llama
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -99,6 +100,13 @@ def test_what_is_cut_anew_comes_back_and_so_does_a_directory_that_somebody_renam
     assert written(job_of(mcore, {"format": "mindspeed-llm"}))[:2] == ("300", "iter_0000300")
     again = job_of(tmp_path / "out", {"format": "mindspeed-llm", "path": str(tmp_path / "again")})
     assert written(again)[2]["iteration"] == 300
+
+
+def test_merged_weights_are_another_model_than_was_trained(tmp_path: Path) -> None:
+    mcore = trained_ranks(tmp_path)
+    assert add_adapters(mcore, 4)
+    job = job_of(mcore, {"format": "mindspeed-llm"}, lora={"r": 4, "alpha": 8})
+    assert written(job)[:2] == ("1", "iter_0000001")
 
 
 def test_weights_that_no_training_has_begun_with_begin_where_the_format_has_it(tmp_path: Path) -> None:
