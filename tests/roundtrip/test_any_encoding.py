@@ -1,6 +1,7 @@
 """A quantised model in any layout of any format is what its weights, decoded by torch and stored as bf16, become there; and it comes back.
 
-That layouts of bf16 weights are slices of them is what test_any_layout says. Reference for the values: torch, by each encoding's own rule.
+That layouts of bf16 weights are slices of them is what test_any_layout says. Reference for the values, read and written: torch, by each
+encoding's own rule. Beside what is drawn, one layout cuts every weight where no block, group or word ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -209,15 +210,57 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
+def cut_everywhere(ragged: bool, **sizes: int) -> Drawn:
+    """A dense layer and one of experts, of which 8 ranks have 4 or 6 rows of a head and 11, 12 or 36 of a block, and as many columns."""
+    config: dict[str, Any] = {
+        "model_type": "qwen3_moe",
+        "hidden_size": 44 if ragged else 96,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 8,
+        "num_attention_heads": 8,
+        "head_dim": 6 if ragged else 4,
+        "intermediate_size": 88 if ragged else 96,
+        "moe_intermediate_size": 88 if ragged else 96,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [0],
+        "vocab_size": 32,
+        "tie_word_embeddings": False,
+        "rms_norm_eps": 1e-6,
+        **sizes,
+    }
+    return Drawn("qwen3-moe", config, dict(shapes_of("qwen3-moe", config)), 2, (8,), 4)
+
+
+# Ranks that cut experts, too.
+IN_EIGHT = {"format": "mindspeed-llm", "tensor_parallel_size": 8, "moe_grouped_gemm": True}
+# Layouts are other ones for every kind, and the same ones in every run.
+few = settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+
+
 @pytest.mark.not_for_transformers  # which reads few of these forms
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_a_quantised_model_in_any_layout_is_its_decoded_twin_there_and_comes_back_as_it_was(kind: str, data: st.DataObject) -> None:
-    make, config, ragged = KINDS[kind]
-    model = data.draw(models(ragged and data.draw(st.booleans())))
-    target = data.draw(targets(model))
-    quantised, plain = twins(model, np.random.default_rng(data.draw(st.integers(0, 1000))), make)
+def test_a_quantised_model_cut_where_no_block_ends_is_its_decoded_twin_there_and_comes_back_as_it_was(kind: str) -> None:
+    check_read(kind, cut_everywhere(KINDS[kind][2]), IN_EIGHT, 0)
+
+
+@pytest.mark.not_for_transformers  # which reads few of these forms
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_model_in_any_layout_is_its_decoded_twin_there_and_comes_back_as_it_was(kind: str) -> None:
+    @few
+    @seed(list(KINDS).index(kind))
+    @given(data=st.data())
+    def drawn(data: st.DataObject) -> None:
+        model = data.draw(models(KINDS[kind][2] and data.draw(st.booleans())))
+        check_read(kind, model, data.draw(targets(model)), data.draw(st.integers(0, 1000)))
+
+    drawn()
+
+
+def check_read(kind: str, model: Drawn, target: dict[str, Any], number: int) -> None:
+    """The model quantised, and decoded by torch, to the target; and back from there."""
+    make, config, _ = KINDS[kind]
+    quantised, plain = twins(model, np.random.default_rng(number), make)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         source = save(root / "quantised", quantised, model.config | {"quantization_config": config})
@@ -235,10 +278,7 @@ def test_a_quantised_model_in_any_layout_is_its_decoded_twin_there_and_comes_bac
             read = {name: value for name, value in target.items() if name in ("format", "storage")}
             like = {"format": "huggingface", "path": str(root / "back"), "config_dir": source, "quantization": "like-source"}
             convert({"source": {**read, "path": str(root / "a")}, "target": like}, engine="inline")
-            assert not different(
-                {name: each.reshape(-1) for name, each in quantised.items()},
-                {name: each.reshape(-1) for name, each in written_in(root / "back").items()},
-            )
+            assert not different(flat(quantised), flat(written_in(root / "back")))
 
 
 def test_every_encoding_that_is_read_by_its_names_is_drawn() -> None:
@@ -248,18 +288,93 @@ def test_every_encoding_that_is_read_by_its_names_is_drawn() -> None:
     assert drawn == {name for name, each in ENCODINGS.items() if each.SIGNS and name != "unread"}
 
 
-WRITTEN = {"fp8-block": 1, "mxfp4": 32, "int4": 32, "nvfp4": 16}
+def fp8_written(values: torch.Tensor, largest: torch.Tensor) -> Tensors:
+    """amax / 448 of blocks of 128 x 128 (Megatron-Bridge, quantize_fp8_e4m3fn_like_scale)."""
+    scales = torch.stack([torch.stack([each.abs().max() for each in rows.split(128, 1)]) for rows in values.split(128)]) / 448
+    return {"": (values / repeated(scales, values.shape, 128, 128)).to(FLOAT8), "_scale_inv": scales}
+
+
+def nearest_e2m1(values: torch.Tensor) -> torch.Tensor:
+    """Codes to nearest, ties to the even code, two a byte, the low one first."""
+    size = values.abs()
+    codes = sum((size > bound).byte() for bound in (0.25, 1.25, 2.5, 5.0)) + sum((size >= bound).byte() for bound in (0.75, 1.75, 3.5))
+    codes = codes | (values < 0).byte() << 3
+    return codes[:, 0::2] | codes[:, 1::2] << 4
+
+
+def mxfp4_written(values: torch.Tensor, largest: torch.Tensor) -> Tensors:
+    """2^ceil(log2(amax / 6)) of 32 columns (triton_kernels, numerics_details/mxfp.py)."""
+    powers = (values.unflatten(1, (-1, 32)).abs().amax(-1).double() / 6).log2().ceil()
+    codes = nearest_e2m1(values / (2**powers).float().repeat_interleave(32, 1))
+    return {"_packed": codes, "_scale": (powers + 127).byte()}
+
+
+def int4_written(values: torch.Tensor, largest: torch.Tensor) -> Tensors:
+    """amax / 7 of 32 columns, stored as bf16 after the codes are chosen (Megatron-Bridge, quantize_to_int4)."""
+    scales = values.unflatten(1, (-1, 32)).abs().amax(-1) / 7
+    codes = (values / scales.repeat_interleave(32, 1)).round().clamp(-8, 7).long() + 8
+    packed = (codes.unflatten(1, (-1, 8)) << torch.arange(0, 32, 4)).sum(-1)
+    shape = torch.tensor(values.shape, dtype=torch.int32)
+    return {"_packed": packed.to(torch.uint32).view(torch.int32), "_scale": scales.bfloat16(), "_shape": shape}
+
+
+def nvfp4_written(values: torch.Tensor, largest: torch.Tensor) -> Tensors:
+    """amax / (6 x 448) of what is served as one, and of 16 columns amax / 6 over that as float8 (ModelOpt, NVFP4QTensor.quantize)."""
+    second = largest / (6 * 448)
+    scales = (values.unflatten(1, (-1, 16)).abs().amax(-1) / (6 * second)).clamp(2**-9, 448).to(FLOAT8)
+    codes = nearest_e2m1(values / (scales.float() * second).repeat_interleave(16, 1))
+    return {"": codes, "_scale": scales, "_scale_2": second}
+
+
+WRITTEN: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Tensors], bool]] = {
+    "fp8-block": (fp8_written, True),
+    "mxfp4": (mxfp4_written, False),
+    "int4": (int4_written, False),
+    "nvfp4": (nvfp4_written, False),
+}
 
 
 @pytest.mark.parametrize("quantization", WRITTEN)
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_whatever_the_ranks_were_what_is_quantised_from_them_is_what_is_from_the_whole_model(
-    quantization: str, data: st.DataObject
-) -> None:
-    model = data.draw(models(WRITTEN[quantization] == 1 and data.draw(st.booleans())))
-    target = data.draw(targets(model).filter(lambda target: target["format"] != "huggingface"))
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+def test_of_ranks_that_cut_every_block_what_is_quantised_is_the_whole_models_as_torch_quantises_it(quantization: str) -> None:
+    sizes = {"head_dim": 18} if WRITTEN[quantization][1] else {}
+    check_written(quantization, cut_everywhere(False, hidden_size=160, intermediate_size=288, **sizes), IN_EIGHT, 0)
+
+
+@pytest.mark.parametrize("quantization", WRITTEN)
+def test_whatever_the_ranks_were_what_is_quantised_from_them_is_what_torch_quantises(quantization: str) -> None:
+    @few
+    @seed(list(WRITTEN).index(quantization))
+    @given(data=st.data())
+    def drawn(data: st.DataObject) -> None:
+        model = data.draw(models(WRITTEN[quantization][1] and data.draw(st.booleans())))
+        check_written(quantization, model, data.draw(targets(model)), data.draw(st.integers(0, 1000)))
+
+    drawn()
+
+
+def as_torch_writes(plain: Tensors, quantization: str) -> Tensors:
+    """The linear layers' weights quantised; in four bits, of a model of experts, theirs alone."""
+    made: Tensors = {}
+    only = ".experts." if quantization != "fp8-block" and any(".experts." in name for name in plain) else "_proj."
+    for name, tensor in plain.items():
+        if only not in name or "_proj." not in name:
+            made[name] = tensor
+            continue
+        pieces = WRITTEN[quantization][0](tensor.float(), served_as_one(name, plain))
+        made |= {f"{name}{end}": piece for end, piece in pieces.items()}
+    return made
+
+
+def served_as_one(name: str, plain: Tensors) -> torch.Tensor:
+    """The largest magnitude of what serving fuses with a weight: queries, keys and values; gate and up."""
+    fused = next((parts for parts in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")) if name.split(".")[-2] in parts), None)
+    names = [name.replace(name.split(".")[-2], part) for part in fused] if fused else [name]
+    return torch.stack([plain[each].float().abs().max() for each in names]).max()
+
+
+def check_written(quantization: str, model: Drawn, target: dict[str, Any], number: int) -> None:
+    """The model to the target's ranks, and from there quantised; straight from the whole model it is the same, config.json, too."""
+    rng = np.random.default_rng(number)
     plain = {name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)).bfloat16() for name, shape in model.shapes.items()}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -270,9 +385,12 @@ def test_whatever_the_ranks_were_what_is_quantised_from_them_is_what_is_from_the
         for name, side in (("direct", {"format": "huggingface", "path": dense}), ("through", read)):
             to = {"format": "huggingface", "path": str(root / name), "config_dir": dense, "quantization": quantization}
             convert({"source": side, "target": to}, engine="inline")
-        have, want = written_in(root / "through"), written_in(root / "direct")
-        assert any("_scale" in name for name in want)
-        assert not different(
-            {name: each.reshape(-1) for name, each in want.items()}, {name: each.reshape(-1) for name, each in have.items()}
-        )
+        want = as_torch_writes(plain, quantization)
+        assert not different(flat(want), flat(written_in(root / "direct")))
+        assert not different(flat(want), flat(written_in(root / "through")))
         assert (root / "through" / "config.json").read_bytes() == (root / "direct" / "config.json").read_bytes()
+
+
+def flat(tensors: Tensors) -> Tensors:
+    """For a scalar's bytes."""
+    return {name: tensor.reshape(-1) for name, tensor in tensors.items()}
