@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from convsvc.dialects.diffusion_pages import example
 from convsvc.errors import SourceError
@@ -25,6 +26,7 @@ EXAMPLE: Mapping[str, object] = {
     },
     "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
 }  # fmt: skip
+NOTHING: Mapping[str, object] = MappingProxyType({})
 # What tells layers apart, of families whose published models have more kinds of them than a silent configuration.
 KINDS: Mapping[str, Mapping[str, object]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
@@ -34,7 +36,22 @@ KINDS: Mapping[str, Mapping[str, object]] = {
             "full_attn_layers": [4], "kda_layers": [1, 2, 3], "head_dim": 16, "num_heads": 8, "short_conv_kernel_size": 4,
         },
     },
+    "minimax_m3": {"layer_types": ["full_attention", *["minimax_m3_sparse"] * 3]},
 }  # fmt: skip
+# Published models of a family with other tensors than its example has: places of which only some have them.
+OTHERS: Mapping[str, tuple[Mapping[str, object], ...]] = {
+    "ernie4.5-moe": ({"use_bias": False},),
+    "falcon": ({"parallel_attn": False},),
+    "gpt-neox": ({"use_parallel_residual": False},),
+    "granite4": ({"layer_types": ["attention"] * 4},),
+    "hyperclovax": ({"use_post_norm": False},),
+    "laguna": ({"gating": False},),
+    "mamba2": ({"use_bias": True},),
+    "molmo": ({"attention_layer_norm": False}, {"norm_after": True}),
+    "nemotron-h": ({"use_bias": True},),
+    "opt": ({"do_layer_norm_before": False},),
+    "stablelm": ({"qk_layernorm": True}, {"use_parallel_residual": True}),
+}
 # Beside EXAMPLE, where a family has both kinds of feed-forward blocks.
 ONE_DENSE = {"first_k_dense_replace": 1}
 
@@ -49,10 +66,15 @@ class _Example(Facts):
             return 8
 
 
-def example_model(family: Family, num_mtp: int | None = None) -> Model:
-    """The family with every flag on, and a dense layer where it can have one."""
+def example_model(family: Family, num_mtp: int | None = None, other: Mapping[str, object] = NOTHING) -> Model:
+    """The family with every flag on, and a dense layer where it can have one; `other`: but for what this says."""
     if isinstance(family, Diffusion):
         return example(family)
     names = [flag if isinstance(flag, str) else flag[0] for flag, _ in family.flags]
-    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {}), **KINDS.get(family.name, {})}
+    values = {**EXAMPLE, **dict.fromkeys(names, True), **(ONE_DENSE if family.mlp else {}), **KINDS.get(family.name, {}), **other}
     return family.build(_Example(values, "the example configuration"), Wanted(num_mtp=num_mtp))
+
+
+def example_models(family: Family, num_mtp: int | None = None) -> tuple[Model, ...]:
+    """The example, and one for each kind of published model that has other tensors than it."""
+    return tuple([example_model(family, num_mtp, other) for other in (NOTHING, *OTHERS.get(family.name, ()))])

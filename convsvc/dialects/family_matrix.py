@@ -6,7 +6,7 @@ from typing import Any
 
 from convsvc.dialects import sources, target_of
 from convsvc.dialects.adaptable import no_linear_layer
-from convsvc.dialects.family_example import example_model
+from convsvc.dialects.family_example import example_model, example_models
 from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.huggingface.quantised import encode_layers
 from convsvc.dialects.judged import JUDGED
@@ -23,18 +23,23 @@ IN, OUT = "in", "out"
 
 
 def matrix() -> list[dict[str, Any]]:
-    """A record a family: `formats` says where it is read and written, `reads` and `writes` the encodings."""
+    """A record a family: `formats` says where it is read and written, `reads` and `writes` the encodings.
+
+    Of the formats in `some` that holds for some of the family's models: others have tensors that there is no place for.
+    """
     return [record(FAMILIES[name]) for name in FAMILIES]
 
 
 def record(family: Family) -> dict[str, Any]:
     """What can be done with one family. Pure."""
     model = example_model(family)
+    places = {name: [ways(name, each) for each in example_models(family)] for name in both_sides()}
     layout = lay_model(model) if family.decoder and not isinstance(family, Diffusion) else None
     return {
         "name": family.name,
         "title": family.title,
-        "formats": {name: ways(name, model) for name in both_sides()},
+        "formats": {name: max(each, key=len) for name, each in places.items()},
+        "some": [name for name, each in places.items() if any(each) and not all(each)],
         "reads": sorted(ENCODINGS) if layout is not None and adaptable(layout) else [],
         "writes": encodable(layout) if layout is not None else [],
         "mtp": family.mtp is not None,
@@ -93,12 +98,15 @@ def markdown() -> str:
     head = ["family", *places, "encodings read", "encodings written", "MTP", "LoRA", "judged by"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for each in records:
-        marks = [", ".join(each["formats"][name]) for name in places]
+        marks = [", ".join(each["formats"][name]) + (" (some)" if name in each["some"] else "") for name in places]
         reads = "all" if each["reads"] else ""
         cells = [f"[{each['title']}]({each['name']}.md): `{each['name']}`", *marks, reads, ", ".join(each["writes"])]
         lines.append("| " + " | ".join([*cells, _mark(each["mtp"]), _mark(each["lora"]), ", ".join(each["judged_by"])]) + " |")
     read = ", ".join(f"`{name}`" for name in sorted(ENCODINGS))
-    return "\n".join([*lines, "", f"Encodings that are read: {read}.", ""])
+    some = (
+        "(some): of the family's models some have tensors, such as biases or norms, that the format has no place for."
+    )
+    return "\n".join([*lines, "", some, f"Encodings that are read: {read}.", ""])
 
 
 def _mark(yes: bool) -> str:

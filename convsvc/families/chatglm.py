@@ -23,7 +23,7 @@ def is_of_the_second(facts: Facts) -> bool:
 FAMILY = replace(
     glm.FAMILY,
     name="chatglm",
-    title="ChatGLM2, ChatGLM3, glm.FAMILY-4-9B (own names)",
+    title="ChatGLM2, ChatGLM3, GLM-4-9B (own names)",
     model_types=("chatglm",),
     architectures=("ChatGLMForConditionalGeneration", "ChatGLMModel"),
     attention=(

@@ -53,13 +53,22 @@ def test_places_are_those_that_plans_find(records: dict[str, dict[str, Any]]) ->
     assert have["llama2"] >= {"huggingface", "mindspeed-llm", "megatron", "mindformers", "dcp"}
     assert "mindspeed-mm" not in have["llama2"]
     assert not have["bloom"] & {"mindspeed-llm", "megatron", "mindformers", "mindspeed-mm"}
-    assert not any(have[name] & {"mindspeed-llm", "megatron"} for name in ("lfm2", "lfm2-moe", "kimi-linear", "jamba", "granite4"))
+    assert not any(have[name] & {"mindspeed-llm", "megatron"} for name in ("lfm2", "lfm2-moe", "kimi-linear", "jamba", "minimax_m3"))
     assert "mindspeed-mm" in have["qwen2-vl"]
     assert "mindspeed-llm" in have["gemma2"]
     assert "megatron" not in have["gemma2"]
     assert records["bloom"]["formats"]["huggingface"] == ["in", "out"]
     assert have["wan"] >= {"diffusers"}
     assert "huggingface" not in have["wan"]
+
+
+def test_a_place_for_some_of_a_familys_models_is_said_to_be_one_for_some(records: dict[str, dict[str, Any]]) -> None:
+    frameworks = {"mindspeed-llm", "megatron", "mindformers"}
+    assert set(records["granite4"]["some"]) == frameworks  # without mixers
+    assert set(records["gpt-neox"]["some"]) == frameworks  # where norms are in turn
+    assert records["llama2"]["some"] == records["minimax_m3"]["some"] == []
+    line = next(line for line in README.read_text().splitlines() if ": `granite4` |" in line)
+    assert line.count("in, out (some)") == len(frameworks)
 
 
 @pytest.mark.parametrize("family", ["llama2", "bloom", "mixtral", "granite4", "gpt2"])
