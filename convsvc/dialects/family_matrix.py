@@ -103,9 +103,7 @@ def markdown() -> str:
         cells = [f"[{each['title']}]({each['name']}.md): `{each['name']}`", *marks, reads, ", ".join(each["writes"])]
         lines.append("| " + " | ".join([*cells, _mark(each["mtp"]), _mark(each["lora"]), ", ".join(each["judged_by"])]) + " |")
     read = ", ".join(f"`{name}`" for name in sorted(ENCODINGS))
-    some = (
-        "(some): of the family's models some have tensors, such as biases or norms, that the format has no place for."
-    )
+    some = "(some): of the family's models some have tensors, such as biases or norms, that the format has no place for."
     return "\n".join([*lines, "", some, f"Encodings that are read: {read}.", ""])
 
 
