@@ -57,6 +57,8 @@ class Megatron(RankFiles):
         return Keys(padded, stacked, chunk_elements=_chunk_elements(target), hashed=target.verify_integrity)
 
     def check_training(self, target: Any) -> None:
+        if target.storage == FSDP:
+            raise _without_state_of_fsdp()
         if target.storage != "torch_dist":
             raise without_state("target", f"megatron with storage {target.storage}")
         if target.iteration == "release":
@@ -93,6 +95,23 @@ class Megatron(RankFiles):
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MegatronSource(format="megatron", path=path, storage=target.storage, architecture=architecture)
+
+
+def _without_state_of_fsdp() -> JobError:
+    """Megatron-FSDP trains the weights that it saves, and keeps words of groups by weight.
+
+    Source: megatron-core 0.16.1, core/optimizer/distrib_optimizer.py, sharded_param_state_fsdp_dtensor; its main weights are the
+    model's own (core/distributed/fsdp, param_and_grad_buffer.py, _init_optimizer_named_parameters).
+    """
+    return JobError(
+        'options.state is "training": optimizer state is not kept in a target of megatron with storage fsdp_dtensor',
+        facts=[
+            "torch_dist keeps main weights beside the weights, and groups in a list; Megatron-FSDP has the main weights in the weights' "
+            "place, and a group's words under the name of every weight: neither is written yet"
+        ],
+        do="go on training from a target with storage torch_dist, without --use-megatron-fsdp; or leave options.state out to convert the "
+        "weights alone, and load them with --finetune or --no-load-optim",
+    )
 
 
 def _chunk_elements(target: MegatronTarget) -> int:
