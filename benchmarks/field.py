@@ -200,14 +200,19 @@ def _by_name(name: str, dtype: str) -> str:
 
 
 def _shapes(config: Mapping[str, Any], listed: list[str]) -> Shapes:
-    """Names and shapes by transformers' class, else by the family's tables; nothing where neither knows the model.
+    """Names and shapes by transformers' class, and by the family's tables what that has not; nothing where neither knows the model.
 
-    `listed` are an index's names: then also of what the family reads and does not write.
+    `listed` are an index's names: then also of what the family reads and does not write. A class may call a tensor otherwise by now.
     """
+    known: Shapes = {}
     try:
-        return _of_class(config, listed)
+        known = _of_class(config, listed)
     except Exception as error:
         print(f"  no class for {config.get('architectures')}: {type(error).__name__}", file=sys.stderr)
+    return known if known and known.keys() >= set(listed) else {**_of_tables(config, listed), **known}
+
+
+def _of_tables(config: Mapping[str, Any], listed: list[str]) -> Shapes:
     facts = Facts(config, "config.json")
     try:
         try:
@@ -235,7 +240,7 @@ def _of_class(config: Mapping[str, Any], listed: list[str]) -> Shapes:
         loading = importlib.import_module("transformers.core_model_loading")
         values = {name: value for name, value in config.items() if name != "quantization_config"}
         kind = getattr(library, config["architectures"][0])
-        if config.get("model_type", kind.config_class.model_type) in library.CONFIG_MAPPING.keys() - {kind.config_class.model_type}:
+        if config.get("model_type", kind.config_class.model_type) in {*library.CONFIG_MAPPING.keys()} - {kind.config_class.model_type}:
             raise TypeError(f"the configuration is a {config['model_type']}, the class another's")
         made = kind.config_class.from_dict(values)
         with torch.device("meta"):
