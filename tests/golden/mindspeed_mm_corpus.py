@@ -140,8 +140,9 @@ def _write_ranks(given: Mapping[str, Any], directory: Path) -> None:
 def read_ranks(directory: Path) -> Ranks:
     """Rank files as training loads them."""
     iteration = (directory / "latest_checkpointed_iteration.txt").read_text()
+    folder = iteration if iteration == "release" else f"iter_{int(iteration):07d}"
     ranks: Ranks = {}
-    for file in sorted((directory / iteration).glob("*/model_optim_rng.pt")):
+    for file in sorted((directory / folder).glob("*/model_optim_rng.pt")):
         top = torch.load(file, weights_only=True)
         models = {key: value for key, value in top.items() if key.startswith("model")}
         ranks[file.parent.name] = {key: {name: digest(each) for name, each in held.items()} for key, held in models.items()}
