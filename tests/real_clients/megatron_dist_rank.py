@@ -17,6 +17,7 @@ import re
 import sys
 import traceback
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import timedelta
 from inspect import signature
@@ -61,15 +62,18 @@ OWN_NAMES = {
 OWN = re.compile("|".join(map(re.escape, OWN_NAMES)))
 
 
-def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
+def answer(
+    run: Callable[[dict[str, Any]], dict[str, Any]], rank: str, world_size: str, meeting_file: str, tasks: str, results: str
+) -> None:
+    """Join the world, run every task, and write what came of them, errors too."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{meeting_file}", rank=int(rank), world_size=int(world_size), timeout=timedelta(seconds=60)
     )
     answers: dict[str, Any] = {"version": megatron.core.__version__}
     for task in json.loads(Path(tasks).read_text()):
         try:
-            answers[task["name"]] = keys_of(task["latent"]) if "latent" in task else run(task)
+            answers[task["name"]] = run(task)
         except BaseException:  # torch's own is no Exception
             answers[task["name"]] = {"error": traceback.format_exc()}
         parallel_state.destroy_model_parallel()
@@ -78,6 +82,8 @@ def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
+    if "latent" in task:
+        return keys_of(task["latent"])
     layout = {"tp": 1, "pp": 1, "ep": 1, "vpp": None, **task["layout"]}
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout["tp"],
@@ -230,4 +236,4 @@ def iteration_of(directory: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    answer(run, *sys.argv[1:])

@@ -10,12 +10,9 @@ shards of this rank are uneven, the versions, and, where a rank has the whole mo
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
-import traceback
 from argparse import Namespace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +65,6 @@ def install() -> None:
     mcore_fsdp_adapter.TELinear = dist_rank.megatron_te.WholeLinear  # None without Transformer Engine, and compared as a type
     mcore_fsdp_adapter.DeviceMesh = Mesh
     mcore_fsdp_adapter._get_dp_tp_mesh = mesh_of
-
-
-def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
-    torch.set_num_threads(1)
-    install()
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
-    )
-    answers: dict[str, Any] = {"version": dist_rank.megatron.core.__version__}
-    for task in json.loads(Path(tasks).read_text()):
-        try:
-            answers[task["name"]] = run(task)
-        except BaseException:  # torch's own is no Exception
-            answers[task["name"]] = {"error": traceback.format_exc()}
-        parallel_state.destroy_model_parallel()
-    Path(results).write_text(json.dumps(answers))
-    torch.distributed.destroy_process_group()
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
@@ -196,4 +176,5 @@ def gathered(tensor: DTensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    install()
+    dist_rank.answer(run, *sys.argv[1:])

@@ -13,11 +13,8 @@ that, in loading, it is helped (`primed`, `load`, `set_moments`).
 
 from __future__ import annotations
 
-import json
 import sys
-import traceback
 from argparse import Namespace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +49,6 @@ CONTENT = {
     "distrib_optim_sharding_type": "fully_reshardable", "distrib_optim_fully_reshardable_mem_efficient": False,
     "singleton_local_shards": False, "chained_optim_avoid_prefix": True,
 }  # fmt: skip
-
-
-def main(rank: int, world_size: int, meeting_file: str, tasks: str, results: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
-    )
-    answers: dict[str, Any] = {"version": dist.megatron.core.__version__}
-    for task in json.loads(Path(tasks).read_text()):
-        try:
-            answers[task["name"]] = run(task)
-        except BaseException:  # torch's own is no Exception
-            answers[task["name"]] = {"error": traceback.format_exc()}
-        parallel_state.destroy_model_parallel()
-    Path(results).write_text(json.dumps(answers))
-    torch.distributed.destroy_process_group()
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
@@ -203,4 +184,4 @@ def forward(tokens: Any, model: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    dist.answer(run, *sys.argv[1:])

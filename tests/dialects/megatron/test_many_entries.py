@@ -75,7 +75,7 @@ def steps_of(ask: Callable[[Path], Any], root: Path) -> int:
         ask(root)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)  # type: ignore[arg-type]  # typeshed does not know that None ends it
     return count
 
 
