@@ -188,6 +188,7 @@ class Target(Protocol):
 
     `adapters`: it holds LoRA adapters, and no weights. `diffusion`: it holds diffusion models, too, or nothing else. `has_card`: it is
     published with a model card. `carries`: scales that weights were published with may lie beside it, for the way back.
+    `of_modules`: it holds models with modules beside the text decoder, and no text models.
     A framework with tables of its own is shown beside Hugging Face's in the families'
     pages: under its `title`, as `rows` and `prefix` have it, and as far as one of the `variants` (fields of a job, by what they are called
     in a heading) names or orders tensors otherwise.
@@ -198,6 +199,7 @@ class Target(Protocol):
     diffusion: bool = False
     has_card: bool = False
     carries: bool = False
+    of_modules: bool = False
     title: str | None = None
     variants: Mapping[str, Mapping[str, object]] = MappingProxyType({})
 
@@ -241,7 +243,7 @@ class Target(Protocol):
         """The rows that hold a scope's logical tensors. Pure. Raises LayoutError if one has no place in this format."""
         return ()
 
-    def prefix(self, scope: Scope) -> str:
+    def prefix(self, scope: Scope, model: Model) -> str:
         """What goes before the names of a scope's rows, pipeline stages apart. Pure."""
         return ""
 

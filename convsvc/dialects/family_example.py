@@ -27,8 +27,9 @@ EXAMPLE: Mapping[str, object] = {
     "audio_config": {"encoder_layers": 4, "d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 8, "output_dim": 64},
 }  # fmt: skip
 NOTHING: Mapping[str, object] = MappingProxyType({})
-# What tells layers apart, of families whose published models have more kinds of them than a silent configuration.
+# What tells layers apart, of families whose published models have more kinds of them than a silent configuration, or none of one kind.
 KINDS: Mapping[str, Mapping[str, object]] = {
+    "deepseek-vl2": {"q_lora_rank": None},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2-moe": {"layer_types": ["conv", "full_attention"] * 2},
     "kimi-linear": {
@@ -40,6 +41,7 @@ KINDS: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 # Published models of a family with other tensors than its example has: places of which only some have them.
 OTHERS: Mapping[str, tuple[Mapping[str, object], ...]] = {
+    "deepseek-vl2": ({"q_lora_rank": 32},),
     "ernie4.5-moe": ({"use_bias": False},),
     "falcon": ({"parallel_attn": False},),
     "gpt-neox": ({"use_parallel_residual": False},),

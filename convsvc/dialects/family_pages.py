@@ -89,7 +89,7 @@ def page(family: Family, notes: str | None = None) -> str:
     model = example_model(family)
     sections = list(_sections(model))
     lines = [f"# {family.title}", "", *_about(family), ""]
-    told = [_told(target, model, sections) for target in tabled()]
+    told = [_told(target, model, sections) for target in tabled() if family.towers or not target.of_modules]
     if family.towers or all(refused for _, refused in told):
         lines += _names(sections)
     lines += [line for each, _ in told for line in each]
@@ -233,7 +233,7 @@ def _places(section: Section, form: Form) -> Places:
     scope, places = section.scope, Places()
     number = ".{layer}." if scope.kind == "layer" else ".{mtp}."
     for row in form.target.rows(scope, form.model, form.settings):
-        name = form.target.prefix(scope) + row.stored
+        name = form.target.prefix(scope, form.model) + row.stored
         numbered = name.replace(f".{scope.number}.", number, 1) if scope.kind in ("layer", "mtp", "mtp_block") else name
         for part in row.parts:
             places.setdefault(part.logical.name, []).append((replace(row, stored=numbered), part))

@@ -8,6 +8,7 @@ import pytest
 
 from convsvc.dialects.family_example import example_model
 from convsvc.dialects.family_pages import AXES, page, pages, tabled
+from convsvc.dialects.mindspeed_mm.tables import BY_FAMILY
 from convsvc.families import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "families"
@@ -48,10 +49,23 @@ def test_what_a_flag_of_the_target_changes_is_shown() -> None:
 
 def test_every_framework_with_tables_has_its_part_or_says_why_not() -> None:
     titles = [target.title for target in tabled()]
-    assert titles == ["Megatron-LM, torch_dist", "MindSpeed-LLM, Megatron mcore", "MindSpore Transformers"]
+    assert titles == ["Megatron-LM, torch_dist", "MindSpeed-LLM, Megatron mcore", "MindSpeed-MM", "MindSpore Transformers"]
     text = page(FAMILIES["gemma2"])
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles] + ["## Axes"]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles if title != "MindSpeed-MM"] + ["## Axes"]
     assert text.partition("## MindSpore Transformers\n\n")[2].startswith("Refused: mindformers has no place for post_attn_norm.weight")
+
+
+@pytest.mark.parametrize("name", BY_FAMILY)
+def test_a_model_of_several_modules_has_its_names_in_mindspeed_mm(name: str) -> None:
+    text = page(FAMILIES[name]).partition("\n## MindSpeed-MM\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [line for line in lines if "`text_decoder.decoder.layers.{layer}.self_attention" in line]
+    assert [line for line in lines if "`image_encoder." in line and "s.{layer}." in line]
+
+
+def test_a_format_of_several_modules_is_not_spoken_of_where_there_is_one() -> None:
+    assert "MindSpeed-MM" not in page(FAMILIES["qwen3"])
+    assert "\n## MindSpeed-MM\n\nRefused: mindspeed-mm has no place for mistral3" in page(FAMILIES["mistral3"])
 
 
 def test_notes_are_part_of_the_page() -> None:

@@ -57,7 +57,7 @@ class RankFiles(Target):
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
         return rows_of(scope, model, settings, self.tables)
 
-    def prefix(self, scope: Scope) -> str:
+    def prefix(self, scope: Scope, model: Model) -> str:
         return prefix_of(scope, scope.number, self.tables.of(scope.module))
 
     def output(self, draft: Draft[RankFilesTarget, Settings]) -> tuple[Layout, Output]:

@@ -80,7 +80,7 @@ class Megatron(RankFiles):
     def rows(self, scope: Scope, model: Model, settings: Any) -> Rows:
         return key_rows(scope, model)
 
-    def prefix(self, scope: Scope) -> str:
+    def prefix(self, scope: Scope, model: Model) -> str:
         return scope.logical if scope.kind in ("layer", "mtp_block") else ""
 
     def output(self, draft: Draft[Any, Any]) -> tuple[Layout, Output]:

@@ -70,7 +70,7 @@ class MindFormers(Target):
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
         return rows_of(scope, model, settings.flags)
 
-    def prefix(self, scope: Scope) -> str:
+    def prefix(self, scope: Scope, model: Model) -> str:
         return prefix_of(scope)
 
     def output(self, draft: Draft[MindFormersTarget, Settings]) -> tuple[Layout, Output]:

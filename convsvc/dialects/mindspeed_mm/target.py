@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
 from convsvc.dialects.base import Adapted, Read, Target, Wants
 from convsvc.dialects.huggingface.config_files import spoken_vocab
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.progress import at_iteration
-from convsvc.dialects.mcore.rank_files import layout
+from convsvc.dialects.mcore.rank_files import layout, prefix_of
 from convsvc.dialects.mcore.rows import rows_of
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource, MindSpeedMMTarget
 from convsvc.dialects.mindspeed_mm.new_files import output
@@ -27,6 +28,9 @@ class MindSpeedMM(Target):
     """Rank files in release/ or an iteration's directory, with a tracker that says so."""
 
     name = FORMAT
+    of_modules = True
+    title = "MindSpeed-MM"
+    variants = MappingProxyType({"enable_canonical_hf_struct": {"enable_canonical_hf_struct": True}})
 
     def settled(self, target: MindSpeedMMTarget, words_dir: str | None) -> TargetSpec:
         """With the configuration that the source is described by, where nothing else is said."""
@@ -53,6 +57,9 @@ class MindSpeedMM(Target):
 
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
         return rows_of(scope, model, settings.cut, tables_of(model.family.name, settings.canonical))
+
+    def prefix(self, scope: Scope, model: Model) -> str:
+        return prefix_of(scope, scope.number, tables_of(model.family.name, canonical=False).of(scope.module))
 
     def output(self, draft: Draft[MindSpeedMMTarget, Settings]) -> tuple[Layout, Output]:
         return output(draft)

@@ -42,7 +42,7 @@ class Toy(Target):
     def rows(self, scope: Scope, model: Model, settings: Settings) -> Rows:
         return rows_of(scope, model, settings)
 
-    def prefix(self, scope: Scope) -> str:
+    def prefix(self, scope: Scope, model: Model) -> str:
         return f"layer.{scope.number}. " if scope.kind == "layer" else ""
 
     def output(self, draft: Draft[ToyTarget, Settings]) -> tuple[Layout, Output]:
