@@ -51,7 +51,9 @@ def test_every_framework_with_tables_has_its_part_or_says_why_not() -> None:
     titles = [target.title for target in tabled()]
     assert titles == ["Megatron-LM, torch_dist", "MindSpeed-LLM, Megatron mcore", "MindSpeed-MM", "MindSpore Transformers"]
     text = page(FAMILIES["gemma2"])
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles if title != "MindSpeed-MM"] + ["## Axes"]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        f"## {title}" for title in titles if title != "MindSpeed-MM"
+    ] + ["## Axes"]
     assert text.partition("## MindSpore Transformers\n\n")[2].startswith("Refused: mindformers has no place for post_attn_norm.weight")
 
 
