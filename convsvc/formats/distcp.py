@@ -26,8 +26,8 @@ DIGEST_OF = "the zip directories of its items: names, sizes, places and the CRC-
 
 # torch.save to a stream calls its folder so.
 _ARCHIVE = "archive"
-# Small tensors are not worth a page before and one behind them.
-_ALIGN, _SMALL_ALIGN, _SMALL_BYTES = 4096, 64, 1 << 16
+# The values of every tensor begin with a page; its item begins before that page.
+_ALIGN, _WITHIN = 4096, 64
 
 
 def looks_like(head: bytes) -> bool:
@@ -68,9 +68,10 @@ def plan_skeleton(tensors: Sequence[TensorSpec]) -> Skeleton:
     at = 0
     for spec in tensors:
         item = _item(spec.dtype, spec.shape)
-        start = _aligned(at, spec.size_bytes)
-        stored.append(StoredTensor(spec.name, spec.dtype, spec.shape, start + item.tensors[0].file_offset))
-        at = start + item.size_bytes
+        before = item.tensors[0].file_offset
+        values = -(-(at + before) // _ALIGN) * _ALIGN
+        stored.append(StoredTensor(spec.name, spec.dtype, spec.shape, values))
+        at = values - before + item.size_bytes
     if len({spec.name for spec in tensors}) != len(tensors):
         raise TargetError("a .distcp file cannot hold two tensors of one name")
     return Skeleton(at, tuple(stored), ())
@@ -110,12 +111,7 @@ def open_with_library(path: str) -> Mapping[str, Any]:
 def _item(dtype: str, shape: tuple[int, ...]) -> Skeleton:
     """A torch file that is a tensor and nothing else."""
     spec = TensorSpec("", dtype, shape)
-    return plan_torch_zip(spec, _ARCHIVE, _SMALL_ALIGN if spec.size_bytes < _SMALL_BYTES else _ALIGN, streamed=True)
-
-
-def _aligned(at: int, size_bytes: int) -> int:
-    align = _SMALL_ALIGN if size_bytes < _SMALL_BYTES else _ALIGN
-    return -(-at // align) * align
+    return plan_torch_zip(spec, _ARCHIVE, _WITHIN, streamed=True)
 
 
 def _sealed(tensor: StoredTensor, crcs: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
