@@ -16,8 +16,10 @@ if ROOT not in sys.path:
 
 from tests import loading  # noqa: E402 - it is beside the tests, too
 
-# A drawn example may take as long as the machine does: no test judges the clock.
-settings.register_profile("any machine", deadline=None)
+# A drawn example may take as long as the machine does: no test judges the clock. What is drawn is the same everywhere, so that what passed
+# here passes there; `--hypothesis-profile=anew` draws other examples, in search of what nobody thought of.
+settings.register_profile("any machine", deadline=None, derandomize=True)
+settings.register_profile("anew", deadline=None)
 settings.load_profile("any machine")
 
 
