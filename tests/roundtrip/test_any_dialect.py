@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,16 @@ def rank_sides(draw: st.DrawFn, model: Drawn) -> Side:
 
 def sides(model: Drawn) -> st.SearchStrategy[Side]:
     others = mindspeed_sides(model) | mindspore_or_dcp_sides(model)
-    return others | megatron_sides(model) | fsdp_sides(model) if model.family in IN_MEGATRON else others
+    return others | megatron_sides(model) | fsdp_sides(model) if has_a_place(model, key_rows) else others
 
 
 def mindspore_or_dcp_sides(model: Drawn) -> st.SearchStrategy[Side]:
-    """Of a family that mindformers has, one model can hold what it has no names for (HyperCLOVA X: norms after the blocks)."""
-    return mindformers_sides(model) | dcp_sides(model) if has_a_place(model.family, model.config) else dcp_sides(model)
+    return mindformers_sides(model) | dcp_sides(model) if has_a_place(model, mindformers_rows) else dcp_sides(model)
+
+
+def in_megatron(family: str) -> st.SearchStrategy[Drawn]:
+    """Of a family that Megatron core knows, one model can hold what it has no names for (HyperCLOVA X: norms after its blocks)."""
+    return any_family(family).filter(lambda model: has_a_place(model, key_rows))
 
 
 def source_of(side: Side, path: Path) -> Side:
@@ -118,35 +122,40 @@ def source_of(side: Side, path: Path) -> Side:
     return {"format": side["format"], "path": str(path), **{name: side[name] for name in (*FLAGS, "storage") if name in side}}
 
 
-def has_a_place(family: str, config: Mapping[str, Any], rows: Rows = lambda scope, model: rows_of(scope, model, Flags())) -> bool:
-    """Whether a framework, mindformers or whose `rows` are given, has names for all that the layers of a model hold."""
-    model = FAMILIES[family].build(Facts(config, "drawn"), Wanted())
+def mindformers_rows(scope: Scope, model: Model) -> object:
+    return rows_of(scope, model, Flags())
+
+
+def rank_file_rows(scope: Scope, model: Model) -> object:
+    return rows_of_ranks(scope, model, Settings(Parallel(), padded_vocab=0, transformer_engine=True), RANK_FILES)
+
+
+def has_a_place(drawn: Drawn, rows: Rows) -> bool:
+    """Whether the framework whose `rows` are given has names for all that the layers of a model hold."""
+    return is_placed(FAMILIES[drawn.family].build(Facts(drawn.config, "drawn"), Wanted(num_mtp=drawn.num_mtp)), rows)
+
+
+def is_placed(model: Model, rows: Rows) -> bool:
     try:
         return all(rows(scope, model) for scope in model.scopes)
     except LayoutError:
         return False
 
 
-def families_with_a_place(*rows: Rows) -> list[str]:
-    """Of which a model of two layers, of the first of all choices, has a place."""
-    return sorted(family for family in CONFIGS | SIBLINGS if (words := first_choice(family)) and has_a_place(family, words, *rows))
-
-
-def first_choice(family: str) -> dict[str, Any] | None:
-    """The configuration; none where a list of a word a layer would have to be drawn."""
+def simplest(family: str) -> Model | None:
+    """Two layers of a family, by the first of all choices; none where a word a layer would have to be drawn."""
     values = {name: value[0] if isinstance(value, tuple) else value for name, value in (CONFIGS | SIBLINGS)[family].items()}
     if values.get("compress_ratios"):
         return None
     values |= {"num_attention_heads": values.get("num_attention_heads", 4), "num_layers": 2, "num_hidden_layers": 2}
-    return {name: value for name, value in values.items() if value is not None}
+    facts = Facts({name: value for name, value in values.items() if value is not None}, "drawn")
+    return FAMILIES[family].build(facts, Wanted())
 
 
-RANKS = Settings(Parallel(), padded_vocab=0, transformer_engine=True)
-IN_MEGATRON = families_with_a_place(key_rows)
-IN_RANKS = [
-    family for family in families_with_a_place(lambda scope, model: rows_of_ranks(scope, model, RANKS, RANK_FILES)) if family in IN_MEGATRON
-]
-KNOWN = families_with_a_place()
+SIMPLEST = {family: model for family in sorted(CONFIGS | SIBLINGS) if (model := simplest(family)) is not None}
+IN_MEGATRON = [family for family, model in SIMPLEST.items() if is_placed(model, key_rows)]
+IN_RANKS = [family for family in IN_MEGATRON if is_placed(SIMPLEST[family], rank_file_rows)]
+KNOWN = [family for family, model in SIMPLEST.items() if is_placed(model, mindformers_rows)]
 
 
 def test_the_families_of_the_framework_have_their_places() -> None:
@@ -164,7 +173,7 @@ def test_the_families_of_megatron_core_have_their_places() -> None:
 @settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_there_and_back_through_global_keys_is_the_identity(family: str, data: st.DataObject) -> None:
-    model = data.draw(any_family(family))
+    model = data.draw(in_megatron(family))
     others = megatron_sides(model) | fsdp_sides(model) | dcp_sides(model)
     side, other = data.draw(megatron_sides(model)), data.draw(others | rank_sides(model) if family in IN_RANKS else others)
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +192,7 @@ def test_there_and_back_through_global_keys_is_the_identity(family: str, data: s
 @settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_there_and_back_through_megatron_fsdps_keys_is_the_identity(family: str, data: st.DataObject) -> None:
-    model = data.draw(any_family(family))
+    model = data.draw(in_megatron(family))
     side = data.draw(fsdp_sides(model))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -383,7 +383,7 @@ def into_the_next(metadata: Any) -> None:
     places = metadata.storage_data
     for index, place in places.items():
         if "norm" in index.fqn:
-            places[index] = _StorageInfo(place.relative_path, place.offset, place.length + 100)
+            places[index] = _StorageInfo(place.relative_path, place.offset, place.length + 8192)
 
 
 def another_file(metadata: Any) -> None:
