@@ -18,6 +18,9 @@ INDEX_KEY_NORM = logical("self_attention.dsa_indexer.k_norm.weight", "index_dim"
 INDEX_KEY_NORM_BIAS = logical("self_attention.dsa_indexer.k_norm.bias", "index_dim")
 INDEX_WEIGHTS = logical("self_attention.dsa_indexer.weights_proj.weight", "index_head hidden")
 
+# Megatron core's word (from 0.19) for whether an indexer rotates neighbours in a head together, or its halves.
+ROTATES_NEIGHBOURS = "dsa_indexer_rope_interleaved"
+
 INDEXER = (
     row("self_attn.indexer.wq_b.weight", INDEX_QUERY, "(index_head index_dim) q_rank", linear="layer"),
     row("self_attn.indexer.wk.weight", INDEX_KEY, "index_dim hidden", linear="layer"),

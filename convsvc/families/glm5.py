@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convsvc.blocks.dsa import INDEXER, indexed_layers
+from convsvc.blocks.dsa import INDEXER, ROTATES_NEIGHBOURS, indexed_layers
 from convsvc.blocks.mtp import MTP, MTP_SHARED_HEAD_NORM
 from convsvc.families import deepseek32
 from convsvc.families.deepseek2 import latent_layer
@@ -31,4 +31,6 @@ FAMILY: Family = replace(
     silent="",
     layer=glm5_layer,
     mtp=Mtp(MTP + MTP_SHARED_HEAD_NORM),
+    # transformers' GlmMoeDsaIndexer rotates neighbours, DeepSeek-V3.2's halves, whatever a configuration says.
+    megatron={**deepseek32.FAMILY.megatron, ROTATES_NEIGHBOURS: True},
 )

@@ -157,6 +157,7 @@ WORDS: tuple[Word, ...] = (
     Word(("scoring_func", "score_function"), ("moe_router_score_function",), "softmax"),
     Word(("n_group",), ("moe_router_num_groups",)),
     Word(("topk_group",), ("moe_router_group_topk",)),
+    Word(("indexer_rope_interleave",), ("dsa_indexer_rope_interleaved",)),
     # Fields of one name.
     *(Word((name,)) for name in (
         "norm_topk_prob", "topk_method", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "rope_interleave",
@@ -216,5 +217,9 @@ def foreign_computations(facts: Facts, family: Family) -> Iterator[str]:
         yield "apply_layernorm_1p True: the stored norms are what is added to 1, and this family's norms are multiplied as they are"
     if facts.get("rotary_interleaved") is True and not family.megatron.get("rotary_interleaved"):
         yield "rotary_interleaved True: neighbours in a head are rotated together; this family rotates its halves"
+    neighbours = facts.get("dsa_indexer_rope_interleaved")
+    if isinstance(neighbours, bool) and neighbours != family.megatron.get("dsa_indexer_rope_interleaved", False):
+        what = ("halves", "neighbours")
+        yield f"dsa_indexer_rope_interleaved {neighbours}: indexers rotate {what[neighbours]}; this family's rotate {what[not neighbours]}"
     if facts.get("position_embedding_type") == "none" and family.megatron.get("position_embedding_type") != "none":
         yield "position_embedding_type none: trained without positions; this family rotates queries and keys"

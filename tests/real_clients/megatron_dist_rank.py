@@ -155,7 +155,7 @@ def config_of(args: Namespace) -> TransformerConfig:
 def build(args: Namespace, chunk: int | None) -> Any:
     """The model chunk that training builds from these args on this rank, by its layer specs for Transformer Engine."""
     config = config_of(args)
-    if config.experimental_attention_variant == "gated_delta_net":
+    if config.experimental_attention_variant:
         layers = get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=chunk)
     else:
         layers = get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=chunk)

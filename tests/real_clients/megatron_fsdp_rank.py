@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+MTP = re.compile(r"(mtp\.layers\.\d+\.)mtp_model_layer\.")
 EXPERT = re.compile(r"experts\.(linear_fc\d)\.weight(\d+)")
 CPU = torch.device("cpu")
 
@@ -85,12 +86,12 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     if grouped:
         group(model)
     wrapped = wrap(model)
-    state = state_of(wrapped, args)
+    state = state_of(wrapped, args, renamed=True)
     planner = DefaultLoadPlanner(allow_partial_load=False)
     dcp.load(state, storage_reader=dcp.FileSystemReader(folder), planner=planner)
     shards = [each for each in state["model"].values() if isinstance(each, DTensor)]
     uneven = sum(each.to_local().shape[0] * torch.distributed.get_world_size() != each.shape[0] for each in shards if each.ndim)
-    save(Path(task["again"]), state)
+    save(Path(task["again"]), state_of(wrapped, args, renamed=False))
     whole = layout["tp"] == layout["ep"] == 1
     return {"uneven": uneven, "keys": sorted(state["model"]), "logits": logits_of(wrapped, task, args) if whole else None}
 
@@ -131,14 +132,16 @@ def wrap(model: Any) -> Any:
         torch.cuda.current_device = current
 
 
-def state_of(wrapped: Any, args: Namespace) -> dict[str, Any]:
-    """As generate_state_dict and preprocess_fsdp_dtensor_state_dict make it of a model."""
+def state_of(wrapped: Any, args: Namespace, *, renamed: bool) -> dict[str, Any]:
+    """As generate_state_dict and preprocess_fsdp_dtensor_state_dict make it of a model; `renamed`: as those after core 0.19 do."""
     model = wrapped.state_dict_for_save_checkpoint()
     own.handle_fp8_extra_state_case(model)
     if args.swiglu:
         model, _ = own.handle_swiglu_in_state_dict(wrapped, model, None)
     if hasattr(own, "handle_gdn_in_state_dict"):
         model, _ = own.handle_gdn_in_state_dict(wrapped, model, None)
+    if not hasattr(own, "handle_mtp_in_state_dict"):  # which later cores have: checkpoints keep the name that the module had before
+        model = {MTP.sub(r"\1transformer_layer.", name) if renamed else name: each for name, each in model.items()}
     if getattr(args, "num_experts", None):
         model = own.handle_experts_in_state_dict(model, args.num_experts)
     state = {"args": args, "checkpoint_version": 3.0, "iteration": 1, "model": model}

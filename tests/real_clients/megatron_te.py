@@ -20,6 +20,9 @@ from megatron.core.ssm import gated_delta_net
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from megatron.core.transformer import multi_latent_attention
 
+VARIANTS = "megatron.core.transformer.experimental_attention_variant"
+ABSORBED, SPARSE = f"{VARIANTS}.absorbed_mla", f"{VARIANTS}.dsa"
+
 
 class Stateful(torch.nn.Module):
     """Has an extra state, which says None, and does without one in a file, as Transformer Engine's modules do."""
@@ -41,13 +44,17 @@ def normed(hidden: torch.Tensor, weight: torch.Tensor, config: Any) -> torch.Ten
 
 
 class Norm(Stateful):
-    """TENorm."""
+    """TENorm: one of the root of the mean square, or with a mean and a bias, as the configuration it is given says."""
 
     def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **ignored: Any) -> None:
         super().__init__()
-        self.config, self.weight = config, torch.nn.Parameter(torch.ones(hidden_size))
+        self.config, self.eps, self.weight = config, eps, torch.nn.Parameter(torch.ones(hidden_size))
+        if config.normalization == "LayerNorm":
+            self.bias = torch.nn.Parameter(torch.zeros(hidden_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.config.normalization == "LayerNorm":
+            return torch.nn.functional.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, self.eps)
         return normed(hidden, self.weight, self.config)
 
 
@@ -124,4 +131,10 @@ def install() -> None:
         chosen = import_module("megatron.core.transformer.mla_qk_norm_config")
         backend = chosen.get_backend
         chosen.get_backend = lambda implementation: Provider() if implementation == "transformer_engine" else backend(implementation)
-    multi_latent_attention.TELinear, multi_latent_attention.TEColumnParallelLinear = WholeLinear, ColumnParallelLinear
+    latent = [multi_latent_attention]
+    if find_spec(ABSORBED):  # from 0.18
+        latent.append(import_module(ABSORBED))
+    if find_spec(SPARSE):
+        import_module(SPARSE).rotate_activation = lambda heads: heads  # of queries and keys alike: their products stay what they are
+    for module in latent:
+        module.TELinear, module.TEColumnParallelLinear = WholeLinear, ColumnParallelLinear

@@ -3,6 +3,7 @@ alike. It is megatron-core's own wrapper, on CPUs."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,23 @@ import torch
 from convsvc.conversion import convert
 from convsvc.plan.inspect import inspect_checkpoint
 from tests.real_clients.ranks import run_world
-from tests.real_clients.test_megatron_dist import DEEPSEEK3, LLAMA, MOE, PARTLY_DENSE, QWEN3, TOLERANCE, add_mtp, read_tensors
+from tests.real_clients.test_megatron_dist import (
+    DEEPSEEK3,
+    GLM5,
+    LLAMA,
+    MOE,
+    NEWEST,
+    NEXT,
+    NO_SHARING,
+    PARTLY_DENSE,
+    QWEN3,
+    QWEN35,
+    QWEN35_MOE,
+    SPARSE,
+    TOLERANCE,
+    add_mtp,
+    read_tensors,
+)
 from tests.real_clients.tiny_models import SIZES, TOKENS, Tiny, load, logits, save_random
 
 pytestmark = pytest.mark.real_client
@@ -32,8 +49,10 @@ class Trial:
     layout: dict[str, int] = field(default_factory=dict)
     tied: bool = False
     mtp: bool = False
+    later: str = ""  # why the core that is installed cannot load it
 
 
+IN_ONE = "core 0.16 saves a delta net's projections in one matrix, later cores split them"
 SMALL, MODULES, EP = {"chunk_size": "1KiB"}, {"moe_grouped_gemm": False}, {"ep": 2, "etp": 1}
 TRIALS = (
     Trial("llama2-alone", LLAMA, 1),
@@ -44,6 +63,13 @@ TRIALS = (
     Trial("deepseek3-with-mtp", DEEPSEEK3, 2, {"iteration": "12"}, mtp=True),
     Trial("qwen3-tp2", QWEN3, 2, {}, {"tp": 2}),
     Trial("qwen3-moe-over-four", PARTLY_DENSE, 4, SMALL),
+    Trial("deepseek32-with-mtp", SPARSE, 2, SMALL, mtp=True, later=NO_SHARING),
+    Trial("glm5-that-shares-indexers-ep2", GLM5, 2, {}, EP, later=NO_SHARING),
+    Trial("glm5-that-shares-indexers", GLM5, 2, {}, later=NO_SHARING),
+    Trial("qwen3-next-with-mtp", NEXT, 2, {}, mtp=True, later=IN_ONE),
+    Trial("qwen3.5-tp2", QWEN35, 2, {}, {"tp": 2}, later=IN_ONE),
+    Trial("qwen3.5-in-small-chunks", QWEN35, 2, SMALL, later=IN_ONE),
+    Trial("qwen3.5-moe-over-four", QWEN35_MOE, 4, {}, later=IN_ONE),
 )  # fmt: skip
 NAMED = [pytest.param(trial, id=trial.name) for trial in TRIALS]
 
@@ -56,16 +82,25 @@ class Answered:
     answers: dict[str, list[dict[str, Any]]]
     expected: dict[str, torch.Tensor]
 
+    def has(self, trial: Trial) -> None:
+        """Skips a trial that was not run, as this core cannot."""
+        if trial.name not in self.answers:
+            pytest.skip(trial.later)
 
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
+
+@pytest.fixture(scope="module", params=["installed", "newest"])
+def answered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Answered:
     """Every trial in the world of its size: starting Megatron takes seconds."""
     pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    folder = tmp_path_factory.mktemp("fsdp")
-    expected = {trial.name: write(trial, folder) for trial in TRIALS}
+    path = None if request.param == "installed" else os.environ.get(NEWEST)
+    if request.param == "newest" and path is None:
+        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    folder = tmp_path_factory.mktemp(request.param)
+    run = [trial for trial in TRIALS if path or not trial.later]
+    expected = {trial.name: write(trial, folder) for trial in run}
     answers: dict[str, list[dict[str, Any]]] = {}
-    for world in sorted({trial.world for trial in TRIALS}):
-        trials = [trial for trial in TRIALS if trial.world == world]
+    for world in sorted({trial.world for trial in run}):
+        trials = [trial for trial in run if trial.world == world]
         tasks = [
             {
                 "name": trial.name, "checkpoint": str(folder / trial.name), "layout": trial.layout, "tokens": TOKENS.tolist(),
@@ -74,7 +109,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
             for trial in trials
         ]  # fmt: skip
         (folder / f"world-{world}").mkdir()
-        said = run_world(RANK_PROGRAM, world, tasks, folder / f"world-{world}")
+        said = run_world(RANK_PROGRAM, world, tasks, folder / f"world-{world}", path)
         answers |= {trial.name: [each[trial.name] for each in said] for trial in trials}
     return Answered(folder, answers, expected)
 
@@ -94,6 +129,7 @@ def write(trial: Trial, folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("trial", NAMED)
 def test_megatron_fsdp_loads_strictly_and_the_logits_agree(trial: Trial, answered: Answered) -> None:
     """Where every rank has all of the model, when its shards are put together."""
+    answered.has(trial)
     for said in answered.answers[trial.name]:
         assert "error" not in said, said["error"]
         assert all(name.startswith("module.") for name in said["keys"])
@@ -108,7 +144,8 @@ def test_megatron_fsdp_loads_strictly_and_the_logits_agree(trial: Trial, answere
 
 @pytest.mark.parametrize("trial", NAMED)
 def test_what_megatron_fsdp_saves_comes_back_bit_for_bit(trial: Trial, answered: Answered, tmp_path: Path) -> None:
-    """In the shards of its ranks, some of which have no rows of a tensor."""
+    """In the shards of its ranks, some of which have no rows of a tensor. Norms that are stored less 1 are what float32 makes of that."""
+    answered.has(trial)
     again = answered.folder / f"{trial.name}-again"
     said = inspect_checkpoint(str(again))
     assert (said["format"], said["layout"]["storage"], said["complete"]) == ("megatron", "fsdp_dtensor", True)
@@ -119,5 +156,6 @@ def test_what_megatron_fsdp_saves_comes_back_bit_for_bit(trial: Trial, answered:
     }
     convert(job, engine="inline")
     want, have = read_tensors(answered.folder / f"{trial.name}-hf"), read_tensors(tmp_path / "back")
+    want |= {name: (each - 1) + 1 for name, each in want.items() if name.endswith(".linear_attn.norm.weight")}
     assert set(want) == set(have)
     assert not [name for name, tensor in want.items() if not torch.equal(tensor, have[name])]

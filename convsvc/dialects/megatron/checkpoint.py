@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -45,6 +45,8 @@ WHAT = "a distributed checkpoint of Megatron core"
 WORDS = "embedding.word_embeddings.weight"
 # What stands before a text decoder's keys inside a model of several modules (core/models/multimodal/llava_model.py; Megatron-Bridge).
 TEXT = "language_model."
+# Not of hybrid models, whose MTP layers have several inside and go by this name (core/transformer/multi_token_prediction.py).
+RENAMED = re.compile(r"(mtp\.layers\.\d+\.)mtp_model_layer\.(?!layers\.)")
 SHOWN = 12
 
 
@@ -99,7 +101,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     pieces = whole_pieces(folder, find_pieces(folder, {**weights, **states.tensors}))
     args = _saved_args(folder, common)
     facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
-    names = {name: name.removeprefix(prefix) for name in weights} | {name: state.stored for name, state in states.names.items()}
+    names = {name: _key(name, prefix, weights) for name in weights} | {name: state.stored for name, state in states.names.items()}
     shapes = {names[name]: each.shape for name, each in pieces.tensors.items()}
     opened = Opened(shapes, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp, states.kinds)
     found: Mapping[tuple[str, str], Found] = {(file, names[name]): each for (file, name), each in pieces.found.items()}
@@ -163,6 +165,15 @@ def _unfinished(folder: RootedPath, fsdp: bool) -> list[Note]:
 def _prefix(names: Iterable[str]) -> str:
     """What stands before all weights' keys: NeMo saves `module.`, models of several modules `language_model.`."""
     return next((name.removesuffix(WORDS) for name in names if name.endswith(WORDS) and not is_state(name)), "")
+
+
+def _key(name: str, prefix: str, names: Container[str]) -> str:
+    """A weight's key, with an MTP layer's inner layer by the name that checkpoints have of it.
+
+    Core renamed the module; torch_dist goes on with the old name, and so does fsdp_dtensor after core 0.19, which saved the module's.
+    """
+    renamed = RENAMED.sub(r"\1transformer_layer.", name)
+    return (name if renamed in names else renamed).removeprefix(prefix)
 
 
 def _weights(folder: RootedPath, metadata: Metadata, prefix: str, states: States) -> tuple[dict[str, Chunked], list[Note]]:

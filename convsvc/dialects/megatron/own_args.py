@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convsvc.blocks.dsa import INDEX_KEY
+from convsvc.blocks.dsa import INDEX_KEY, ROTATES_NEIGHBOURS
 from convsvc.blocks.linear_attention import GATED_QUERY
 from convsvc.blocks.moe import ROUTER_BIAS, SHARED_GATE
 from convsvc.dialects.megatron.tables import has_indexers, is_delta_net
@@ -19,6 +19,8 @@ from convsvc.models.words import PARTIAL, ROPE_SCALING, WORDS
 
 # Of a yarn that latent attention is told by fields of its own (MLATransformerConfig).
 YARN = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "original_max_position_embeddings")
+# Of the indexers' key norms in all such models, whatever that of the others is (transformers, DeepseekV32Indexer, GlmMoeDsaIndexer).
+INDEX_NORM_EPSILON = 1e-6
 
 
 def own_args(model: Model, facts: Facts) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def _sparse(model: Model, facts: Facts) -> dict[str, Any]:
         "dsa_indexer_topk": facts.get("index_topk", "dsa_indexer_topk"),
         "dsa_indexer_topk_freq": found[0],
         "dsa_indexer_skip_topk_offset": found[1] if found[0] > 1 else 0,
+        "dsa_indexer_k_norm_epsilon": INDEX_NORM_EPSILON,
+        ROTATES_NEIGHBOURS: model.family.megatron.get(ROTATES_NEIGHBOURS, False),
     }
 
 

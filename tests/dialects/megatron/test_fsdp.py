@@ -19,6 +19,7 @@ from convsvc.errors import ConvsvcError, JobError, LayoutError, SourceError
 from convsvc.plan.inspect import inspect_checkpoint
 from convsvc.plan.planner import make_plan
 from tests.dialects.dcp.made import Piece, fsdp2, in_safetensors, same, write_dcp
+from tests.dialects.megatron.test_integrity import MLA, write_model
 from tests.dialects.megatron.test_megatron import Tensors, back, in_boxes, keys_of, moe_directory, run
 from tests.tiny_checkpoints import write_llama
 
@@ -103,6 +104,22 @@ def test_experts_may_be_modules_of_their_own_and_norms_megatrons_own(tmp_path: P
 
     again = saved_again(written(moe, tmp_path / "fsdp"), tmp_path / "again", fsdp2(2), local)
     assert same(in_safetensors(moe), back(again, tmp_path / "back", config_dir=str(moe)))
+
+
+def test_an_mtp_layers_inner_layer_may_bear_the_name_of_core_0_19s_module(tmp_path: Path) -> None:
+    """Which fsdp_dtensor is saved with there: core 0.16 and those after 0.19 have the name that torch_dist has."""
+    write_model(MLA, "deepseek3", tmp_path / "hf")
+
+    def renamed(keys: Tensors) -> Tensors:
+        kept = {name: each for name, each in keys.items() if ".carried." not in name}
+        return {name.replace(".transformer_layer.", ".mtp_model_layer."): each for name, each in kept.items()}
+
+    folder = written(tmp_path / "hf", tmp_path / "fsdp")
+    assert any(".mtp_model_layer." in name for name in renamed(keys_of(folder)))
+    again = saved_again(folder, tmp_path / "again", fsdp2(2), renamed)
+    tensors = in_safetensors(tmp_path / "hf")
+    want = {name: each for name, each in tensors.items() if not name.endswith("shared_head.head.weight")}  # a copy, which others leave out
+    assert same(want, back(again, tmp_path / "back", config_dir=str(tmp_path / "hf")))
 
 
 def test_experts_are_written_as_modules_of_their_own_where_training_has_no_grouped_gemm(tmp_path: Path, moe: Path) -> None:

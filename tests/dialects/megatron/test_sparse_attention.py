@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from convsvc.conversion import convert
-from convsvc.errors import LayoutError
+from convsvc.errors import JobError, LayoutError
 from convsvc.plan.planner import make_plan
 from tests.dialects.dcp.made import in_safetensors, same
 from tests.dialects.megatron.test_integrity import write_model
@@ -52,6 +53,24 @@ def test_args_say_the_indexers_and_which_layers_have_one(tmp_path: Path) -> None
     first, often = max(args.dsa_indexer_skip_topk_offset, 1), args.dsa_indexer_topk_freq
     assert {layer for layer in range(args.num_layers) if max(layer + 1 - first, 0) % often == 0} == indexed
     assert len(indexed) < args.num_layers
+
+
+@pytest.mark.parametrize(("family", "neighbours"), [("deepseek32", False), ("glm5", True)])
+def test_args_and_configurations_say_how_a_familys_indexers_rotate_and_norm(family: str, neighbours: bool, tmp_path: Path) -> None:
+    """transformers' DeepseekV32Indexer rotates halves and GlmMoeDsaIndexer neighbours; both norm keys with 1e-6, whatever rms_norm_eps."""
+    write_model(config_of(family, rms_norm_eps=1e-5), family, tmp_path / "hf")
+    folder = written(tmp_path / "hf", tmp_path / "megatron")
+    args = torch.load(folder / "common.pt", weights_only=False)["args"]
+    said = (args.dsa_indexer_rope_interleaved, args.dsa_indexer_k_norm_epsilon, args.norm_epsilon)
+    assert said == (neighbours, 1e-6, 1e-5)
+    job = {"source": {"format": "megatron", "path": str(folder)}, "target": {"format": "huggingface", "path": str(tmp_path / "back")}}
+    convert(job, engine="inline")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["indexer_rope_interleave"] is neighbours
+    args.dsa_indexer_rope_interleaved = not neighbours
+    torch.save({**torch.load(folder / "common.pt", weights_only=False), "args": args}, folder / "common.pt")
+    with pytest.raises(JobError, match="contradicts the source") as raised:
+        make_plan({**job, "target": {**job["target"], "path": str(tmp_path / "other"), "config_dir": str(tmp_path / "hf")}})
+    assert "indexers rotate " in str(raised.value.facts)
 
 
 def test_a_pattern_that_no_frequency_says_is_refused_by_name(tmp_path: Path) -> None:
