@@ -157,7 +157,7 @@ def _about(side: Side, asked: Asked) -> dict[str, Any]:
     if hasattr(source.settings, "parallel"):
         parallel = asdict(source.settings.parallel)
         about["parallel"] = {name: list(size) if isinstance(size, tuple) else size for name, size in parallel.items()}
-    return about | {"notes": [note.as_dict() for note in source.notes]}
+    return about | {**asked.detected.stated, "notes": [note.as_dict() for note in (*asked.detected.notes, *source.notes)]}
 
 
 def differences(result: dict[str, Any], most: int) -> Iterator[str]:

@@ -48,6 +48,13 @@ class Adapted:
     use_rslora: bool
 
 
+class Detected(NamedTuple):
+    """What is stated of a source whose format nobody said: fields of a job's, and notes on what else it could be."""
+
+    stated: Mapping[str, str] = MappingProxyType({})
+    notes: tuple[Note, ...] = ()
+
+
 class Read(NamedTuple):
     """How a source is read: its dialect's settings, and its model under its own layers' numbers; how far its training has come."""
 
@@ -72,6 +79,10 @@ class Source(Protocol):
     @abstractmethod
     def recognises(self, root: RootedPath) -> bool:
         """Whether a directory looks like a checkpoint of this format, by the names in it."""
+
+    def detected(self, root: RootedPath) -> Detected:
+        """What a job would say of a directory that is recognised, beside format and path, and what a user should know of the choice."""
+        return Detected()
 
     def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
         """What a training run has saved in its directory so far, by number; by the names in it. Raises SourceError, StorageError."""

@@ -159,7 +159,7 @@ KINDS = (
         "rank_files",
         (rf"{RANK_FOLDER}|{ITERATION}|latest_checkpointed_iteration\.txt",),
         "a Megatron checkpoint",
-        'give it as rank files: source.format "mindspeed-llm"',
+        'give it as rank files: source.format "mindspeed-llm", or "megatron" with source.storage "torch"',
         _first(rf"{RANK_FOLDER}|{ITERATION}|latest_checkpointed_iteration\.txt"),
     ),
     Kind(

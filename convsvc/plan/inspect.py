@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from convsvc.dialects import source_of, sources
@@ -41,7 +41,8 @@ def inspect_checkpoint(path: str, model_type: str | None = None, roots: Roots = 
         if alone is None:
             raise
         return _contents(asked.source, alone) | _adapters(alone, set_aside(alone)[1]) | {"complete": False, "problem": str(error)}
-    about = _contents(reader.settled(asked.source, roots), checkpoint)
+    checkpoint = replace(checkpoint, notes=(*asked.detected.notes, *checkpoint.notes))
+    about = _contents(reader.settled(asked.source, roots), checkpoint) | dict(asked.detected.stated)
     try:
         checkpoint = join_pieces(checkpoint)
         about |= _quantisation(checkpoint)
@@ -66,8 +67,9 @@ def ask_for(root: RootedPath, model_type: str | None = None, **stated: Any) -> A
     if not found:
         refuse(root, "a checkpoint that is read")
         raise SourceError(f"{root} is no checkpoint of a format that is read: {', '.join(sides('SOURCE'))}")
-    name = max(found, key=lambda source: source.certainty).name
-    return Asked(parse_source({"format": name, "path": str(root), **stated}), model_type)
+    meant = max(found, key=lambda source: source.certainty)
+    detected = meant.detected(root)
+    return Asked(parse_source({"format": meant.name, "path": str(root), **detected.stated, **stated}), model_type, detected=detected)
 
 
 def _contents(source: SourceSpec, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convsvc.dialects import source_of, target_of
-from convsvc.dialects.base import Wants
+from convsvc.dialects.base import Detected, Wants
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.layout import Layout
 from convsvc.errors import JobError, LayoutError, PlanError
@@ -29,17 +29,22 @@ def _silent() -> int | None:
 
 
 ALL = Wants()
+SILENT = Detected()
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A source as somebody wants it: what a job says of it, the MTP layers that are wanted, the vocabulary that its target speaks of."""
+    """A source as somebody wants it: what a job says of it, the MTP layers that are wanted, the vocabulary that its target speaks of.
+
+    `detected` is what was found out of it, where nobody stated its format.
+    """
 
     source: SourceSpec
     model_type: str | None = None
     options: Options = field(default_factory=Options)
     wants: Wants = ALL
     spoken: Callable[[], int | None] = _silent
+    detected: Detected = SILENT
 
 
 def asked_of(job: Job, roots: Roots = ANYWHERE) -> Asked:

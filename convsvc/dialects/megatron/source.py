@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convsvc.dialects.base import Wants, refuse_parts, without_state
+from convsvc.dialects.base import Detected, Wants, refuse_parts, without_state
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.huggingface.config import check_words
 from convsvc.dialects.layout import Layout
@@ -14,20 +14,27 @@ from convsvc.dialects.mcore.checkpoint import refuse_state
 from convsvc.dialects.mcore.saved_layout import check_own_words
 from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles
+from convsvc.dialects.mcore.whose import whose
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import CARRIED, LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
 from convsvc.dialects.megatron.rank_tables import RANK_FILES
 from convsvc.dialects.megatron.state import is_halved, is_single
+from convsvc.dialects.mindspeed_llm.tables import TABLES as MINDSPEED
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
 from convsvc.models.model import Model
+from convsvc.notes import Note
 from convsvc.roots import RootedPath, Roots
 from convsvc.spec import Options
 
 # Sizes that the saved args and a configuration both say, by what `Facts.number` calls them.
 SIZES = ("layers", "hidden", "heads", "experts", "expert_ffn", "ffn")
+ALSO = (
+    "these rank files are read as Megatron-LM's: names are Transformer Engine's, and the args have none of MindSpeed-LLM's own; "
+    f"source.format {MINDSPEED.format} says that they are its"
+)
 
 
 class Megatron(RankFiles):
@@ -38,8 +45,18 @@ class Megatron(RankFiles):
     certainty = 2  # its tracker is that of rank files, too; what lies in the iteration's directory is not
 
     def recognises(self, root: RootedPath) -> bool:
-        """Distributed ones alone: rank files are those of mindspeed-llm for who does not say whose they are."""
-        return place_of(root) is not None
+        """Distributed ones, and rank files that are not MindSpeed-LLM's."""
+        if place_of(root) is not None:
+            return True
+        found = whose(root, RANK_FILES, MINDSPEED) if super().recognises(root) else None
+        return found is not None and found.megatron
+
+    def detected(self, root: RootedPath) -> Detected:
+        if place_of(root) is not None:
+            return Detected()
+        found = whose(root, RANK_FILES, MINDSPEED)
+        notes = (Note("advice", ALSO),) if found is not None and found.reason is None else ()
+        return Detected({"storage": "torch"}, notes)
 
     def words_dir(self, source: MegatronSource) -> str | None:
         """None where it may be that of a model of several modules, whose words are not those of its text decoder alone."""

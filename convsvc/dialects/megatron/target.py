@@ -12,6 +12,7 @@ from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.target import RankFiles
+from convsvc.dialects.mcore.whose import OF_MEGATRON, OF_MINDSPEED
 from convsvc.dialects.megatron.fsdp_tables import PREFIX, is_halved
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
 from convsvc.dialects.megatron.layout import FSDP, Keys, check_decoder, is_usually_stacked, lay_target
@@ -86,15 +87,20 @@ class Megatron(RankFiles):
     def output(self, draft: Draft[Any, Any]) -> tuple[Layout, Output]:
         if isinstance(draft.settings, Keys):
             return output(draft)
-        layout, made = super().output(draft)
+        layout, made = super().output(replace(draft, facts=_less_mindspeed(draft.facts)))
         encoded, changed = write_norms(draft.layout, draft.dtypes)
         return layout, replace(made, encoded=encoded, notes=(*changed, *made.notes))
 
     def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
-        return own_args(model, facts)
+        return {OF_MEGATRON: "torch", **own_args(model, facts)}
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         return MegatronSource(format="megatron", path=path, storage=target.storage, architecture=architecture)
+
+
+def _less_mindspeed(facts: Facts) -> Facts:
+    """The source's words without those that MindSpeed-LLM alone has: they would say that these rank files are its."""
+    return replace(facts, values={name: value for name, value in facts.values.items() if name not in OF_MINDSPEED})
 
 
 def _without_state_of_fsdp() -> JobError:
