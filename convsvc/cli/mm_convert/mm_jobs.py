@@ -137,6 +137,7 @@ def resplit(converter: str) -> Make:
             **_cut(said.source_parallel_config, nested=False),
             "enable_canonical_hf_struct": canonical,
             "config_dir": config_dir,
+            "like_dir": config_dir,  # a head of its own in a tied model stays one, as on the way there and back
         }
         target = {
             "format": RANKS,

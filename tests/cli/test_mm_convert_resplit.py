@@ -1,0 +1,35 @@
+"""Rank files cut anew by the command come back to the same directory, whatever of it is unusual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convsvc.cli.mm_convert import main
+from tests.golden.mindspeed_mm_corpus import write_input
+
+# Its sizes are no published model's.
+pytestmark = pytest.mark.not_for_transformers
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: each for file in folder.glob("*.safetensors") for name, each in load_file(file).items()}
+
+
+@pytest.mark.parametrize(("there", "back"), [("[[4]]", "[4]"), ("[[1,3]]", "[1,3]")])
+@pytest.mark.parametrize(("again", "tp"), [("[4]", "2"), ("[2,2]", "1"), ("[[1,1],[2,0]]", "2")])
+def test_an_output_layer_of_its_own_in_a_tied_model_stays_one(there: str, back: str, again: str, tp: str, tmp_path: Path) -> None:
+    hf = write_input({"kind": "hf", "fixture": "qwen2vl_tie_with_head", "seed": 5}, tmp_path / "hf")
+    ranks, anew, out = (str(tmp_path / name) for name in ("ranks", "anew", "out"))
+    converter, config = "Qwen2VLConverter", f"--cfg.hf_config.hf_dir={hf}"
+    assert main([converter, "hf_to_mm", config, f"--cfg.mm_dir={ranks}", f"--cfg.parallel_config.llm_pp_layers={there}"]) == 0
+    source = [f"--cfg.source_dir={ranks}", f"--cfg.source_parallel_config.llm_pp_layers={back}"]
+    target = [f"--cfg.target_dir={anew}", f"--cfg.target_parallel_config.llm_pp_layers={again}", f"--cfg.target_parallel_config.tp_size={tp}"]
+    assert main([converter, "resplit", config, *source, *target]) == 0
+    cut = [f"--cfg.parallel_config.llm_pp_layers={again}", f"--cfg.parallel_config.tp_size={tp}"]
+    assert main([converter, "mm_to_hf", config, f"--cfg.mm_dir={anew}", f"--cfg.save_hf_dir={out}", *cut]) == 0
+    assert weights(Path(out)).keys() == weights(hf).keys()
+    assert all(torch.equal(each, weights(Path(out))[name]) for name, each in weights(hf).items())
