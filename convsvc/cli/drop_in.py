@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from convsvc.errors import ConvsvcError, JobError
+from convsvc.errors import ConvsvcError, JobError, TargetError
 
 
 def guarded(command: str, run: Callable[[], int]) -> int:
@@ -41,6 +41,15 @@ def run_here(job: dict[str, Any], workers: int = 1, as_json: bool = False) -> in
         return 0
     print(f"converted {job['source']['path']} to {result.target}: {result.bytes_written} bytes in {result.seconds:.1f} s")
     return 0
+
+
+def make_parents(target: str) -> None:
+    """The directories that the target is to lie in. Raises TargetError where they cannot be made."""
+    parent = os.path.dirname(os.path.abspath(target))
+    try:
+        os.makedirs(parent, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{parent}, for {target}, cannot be made: {error.strerror}", do="choose another target") from None
 
 
 def submit(job: dict[str, Any], url: str) -> int:

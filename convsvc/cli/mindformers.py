@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from convsvc.cli.drop_in import HelpShown, Parser, given, guarded, numbers, run_here, size, submit
+from convsvc.cli.drop_in import HelpShown, Parser, given, guarded, make_parents, numbers, run_here, size, submit
 from convsvc.errors import JobError
 
 # The source tools' names of models, and ours; every other name that we have is taken as it is.
@@ -67,7 +67,7 @@ def _run(argv: list[str]) -> int:
         print(f"note: nothing is written at --ms2torch-ckpt-path {args.ms2torch_ckpt_path}: no intermediate is needed", file=sys.stderr)
     if args.submit:
         return submit(job, args.submit)
-    os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
+    make_parents(job["target"]["path"])
     return run_here(job, min(args.workers or 1, os.cpu_count() or 1), args.json)
 
 

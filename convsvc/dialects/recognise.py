@@ -159,7 +159,8 @@ KINDS = (
         "rank_files",
         (rf"{RANK_FOLDER}|{ITERATION}|latest_checkpointed_iteration\.txt",),
         "a Megatron checkpoint",
-        'give it as rank files: source.format "mindspeed-llm", or "megatron" with source.storage "torch"',
+        'give it as rank files: source.format "mindspeed-llm", "megatron" with source.storage "torch"; '
+        'multimodal models\' "mindspeed-mm" or "mindspeed-mm-sora"',
         _first(rf"{RANK_FOLDER}|{ITERATION}|latest_checkpointed_iteration\.txt"),
     ),
     Kind(

@@ -54,6 +54,11 @@ def said(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ([*ALL, "--cfg.parallel_config.ep_size=2"], "the model has no experts"),
         ([*ALL, "--cfg.parallel_config.audio_pp_layers=[[4]]"], "this qwen2-vl has no audio_encoder"),
         ([*ALL, "--cfg.hf_config.hf_dir=nowhere"], "nowhere does not exist"),
+        ([*ALL, "--cfg.mm_dir=typo.yaml/out"], "typo.yaml, for typo.yaml/out, cannot be made: File exists (choose another target)"),
+        (
+            [*TO_MM, "--cfg.parallel_config.llm_pp_layers=[[1000000000000]]"],
+            "has 1000000000000 layers in a stage; there are at most 1000000",
+        ),
         ([*ALL, "--cfg.mm_dir=full"], "full exists and is not empty"),
         ([*ALL, "--cfg.hf_config.hf_dir=glm"], "glm/config.json is the configuration of a glm4v model (it converts qwen2-vl)"),
         (["GlmConverter", *ALL[1:]], "hf/config.json is the configuration of a qwen2-vl model (it converts glm4v)"),

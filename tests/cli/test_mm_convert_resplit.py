@@ -27,9 +27,27 @@ def test_an_output_layer_of_its_own_in_a_tied_model_stays_one(there: str, back: 
     converter, config = "Qwen2VLConverter", f"--cfg.hf_config.hf_dir={hf}"
     assert main([converter, "hf_to_mm", config, f"--cfg.mm_dir={ranks}", f"--cfg.parallel_config.llm_pp_layers={there}"]) == 0
     source = [f"--cfg.source_dir={ranks}", f"--cfg.source_parallel_config.llm_pp_layers={back}"]
-    target = [f"--cfg.target_dir={anew}", f"--cfg.target_parallel_config.llm_pp_layers={again}", f"--cfg.target_parallel_config.tp_size={tp}"]
+    target = [
+        f"--cfg.target_dir={anew}",
+        f"--cfg.target_parallel_config.llm_pp_layers={again}",
+        f"--cfg.target_parallel_config.tp_size={tp}",
+    ]
     assert main([converter, "resplit", config, *source, *target]) == 0
     cut = [f"--cfg.parallel_config.llm_pp_layers={again}", f"--cfg.parallel_config.tp_size={tp}"]
     assert main([converter, "mm_to_hf", config, f"--cfg.mm_dir={anew}", f"--cfg.save_hf_dir={out}", *cut]) == 0
     assert weights(Path(out)).keys() == weights(hf).keys()
     assert all(torch.equal(each, weights(Path(out))[name]) for name, each in weights(hf).items())
+
+
+@pytest.mark.parametrize(("tp", "tower"), [(1, 2), (2, 4), (4, 1)])
+def test_an_embedding_that_was_resized_comes_back_with_its_rows_however_the_tower_is_cut(tp: int, tower: int, tmp_path: Path) -> None:
+    hf = write_input({"kind": "hf", "fixture": "qwen2vl", "seed": 5}, tmp_path / "hf")
+    config, cut = f"--cfg.hf_config.hf_dir={hf}", [f"--cfg.parallel_config.tp_size={tp}", f"--cfg.parallel_config.vit_tp_size={tower}"]
+    there = [f"--cfg.mm_dir={tmp_path / 'ranks'}", "--cfg.parallel_config.llm_pp_layers=[[4]]"]
+    assert main(["Qwen2VLConverter", "hf_to_mm", config, *there, *cut, "--cfg.common_model_config.resize_vocab_size=104"]) == 0
+    back = [there[0], f"--cfg.save_hf_dir={tmp_path / 'out'}", "--cfg.parallel_config.llm_pp_layers=[4]"]
+    assert main(["Qwen2VLConverter", "mm_to_hf", config, *back, *cut]) == 0
+    head, before = weights(tmp_path / "out")["lm_head.weight"], weights(hf)["lm_head.weight"]
+    assert torch.equal(head[:96], before)
+    assert head.shape == (104, 32)
+    assert not head[96:].any()

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # A number for each stage, or for virtual stages a list of such lists: `check_layers`.
 Layers = list[Any]
+# Layers in a stage: no model has more.
+MOST = 1_000_000
 # Whole numbers that may be 0; all others begin at 1. Bounds are checked here, as help texts show types with bounds in pydantic's own words.
 MAY_BE_ZERO = ("vit_tp_size", "audio_tp_size")
 
@@ -38,6 +40,8 @@ def check_layers(layers: list[Any]) -> None:
     wrong = [count for row in rows or [layers] for count in row if type(count) is not int or count < 0]
     if wrong:
         raise ValueError(f"has {wrong[0]!r}; layers are counted: 0, 1, 2 ...")
+    if (most := max(count for row in rows or [layers] for count in row)) > MOST:
+        raise ValueError(f"has {most} layers in a stage; there are at most {MOST}")
     if len({len(row) for row in rows}) > 1:
         raise ValueError(f"has lists of {', '.join(str(len(row)) for row in rows)} stages; they must be as long as each other")
 

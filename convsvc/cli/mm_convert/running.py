@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from convsvc.cli.drop_in import run_here, submit
+from convsvc.cli.drop_in import make_parents, run_here, submit
 from convsvc.cli.mm_convert import sora_jobs
 from convsvc.cli.mm_convert.parsing import Asked
 from convsvc.cli.terminal import say
@@ -20,7 +19,7 @@ def run(asked: Asked) -> int:
             say(f"the service leaves a directory, in which the file is: {sent['target']['path']}/{sora_jobs.FILE}", err=True)
         return submit(sent, asked.submit)
     sora_jobs.check_place(job)
-    os.makedirs(os.path.dirname(os.path.abspath(job["target"]["path"])), exist_ok=True)
+    make_parents(job["target"]["path"])
     code = run_here(job)
     if code == 0:
         sora_jobs.put_in_place(job)

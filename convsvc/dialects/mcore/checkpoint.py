@@ -25,7 +25,7 @@ from convsvc.dialects.mcore.saved_layout import WITHOUT_ARGS, check_own_words, c
 from convsvc.dialects.mcore.seen_sizes import check_padding, see_layout, vocab_divisor
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.mcore.sizes import RankFilesSource
-from convsvc.dialects.recognise import WEIGHTS, refuse
+from convsvc.dialects.recognise import ITERATION, SHOWN, WEIGHTS, refuse
 from convsvc.errors import SourceError
 from convsvc.formats.base import FileIndex, Inert
 from convsvc.formats.regular_file import open_regular
@@ -173,6 +173,7 @@ def iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
         return root
     tracker = root / TRACKER
     if stated is None and not tracker.is_file():
+        _refuse_untracked(root)
         refuse(root, "a checkpoint of Megatron rank files", but=("checkpoints",))
         raise SourceError(
             f"{root} has no {TRACKER} and no mp_rank_* directories",
@@ -185,6 +186,17 @@ def iteration_folder(root: RootedPath, stated: str | None) -> RootedPath:
     if not folder.is_dir():
         raise SourceError(f"{folder} does not exist, though {'source.iteration' if stated else tracker} says {text}")
     return folder
+
+
+def _refuse_untracked(root: RootedPath) -> None:
+    """Raises SourceError where there are iterations, and nothing that says which of them training has come to."""
+    iterations = [name for name in root.names() if re.fullmatch(ITERATION, name)]
+    if iterations:
+        shown = ", ".join(iterations[:SHOWN]) + (", ..." if len(iterations) > SHOWN else "")
+        raise SourceError(
+            f"{root} has {shown}, and no {TRACKER} that says which of them is meant",
+            do="write its number, or `release`, into that file; or state source.iteration; or give the iteration's own directory",
+        )
 
 
 def _tracked(tracker: RootedPath) -> str:

@@ -193,8 +193,16 @@ def _tensor_of(source: MindSpeedMMSource, module: str, seen: tuple[Names, Grid],
         return stated if stated and grid.tp % stated == 0 else 1
     if not fitting or (stated is not None and stated not in fitting):
         shapes = f"its shapes fit {', '.join(map(str, fitting)) or 'none'} of the {grid.tp} tensor ranks"
-        raise JobError(f"{FIELDS[module][1] if module in FIELDS else module}: stated {stated}; {shapes}")
+        raise JobError(f"{_said_in(source, module)}: stated {stated}; {shapes}")
     return stated if stated is not None else max(fitting)
+
+
+def _said_in(source: MindSpeedMMSource, module: str) -> str:
+    """The field that a module's size is stated in: its own, or the decoder's, which stands for it."""
+    if module not in FIELDS:
+        return module
+    own = FIELDS[module][1]
+    return own if module == DECODER or getattr(source, own) or source.tp_size is None else f"tp_size, as that of the {module}"
 
 
 def _stated_size(source: MindSpeedMMSource, module: str) -> int | None:

@@ -83,7 +83,8 @@ class MindSpeedMM(Source):
         """As many rows as are stored: an embedding that was resized for training is larger than its configuration says."""
         if options.vocab_size is not None:
             return options.vocab_size
-        return stored_vocab(checkpoint, grid_of(checkpoint), MindSpeedMMSource(format=FORMAT, path="/"))
+        opened: Opened = checkpoint.settings
+        return stored_vocab(checkpoint, grid_of(checkpoint, opened.source.ep_size), opened.source)
 
     def seen(self, checkpoint: Checkpoint, model: Model) -> Model:
         """By the names in rank files; what is cut over ranks is not looked at."""
