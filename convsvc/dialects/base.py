@@ -178,7 +178,7 @@ def without_state(side: str, what: str, lost: Iterable[str] = (), do: str | None
     """The error for a job that asks for state where there is no place for it; `lost` is what there is."""
     return JobError(
         f'options.state is "training": optimizer state is not kept in a {side} of {what}, only from one distributed checkpoint of '
-        "Megatron-LM to another (format megatron, storage torch_dist)",
+        "Megatron-LM to another (format megatron, storage torch_dist or fsdp_dtensor)",
         facts=[f"would be lost: {each}" for each in sorted(lost)],
         do=do or "leave options.state out to convert the weights alone",
     )
@@ -225,6 +225,10 @@ class Target(Protocol):
     def with_state(self, settings: Any, names: Collection[str]) -> Any:
         """The settings for a target that holds the optimizer's state, too: `names` are the logical tensors that the source has. Pure."""
         return settings
+
+    def stand_ins(self, settings: Any, names: Collection[str]) -> Mapping[str, str]:
+        """Of logical tensors that such a target has and the source has not those of its `names` that stand in: main weights. Pure."""
+        return {}
 
     def wants(self, target: Any) -> Wants:
         """Which MTP layers it asks for."""

@@ -98,13 +98,15 @@ class Training:
     """What training needs beside tensors to go on: the iteration it has come to, and its own words by its own names, plain values.
 
     `args` are those of its arguments that count on (samples), `common` what it keeps beside them: an optimizer's groups, the schedule. A
-    small tensor among these is a TensorSpec; its bytes are in `data`, by its path.
+    small tensor among these is a TensorSpec; its bytes are in `data`, by its path. `groups`: which of the optimizer's a weight is in, by
+    its key, where that is said.
     """
 
     iteration: int
     args: Mapping[str, Any]
     common: Mapping[str, Any]
     data: Mapping[str, bytes]
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

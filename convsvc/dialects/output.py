@@ -71,7 +71,8 @@ class Output:
 
     Files that are alike have one of the `skeletons`; tensors in it bear the names of the layout's kinds. `encoded`: how those of
     these names are written instead, in several pieces. `hashed`: files are hashed while they are written, so that each is one task's.
-    `beside`: (file, name) of tensors that are of none of the layout's kinds.
+    `beside`: (file, name) of tensors that are of none of the layout's kinds. `instead`: logical tensors of the source that the target does
+    not hold, as it has others for them, which a note says.
     """
 
     files: tuple[NewFile, ...]
@@ -81,6 +82,7 @@ class Output:
     encoded: Mapping[str, Written] = field(default_factory=dict)
     hashed: bool = False
     beside: tuple[tuple[str, str], ...] = ()
+    instead: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

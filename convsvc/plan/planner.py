@@ -112,6 +112,7 @@ def _assemble(job: Job, model: Model, source: _Held, roots: Roots, adapted: Adap
     settings = writer.as_found(job, writer.settings(job.target, model, adapted), model, read, roots)
     if checkpoint.training is not None:
         settings = writer.with_state(settings, source.tensors)
+        model = replace(model, same_as={**model.same_as, **writer.stand_ins(settings, source.tensors)})
     layout = writer.layout(model, settings)
     dtypes = target_dtypes(layout.kinds, gathered, sources, model, options)
     kept = kept_notes(layout.kinds, dtypes, model, options)
@@ -132,7 +133,7 @@ def _assemble(job: Job, model: Model, source: _Held, roots: Roots, adapted: Adap
     layout = replace(layout, kinds=as_encoded(layout.kinds, output))
     files, targets = _planned_targets(layout, output, dtypes)
     wanted = gather(layout)
-    left_out = _left_out(source.tensors, wanted, model)
+    left_out = _left_out(source.tensors - output.instead, wanted, model)
     transfers = make_transfers(stand_in(gathered, wanted, model.same_as), wanted, left_out_copies(gathered, wanted, model))
     if source.merging and output.encoded:
         raise JobError(

@@ -18,11 +18,12 @@ from convsvc.dialects.files import check_directory
 from convsvc.dialects.iterations import MAX_TRACKER_BYTES, TRACKER
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.mcore.progress import reached
+from convsvc.dialects.megatron.fsdp_training import find_fsdp_states
 from convsvc.dialects.megatron.integrity import check_integrity
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import FSDP
 from convsvc.dialects.megatron.norms import read_norms
-from convsvc.dialects.megatron.state import FSDP_KEY, describe, is_of_fsdp, is_of_fsdp_files, is_state
+from convsvc.dialects.megatron.state import FSDP_KEY, describe, has_state_of_fsdp, is_of_fsdp, is_of_fsdp_files, is_state
 from convsvc.dialects.megatron.training import Common, States, find_states
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
@@ -53,13 +54,14 @@ SHOWN = 12
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What was found out beside the weights: the whole tensors' shapes, what of each lies where, and what the saved args say; whether
-    Megatron-FSDP saved it, and which kinds of an optimizer's state there are, where they were asked for."""
+    Megatron-FSDP saved it, and which kinds of an optimizer's state there are, where they were asked for, and how its names begin."""
 
     shapes: Mapping[str, tuple[int, ...]]
     cuts: Mapping[str, tuple[Cut, ...]]
     args: Facts
     fsdp: bool = False
     kinds: tuple[str, ...] = ()
+    wrappers: str = ""
 
 
 def place_of(root: RootedPath) -> RootedPath | None:
@@ -93,7 +95,8 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
     common = _common(folder, metadata)
-    states = find_states(folder, metadata, prefix, common) if training else States()
+    find = find_fsdp_states if has_state_of_fsdp(metadata.tensors) else find_states
+    states = find(folder, metadata, prefix, common) if training else States()
     weights, left = _weights(folder, metadata, prefix, states)
     weights, left = _of_text(folder, weights, prefix, left, asked=source.modules is not None)
     fsdp = MARK not in folder.names() and is_of_fsdp(weights)
@@ -103,7 +106,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     facts = (_configured(source, roots) or args).stating(stated_sizes(source.architecture))
     names = {name: _key(name, prefix, weights) for name in weights} | {name: state.stored for name, state in states.names.items()}
     shapes = {names[name]: each.shape for name, each in pieces.tensors.items()}
-    opened = Opened(shapes, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp, states.kinds)
+    opened = Opened(shapes, {names[name]: cuts for name, cuts in pieces.cuts.items()}, args, fsdp, states.kinds, states.wrappers)
     found: Mapping[tuple[str, str], Found] = {(file, names[name]): each for (file, name), each in pieces.found.items()}
     notes = (*checked, *_unfinished(folder, fsdp), *left, *states.notes)
     if not training:  # which goes on with all values as they are stored
@@ -180,7 +183,9 @@ def _weights(folder: RootedPath, metadata: Metadata, prefix: str, states: States
     """The weights by their keys, and notes on what is left out, by kinds."""
     short = {name: name.removeprefix(prefix) for name in chain(metadata.tensors, metadata.objects)}
     weights = {name: each for name, each in metadata.tensors.items() if not is_state(short[name])}
-    notes = describe((short[name] for name in short if name not in weights and name not in states.names), METADATA)
+    notes = describe(
+        (short[name] for name in short if name not in weights and name not in states.names and name not in states.words), METADATA
+    )
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
     return weights, notes

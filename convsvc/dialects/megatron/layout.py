@@ -13,6 +13,7 @@ from math import prod
 from convsvc.dialects.cuts import Cut
 from convsvc.dialects.layout import Entry, Layout
 from convsvc.dialects.mcore.carried import lay_carried
+from convsvc.dialects.megatron.fsdp_state import MAIN, MOMENTS, moment_name
 from convsvc.dialects.megatron.fsdp_tables import fsdp_rows
 from convsvc.dialects.megatron.moments import State, flat_chunk, fragments_of, held_of, of_state, parse_stored, part_boxes
 from convsvc.dialects.megatron.tables import LESS_ONE, is_latent, key_rows
@@ -42,8 +43,9 @@ class Keys:
     the whole `shapes`; a target's the most elements of a chunk, beyond which it is cut along its first axis, what stands before every
     key, and whether it is `hashed`: then a file has little, so that one task can write all of it.
 
-    `kinds` of an optimizer's state there are, too; a target's `state` says of which logical tensors. A target's
-    `iteration` is that which a source of rank files has come to.
+    `kinds` of an optimizer's state there are, too; a target's `state` says of which logical tensors. `wrappers` stand before a
+    weight's key in Megatron-FSDP's names of state: how training wraps its model. A target's `iteration` is that which a source of rank
+    files has come to.
     """
 
     padded_vocab: int
@@ -59,6 +61,7 @@ class Keys:
     hashed: bool = False
     kinds: tuple[str, ...] = ()
     state: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    wrappers: str = ""
     iteration: int | None = None
 
     def described(self) -> dict[str, int | str]:
@@ -126,14 +129,21 @@ def lay_keys(model: Model, settings: Keys) -> list[Key]:
     before = settings.prefix + CARRIED
     carried = [(laid._replace(name=before + laid.name), unit) for laid, unit in lay_carried(model, frozenset(placed))]
     made += [Key(laid.name, ((laid, unit),), False) for laid, unit in carried]
-    return [each for key in made for each in (key, *_states(key, settings))] if settings.kinds else made
+    return [each for key in made for each in _with_states(key, settings)] if settings.kinds else made
+
+
+def _with_states(key: Key, settings: Keys) -> list[Key]:
+    """A weight's key and those of its state; where Megatron-FSDP is to have it, the main weight stands in the weight's place."""
+    states = list(_states(key, settings))
+    return states if settings.fsdp and any(state.name == key.name for state in states) else [key, *states]
 
 
 def _states(key: Key, settings: Keys) -> Iterator[Key]:
     """The keys of what the optimizer keeps of a weight, laid as that is. Raises LayoutError where it keeps it of some layers only."""
     for kind in settings.kinds:
         if settings.cuts:
-            if not any(State(kind, name).stored in settings.cuts for name in (key.name, *key.parts[0][0].also)):
+            told = MOMENTS[0] if settings.fsdp and kind == MAIN else kind  # what has moments is a main weight there
+            if not any(State(told, name).stored in settings.cuts for name in (key.name, *key.parts[0][0].also)):
                 continue
         else:
             held, without = held_of(settings.state, kind, (laid for laid, _ in key.parts))
@@ -144,8 +154,17 @@ def _states(key: Key, settings: Keys) -> Iterator[Key]:
                 )
             if not held:
                 continue
-        parts = tuple([(of_state(laid, kind), unit) for laid, unit in key.parts])
-        yield Key(State(kind, key.name).stored, parts, key.stacked)
+        parts = tuple([(_named(of_state(laid, kind), laid, kind, settings), unit) for laid, unit in key.parts])
+        yield Key(parts[0][0].name, parts, key.stacked)
+
+
+def _named(state: Laid, weight: Laid, kind: str, settings: Keys) -> Laid:
+    """State by the name that it has in such a checkpoint. Moments of a source have torch_dist's, whatever they are stored as."""
+    if settings.fsdp and kind == MAIN:
+        return state._replace(name=weight.name, also=weight.also)
+    if not settings.fsdp or settings.cuts:
+        return state
+    return state._replace(name=moment_name(settings.wrappers, kind, weight.name.removeprefix(settings.prefix)))
 
 
 def _laid(templates: Templates, template: Template, settings: Keys) -> Iterator[Laid]:

@@ -20,6 +20,8 @@ from convsvc.dialects.mcore.saved_args import compose_args
 from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.megatron.checkpoint import COMMON, MARK
 from convsvc.dialects.megatron.extra_states import STATE, extra_states
+from convsvc.dialects.megatron.fsdp_objects import Objects, StateWords, path_of
+from convsvc.dialects.megatron.fsdp_state import MAIN, check_apart, optimizers_of
 from convsvc.dialects.megatron.integrity import INTEGRITY
 from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
@@ -27,7 +29,7 @@ from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.state import WORDS_OF_STATE
 from convsvc.dialects.output import Draft, NewFile, Output, SideFile
-from convsvc.errors import JobError
+from convsvc.errors import JobError, LayoutError
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
@@ -41,6 +43,8 @@ KIND = "distcp"
 OBJECTS = "__0_0.distcp"
 BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
 CHECKPOINT_VERSION = 3.0
+# Which models have of: mixers, delta nets.
+HYBRID_SIZES = frozenset({"mamba_group", "key_head"})
 
 
 def _iteration(draft: Draft[MegatronTarget, Keys]) -> str:
@@ -67,11 +71,22 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     encoded, changed = write_norms(draft.layout, draft.dtypes) if draft.training is None else ({}, [])
     notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
-    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded, settings.hashed)
+    instead: frozenset[str] = frozenset()
+    if settings.fsdp and draft.training is not None:
+        instead = settings.state.get(MAIN, frozenset())
+        notes += _state_words(draft).notes()
+        notes += (
+            [Note("ignored", f"{len(instead)} weights are left out, as Megatron-FSDP has main weights in their place")] if instead else []
+        )
+    if draft.training is not None and draft.training.groups and not settings.fsdp:
+        notes.append(Note("changed", "weights are main weights, as Megatron-FSDP has no others: Megatron rounds them to its own dtype"))
+    return Layout(layout.kinds, entries), Output(files, skeletons, sides, tuple(notes), encoded, settings.hashed, instead=instead)
 
 
 def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
     """What lies beside the weights of torch_dist."""
+    if draft.training is not None and draft.training.groups:
+        check_apart(group for each in optimizers_of(draft.training.common["optimizer"]) for group in each["optimizer"]["param_groups"])
     state = torch_zip_bytes(STATE, "archive")
     objects = tuple(extra_states(draft.model, draft.settings))
     metadata = Metadata(chunked(), objects, dict.fromkeys(objects, Item(OBJECTS, 0, len(state))))
@@ -87,18 +102,31 @@ def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callab
 
 def _fsdp_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
     """What lies beside the weights of fsdp_dtensor: the state dict's other values, by their names, and where each name stood in it."""
-    values, data, objects = _common(draft), b"", dict[str, Item]()
+    common, tensors, objects = _common(draft), chunked(), Objects(OBJECTS)
     for name in sorted(WORDS_OF_STATE):
-        saved = torch_zip_bytes(values[name], "archive")
-        objects[name] = Item(OBJECTS, len(data), len(saved))
-        data += saved
-    tensors = chunked()
-    paths = {name: ("model", name.removeprefix("model.")) for name in tensors} | {name: (name,) for name in objects}
+        objects.place((name,), objects.item(common[name], name))
+    if draft.training is not None:
+        tensors |= _state_words(draft).add_to(objects, tensors)
+    paths = {name: path_of(name) for name in tensors} | objects.paths
+    metadata = Metadata(tensors, tuple(objects.places), objects.places)
     return (
-        SideFile(f"{folder}/{OBJECTS}", text=data),
-        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(Metadata(tensors, tuple(objects), objects), paths), last=True),
+        SideFile(f"{folder}/{OBJECTS}", text=objects.data),
+        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, paths), last=True),
         SideFile(TRACKER, text=_iteration(draft), last=True),
     )
+
+
+def _state_words(draft: Draft[MegatronTarget, Keys]) -> StateWords:
+    """Raises LayoutError for layers whose projections Megatron-FSDP trains in one matrix: their state was never seen."""
+    assert draft.training is not None
+    if not draft.model.sizes.keys().isdisjoint(HYBRID_SIZES):
+        raise LayoutError(
+            f"optimizer state of {draft.model.family.name} is not written for Megatron-FSDP: core 0.16.1 trains the projections of mixers "
+            "and delta nets in one matrix, whose parts have keys of their own here",
+            do="go on training from a target with storage torch_dist; or leave options.state out to convert the weights alone",
+        )
+    decayed = draft.facts.get("apply_wd_to_qk_layernorm") is True
+    return StateWords(draft.training, draft.settings.wrappers, decayed_norms=decayed)
 
 
 def _chunked(model: Model, settings: Keys, places: Mapping[tuple[str, str], StoredTensor]) -> dict[str, Chunked]:
@@ -128,7 +156,9 @@ def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
         own |= {"no_save_optim": False, "no_save_rng": True, **training.args}
     if draft.target.iteration is None and draft.settings.iteration is not None:
         own |= counted(draft.facts, folder_of(_iteration(draft)))
-    args = compose_args(draft.model, as_ranks, draft.facts, bytes_by_dtype(draft.specs()), own)
+    # Main weights are no word of the dtype that is trained in.
+    dtypes = bytes_by_dtype(draft.specs()) if training is None or not draft.settings.fsdp else {}
+    args = compose_args(draft.model, as_ranks, draft.facts, dtypes, own)
     content: dict[str, Any] = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
     if not draft.settings.stacked:
         content["non_homogeneous_layers"] = True

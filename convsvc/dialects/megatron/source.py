@@ -16,6 +16,7 @@ from convsvc.dialects.mcore.seen_sizes import check_padding
 from convsvc.dialects.mcore.source import RankFiles
 from convsvc.dialects.mcore.whose import whose
 from convsvc.dialects.megatron.checkpoint import WORDS, Opened, open_checkpoint, place_of
+from convsvc.dialects.megatron.fsdp_state import HALF, WRAPPED
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import CARRIED, LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
@@ -74,7 +75,7 @@ class Megatron(RankFiles):
             refuse_state(RootedPath(source.path, roots), source.iteration, f"{self.name} with storage torch")
 
     def open_training(self, source: Any, roots: Roots) -> Checkpoint:
-        if source.storage != "torch_dist":
+        if source.storage == "torch":
             raise without_state("source", f"megatron with storage {source.storage}")
         return open_checkpoint(source, roots, training=True)
 
@@ -124,10 +125,20 @@ class Megatron(RankFiles):
         if opened.fsdp or is_single(opened.shapes):
             fsdp, halved = opened.fsdp, is_halved(opened.shapes)
             return Keys(
-                stored, stacked=False, cuts=opened.cuts, shapes=opened.shapes, fsdp=fsdp, single=not fsdp, halved=halved, kinds=opened.kinds
+                stored,
+                stacked=False,
+                cuts=opened.cuts,
+                shapes=opened.shapes,
+                fsdp=fsdp,
+                single=not fsdp,
+                halved=halved,
+                kinds=opened.kinds,
+                wrappers=opened.wrappers or _wrappers(opened.args, checkpoint),
             )
         stacked = any(name.startswith(LAYERS) and not name[len(LAYERS) :].split(".")[0].isdigit() for name in opened.shapes)
-        return Keys(stored, stacked, opened.cuts, opened.shapes, kinds=opened.kinds)
+        return Keys(
+            stored, stacked, opened.cuts, opened.shapes, kinds=opened.kinds, wrappers=opened.wrappers or _wrappers(opened.args, checkpoint)
+        )
 
     def assumed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         return () if isinstance(checkpoint.settings, Opened) else super().assumed(checkpoint)
@@ -139,6 +150,14 @@ class Megatron(RankFiles):
 def _of_rows(args: Facts) -> Facts:
     """The args less the number of rows that one layout wanted: keys are of any, and Megatron reads what has others."""
     return replace(args, values={name: value for name, value in args.values.items() if name != "padded_vocab_size"})
+
+
+def _wrappers(args: Facts, checkpoint: Checkpoint) -> str:
+    """How training wraps the model, which it does once more in bf16 and fp16: as the args say, or else the weights themselves."""
+    said = [args.get(name) for name in ("bf16", "fp16")]
+    if None in said and True not in said:
+        said = [next((each.tensor.dtype for (_, name), each in checkpoint.found.items() if name == WORDS), "") in ("BF16", "F16")]
+    return HALF if True in said else WRAPPED
 
 
 def _check_sizes(config: Facts, args: Facts, model: Model) -> None:

@@ -80,6 +80,15 @@ def is_of_fsdp(names: Iterable[str]) -> bool:
     return any(FSDP_KEY.match(name) or FSDP_HALF.fullmatch(name) or FSDP_EXPERT.fullmatch(name) for name in names)
 
 
+def has_state_of_fsdp(names: Iterable[str]) -> bool:
+    """Whether there is optimizer state as Megatron-FSDP names it.
+
+    >>> has_state_of_fsdp(["optimizer.state.module.module.output_layer.weight.exp_avg"]), has_state_of_fsdp(["optimizer.state.exp_avg.x"])
+    (True, False)
+    """
+    return any(OF_FSDP.names.match(name) for name in names)
+
+
 def is_single(names: Iterable[str]) -> bool:
     """Whether a torch_dist has experts or halves of gates as keys of their own, as it is saved with singleton_local_shards.
 

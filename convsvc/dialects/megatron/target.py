@@ -13,10 +13,11 @@ from convsvc.dialects.mcore.seen_sizes import pad_vocab
 from convsvc.dialects.mcore.settings import Settings, settings_for
 from convsvc.dialects.mcore.target import RankFiles
 from convsvc.dialects.mcore.whose import OF_MEGATRON, OF_MINDSPEED
+from convsvc.dialects.megatron.fsdp_state import MAIN, check_kinds_of_fsdp
 from convsvc.dialects.megatron.fsdp_tables import PREFIX, is_halved
 from convsvc.dialects.megatron.job import MegatronSource, MegatronTarget
 from convsvc.dialects.megatron.layout import FSDP, Keys, check_decoder, is_usually_stacked, lay_target
-from convsvc.dialects.megatron.moments import logical_states
+from convsvc.dialects.megatron.moments import State, logical_states
 from convsvc.dialects.megatron.new_files import output
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
@@ -58,22 +59,30 @@ class Megatron(RankFiles):
         return Keys(padded, stacked, chunk_elements=_chunk_elements(target), hashed=target.verify_integrity)
 
     def check_training(self, target: Any) -> None:
-        if target.storage == FSDP:
-            raise _without_state_of_fsdp()
-        if target.storage != "torch_dist":
+        if target.storage == "torch":
             raise without_state("target", f"megatron with storage {target.storage}")
         if target.iteration == "release":
             raise JobError("target.iteration is release, which training begins at 0 with", do="leave it out to go on where the source is")
 
     def with_state(self, settings: Keys, names: Collection[str]) -> Keys:
         state = logical_states(names)
+        if settings.fsdp:
+            check_kinds_of_fsdp(state)
         return replace(settings, kinds=tuple(state), state=state)
+
+    def stand_ins(self, settings: Keys, names: Collection[str]) -> Mapping[str, str]:
+        """Weights are what Megatron rounds main weights to, which are all that Megatron-FSDP keeps."""
+        if settings.fsdp:
+            return {}
+        return {of: State(MAIN, of).logical for of in settings.state.get(MAIN, ()) if of not in names}
 
     def as_found(self, job: Job, settings: Any, model: Model, read: Read, roots: Roots) -> Any:
         """From rank files at the iteration that training has come to. From a distributed one a job for weights alone begins anew."""
         if not isinstance(settings, Keys):
             return super().as_found(job, settings, model, read, roots)
-        return settings if isinstance(read.settings, Keys) else replace(settings, iteration=read.iteration)
+        if isinstance(read.settings, Keys):
+            return replace(settings, wrappers=read.settings.wrappers)
+        return replace(settings, iteration=read.iteration)
 
     def layout(self, model: Model, settings: Any) -> Layout:
         return lay_target(model, settings) if isinstance(settings, Keys) else super().layout(model, settings)
@@ -101,23 +110,6 @@ class Megatron(RankFiles):
 def _less_mindspeed(facts: Facts) -> Facts:
     """The source's words without those that MindSpeed-LLM alone has: they would say that these rank files are its."""
     return replace(facts, values={name: value for name, value in facts.values.items() if name not in OF_MINDSPEED})
-
-
-def _without_state_of_fsdp() -> JobError:
-    """Megatron-FSDP trains the weights that it saves, and keeps words of groups by weight.
-
-    Source: megatron-core 0.16.1, core/optimizer/distrib_optimizer.py, sharded_param_state_fsdp_dtensor; its main weights are the
-    model's own (core/distributed/fsdp, param_and_grad_buffer.py, _init_optimizer_named_parameters).
-    """
-    return JobError(
-        'options.state is "training": optimizer state is not kept in a target of megatron with storage fsdp_dtensor',
-        facts=[
-            "torch_dist keeps main weights beside the weights, and groups in a list; Megatron-FSDP has the main weights in the weights' "
-            "place, and a group's words under the name of every weight: neither is written yet"
-        ],
-        do="go on training from a target with storage torch_dist, without --use-megatron-fsdp; or leave options.state out to convert the "
-        "weights alone, and load them with --finetune or --no-load-optim",
-    )
 
 
 def _chunk_elements(target: MegatronTarget) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convsvc.dialects.checkpoint import Training
+from convsvc.dialects.megatron.fsdp_state import MAIN
 from convsvc.dialects.megatron.moments import State, check_kinds, parse_stored
-from convsvc.dialects.megatron.state import BUCKETS, OF_FSDP, is_state
+from convsvc.dialects.megatron.state import BUCKETS, is_state
 from convsvc.errors import SourceError
 from convsvc.formats.base import Global, Inert, StoredTensor, TensorSpec
 from convsvc.formats.dcp.records import Chunked, Metadata
@@ -23,6 +24,7 @@ from convsvc.notes import Note
 from convsvc.roots import RootedPath
 
 SHARDING, FULLY, MODEL_SPACE = "param_state_sharding_type", "fully_reshardable", "fully_sharded_model_space"
+CONTENT = {"distrib_optim_sharding_type": FULLY, "distrib_optim_fully_reshardable_mem_efficient": False}
 # What that calls the main weights, and other optimizers than the distributed one do.
 UPGRADED = {"fp32_param": "param"}
 KEPT = ("optimizer", "opt_param_scheduler", "num_floating_point_operations_so_far")
@@ -46,17 +48,23 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Entries of `.metadata` that are state, by their full names, and which each is; what else training needs, and what to say of it."""
+    """Entries of `.metadata` that are state, by their full names, and which each is; what else training needs, and what to say of it.
+
+    `words` are further entries that are read. Of Megatron-FSDP `wrappers` stand before a weight's key, and main weights in their place.
+    """
 
     tensors: Mapping[str, Chunked] = field(default_factory=dict)
     names: Mapping[str, State] = field(default_factory=dict)
     training: Training | None = None
     notes: tuple[Note, ...] = ()
+    words: frozenset[str] = frozenset()
+    wrappers: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of state that there are."""
-        return tuple(sorted({state.kind for state in self.names.values()}))
+        main = {MAIN} if self.wrappers else set()
+        return tuple(sorted({state.kind for state in self.names.values()} | main))
 
 
 def find_states(folder: RootedPath, metadata: Metadata, prefix: str, common: Common) -> States:
@@ -91,8 +99,6 @@ def _check_form(folder: RootedPath, names: Iterable[str]) -> None:
                 do="load it at its own sizes and save it with --dist-ckpt-optim-fully-reshardable; or leave options.state out to convert "
                 "the weights alone",
             )
-        if OF_FSDP.names.match(name):
-            raise SourceError(f"{folder} has optimizer state of Megatron-FSDP, which is not carried", do=WEIGHTS_ALONE)
 
 
 def _optimizers(folder: RootedPath, common: Common) -> Iterator[Mapping[str, Any]]:
@@ -121,18 +127,20 @@ def _sharding(folder: RootedPath, optimizers: list[Mapping[str, Any]]) -> str | 
 
 
 def _training(common: Common, upgrades: bool) -> Training:
-    tree, gathered = common.tree, _Gathered(common)
+    tree, gathered = common.tree, Gathered(common)
     kept = {name: gathered.plain(tree[name], name) for name in KEPT if name in tree}
     kept["optimizer"] = _upgraded(kept["optimizer"]) if upgrades else kept["optimizer"]
-    content: dict[str, Any] = {}
-    if FULLY in _said(kept["optimizer"]):
-        content = {"distrib_optim_sharding_type": FULLY, "distrib_optim_fully_reshardable_mem_efficient": False}
-    args = tree.get("args")
-    saved = vars(args) if isinstance(args, Namespace) else args if isinstance(args, Mapping) else {}
-    counting = {name: saved[name] for name in (*COUNTING, "vocab_size") if type(saved.get(name)) is int}
+    content = dict(CONTENT) if FULLY in _said(kept["optimizer"]) else {}
     iteration = tree.get("iteration")
     common_words = {**kept, "content_metadata": content}
-    return Training(iteration if type(iteration) is int else 0, counting, common_words, gathered.data)
+    return Training(iteration if type(iteration) is int else 0, counted(tree), common_words, gathered.data)
+
+
+def counted(tree: Mapping[str, Any]) -> dict[str, int]:
+    """Of the saved args those that count on, and the vocabulary."""
+    args = tree.get("args")
+    saved = vars(args) if isinstance(args, Namespace) else args if isinstance(args, Mapping) else {}
+    return {name: saved[name] for name in (*COUNTING, "vocab_size") if type(saved.get(name)) is int}
 
 
 def _said(optimizer: Mapping[Any, Any]) -> set[Any]:
@@ -146,7 +154,7 @@ def _upgraded(optimizer: Mapping[Any, Any]) -> dict[Any, Any]:
     return {**optimizer, SHARDING: FULLY} if optimizer else {}
 
 
-class _Gathered:
+class Gathered:
     """Words as they are written again; the bytes of the tensors in them."""
 
     def __init__(self, common: Common) -> None:
@@ -175,15 +183,20 @@ class _Gathered:
 
 
 def _notes(states: Iterable[State], weights: set[str], upgrades: bool, optimizers: int) -> Iterator[Note]:
-    without = sorted(weights - {state.of for state in states})
-    if without:
-        more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
-        yield Note("advice", f"no optimizer state, as of buffers and what is frozen: {', '.join(without[:SHOWN])}{more}")
+    yield from stateless(weights - {state.of for state in states})
     if upgrades:
         yield Note("changed", f"the optimizer state is {MODEL_SPACE}, which core from 0.16 on does not load: it is written as {FULLY}")
     if optimizers > 1:  # megatron/core/optimizer/optimizer.py, ChainedOptimizer.load_state_dict
         yield Note(
             "advice",
-            f"there are {optimizers} optimizers' words, as where experts are spread: Megatron goes on from them with as many, so at an "
+            f"there are {optimizers} optimizers' words, as where experts are spread: from a torch_dist Megatron goes on with as many, so at an "
             "expert parallel size above 1",
         )
+
+
+def stateless(weights: Iterable[str]) -> Iterator[Note]:
+    """A note on weights that have no state, if there are any."""
+    without = sorted(weights)
+    if without:
+        more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
+        yield Note("advice", f"no optimizer state, as of buffers and what is frozen: {', '.join(without[:SHOWN])}{more}")

@@ -6,6 +6,7 @@ Its zip directory is at its end, its pickle at its beginning; a read of a few Ki
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from convsvc.formats.torch_zip import read_content
 
 # What torch.save writes before a tensor's bytes and after them.
 EDGE_BYTES = 1 << 11
+MOST_OF_A_WORD, MOST_KNOWN = 1 << 16, 1 << 12
+# Dtypes of steps and scales, as struct has them.
+NUMBERS = {"F64": "<d", "F32": "<f", "I64": "<q", "I32": "<i"}
 
 
 class Wanted(NamedTuple):
@@ -76,6 +80,52 @@ def read_object(path: AnyPath, item: Item, name: str) -> Any:
     with open_regular(path) as file:
         content = read_content(Window(file, Wanted(item, name, "", ())))
     return content.tree[""] if set(content.tree) == {""} else content.tree
+
+
+def read_words(path: AnyPath, wanted: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Any]]:
+    """Small objects of a file by their names, without running their pickles; a tensor of no dimensions is its number.
+
+    Of a million of them few differ, and what has the same bytes is read as such. Raises FormatError, HostileFile.
+    """
+    known: dict[bytes, Any] = {}
+    with open_regular(path) as file:
+        for name, item in wanted:
+            if item.size_bytes > MOST_OF_A_WORD:
+                raise FormatError(f"{file.path} (the item of {name[:200]}) has {item.size_bytes} bytes, a word at most {MOST_OF_A_WORD}")
+            data = file.read(item.file_offset, item.size_bytes, f"the item of {name[:200]}")
+            if data not in known:
+                if len(known) == MOST_KNOWN:
+                    known.clear()
+                known[data] = _word(InMemory(f"{file.path} (the item of {name[:200]} at byte {item.file_offset})", data))
+            yield name, known[data]
+
+
+class InMemory(NamedTuple):
+    """A file that was read."""
+
+    path: str
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return len(self.data)
+
+    def read(self, file_offset: int, size_bytes: int, what: str) -> bytes:
+        """Exactly so many bytes. Raises FormatError where it ends before."""
+        if file_offset + size_bytes > len(self.data):
+            raise FormatError(f"{self.path} is cut short: {what} is not there", do="copy the checkpoint again, or save it again")
+        return self.data[file_offset : file_offset + size_bytes]
+
+
+def _word(file: InMemory) -> Any:
+    content = read_content(file)
+    value = content.tree[""] if set(content.tree) == {""} else content.tree
+    if not isinstance(value, StoredTensor):
+        return value
+    if value.shape or value.dtype not in NUMBERS:
+        raise FormatError(f"{file.path} is a tensor {value.dtype} {list(value.shape)}, where a number is expected")
+    return struct.unpack(NUMBERS[value.dtype], file.read(value.file_offset, value.size_bytes, "a number"))[0]
 
 
 def _located(file: RegularFile, wanted: Iterable[Wanted], digest: hashlib._Hash) -> Iterator[StoredTensor]:

@@ -297,21 +297,13 @@ def test_state_that_cannot_be_carried_is_an_error_that_says_what_to_do(tmp_path:
 
 @pytest.mark.parametrize(
     "target",
-    [{"format": "huggingface"}, {"format": "megatron", "storage": "torch"}, {"format": "megatron", "storage": "fsdp_dtensor"}],
+    [{"format": "huggingface"}, {"format": "megatron", "storage": "torch"}],
     ids=str,
 )
 def test_a_target_that_has_no_place_for_it_refuses_before_anything_is_read(tmp_path: Path, target: dict[str, Any]) -> None:
     job = {**job_of(tmp_path / "nowhere", tmp_path / "out"), "target": {"path": str(tmp_path / "out"), **target}}
     with pytest.raises(JobError, match="optimizer state is not kept in a target"):
         make_plan(job)
-
-
-def test_a_target_of_megatron_fsdp_says_what_it_would_keep_otherwise(tmp_path: Path) -> None:
-    with pytest.raises(JobError) as raised:
-        make_plan(job_of(tmp_path / "nowhere", tmp_path / "out", storage="fsdp_dtensor"))
-    assert "has the main weights in the weights' place" in str(raised.value)
-    assert "storage torch_dist" in str(raised.value)
-    assert "--no-load-optim" in str(raised.value)
 
 
 def test_a_source_that_has_none_refuses(tmp_path: Path) -> None:
