@@ -189,7 +189,7 @@ def _notes(states: Iterable[State], weights: set[str], upgrades: bool, optimizer
     if optimizers > 1:  # megatron/core/optimizer/optimizer.py, ChainedOptimizer.load_state_dict
         yield Note(
             "advice",
-            f"there are {optimizers} optimizers' words, as where experts are spread: from a torch_dist Megatron goes on with as many, so at an "
+            f"there are {optimizers} optimizers' words, as where experts are spread: of a torch_dist Megatron goes on with as many, at an "
             "expert parallel size above 1",
         )
 
