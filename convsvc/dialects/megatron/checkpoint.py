@@ -23,7 +23,7 @@ from convsvc.dialects.megatron.integrity import check_integrity
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import FSDP
 from convsvc.dialects.megatron.norms import read_norms
-from convsvc.dialects.megatron.state import FSDP_KEY, describe, has_state_of_fsdp, is_of_fsdp, is_of_fsdp_files, is_state
+from convsvc.dialects.megatron.state import FSDP_KEY, by_old_name, describe, has_state_of_fsdp, is_of_fsdp, is_of_fsdp_files, is_state
 from convsvc.dialects.megatron.training import Common, States, find_states
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import JobError, SourceError
@@ -46,8 +46,6 @@ WHAT = "a distributed checkpoint of Megatron core"
 WORDS = "embedding.word_embeddings.weight"
 # What stands before a text decoder's keys inside a model of several modules (core/models/multimodal/llava_model.py; Megatron-Bridge).
 TEXT = "language_model."
-# Not of hybrid models, whose MTP layers have several inside and go by this name (core/transformer/multi_token_prediction.py).
-RENAMED = re.compile(r"(mtp\.layers\.\d+\.)mtp_model_layer\.(?!layers\.)")
 SHOWN = 12
 
 
@@ -175,7 +173,7 @@ def _key(name: str, prefix: str, names: Container[str]) -> str:
 
     Core renamed the module; torch_dist goes on with the old name, and so does fsdp_dtensor after core 0.19, which saved the module's.
     """
-    renamed = RENAMED.sub(r"\1transformer_layer.", name)
+    renamed = by_old_name(name)
     return (name if renamed in names else renamed).removeprefix(prefix)
 
 

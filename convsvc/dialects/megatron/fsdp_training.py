@@ -14,7 +14,7 @@ from typing import Any
 from convsvc.dialects.checkpoint import Training
 from convsvc.dialects.megatron.fsdp_state import GROUP, MOMENTS, STATE, STEP
 from convsvc.dialects.megatron.moments import State, check_kinds
-from convsvc.dialects.megatron.state import FSDP_HALF
+from convsvc.dialects.megatron.state import FSDP_HALF, by_old_name
 from convsvc.dialects.megatron.training import CONTENT, FULLY, SHARDING, WEIGHTS_ALONE, Common, Gathered, States, counted, stateless
 from convsvc.errors import SourceError
 from convsvc.formats.dcp.items import read_words
@@ -42,7 +42,7 @@ def find_fsdp_states(folder: RootedPath, metadata: Metadata, prefix: str, common
     Raises SourceError where there is none, or of a weight a part only, or where words of it are missing.
     """
     found = {name: match for name in metadata.tensors if (match := NAME.fullmatch(name))}
-    moments = {name: State(match[3], match[2]) for name, match in found.items() if match[3] != STEP}
+    moments = {name: State(match[3], by_old_name(match[2])) for name, match in found.items() if match[3] != STEP}
     if not moments:
         raise SourceError(f"{folder} has no optimizer state", do=WEIGHTS_ALONE)
     wrappers = {match[1] for match in found.values()}
@@ -53,7 +53,7 @@ def find_fsdp_states(folder: RootedPath, metadata: Metadata, prefix: str, common
     items = _items(metadata, found)
     read = _read(folder, items, Gathered(common))
     groups, group_of = _groups(folder, read, {state.of for state in moments.values()})
-    weights = {name.removeprefix(prefix) for name in metadata.tensors if name.startswith(prefix)}
+    weights = {by_old_name(name).removeprefix(prefix) for name in metadata.tensors if name.startswith(prefix)}
     training = _training(read, groups, group_of, common)
     notes = tuple(stateless(weights - {state.of for state in moments.values()}))
     tensors = {name: metadata.tensors[name] for name in moments}
@@ -95,9 +95,9 @@ def _read(folder: RootedPath, items: Mapping[str, Item], gathered: Gathered) -> 
 
 def _keep(read: _Read, name: str, value: Any) -> None:
     if match := FIELD.fullmatch(name):
-        read.fields.setdefault(match[2], {})[match[3]] = value
+        read.fields.setdefault(by_old_name(match[2]), {})[match[3]] = value
     elif match := NAME.fullmatch(name):
-        read.steps[match[2]] = value
+        read.steps[by_old_name(match[2])] = value
     elif match := WORD.fullmatch(name):
         place = read.words if match[2] is None else read.words.setdefault(match[1], {})
         place[match[2] or match[1]] = value

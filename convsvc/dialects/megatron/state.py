@@ -12,6 +12,8 @@ from convsvc.notes import Note
 from convsvc.roots import RootedPath
 
 SHOWN = 12
+# Not of hybrid models, whose MTP layers have several inside and go by this name (core/transformer/multi_token_prediction.py).
+RENAMED = re.compile(r"(mtp\.layers\.\d+\.)mtp_model_layer\.(?!layers\.)")
 # megatron/training/checkpointing.py, generate_state_dict; core's optimizers and their chains. Megatron-FSDP's state is saved flattened:
 # of a dict or list every value has a name that begins so.
 TRAINING = re.compile(
@@ -78,6 +80,15 @@ def is_of_fsdp(names: Iterable[str]) -> bool:
     (True, False)
     """
     return any(FSDP_KEY.match(name) or FSDP_HALF.fullmatch(name) or FSDP_EXPERT.fullmatch(name) for name in names)
+
+
+def by_old_name(name: str) -> str:
+    """A name with an MTP layer's inner layer as it was called before core 0.19.
+
+    >>> by_old_name("mtp.layers.0.mtp_model_layer.mlp.router.weight")
+    'mtp.layers.0.transformer_layer.mlp.router.weight'
+    """
+    return RENAMED.sub(r"\1transformer_layer.", name)
 
 
 def has_state_of_fsdp(names: Iterable[str]) -> bool:
