@@ -44,8 +44,8 @@ docs: $(VENV)/installed-test  ## write the generated pages: families, formats, H
 	$(BIN)/python -m convsvc.service.openapi > docs/openapi.json
 
 # It says that it wants a newer Python than ours, and runs on it. Tests look where CONVSVC_MEGATRON_CORE says.
-newest-megatron-core: $(VENV)/installed-test  ## megatron-core 0.19 beside the installed one, for tests of real clients (1 GB)
-	$(filter-out --constraint constraints.txt,$(PIP)) --no-deps --ignore-requires-python --target .megatron-core megatron-core==0.19.2 triton==3.9.0
+newest-megatron-core: $(VENV)/installed-test  ## megatron-core 0.19 and the package megatron-fsdp beside the installed ones, for tests of real clients (1 GB)
+	$(filter-out --constraint constraints.txt,$(PIP)) --no-deps --ignore-requires-python --target .megatron-core megatron-core==0.19.2 triton==3.9.0 megatron-fsdp==0.6.1
 
 fmt: $(VENV)/installed-test  ## format the code, apply safe fixes
 	$(BIN)/ruff format .

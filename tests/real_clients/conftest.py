@@ -1,6 +1,7 @@
 """What pytest does not collect here: programs that run in processes of their own, as importing Megatron takes seconds and warns."""
 
 collect_ignore = [
+    "fsdp_package_rank.py",
     "megatron_dist_rank.py",
     "megatron_fsdp_rank.py",
     "megatron_pipelines.py",
