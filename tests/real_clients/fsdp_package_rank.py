@@ -2,9 +2,9 @@
 
     python fsdp_package_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A task is {"name", "checkpoint", "whole", "again"}: a directory with `.metadata`, the same tensors as safetensors, and where to save. Its state
-dict is the package's own, made ready for uneven shards by its hook. What differs, and how many shards of this rank have no rows or fewer
-than an even share, goes to RESULTS.json.
+A task is {"name", "checkpoint", "whole", "again"}: a directory with `.metadata`, the same tensors as safetensors, and where to save. Its
+state dict is the package's own, made ready for uneven shards by its hook. What differs goes to RESULTS.json, and how many shards of this
+rank have another number of rows than all would have if they were even.
 """
 
 from __future__ import annotations
