@@ -22,14 +22,14 @@ OVERLAPPING = 4
 SLIDING, SPARSE, HEAVY = KINDS = ("sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention")
 RATES = {SPARSE: OVERLAPPING, HEAVY: 128}
 
-LOW_QUERY = logical("self_attention.linear_q.weight", "q_rank hidden")
+LOW_QUERY = logical("self_attention.linear_q.weight", "q_rank hidden", over="hidden")
 LOW_QUERY_NORM = logical("self_attention.low_query_layernorm.weight", "q_rank")
-QUERY_UP = logical("self_attention.linear_query_up.weight", "head head_dim q_rank")
-SHARED_KEY = logical("self_attention.linear_kv.weight", "head_dim hidden")
+QUERY_UP = logical("self_attention.linear_query_up.weight", "head head_dim q_rank", over="q_rank")
+SHARED_KEY = logical("self_attention.linear_kv.weight", "head_dim hidden", over="hidden")
 SHARED_KEY_NORM = logical("self_attention.shared_key_layernorm.weight", "head_dim")
 SINK = logical("self_attention.attn_sink", "head")
-OUTPUT_DOWN = logical("self_attention.linear_o_down_proj.weight", "o_group o_rank o_input")
-OUTPUT_UP = logical("self_attention.linear_o_up_proj.weight", "hidden o_group o_rank")
+OUTPUT_DOWN = logical("self_attention.linear_o_down_proj.weight", "o_group o_rank o_input", over="o_input")
+OUTPUT_UP = logical("self_attention.linear_o_up_proj.weight", "hidden o_group o_rank", over="o_group o_rank")
 
 POSITIONS = logical("self_attention.compressor.ape", "ratio compressed")
 COMPRESSOR_NORM = logical("self_attention.compressor.norm.weight", "head_dim")
@@ -39,18 +39,18 @@ CHOICE_POSITIONS = logical("self_attention.indexer.kv_compressor.ape", "ratio in
 CHOICE_NORM = logical("self_attention.indexer.kv_compressor.norm.weight", "index_dim")
 CHOICE_GATE = logical("self_attention.indexer.kv_compressor.wgate.weight", "index_compressed hidden")
 CHOICE_KEY = logical("self_attention.indexer.kv_compressor.wkv.weight", "index_compressed hidden")
-CHOICE_QUERY = logical("self_attention.indexer.wq_b.weight", "index_head index_dim q_rank")
+CHOICE_QUERY = logical("self_attention.indexer.wq_b.weight", "index_head index_dim q_rank", over="q_rank")
 CHOICE_WEIGHTS = logical("self_attention.indexer.weights_proj.weight", "index_head hidden")
 
 ATTENTION = (
     row("attn.attn_sink", SINK, "head", keep="F32"),
     row("attn.kv_norm.weight", SHARED_KEY_NORM, "head_dim"),
     row("attn.q_norm.weight", LOW_QUERY_NORM, "q_rank"),
-    row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden", linear="layer"),
-    row("attn.wq_b.weight", QUERY_UP, "(head head_dim) q_rank", linear="layer"),
-    row("attn.wkv.weight", SHARED_KEY, "head_dim hidden", linear="layer"),
-    row("attn.wo_a.weight", OUTPUT_DOWN, "(o_group o_rank) o_input", linear="layer"),
-    row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)", linear="layer"),
+    row("attn.wq_a.weight", LOW_QUERY, "q_rank hidden"),
+    row("attn.wq_b.weight", QUERY_UP, "(head head_dim) q_rank"),
+    row("attn.wkv.weight", SHARED_KEY, "head_dim hidden"),
+    row("attn.wo_a.weight", OUTPUT_DOWN, "(o_group o_rank) o_input"),
+    row("attn.wo_b.weight", OUTPUT_UP, "hidden (o_group o_rank)"),
 )
 COMPRESSOR = (
     row("attn.compressor.ape", POSITIONS, "ratio compressed", keep="F32"),
@@ -63,7 +63,7 @@ COMPRESSED_INDEXER = (
     row("attn.indexer.compressor.norm.weight", CHOICE_NORM, "index_dim"),
     row("attn.indexer.compressor.wgate.weight", CHOICE_GATE, "index_compressed hidden"),
     row("attn.indexer.compressor.wkv.weight", CHOICE_KEY, "index_compressed hidden"),
-    row("attn.indexer.wq_b.weight", CHOICE_QUERY, "(index_head index_dim) q_rank", linear="layer"),
+    row("attn.indexer.wq_b.weight", CHOICE_QUERY, "(index_head index_dim) q_rank"),
     row("attn.indexer.weights_proj.weight", CHOICE_WEIGHTS, "index_head hidden"),
 )
 

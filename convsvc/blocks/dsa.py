@@ -12,8 +12,8 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
-INDEX_QUERY = logical("self_attention.dsa_indexer.wq_b.weight", "index_head index_dim q_rank")
-INDEX_KEY = logical("self_attention.dsa_indexer.wk.weight", "index_dim hidden")
+INDEX_QUERY = logical("self_attention.dsa_indexer.wq_b.weight", "index_head index_dim q_rank", over="q_rank")
+INDEX_KEY = logical("self_attention.dsa_indexer.wk.weight", "index_dim hidden", over="hidden")
 INDEX_KEY_NORM = logical("self_attention.dsa_indexer.k_norm.weight", "index_dim")
 INDEX_KEY_NORM_BIAS = logical("self_attention.dsa_indexer.k_norm.bias", "index_dim")
 INDEX_WEIGHTS = logical("self_attention.dsa_indexer.weights_proj.weight", "index_head hidden")
@@ -22,8 +22,8 @@ INDEX_WEIGHTS = logical("self_attention.dsa_indexer.weights_proj.weight", "index
 ROTATES_NEIGHBOURS = "dsa_indexer_rope_interleaved"
 
 INDEXER = (
-    row("self_attn.indexer.wq_b.weight", INDEX_QUERY, "(index_head index_dim) q_rank", linear="layer"),
-    row("self_attn.indexer.wk.weight", INDEX_KEY, "index_dim hidden", linear="layer"),
+    row("self_attn.indexer.wq_b.weight", INDEX_QUERY, "(index_head index_dim) q_rank"),
+    row("self_attn.indexer.wk.weight", INDEX_KEY, "index_dim hidden"),
     row("self_attn.indexer.k_norm.weight", INDEX_KEY_NORM, "index_dim"),
     row("self_attn.indexer.k_norm.bias", INDEX_KEY_NORM_BIAS, "index_dim"),
     row("self_attn.indexer.weights_proj.weight", INDEX_WEIGHTS, "index_head hidden"),

@@ -8,20 +8,20 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.tensors.declare import Row, logical, row
 
-FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden")
-FC2 = logical("mlp.linear_fc2.weight", "hidden ffn")
+FC1 = logical("mlp.linear_fc1.weight", "glu ffn hidden", over="hidden")
+FC2 = logical("mlp.linear_fc2.weight", "hidden ffn", over="ffn")
 FC1_BIAS = logical("mlp.linear_fc1.bias", "glu ffn")
 FC2_BIAS = logical("mlp.linear_fc2.bias", "hidden")
 
 GLU = (
-    row("mlp.gate_proj.weight", FC1.at(glu="0"), "ffn hidden", linear="layer"),
-    row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden", linear="layer"),
-    row("mlp.down_proj.weight", FC2, "hidden ffn", linear="layer"),
+    row("mlp.gate_proj.weight", FC1.at(glu="0"), "ffn hidden"),
+    row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
 )
 # Gate and up are one stored tensor.
 GLU_PACKED = (
-    row("mlp.gate_up_proj.weight", FC1, "(glu ffn) hidden", linear="layer"),
-    row("mlp.down_proj.weight", FC2, "hidden ffn", linear="layer"),
+    row("mlp.gate_up_proj.weight", FC1, "(glu ffn) hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
 )
 GLU_BIASES = (
     row("mlp.gate_proj.bias", FC1_BIAS.at(glu="0"), "ffn"),
@@ -31,8 +31,8 @@ GLU_BIASES = (
 
 # Without a gate, the first matrix is the one that goes up.
 UNGATED = (
-    row("mlp.up_proj.weight", FC1.at(glu="0"), "ffn hidden", linear="layer"),
-    row("mlp.down_proj.weight", FC2, "hidden ffn", linear="layer"),
+    row("mlp.up_proj.weight", FC1.at(glu="0"), "ffn hidden"),
+    row("mlp.down_proj.weight", FC2, "hidden ffn"),
 )
 
 

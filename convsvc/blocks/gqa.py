@@ -13,9 +13,9 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, part, row
 
-QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden")
+QKV = logical("self_attention.linear_qkv.weight", "group slot head_dim hidden", over="hidden")
 QKV_BIAS = logical("self_attention.linear_qkv.bias", "group slot head_dim")
-PROJ = logical("self_attention.linear_proj.weight", "hidden group query head_dim")
+PROJ = logical("self_attention.linear_proj.weight", "hidden group query head_dim", over="group query head_dim")
 PROJ_BIAS = logical("self_attention.linear_proj.bias", "hidden")
 Q_NORM = logical("self_attention.q_layernorm.weight", "head_dim")
 K_NORM = logical("self_attention.k_layernorm.weight", "head_dim")
@@ -26,10 +26,10 @@ K_NORM_WIDE = logical("self_attention.k_layernorm_wide.weight", "group head_dim"
 K_NORMS = logical("self_attention.k_layernorms.weight", "group head_dim")
 
 GQA = (
-    row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden", linear="layer"),
-    row("self_attn.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden", linear="layer"),
-    row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden", linear="layer"),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+    row("self_attn.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),
+    row("self_attn.k_proj.weight", QKV.at(slot="query"), "(group head_dim) hidden"),
+    row("self_attn.v_proj.weight", QKV.at(slot="query + 1"), "(group head_dim) hidden"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
 )
 # All queries, all keys, all values: one stored tensor.
 PACKED_QKV = (
@@ -43,8 +43,8 @@ PACKED_QKV_BIAS = (
     part(QKV_BIAS.at(slot="query + 1"), "(group head_dim)"),
 )
 GQA_PACKED = (
-    row("self_attn.qkv_proj.weight", PACKED_QKV, linear="layer"),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+    row("self_attn.qkv_proj.weight", PACKED_QKV),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
 )
 QKV_BIASES = (
     row("self_attn.q_proj.bias", QKV_BIAS.at(slot="0:query"), "(group slot head_dim)"),

@@ -14,7 +14,7 @@ from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
 from convsvc.tensors.declare import logical, part, row
 
-DELTA_QKVZ = logical("self_attention.in_proj_qkvz.weight", "key_head qkvz hidden")
+DELTA_QKVZ = logical("self_attention.in_proj_qkvz.weight", "key_head qkvz hidden", over="hidden")
 DELTA_BA = logical("self_attention.in_proj_ba.weight", "key_head ba hidden")
 # The convolution runs over all queries, all keys, all values: three tensors in one.
 DELTA_CONV_QUERY = logical("self_attention.conv1d.query", "key_head key_dim single conv_kernel")
@@ -23,7 +23,7 @@ DELTA_CONV_VALUE = logical("self_attention.conv1d.value", "key_head value value_
 DELTA_DT_BIAS = logical("self_attention.dt_bias", "key_head value")
 DELTA_A_LOG = logical("self_attention.A_log", "key_head value")
 DELTA_NORM = logical("self_attention.norm.weight", "value_dim")
-DELTA_OUT = logical("self_attention.out_proj.weight", "hidden key_head value value_dim")
+DELTA_OUT = logical("self_attention.out_proj.weight", "hidden key_head value value_dim", over="key_head value value_dim")
 
 DELTA_CONV = (
     part(DELTA_CONV_QUERY, "(key_head key_dim) single conv_kernel"),
@@ -31,25 +31,25 @@ DELTA_CONV = (
     part(DELTA_CONV_VALUE, "(key_head value value_dim) single conv_kernel"),
 )
 LINEAR_ATTENTION = (
-    row("linear_attn.in_proj_qkvz.weight", DELTA_QKVZ, "(key_head qkvz) hidden", linear="layer"),
+    row("linear_attn.in_proj_qkvz.weight", DELTA_QKVZ, "(key_head qkvz) hidden"),
     row("linear_attn.in_proj_ba.weight", DELTA_BA, "(key_head ba) hidden"),
     row("linear_attn.conv1d.weight", DELTA_CONV),
     row("linear_attn.dt_bias", DELTA_DT_BIAS, "(key_head value)", keep="F32"),
     row("linear_attn.A_log", DELTA_A_LOG, "(key_head value)", keep="F32"),
     row("linear_attn.norm.weight", DELTA_NORM, "value_dim"),
-    row("linear_attn.out_proj.weight", DELTA_OUT, "hidden (key_head value value_dim)", linear="layer"),
+    row("linear_attn.out_proj.weight", DELTA_OUT, "hidden (key_head value value_dim)"),
 )
 
 # A query head is followed by the gate of its output (gated 0 and 1).
-GATED_QUERY = logical("self_attention.q_proj.weight", "group query gated head_dim hidden")
-GATED_KEY = logical("self_attention.k_proj.weight", "group head_dim hidden")
-GATED_VALUE = logical("self_attention.v_proj.weight", "group head_dim hidden")
+GATED_QUERY = logical("self_attention.q_proj.weight", "group query gated head_dim hidden", over="hidden")
+GATED_KEY = logical("self_attention.k_proj.weight", "group head_dim hidden", over="hidden")
+GATED_VALUE = logical("self_attention.v_proj.weight", "group head_dim hidden", over="hidden")
 
 GATED_ATTENTION = (
-    row("self_attn.q_proj.weight", GATED_QUERY, "(group query gated head_dim) hidden", linear="layer"),
-    row("self_attn.k_proj.weight", GATED_KEY, "(group head_dim) hidden", linear="layer"),
-    row("self_attn.v_proj.weight", GATED_VALUE, "(group head_dim) hidden", linear="layer"),
-    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+    row("self_attn.q_proj.weight", GATED_QUERY, "(group query gated head_dim) hidden"),
+    row("self_attn.k_proj.weight", GATED_KEY, "(group head_dim) hidden"),
+    row("self_attn.v_proj.weight", GATED_VALUE, "(group head_dim) hidden"),
+    row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
     *QK_NORM,
 )
 

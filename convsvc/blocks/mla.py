@@ -14,30 +14,30 @@ from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
-Q_DOWN = logical("self_attention.linear_q_down_proj.weight", "q_rank hidden")
-KV_DOWN = logical("self_attention.linear_kv_down_proj.weight", "latent hidden")
-Q_UP = logical("self_attention.linear_q_up_proj.weight", "head query_dim q_rank")
-KV_UP = logical("self_attention.linear_kv_up_proj.weight", "head key_value kv_rank")
+Q_DOWN = logical("self_attention.linear_q_down_proj.weight", "q_rank hidden", over="hidden")
+KV_DOWN = logical("self_attention.linear_kv_down_proj.weight", "latent hidden", over="hidden")
+Q_UP = logical("self_attention.linear_q_up_proj.weight", "head query_dim q_rank", over="q_rank")
+KV_UP = logical("self_attention.linear_kv_up_proj.weight", "head key_value kv_rank", over="kv_rank")
 # Where queries have no low rank.
-Q_WHOLE = logical("self_attention.linear_q_proj.weight", "head query_dim hidden")
+Q_WHOLE = logical("self_attention.linear_q_proj.weight", "head query_dim hidden", over="hidden")
 # GQA's linear_proj and q_layernorm have other axes, so these have names of their own; in files they are called alike.
-LATENT_PROJ = logical("self_attention.linear_value_proj.weight", "hidden head value_dim")
+LATENT_PROJ = logical("self_attention.linear_value_proj.weight", "hidden head value_dim", over="head value_dim")
 Q_DOWN_NORM = logical("self_attention.q_down_layernorm.weight", "q_rank")
 KV_DOWN_NORM = logical("self_attention.kv_layernorm.weight", "kv_rank")
 
 _KV_AND_OUTPUT = (
-    row("self_attn.kv_a_proj_with_mqa.weight", KV_DOWN, "latent hidden", linear="layer"),
+    row("self_attn.kv_a_proj_with_mqa.weight", KV_DOWN, "latent hidden"),
     row("self_attn.kv_a_layernorm.weight", KV_DOWN_NORM, "kv_rank"),
-    row("self_attn.kv_b_proj.weight", KV_UP, "(head key_value) kv_rank", linear="layer"),
-    row("self_attn.o_proj.weight", LATENT_PROJ, "hidden (head value_dim)", linear="layer"),
+    row("self_attn.kv_b_proj.weight", KV_UP, "(head key_value) kv_rank"),
+    row("self_attn.o_proj.weight", LATENT_PROJ, "hidden (head value_dim)"),
 )
 MLA = (
-    row("self_attn.q_a_proj.weight", Q_DOWN, "q_rank hidden", linear="layer"),
+    row("self_attn.q_a_proj.weight", Q_DOWN, "q_rank hidden"),
     row("self_attn.q_a_layernorm.weight", Q_DOWN_NORM, "q_rank"),
-    row("self_attn.q_b_proj.weight", Q_UP, "(head query_dim) q_rank", linear="layer"),
+    row("self_attn.q_b_proj.weight", Q_UP, "(head query_dim) q_rank"),
     *_KV_AND_OUTPUT,
 )
-MLA_WHOLE_QUERIES = (row("self_attn.q_proj.weight", Q_WHOLE, "(head query_dim) hidden", linear="layer"), *_KV_AND_OUTPUT)
+MLA_WHOLE_QUERIES = (row("self_attn.q_proj.weight", Q_WHOLE, "(head query_dim) hidden"), *_KV_AND_OUTPUT)
 
 
 def mla_sizes(facts: Facts) -> dict[str, int]:

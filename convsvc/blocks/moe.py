@@ -15,28 +15,28 @@ from convsvc.models.model import Model
 from convsvc.tensors.declare import logical, row
 
 ROUTER = logical("mlp.router.weight", "expert hidden")
-EXPERT_FC1 = logical("mlp.experts.linear_fc1.weight", "expert hidden glu expert_ffn")
-EXPERT_FC2 = logical("mlp.experts.linear_fc2.weight", "expert expert_ffn hidden")
+EXPERT_FC1 = logical("mlp.experts.linear_fc1.weight", "expert hidden glu expert_ffn", over="hidden", linear="experts")
+EXPERT_FC2 = logical("mlp.experts.linear_fc2.weight", "expert expert_ffn hidden", over="expert_ffn", linear="experts")
 ROUTER_BIAS = logical("mlp.router.expert_bias", "expert")
 # The experts that each token always goes to, instead of a bias (DeepSeek-V4's first layers). Numbers, not weights.
 TOKEN_EXPERTS = logical("mlp.router.tid2eid", "vocab chosen", integers=True)
 # All shared experts are one gated block, as wide as all of them together.
-SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hidden")
-SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn")
+SHARED_FC1 = logical("mlp.shared_experts.linear_fc1.weight", "glu shared_ffn hidden", over="hidden")
+SHARED_FC2 = logical("mlp.shared_experts.linear_fc2.weight", "hidden shared_ffn", over="shared_ffn")
 SHARED_GATE = logical("mlp.shared_experts.gate_weight", "shared_gate hidden")
 
 EXPERTS = (
-    row("mlp.experts.{expert}.gate_proj.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden", linear="experts"),
-    row("mlp.experts.{expert}.up_proj.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden", linear="experts"),
-    row("mlp.experts.{expert}.down_proj.weight", EXPERT_FC2, "hidden expert_ffn", linear="experts"),
+    row("mlp.experts.{expert}.gate_proj.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
+    row("mlp.experts.{expert}.up_proj.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
+    row("mlp.experts.{expert}.down_proj.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
 MOE = (row("mlp.gate.weight", ROUTER, "expert hidden"), *EXPERTS)
 # Mixtral's names, which others took over: w1 is the gate, w3 up, w2 down.
 BLOCK_SPARSE_MOE = (
     row("block_sparse_moe.gate.weight", ROUTER, "expert hidden"),
-    row("block_sparse_moe.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden", linear="experts"),
-    row("block_sparse_moe.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden", linear="experts"),
-    row("block_sparse_moe.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn", linear="experts"),
+    row("block_sparse_moe.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
+    row("block_sparse_moe.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
+    row("block_sparse_moe.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
 )
 # Stacked, as transformers 5 has them in memory and saves them with save_original_format=False (conversion_mapping.py: every expert's
 # [out, in] matrices stacked, up after gate); input before output is another model's, and not read.
@@ -48,9 +48,9 @@ PACKED_EXPERTS = (
 PACKED_SPARSE_MOE = (row("mlp.gate.weight", ROUTER, "expert hidden"), *PACKED_EXPERTS)
 ROUTER_BIASES = (row("mlp.gate.e_score_correction_bias", ROUTER_BIAS, "expert", keep="F32"),)
 SHARED_EXPERTS = (
-    row("mlp.shared_experts.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_experts.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_experts.down_proj.weight", SHARED_FC2, "hidden shared_ffn", linear="layer"),
+    row("mlp.shared_experts.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("mlp.shared_experts.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
+    row("mlp.shared_experts.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
 )
 # Megatron's shared experts have no biases: these have a place in Hugging Face's formats alone.
 SHARED_FC1_BIAS = logical("mlp.shared_experts.linear_fc1.bias", "glu shared_ffn")
@@ -62,9 +62,9 @@ SHARED_BIASES = (
 )
 # Qwen has one, whose output a gate weighs.
 SHARED_EXPERT = (
-    row("mlp.shared_expert.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_expert.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_expert.down_proj.weight", SHARED_FC2, "hidden shared_ffn", linear="layer"),
+    row("mlp.shared_expert.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("mlp.shared_expert.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
+    row("mlp.shared_expert.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
     row("mlp.shared_expert_gate.weight", SHARED_GATE, "shared_gate hidden"),
 )
 

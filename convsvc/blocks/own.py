@@ -8,13 +8,15 @@ from dataclasses import replace
 from convsvc.tensors.declare import Row, logical, row
 
 
-def own(stored: str, axes: str, *, name: str | None = None, keep: str | None = None, also: tuple[str, ...] = ()) -> Row:
+def own(stored: str, axes: str, *, name: str | None = None, keep: str | None = None, also: tuple[str, ...] = (), over: str = "") -> Row:
     """A row whose tensor is a logical one by itself, named as it is stored; an axis that stands in braces in `stored` is looped over.
+
+    `over`: what goes into the linear layer that publishers quantise with the others, if it is one's weight.
 
     >>> own("mlp.experts.{expert}.w1.weight", "expert ffn hidden").parts[0].order
     (('ffn',), ('hidden',))
     """
-    whole = logical(name or "own." + stored.replace("{", "").replace("}", ""), axes)
+    whole = logical(name or "own." + stored.replace("{", "").replace("}", ""), axes, over=over)
     return row(stored, whole, " ".join(axis for axis in axes.split() if "{" + axis + "}" not in stored), keep=keep, also=also)
 
 

@@ -27,8 +27,8 @@ FAMILY = replace(
     model_types=("baichuan",),
     architectures=("BaichuanForCausalLM", "BaiChuanForCausalLM"),
     attention=(
-        row("self_attn.W_pack.weight", PACKED_QKV, linear="layer"),
-        row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+        row("self_attn.W_pack.weight", PACKED_QKV),
+        row("self_attn.o_proj.weight", PROJ, "hidden (group query head_dim)"),
     ),
     flags=(),
     advice=(other_ends,),

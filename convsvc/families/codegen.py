@@ -17,5 +17,5 @@ FAMILY = replace(
     model_types=("codegen",),
     architectures=("CodeGenForCausalLM",),
     # Queries, values and keys of four groups of heads, as they were cut over the ranks of a TPU.
-    attention=(own("attn.qkv_proj.weight", "three_hidden hidden"), gptj.FAMILY.attention[-1]),
+    attention=(own("attn.qkv_proj.weight", "three_hidden hidden", over="hidden"), gptj.FAMILY.attention[-1]),
 )

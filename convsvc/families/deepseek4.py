@@ -37,12 +37,12 @@ NORMS = (
 )
 EXPERTS = (
     row("ffn.gate.weight", ROUTER, "expert hidden"),
-    row("ffn.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden", linear="experts"),
-    row("ffn.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn", linear="experts"),
-    row("ffn.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden", linear="experts"),
-    row("ffn.shared_experts.w1.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden", linear="layer"),
-    row("ffn.shared_experts.w2.weight", SHARED_FC2, "hidden shared_ffn", linear="layer"),
-    row("ffn.shared_experts.w3.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden", linear="layer"),
+    row("ffn.experts.{expert}.w1.weight", EXPERT_FC1.at(glu="0"), "expert_ffn hidden"),
+    row("ffn.experts.{expert}.w2.weight", EXPERT_FC2, "hidden expert_ffn"),
+    row("ffn.experts.{expert}.w3.weight", EXPERT_FC1.at(glu="1"), "expert_ffn hidden"),
+    row("ffn.shared_experts.w1.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("ffn.shared_experts.w2.weight", SHARED_FC2, "hidden shared_ffn"),
+    row("ffn.shared_experts.w3.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
 )
 BY_SCORE = (row("ffn.gate.bias", ROUTER_BIAS, "expert", keep="F32"),)
 BY_TOKEN = (row("ffn.gate.tid2eid", TOKEN_EXPERTS, "vocab chosen"),)

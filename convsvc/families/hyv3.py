@@ -14,9 +14,9 @@ HUNYUAN_MOE = (
     row("mlp.router.gate.weight", ROUTER, "expert hidden"),
     row("mlp.expert_bias", ROUTER_BIAS, "expert", keep="F32"),
     *EXPERTS,
-    row("mlp.shared_mlp.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_mlp.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden", linear="layer"),
-    row("mlp.shared_mlp.down_proj.weight", SHARED_FC2, "hidden shared_ffn", linear="layer"),
+    row("mlp.shared_mlp.gate_proj.weight", SHARED_FC1.at(glu="0"), "shared_ffn hidden"),
+    row("mlp.shared_mlp.up_proj.weight", SHARED_FC1.at(glu="1"), "shared_ffn hidden"),
+    row("mlp.shared_mlp.down_proj.weight", SHARED_FC2, "hidden shared_ffn"),
 )
 
 FAMILY = replace(

@@ -25,13 +25,13 @@ FAMILY = replace(
         row("ffn_norm.weight", PRE_MLP_NORM, "hidden"),
     ),
     attention=(
-        row("attention.wqkv.weight", QKV, "(group slot head_dim) hidden", linear="layer"),
-        row("attention.wo.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+        row("attention.wqkv.weight", QKV, "(group slot head_dim) hidden"),
+        row("attention.wo.weight", PROJ, "hidden (group query head_dim)"),
     ),
     mlp=(
-        row("feed_forward.w1.weight", FC1.at(glu="0"), "ffn hidden", linear="layer"),
-        row("feed_forward.w3.weight", FC1.at(glu="1"), "ffn hidden", linear="layer"),
-        row("feed_forward.w2.weight", FC2, "hidden ffn", linear="layer"),
+        row("feed_forward.w1.weight", FC1.at(glu="0"), "ffn hidden"),
+        row("feed_forward.w3.weight", FC1.at(glu="1"), "ffn hidden"),
+        row("feed_forward.w2.weight", FC2, "hidden ffn"),
     ),
     flags=(
         (

@@ -39,9 +39,9 @@ EXPERTS = (
     own("block_sparse_moe.routed_expert_down_proj.weight", "moe_latent hidden"),
     own("block_sparse_moe.routed_expert_norm.weight", "moe_latent"),
     own("block_sparse_moe.routed_expert_up_proj.weight", "hidden moe_latent"),
-    row("block_sparse_moe.experts.{expert}.w1.weight", LATENT_FC1.at(glu="0"), "expert_ffn moe_latent", linear="experts"),
-    row("block_sparse_moe.experts.{expert}.w3.weight", LATENT_FC1.at(glu="1"), "expert_ffn moe_latent", linear="experts"),
-    row("block_sparse_moe.experts.{expert}.w2.weight", LATENT_FC2, "moe_latent expert_ffn", linear="experts"),
+    row("block_sparse_moe.experts.{expert}.w1.weight", LATENT_FC1.at(glu="0"), "expert_ffn moe_latent"),
+    row("block_sparse_moe.experts.{expert}.w3.weight", LATENT_FC1.at(glu="1"), "expert_ffn moe_latent"),
+    row("block_sparse_moe.experts.{expert}.w2.weight", LATENT_FC2, "moe_latent expert_ffn"),
     *SHARED,
 )
 

@@ -17,9 +17,10 @@ from convsvc.models.family import Family
 from convsvc.models.scope import LayerRows
 
 ATTENTION = (
-    own("self_attn.q_proj.weight", "query_inner hidden"),
-    own("self_attn.k_proj.weight", "key_inner hidden"),
-    own("self_attn.v_proj.weight", "value_inner hidden"),
+    own("self_attn.q_proj.weight", "query_inner hidden", over="hidden"),
+    own("self_attn.k_proj.weight", "key_inner hidden", over="hidden"),
+    own("self_attn.v_proj.weight", "value_inner hidden", over="hidden"),
+    # Published in bf16 where the others are float8 (MiMo-V2-Flash, ignored_layers).
     own("self_attn.o_proj.weight", "hidden output_inner"),
 )
 SINKS = (own("self_attn.attention_sink_bias", "sinks", also=("self_attn.sinks",)),)

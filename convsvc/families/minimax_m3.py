@@ -73,9 +73,9 @@ FAMILY = replace(
     architectures=("MiniMaxM3SparseForCausalLM", "MiniMaxM3VLForCausalLM", "MiniMaxM3ForCausalLM"),
     attention=GQA + QK_NORM,
     mlp=(
-        row("mlp.gate_proj.weight", FC1.at(glu="0"), "ffn hidden", linear="layer"),
-        row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden", linear="layer"),
-        row("mlp.down_proj.weight", FC2, "hidden ffn", linear="layer"),
+        row("mlp.gate_proj.weight", FC1.at(glu="0"), "ffn hidden"),
+        row("mlp.up_proj.weight", FC1.at(glu="1"), "ffn hidden"),
+        row("mlp.down_proj.weight", FC2, "hidden ffn"),
     ),
     experts=(*BLOCK_SPARSE_MOE, BIAS, *SHARED),
     packed=PACKED,

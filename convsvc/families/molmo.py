@@ -33,12 +33,12 @@ FAMILY = replace(
     model_types=("molmo",),
     architectures=("MolmoForCausalLM",),
     attention=(
-        row("att_proj.weight", PACKED_QKV, linear="layer"),
-        row("attn_out.weight", PROJ, "hidden (group query head_dim)", linear="layer"),
+        row("att_proj.weight", PACKED_QKV),
+        row("attn_out.weight", PROJ, "hidden (group query head_dim)"),
     ),
     mlp=(
         row("ff_proj.weight", (part(FC1.at(glu="1"), "ffn hidden"), part(FC1.at(glu="0"), "ffn hidden"))),
-        row("ff_out.weight", FC2, "hidden ffn", linear="layer"),
+        row("ff_out.weight", FC2, "hidden ffn"),
     ),
     flags=(
         (("qkv_bias", "add_qkv_bias"), (row("att_proj.bias", PACKED_QKV_BIAS),)),

@@ -22,8 +22,8 @@ from convsvc.models.family import Family
 from convsvc.models.scope import LayerRows
 from convsvc.tensors.declare import logical, row
 
-LATENT_FC1 = logical("mlp.experts.latent_fc1.weight", "expert moe_latent glu expert_ffn")
-LATENT_FC2 = logical("mlp.experts.latent_fc2.weight", "expert expert_ffn moe_latent")
+LATENT_FC1 = logical("mlp.experts.latent_fc1.weight", "expert moe_latent glu expert_ffn", over="moe_latent", linear="experts")
+LATENT_FC2 = logical("mlp.experts.latent_fc2.weight", "expert expert_ffn moe_latent", over="expert_ffn", linear="experts")
 ATTENTION = (
     row("norm.weight", INPUT_NORM, "hidden"),
     row("mixer.q_proj.weight", QKV.at(slot="0:query"), "(group slot head_dim) hidden"),

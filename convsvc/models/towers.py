@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
@@ -83,8 +83,9 @@ class Tower:
 
 
 def _held(rows: Rows, sizes: Sizes) -> Rows:
-    """The rows that there are: where an axis is 0 long, there is nothing."""
-    return tuple(row for row in rows if all(sizes.get(axis) != 0 for each in row.logicals for axis in each.axes))
+    """The rows that there are: where an axis is 0 long, there is nothing. Publishers quantise no towers: they have no `linear` rows."""
+    there = (row for row in rows if all(sizes.get(axis) != 0 for each in row.logicals for axis in each.axes))
+    return tuple(row if row.linear is None else replace(row, linear=None) for row in there)
 
 
 def flatten(facts: Facts, inside: tuple[Step, ...]) -> Facts:

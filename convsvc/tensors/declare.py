@@ -22,12 +22,16 @@ ANYWHERE = "*"
 class Logical:
     """A weight as the model's mathematics knows it: a name within its scope, and ordered, named axes.
 
-    An axis is as long as the model's size of the same name. `integers` says that it holds numbers of things, not weights.
+    An axis is as long as the model's size of the same name. `integers` says that it holds numbers of things, not weights. `over` are the
+    axes that a linear layer sums over, of one whose weight this is, or several layers' fused; `linear` says whose: a "layer"'s own or one
+    of its "experts'".
     """
 
     name: str
     axes: tuple[str, ...]
     integers: bool = False
+    over: frozenset[str] = frozenset()
+    linear: str | None = None
 
     def at(self, **where: str) -> Selection:
         """Part of the tensor: an index or a `start:stop` for some axes, as expressions over sizes."""
@@ -72,7 +76,8 @@ class Row:
     in which model code keeps it whatever the others are cast to (a router's bias: float32). `uneven` says that slices along `tp` need not
     be equal: the first ones have one more. `hole` is an axis and the index of it for which zeros are stored and nothing is meant (the bias
     of keys, in one tensor with those of queries and values: it adds the same to all scores of a query). `linear`: it is a linear layer's
-    weight that publishers quantise where they quantise, a "layer"'s own or one of its "experts'". `within`: the parts lie one after the
+    weight that publishers quantise where they quantise, a "layer"'s own or one of its "experts'"; it follows from the logical tensors
+    (`_linear`) where nothing is said. `within`: the parts lie one after the
     other within each index of this axis, which is the outermost of all (a group's queries, its key, its value; then the next group's).
     """
 
@@ -111,13 +116,18 @@ def _placeholders(stored: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\{(\w+)\}", stored))
 
 
-def logical(name: str, axes: str, *, integers: bool = False) -> Logical:
-    """A logical tensor.
+def logical(name: str, axes: str, *, integers: bool = False, over: str = "", linear: str = "layer") -> Logical:
+    """A logical tensor; a linear layer's weight, or some of them, where `over` names the axes of what goes into it.
 
-    >>> logical("mlp.linear_fc2.weight", "hidden ffn").axes
-    ('hidden', 'ffn')
+    >>> logical("mlp.linear_fc2.weight", "hidden ffn", over="ffn").linear
+    'layer'
+
+    Raises NotationError for an axis that it does not have.
     """
-    return Logical(name, parse_axes(axes), integers)
+    known, summed = parse_axes(axes), parse_axes(over) if over else ()
+    if set(summed) - set(known):
+        raise NotationError(f"{name} has no axis {', '.join(sorted(set(summed) - set(known)))}")
+    return Logical(name, known, integers, frozenset(summed), linear if over else None)
 
 
 def part(what: Logical | Selection, order: str) -> Part:
@@ -128,6 +138,17 @@ def part(what: Logical | Selection, order: str) -> Part:
     if unknown:
         raise NotationError(f"{selection.logical.name} has no axis {', '.join(sorted(unknown))} (order {order!r})")
     return Part(selection, parse_order(order))
+
+
+def _linear(stored: str, parts: tuple[Part, ...]) -> str | None:
+    """Whose weight it is, if it is a linear layer's (torch.nn.Linear): a matrix called weight, all that goes in on its last axis.
+
+    Not one that is stored turned (transformers' Conv1D), nor experts in one tensor: nobody takes those for linear layers.
+    """
+    kinds = {each.logical.linear for each in parts}
+    whole = all(len(each.order) == 2 and each.logical.over == set(each.order[1]) for each in parts)
+    is_expert = "experts" in kinds and "{expert}" not in stored
+    return kinds.pop() if stored.endswith(".weight") and len(kinds) == 1 and whole and not is_expert else None
 
 
 def row(
@@ -157,9 +178,9 @@ def row(
     Raises NotationError if an axis is neither stored, fixed nor looped over.
     """
     parts = what if isinstance(what, tuple) else (part(what, order or ""),)
-    made = Row(
-        stored, parts, also, tp, ep, etp, optional, parse_order(shape) if shape else None, written, keep, uneven, hole, linear, within
-    )
+    claimed = parse_order(shape) if shape else None
+    linear = linear or _linear(stored, parts)
+    made = Row(stored, parts, also, tp, ep, etp, optional, claimed, written, keep, uneven, hole, linear, within)
     if within is not None and any(piece.order[0][0] != within for piece in parts):
         raise NotationError(f"{stored}: {within} must be the outermost axis of every part")
     for piece in parts:

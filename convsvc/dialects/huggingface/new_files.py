@@ -36,7 +36,7 @@ def output(draft: Draft[HuggingFaceTarget, Settings | None]) -> tuple[Layout, Ou
     specs = [kinds[entry.kind] for entry in layout.entries]
     config_dir = draft.target.config_dir
     folder = None if config_dir is None else RootedPath(config_dir, draft.roots)
-    said = quantization_words(quantization, specs, encoded, draft.release)
+    said = quantization_words(quantization, layout, specs, encoded, draft.release)
     beside, notes = config_files(folder, draft.model, draft.facts, specs, said, packed_in(draft.settings))
     notes += quantization_notes(quantization, encoded, beside)
     return layout, replace(written, side_files=(*beside, *written.side_files), notes=tuple(notes))

@@ -14,13 +14,19 @@ from convsvc.encodings.release import Release, fitted
 from convsvc.errors import JobError
 from convsvc.formats.base import TensorSpec
 from convsvc.notes import Note
+from convsvc.tensors.blocks import Laid
 from convsvc.tensors.dtypes import FLOATS
 
 DECODED = FLOATS - {"F64"}
 # Of a configuration, by where in it: "" is its top.
 Words = Mapping[str, Mapping[str, Any]]
-# vLLM's fused_qkv_a_proj (model_executor/models/deepseek_v2.py); ModelOpt gives both one scale (export/quant_utils.py).
-FUSED_APART = ("q_a_proj.weight", "kv_a_proj_with_mqa.weight")
+# What serving fuses: vLLM's fused_qkv_a_proj (model_executor/models/deepseek_v2.py), its QKVParallelLinear, its MergedColumnParallelLinear;
+# ModelOpt gives all of it one scale (export/quant_utils.py).
+FUSED = (
+    ("q_a_proj.weight", "kv_a_proj_with_mqa.weight"),
+    ("q_proj.weight", "k_proj.weight", "v_proj.weight"),
+    ("in_proj_qkv.weight", "in_proj_z.weight"),
+)
 NONE, LIKE = "none", "like-source"
 
 
@@ -35,28 +41,42 @@ def encode_layers(quantization: str, layout: Layout, dtypes: Sequence[str], rele
         return _as_published(layout, dtypes, release)
     writer = ENCODINGS.writers[quantization]
     linear = [(laid, dtype) for laid, dtype in zip(layout.kinds, dtypes, strict=True) if laid.linear and laid.written]
-    experts = [each for each in linear if each[0].linear == "experts"]
-    chosen = experts if experts and writer.EXPERTS_ONLY else linear
+    chosen = [each for each in linear if each[0].linear == "experts"] if writer.EXPERTS_ONLY and _has_experts(layout) else linear
     found = {laid.name: writer.written(laid.name, laid.shape) for laid, dtype in chosen if dtype in FLOATS}
     encoded = {name: written for name, written in found.items() if written is not None}
-    for name in _fused_apart(encoded):
+    for name in _fused_apart(encoded, {laid.name: laid for laid, _ in chosen}):
         del encoded[name]
     if not encoded:
         raise JobError(
             f"target.quantization is {quantization!r}, and none of the model's weights can be stored so",
-            do="leave it out; what is quantised are the weights of linear layers, one by one",
+            do="leave it out, or say target.experts: per-expert where experts lie in one tensor; what is quantised are weights of linear "
+            "layers, matrices [out, in] of attention, MLP and experts, one by one",
         )
     return encoded
 
 
-def _fused_apart(encoded: Mapping[str, Written]) -> list[str]:
-    """Weights that serving fuses into one, and that are parts of two tensors in training: one scale for both would have to be known before.
+def _has_experts(layout: Layout) -> bool:
+    """Whether there are experts, as they may lie."""
+    return any("expert" in block.tensor.axes and len(block.tensor.axes) > 2 for laid in layout.kinds for block in laid.blocks)
 
-    A matrix of them has the larger scale in serving, so that the other's numbers would be wrong; both stay as they are.
+
+def _fused_apart(encoded: Mapping[str, Written], laid: Mapping[str, Laid]) -> list[str]:
+    """Weights that serving fuses into one, and that are parts of several tensors in training: one scale for all is not known before.
+
+    A matrix of them has the largest scale in serving, so that the others' numbers would be wrong; all stay as they are.
     """
-    scaled = [name for name, written in encoded.items() if any(not grid.rows and grid.dtype in FLOATS for grid in written.form.grids)]
-    modules = [name.removesuffix(FUSED_APART[0]) for name in scaled if name.endswith(FUSED_APART[0])]
-    return [module + leaf for module in modules if module + FUSED_APART[1] in encoded for leaf in FUSED_APART]
+    apart: list[str] = []
+    for name in (name for name, written in encoded.items() if _has_one_scale(written)):
+        first = next((each for each in FUSED if name.endswith("." + each[0])), None)
+        parts = [name.removesuffix(first[0]) + leaf for leaf in first] if first else []
+        if len({laid[part].blocks[0].tensor.name for part in parts if part in encoded}) > 1:
+            apart += [part for part in parts if part in encoded]
+    return apart
+
+
+def _has_one_scale(written: Written) -> bool:
+    """Whether all of the weight shares a scale, beside those of its groups."""
+    return any(not grid.rows and grid.dtype in FLOATS for grid in written.form.grids)
 
 
 def _as_published(layout: Layout, dtypes: Sequence[str], release: Release | None) -> dict[str, Written]:
@@ -106,16 +126,28 @@ def stored_as(spec: TensorSpec, encoded: Mapping[str, Written]) -> list[TensorSp
 
 
 def quantization_words(
-    quantization: str, specs: Sequence[TensorSpec], encoded: Mapping[str, Written], release: Release | None
+    quantization: str, layout: Layout, specs: Sequence[TensorSpec], encoded: Mapping[str, Written], release: Release | None
 ) -> Words | None:
-    """What config.json says, by where; the modules that are not quantised are those of every other matrix. None for nothing."""
+    """What config.json says, by where; the modules that are not quantised are those of every other matrix. None for nothing.
+
+    A matrix that others call otherwise (`also`) is named so, too: compressed-tensors looks for modules by transformers' names.
+    """
     if quantization == NONE:
         return None
     if quantization == LIKE and release is not None:
         return release.words
-    kept = [spec.name.removesuffix(".weight") for spec in specs if spec.name.endswith(".weight") and len(spec.shape) == 2]
-    words = ENCODINGS.writers[quantization].words([name for name in kept if f"{name}.weight" not in encoded])
+    matrices = [spec.name for spec in specs if spec.name.endswith(".weight") and len(spec.shape) == 2]
+    others = {laid.name: laid.also for laid in layout.kinds}
+    kept = [each.removesuffix(".weight") for name in matrices if name not in encoded for each in (name, *others.get(name, ()))]
+    words = ENCODINGS.writers[quantization].words([*kept, *_experts_in_one(specs)])
     return {"": {"quantization_config": dict(words)}}
+
+
+def _experts_in_one(specs: Sequence[TensorSpec]) -> list[str]:
+    """The modules whose experts lie in one tensor, which is none of the linear layers: transformers takes all modules called experts for
+    quantised that nobody names (integrations/finegrained_fp8.py, replace_with_fp8_linear, 5.24)."""
+    whole = (spec.name.partition(".experts.")[0] for spec in specs if ".experts." in spec.name and not spec.name.endswith(".weight"))
+    return [f"{module}.experts" for module in dict.fromkeys(whole)]
 
 
 def quantization_notes(quantization: str, encoded: Mapping[str, Written], beside: Sequence[SideFile]) -> list[Note]:
