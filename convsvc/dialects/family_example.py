@@ -32,6 +32,7 @@ KINDS: Mapping[str, Mapping[str, object]] = {
     "deepseek-vl2": {"q_lora_rank": None},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2-moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "granite4": {"layer_types": ["mamba", "attention"] * 2, "shared_intermediate_size": 32},
     "kimi-linear": {
         "linear_attn_config": {
             "full_attn_layers": [4], "kda_layers": [1, 2, 3], "head_dim": 16, "num_heads": 8, "short_conv_kernel_size": 4,
