@@ -70,6 +70,7 @@ FAMILY = replace(
     layer=llama4_layer,
     fields=("interleave_moe_layer_step", "moe_layers", "attention_bias"),
     names={"experts": "num_local_experts", "expert_ffn": "intermediate_size", "ffn": "intermediate_size_mlp"},
-    megatron={"rotary_interleaved": True},
+    # A token's one expert gets it scaled by the score (transformers, Llama4TextMoe and Llama4Router).
+    megatron={"rotary_interleaved": True, "moe_router_score_function": "sigmoid", "moe_apply_probs_on_input": True},
     advice=(layers_without_positions,),
 )

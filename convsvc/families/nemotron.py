@@ -20,4 +20,5 @@ FAMILY = replace(
     zero_centred=True,
     names={"epsilon": "norm_eps"},
     partial_rotary=0.5,
+    megatron={**starcoder2.FAMILY.megatron, "squared_relu": True},
 )

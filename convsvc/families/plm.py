@@ -17,5 +17,5 @@ FAMILY = Family(
     mlp=UNGATED,
     sizes=(mla_sizes, ungated_sizes),
     tied_by_default=True,
-    megatron={"multi_latent_attention": True, "qk_layernorm": True, "swiglu": False},
+    megatron={"multi_latent_attention": True, "qk_layernorm": True, "swiglu": False, "squared_relu": True},
 )

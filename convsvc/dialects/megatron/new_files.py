@@ -28,6 +28,7 @@ from convsvc.dialects.megatron.layout import Keys, chunks
 from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.state import WORDS_OF_STATE
+from convsvc.dialects.megatron.told_args import untold
 from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.errors import JobError, LayoutError
 from convsvc.formats import distcp
@@ -70,7 +71,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     sides = make(draft, folder, lambda: _chunked(draft.model, settings, places))
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     encoded, changed = write_norms(draft.layout, draft.dtypes) if draft.training is None else ({}, [])
-    notes = [*changed, *(Note("advice", said) for said in draft.model.advice)]
+    notes = [*changed, *(Note("advice", said) for said in draft.model.advice), *untold(draft.model)]
     instead: frozenset[str] = frozenset()
     if settings.fsdp and draft.training is not None:
         instead = settings.state.get(MAIN, frozenset())
@@ -147,7 +148,9 @@ def _common(draft: Draft[MegatronTarget, Keys]) -> dict[str, Any]:
     }
     # A list makes Megatron ask for keys of each layer.
     own |= {"moe_layer_freq": 1} if draft.settings.stacked and draft.model.num_experts else {}
-    own |= {"moe_grouped_gemm": not draft.settings.sequential} if draft.settings.fsdp and draft.model.num_experts else {}
+    # Of torch_dist either is loaded: said, it would override what the command line says.
+    grouped = not draft.settings.sequential if draft.settings.fsdp else None
+    own |= {"moe_grouped_gemm": grouped} if draft.model.num_experts else {}
     as_ranks = Settings(
         Parallel(), draft.settings.padded_vocab, transformer_engine=True, vocab_divisor=draft.target.make_vocab_size_divisible_by
     )

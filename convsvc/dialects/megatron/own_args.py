@@ -12,6 +12,7 @@ from convsvc.blocks.dsa import INDEX_KEY, ROTATES_NEIGHBOURS
 from convsvc.blocks.linear_attention import GATED_QUERY
 from convsvc.blocks.moe import ROUTER_BIAS, SHARED_GATE
 from convsvc.dialects.megatron.tables import has_indexers, is_delta_net
+from convsvc.dialects.megatron.told_args import told_args
 from convsvc.errors import LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
@@ -25,12 +26,12 @@ INDEX_NORM_EPSILON = 1e-6
 
 def own_args(model: Model, facts: Facts) -> dict[str, Any]:
     """What a model of these families needs said; `facts` are its configuration's."""
-    args: dict[str, Any] = {"apply_layernorm_1p": True} if model.family.zero_centred else {}
+    args = told_args(model, facts) | ({"apply_layernorm_1p": True} if model.family.zero_centred else {})
     args |= {"attention_output_gate": True} if model.layers_have(GATED_QUERY) else {}
     args |= {"rotary_percent": said.value} if (said := PARTIAL.in_config(facts)) is not None else {}
     for of_kind in (_routers, _latent, _sparse, _delta_nets):
         args |= of_kind(model, facts)
-    return args
+    return args | {name: value for name, value in model.family.megatron.items() if name in args}
 
 
 def _routers(model: Model, facts: Facts) -> dict[str, Any]:
