@@ -4,6 +4,7 @@ collect_ignore = [
     "fsdp_package_rank.py",
     "megatron_dist_rank.py",
     "megatron_fsdp_rank.py",
+    "megatron_fsdp_train_rank.py",
     "megatron_pipelines.py",
     "megatron_rank.py",
     "megatron_te.py",
