@@ -44,7 +44,14 @@ class Spelling:
         return _changed(name, [(new, old) for old, new in self.beginnings.items()])
 
     def check(self, names: Iterable[str], field: str) -> None:
-        """Raises JobError for names of the model that would not come back, or that become one."""
+        """Raises JobError for names of the model that would not come back, or that become one; and where none begins as is said."""
+        names = list(names)
+        if self.beginnings and not any(name.startswith(tuple(self.beginnings)) for name in names):
+            raise JobError(
+                f"{field}: no name begins with {', '.join(map(repr, self.beginnings))}",
+                facts=[f"there is {name}" for name in names[:SHOWN]],
+                do="see what the model's names begin with, and whether it is the model that was meant",
+            )
         lost = [(name, there, back) for name in names if (back := self.named(there := self.stored(name))) != name]
         if lost:
             facts = [f"{name} becomes {there}, and that is read as {back}" for name, there, back in lost[:SHOWN]]

@@ -21,10 +21,11 @@ SHOWN = 12
 EXPERTS = re.compile(r"(.*\.)?experts\..*")
 
 
-def as_there(checkpoint: Checkpoint, root: RootedPath, fill_beginning: str | None) -> Checkpoint:
+def as_there(checkpoint: Checkpoint, root: RootedPath, fill_beginning: str | None, *, as_kept: bool) -> Checkpoint:
     """The checkpoint with the weights that the directory has: less what it has not, and with what it alone has under `fill_beginning`.
 
-    Raises SourceError for weights of the directory that the checkpoint lacks.
+    `as_kept`: experts, too, are converted as they lie here. Raises SourceError for weights of the directory that the checkpoint lacks or
+    has in another form.
     """
     files, there = _weights(root)
     opened: Opened = checkpoint.settings
@@ -39,10 +40,38 @@ def as_there(checkpoint: Checkpoint, root: RootedPath, fill_beginning: str | Non
             facts=[*missing[:SHOWN], f"it has {len(opened.shapes)} tensors, e.g. {next(iter(opened.shapes))}"],
             do="see that both are of one model, and that the prefixes are the ones it was trained with",
         )
+    if fill_beginning is not None and not filled and (own := [name for name in opened.shapes if name.startswith(fill_beginning)]):
+        raise SourceError(
+            f"{checkpoint.path} has {len(own)} weights of its own that begin with {fill_beginning!r}, e.g. {own[0]}",
+            do=f"leave out that those of {root} are to be taken (source.fill_beginning; --keep_origin_mtp_weights): these were trained",
+        )
+    _check_forms(checkpoint, there, root, as_kept)
     notes = [_note("ignored", beyond, f"not among the weights of {root}, left out")] if beyond else []
     notes += [_note("filled", sorted(filled), f"taken from {root}, as the checkpoint has none")] if filled else []
     kept = _without(checkpoint, frozenset(beyond))
     return replace(_joined(kept, files, {name: there[name] for name in filled}), notes=(*checkpoint.notes, *notes))
+
+
+def _check_forms(checkpoint: Checkpoint, there: Mapping[str, Found], root: RootedPath, as_kept: bool) -> None:
+    """Raises SourceError for tensors that are not of the shape that they have there. There may be more or fewer rows of a vocabulary."""
+    opened: Opened = checkpoint.settings
+    faults = [
+        f"{name}: {list(shape)} here, {list(other.shape)} there"
+        for name, shape in opened.shapes.items()
+        if name in there and (as_kept or not EXPERTS.fullmatch(name))
+        if (len((other := there[name].tensor).shape), *other.shape[1:]) != (len(shape), *shape[1:]) and _is_plain(other.dtype)
+    ]
+    if faults:
+        raise SourceError(
+            f"{checkpoint.path} has {len(faults)} weights in another form than {root}",
+            facts=faults[:SHOWN],
+            do="see that both are of one model, and say how the checkpoint keeps its experts (source.experts; --fused_linear_names)",
+        )
+
+
+def _is_plain(dtype: str) -> bool:
+    """Whether a weight of this dtype is no packed one, whose shape says little."""
+    return dtype in ("F64", "F32", "F16", "BF16")
 
 
 def _weights(root: RootedPath) -> tuple[tuple[SourceFile, ...], dict[str, Found]]:

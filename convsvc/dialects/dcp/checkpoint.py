@@ -15,6 +15,7 @@ from convsvc.dialects.dcp.pieces import Pieces, find_pieces
 from convsvc.dialects.dcp.sharded import find_sharded, is_sharded
 from convsvc.dialects.files import check_directory
 from convsvc.dialects.huggingface.names import change_names, find_change
+from convsvc.dialects.iterations import TRACKER, tracked
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.overlaps import MOST_CELLS, Seams, count_cells, find_seams
 from convsvc.dialects.recognise import refuse
@@ -38,12 +39,30 @@ SHOWN = 12
 
 def place_of(root: RootedPath) -> RootedPath | None:
     """The directory that is one, this or one within it; None for none. One that Megatron wrote is another format's."""
-    for place in (root, *(root / name for name in WITHIN)):
+    for place in (root, *(root / name for name in _within(root))):
         if place.is_dir():
             names = place.names()
             if (METADATA in names and "metadata.json" not in names) or is_sharded(names):
                 return place
     return None
+
+
+def _refuse_unfinished(place: RootedPath) -> None:
+    """Raises SourceError for a directory with parts of a checkpoint, and no word of which."""
+    names = place.names() if place.is_dir() else []
+    if any(name.endswith(".distcp") for name in names) and METADATA not in names and "metadata.json" not in names:
+        raise SourceError(
+            f"{place} has .distcp files and no {METADATA}, which is written last: it was not saved to its end",
+            do=f"fetch {METADATA}, or give a checkpoint that was saved whole",
+        )
+
+
+def _within(root: RootedPath) -> tuple[str, ...]:
+    """The directories that may hold what a job names by their parent: where training says how far it has come, that iteration's alone."""
+    if not (root / TRACKER).is_file():
+        return WITHIN
+    number = tracked(root)
+    return ("release",) if number in (None, -1) else (f"iter_{number:07d}",)
 
 
 def open_checkpoint(source: DcpSource, roots: Roots) -> Checkpoint:
@@ -52,10 +71,12 @@ def open_checkpoint(source: DcpSource, roots: Roots) -> Checkpoint:
     check_directory(given)
     root = place_of(given)
     if root is None:
-        if any(name.endswith(".distcp") for name in given.names()) and "metadata.json" not in given.names():
+        for place in (given, *(given / name for name in _within(given))):
+            _refuse_unfinished(place)
+        if (given / TRACKER).is_file() and not (given / _within(given)[0]).is_dir():
             raise SourceError(
-                f"{given} has .distcp files and no {METADATA}, which is written last: it was not saved to its end",
-                do=f"fetch {METADATA}, or give a checkpoint that was saved whole",
+                f"{given / _within(given)[0]} does not exist, which {given / TRACKER} speaks of",
+                do="fetch it, or give the iteration's own directory",
             )
         refuse(given, "a torch distributed checkpoint", but=("dcp",))
         raise SourceError(f"{given} has no {METADATA}", do="give the directory that torch.distributed.checkpoint wrote")
@@ -76,7 +97,11 @@ def open_checkpoint(source: DcpSource, roots: Roots) -> Checkpoint:
     opened = Opened({name: each.shape for name, each in pieces.tensors.items()}, pieces.cuts)
     checkpoint = Checkpoint(str(root), pieces.files, pieces.found, _facts(source, (root, given), roots), opened, tuple(notes))
     checkpoint = renamed(checkpoint, names) if prefix or spelling else checkpoint
-    return checkpoint if source.like_dir is None else as_there(checkpoint, RootedPath(source.like_dir, roots), source.fill_beginning)
+    return (
+        checkpoint
+        if source.like_dir is None
+        else as_there(checkpoint, RootedPath(source.like_dir, roots), source.fill_beginning, as_kept=not source.experts)
+    )
 
 
 def _check_apart(root: RootedPath, names: Mapping[str, str]) -> None:

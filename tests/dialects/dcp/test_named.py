@@ -208,3 +208,49 @@ def test_metadata_that_is_something_else_is_refused_and_runs_nothing(
         back(tmp_path / "dcp", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_in_another_form_than_the_directorys_is_an_error(tmp_path: Path) -> None:
+    """As matrices of all experts are, where the job does not say that they are kept so; more rows of a vocabulary are none."""
+    stacked = {"layers.0.mlp.experts.down_proj": torch.ones(4, 6, 8), "embed.weight": torch.ones(5, 8)}
+    (tmp_path / "hf").mkdir()
+    save_file(stacked, tmp_path / "hf" / "model.safetensors")
+    kept = {"layers.0.mlp.experts.down_proj": torch.ones(24, 8), "embed.weight": torch.ones(7, 8)}
+    write_dcp(tmp_path / "in", kept)
+    with pytest.raises(SourceError, match="has 1 weights in another form") as error:
+        back(tmp_path / "in", tmp_path / "out", like_dir=str(tmp_path / "hf"))
+    assert error.value.facts == ("layers.0.mlp.experts.down_proj: [24, 8] here, [4, 6, 8] there",)
+    assert not (tmp_path / "out").exists()
+
+
+def test_beginnings_that_no_name_has_are_an_error(tmp_path: Path, hf: Path) -> None:
+    with pytest.raises(JobError, match=r"target.names: no name begins with 'language_model.model.', 'vision_tower.'"):
+        to(hf, tmp_path / "dcp", names={"language_model.model.": "model.language_model.", "vision_tower.": "model.vision_tower."})
+    assert not (tmp_path / "dcp").exists()
+
+
+@pytest.mark.parametrize(("says", "folder"), [("release", "release"), ("300\n", "iter_0000300")])
+def test_of_several_iterations_it_is_the_one_that_training_says(says: str, folder: str, tmp_path: Path) -> None:
+    for number, name in enumerate(("release", "iter_0000007", "iter_0000300")):
+        write_dcp(tmp_path / "in" / name, {key: each + number for key, each in drawn().items()})
+    (tmp_path / "in" / "latest_checkpointed_iteration.txt").write_text(says)
+    tensors, _ = back(tmp_path / "in", tmp_path / "out")
+    alone, _ = back(tmp_path / "in" / folder, tmp_path / "alone")
+    assert same(tensors, alone)
+
+
+def test_an_iteration_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
+    write_dcp(tmp_path / "in" / "release", drawn())
+    (tmp_path / "in" / "latest_checkpointed_iteration.txt").write_text("9")
+    with pytest.raises(SourceError, match="iter_0000009 does not exist, which .*latest_checkpointed_iteration.txt speaks of"):
+        back(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "release").rename(tmp_path / "in" / "iter_0000009")
+    (tmp_path / "in" / "iter_0000009" / ".metadata").unlink()
+    with pytest.raises(SourceError, match=r"iter_0000009 has .distcp files and no .metadata"):
+        back(tmp_path / "in", tmp_path / "out")
+
+
+def test_what_is_to_be_taken_from_the_directory_and_is_here_is_an_error(tmp_path: Path, hf: Path) -> None:
+    write_dcp(tmp_path / "in", drawn())
+    with pytest.raises(SourceError, match=r"has 1 weights of its own that begin with 'visual\.'"):
+        back(tmp_path / "in", tmp_path / "out", like_dir=str(hf), fill_beginning="visual.")
