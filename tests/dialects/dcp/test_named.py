@@ -242,7 +242,7 @@ def test_of_several_iterations_it_is_the_one_that_training_says(says: str, folde
 def test_an_iteration_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
     write_dcp(tmp_path / "in" / "release", drawn())
     (tmp_path / "in" / "latest_checkpointed_iteration.txt").write_text("9")
-    with pytest.raises(SourceError, match="iter_0000009 does not exist, which .*latest_checkpointed_iteration.txt speaks of"):
+    with pytest.raises(SourceError, match=r"iter_0000009 does not exist, which .*latest_checkpointed_iteration.txt speaks of"):
         back(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "release").rename(tmp_path / "in" / "iter_0000009")
     (tmp_path / "in" / "iter_0000009" / ".metadata").unlink()
