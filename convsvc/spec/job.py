@@ -22,7 +22,7 @@ from convsvc.spec.options import Options
 from convsvc.spec.places import Detected, SourceSpec, TargetSpec
 
 # Grows with every field or value that a version before does not know: an executor takes only jobs that it can read.
-SPEC_VERSION = 10
+SPEC_VERSION = 11
 _SHOWN_FAULTS = 50
 DETECTED = "detected"
 

@@ -15,6 +15,8 @@ from convsvc.errors import JobError
 SORA, PUBLISHED, DCP = "mindspeed-mm-sora", "diffusers", "dcp"
 # How MindSpeed-MM saves torch distributed checkpoints: {"model": weights}, in `release`, here by rank files' names.
 STATE: Mapping[str, Any] = {"prefix": "model.", "release": True, "form": "mindspeed-mm"}
+# From rank files to rank files, too, the source tool writes `release`, wherever training has come to.
+BEGINS: Mapping[str, Any] = {"iteration": "release"}
 Job = dict[str, Any]
 Make = Callable[[Any, Mapping[str, Any]], Job]
 
@@ -50,12 +52,12 @@ def sora(converter: str, command: str) -> Make:
             positions = True if str(own.get("remove_pos_emb")).lower() == "true" else None
             return _job(model, {"format": PUBLISHED, "path": said.source_path, "remove_pos_emb": positions}, new)
         if command == "resplit":
-            return _job(model, ranks, new)
+            return _job(model, ranks, {**new, **BEGINS})
         if command == "mm_to_dcp":
             # Adapters too: which of the two it is, names show.
             return _job(None, {**ranks, "config_dir": said.hf_dir}, {"format": DCP, "path": said.target_path, **STATE})
         if command == "merge_lora_to_base":
-            return _job(model, {**ranks, "lora": _lora(cast("take.MergeSora", said), own)}, new)
+            return _job(model, {**ranks, "lora": _lora(cast("take.MergeSora", said), own)}, {**new, **BEGINS})
         return _job(model, {**ranks, "config_dir": said.hf_dir}, _published(converter, command, said))
 
     return make

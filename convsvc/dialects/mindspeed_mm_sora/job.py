@@ -30,12 +30,17 @@ class SoraSource(SourceSpec, Strict):
 
 
 class SoraTarget(TargetSpec, Strict):
-    """Rank files as MindSpeed-MM loads them: release/mp_rank_TT[_PPP]/model_optim_rng.pt."""
+    """Rank files as MindSpeed-MM loads them: release/ (or iter_0000012/) and in it mp_rank_TT[_PPP]/model_optim_rng.pt."""
 
     format: Literal["mindspeed-mm-sora"]
     tp_size: Size = Field(1, description="Ranks a layer's matrices are cut over (tp), for models that MindSpeed-MM cuts so.")
     pp_layers: PipelineLayers | None = Field(None, description=f"{LAYERS} Without it, one stage.")
     vit_pp_layers: PipelineLayers | None = Field(None, description=TOWER)
+    iteration: Annotated[str, Field(pattern=r"^(release|[1-9][0-9]{0,6})$")] | None = Field(
+        None,
+        description="What the tracker names; without it that of a source of training, so that training goes on from there (with "
+        "--no-load-optim --no-load-rng, as optimizer state is not kept), else release.",
+    )
 
 
 SOURCE, TARGET = SoraSource, SoraTarget

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from convsvc.dialects.base import Source, Wants, refuse_parts
 from convsvc.dialects.checkpoint import Checkpoint, Found, SourceFile
@@ -11,11 +13,12 @@ from convsvc.dialects.diffusers.adapters import keep_adapters, name_adapters
 from convsvc.dialects.diffusers.layout import seen_of
 from convsvc.dialects.diffusers.seen import recognise_model
 from convsvc.dialects.files import check_directory, index_file, index_files
-from convsvc.dialects.iterations import TRACKER
+from convsvc.dialects.iterations import TRACKER, Iteration
 from convsvc.dialects.json_files import read_json
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mcore.checkpoint import MODEL, folder_name, iteration_folder, rank_paths, weights_beside
-from convsvc.dialects.mcore.progress import states_in
+from convsvc.dialects.mcore.progress import reached, states_in
+from convsvc.dialects.mcore.source import tracked_iterations
 from convsvc.dialects.mindspeed_mm_sora.adapters import beside_ranks
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT, FRAMEWORK
 from convsvc.dialects.mindspeed_mm_sora.job import SoraSource
@@ -50,6 +53,9 @@ class Sora(Source):
         names = [tensor.name.partition("/")[2] for tensor in index.tensors if MODEL.match(tensor.name)]
         return recognise_model(names, candidates()) is not None
 
+    def iterations(self, root: RootedPath) -> tuple[Iteration, ...]:
+        return tracked_iterations(root)
+
     def words_dir(self, source: SoraSource) -> str | None:
         return source.config_dir
 
@@ -62,17 +68,21 @@ class Sora(Source):
         found: dict[tuple[str, str], Found] = {}
         ignored: set[str] = set()
         paths = rank_paths(folder)
+        first: Mapping[str, Any] | None = None
         for path, (index, file) in zip(paths, index_files(paths), strict=True):
             relative = os.path.relpath(path.path, root.path)
             for tensor in index.tensors:
                 if MODEL.match(tensor.name):
                     found[relative, tensor.name] = Found(len(files), tensor)
             ignored |= states_in(index.tree)
+            first = index.tree if first is None else first
             files.append(file)
         if not found:
             raise SourceError(f"the rank files of {root} hold no tensors under model, or model0, model1, ...", do="give another directory")
         notes = (*(Note("ignored", text) for text in sorted(ignored)), *weights_beside(folder, paths[0]))
-        checkpoint = Checkpoint(str(root), tuple(files), found, _facts(source, root), folder_name(folder, root), notes)
+        come_to = reached(first or {}, folder.name, with_state=bool(ignored))
+        name = folder_name(folder, root)
+        checkpoint = Checkpoint(str(root), tuple(files), found, _facts(source, root), name, notes, iteration=come_to)
         checkpoint = keep_adapters(checkpoint)
         shown = recognise_ranks(ranks_of(name_adapters(checkpoint)))
         if shown is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from convsvc.dialects.base import Adapted, Target
+from convsvc.dialects.base import Adapted, Read, Target
 from convsvc.dialects.diffusers.layout import seen_of
 from convsvc.dialects.layout import Layout
+from convsvc.dialects.mcore.progress import folder_of
 from convsvc.dialects.mindspeed_mm_sora.form import FORMAT
 from convsvc.dialects.mindspeed_mm_sora.job import PipelineLayers, SoraSource, SoraTarget
 from convsvc.dialects.mindspeed_mm_sora.layout import Counts, Settings, check_form, lay_ranks
@@ -17,11 +18,12 @@ from convsvc.dialects.mindspeed_mm_sora.tables import form_of, sums_of
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import LayoutError
 from convsvc.models.model import Model
-from convsvc.spec import SourceSpec
+from convsvc.roots import Roots
+from convsvc.spec import Job, SourceSpec
 
 
 class Sora(Target):
-    """Rank files in release/, with a tracker that says so."""
+    """Rank files in release/ or an iteration's directory, with a tracker that says so."""
 
     name = FORMAT
     diffusion = True
@@ -35,6 +37,11 @@ class Sora(Target):
         settings = Settings(form, target.tp_size, counts, chunks > 1, stages > 1, sums=sums_of(model), beside=others)
         check_form(settings.form, settings, model)
         return settings if chunks * stages > 1 else replace(settings, counts=None, beside={})
+
+    def as_found(self, job: Job, settings: Settings, model: Model, read: Read, roots: Roots) -> Settings:
+        """At the job's iteration, or at that which the source's training has come to."""
+        iteration = cast(SoraTarget, job.target).iteration or (None if read.iteration is None else str(read.iteration))
+        return settings if iteration is None else replace(settings, folder=folder_of(iteration))
 
     def layout(self, model: Model, settings: Settings) -> Layout:
         return lay_ranks(model, settings)
