@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from convsvc.tensors.declare import Row, logical, row
+from convsvc.tensors.declare import Part, Row, Selection, logical, row
 
 
 def own(stored: str, axes: str, *, name: str | None = None, keep: str | None = None, also: tuple[str, ...] = (), over: str = "") -> Row:
@@ -28,3 +28,12 @@ def called(rows: Iterable[Row], **names: str) -> tuple[Row, ...]:
     ['feed_forward.w1.weight', 'feed_forward.up_proj.weight', 'feed_forward.down_proj.weight']
     """
     return tuple(replace(each, stored=".".join(names.get(part, part) for part in each.stored.split("."))) for each in rows)
+
+
+def apart(rows: Iterable[Row], prefix: str) -> tuple[Row, ...]:
+    """The rows of tensors that are called apart from those that frameworks have a place for: their layers compute something else."""
+    return tuple(replace(each, parts=tuple(replace(piece, selection=_renamed(piece, prefix)) for piece in each.parts)) for each in rows)
+
+
+def _renamed(piece: Part, prefix: str) -> Selection:
+    return replace(piece.selection, logical=piece.logical.renamed(prefix))

@@ -26,17 +26,17 @@ from convsvc.tensors.declare import logical, row
 
 PHI_Q_NORM, PHI_K_NORM = (logical(f"self_attention.{side}_layernorm_with_bias.weight", "head_dim") for side in "qk")
 PHI_Q_NORM_BIAS, PHI_K_NORM_BIAS = (logical(f"self_attention.{side}_layernorm_with_bias.bias", "head_dim") for side in "qk")
+HEAD_NORMS = (
+    row("self_attn.q_layernorm.weight", PHI_Q_NORM, "head_dim"),
+    row("self_attn.q_layernorm.bias", PHI_Q_NORM_BIAS, "head_dim"),
+    row("self_attn.k_layernorm.weight", PHI_K_NORM, "head_dim"),
+    row("self_attn.k_layernorm.bias", PHI_K_NORM_BIAS, "head_dim"),
+)
 
 
 def phi_layer(family: Family, facts: Facts, layer: int) -> LayerRows:
     """One norm for both blocks, which are computed side by side."""
-    norms = (
-        row("self_attn.q_layernorm.weight", PHI_Q_NORM, "head_dim"),
-        row("self_attn.q_layernorm.bias", PHI_Q_NORM_BIAS, "head_dim"),
-        row("self_attn.k_layernorm.weight", PHI_K_NORM, "head_dim"),
-        row("self_attn.k_layernorm.bias", PHI_K_NORM_BIAS, "head_dim"),
-    )
-    return LayerRows(family.norms + family.attention + (norms if facts.flag("qk_layernorm") else ()) + family.mlp)
+    return LayerRows(family.norms + family.attention + (HEAD_NORMS if facts.flag("qk_layernorm") else ()) + family.mlp)
 
 
 FAMILY = replace(

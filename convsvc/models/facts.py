@@ -19,7 +19,7 @@ from convsvc.errors import JobError, SourceError
 NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers"),
     "hidden": ("hidden_size", "d_model", "n_embd", "n_embed"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "attention_heads"),
     "vocab": ("vocab_size", "padded_vocab_size"),
     "ffn": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner"),
     "experts": ("num_experts", "num_local_experts", "n_routed_experts", "num_moe_experts", "moe_num_experts"),

@@ -10,6 +10,7 @@ HUGGING_FACE_ONLY = frozenset({
     "kimi-linear", "laguna",
     "lfm2", "lfm2-moe", "mimo-v2", "minimax_m1", "minimax_m3", "mllama", "olmo", "olmo2", "opt-350m", "phi", "step3",
     "flex-olmo", "apertus", "bitnet", "afmoe", "cohere2-moe", "bamba", "falcon-h1", "jamba", "mamba", "falcon-mamba",
+    "olmo-hybrid", "recurrent-gemma", "persimmon", "nanochat", "diffllama", "doge", "jetmoe", "xglm", "biogpt",
 })  # fmt: skip
 TEXT_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.towers and family.decoder)
 RANK_FILE_FAMILIES = tuple(name for name in TEXT_FAMILIES if name not in HUGGING_FACE_ONLY)

@@ -71,6 +71,7 @@ NO_FAMILY_MORE = {
     "test_other_heads.py": "other heads of families that the tables above have",
     "test_transformers_coverage.py": "whom transformers has no class for",
     "test_quantised_weights.py": "loaders of weights, whatever model they are of",
+    "test_quantised_families.py": "other forms of families that the tables above have",
     "test_judged.py": "this one",
 }
 

@@ -221,6 +221,7 @@ HUGGING_FACE_ONLY = {
     "olmo2", "exaone4", "bloom", "phi", "cohere", "gpt-oss", "gemma4", "gemma4-edge", "kimi-linear", "minimax_m1", "lfm2", "lfm2-moe",
     "laguna", "mimo-v2", "bailing_hybrid", "gemma3n", "kimi-k3", "minimax_m3", "mllama", "olmo", "opt-350m", "step3", "gptj", "codegen",
     "flex-olmo", "apertus", "bitnet", "afmoe", "cohere2-moe", "bamba", "falcon-h1", "jamba", "mamba", "falcon-mamba",
+    "olmo-hybrid", "recurrent-gemma", "persimmon", "nanochat", "diffllama", "doge", "jetmoe", "xglm", "biogpt",
 }  # fmt: skip
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
