@@ -1,4 +1,4 @@
-"""Families that differ from a sibling in few rows: which configuration shows them, the rows of each kind of layer, sizes that nobody states."""
+"""Families that differ from a sibling in few rows: what shows them, the rows of each kind of layer, sizes that nobody states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.families import FAMILIES, Facts, find_family
 
 SIZES = {
-    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 4, "vocab_size": 64,
+    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 4,
+    "vocab_size": 64,
 }  # fmt: skip
 SHOWN: dict[str, dict[str, Any]] = {
     "olmo-hybrid": {"model_type": "olmo_hybrid", "architectures": ["OlmoHybridForCausalLM"]},
