@@ -11,6 +11,7 @@ from convsvc.dialects.templates import lay_table
 from convsvc.errors import LayoutError
 from convsvc.models.expert_stacks import KIND, rows_in
 from convsvc.models.model import Model
+from convsvc.notes import Note
 
 CARRIED = "carried"
 _LAYER = re.compile(r"(.*?\.\d+\.)")
@@ -26,6 +27,13 @@ def lay_named(model: Model, experts: Mapping[str, str]) -> Layout:
     if any(scope.kind != KIND for scope in model.scopes):
         raise LayoutError(f"experts: {model.family.name} keeps its experts in its own way", do='leave it out, or say model_type "tensors"')
     return lay_table(model, lambda scope: (rows_in(scope, experts), scope.prefix))
+
+
+def without_experts(model: Model, experts: Mapping[str, str]) -> tuple[Note, ...]:
+    """A note where forms of experts are asked for, and the model has none."""
+    if not experts or any(scope.kind == KIND for scope in model.scopes):
+        return ()
+    return (Note("advice", "target.experts says how experts are kept, and no layer has any: nothing of that changes"),)
 
 
 def with_copies(layout: Layout, copies: Mapping[str, str]) -> Layout:

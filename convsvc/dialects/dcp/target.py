@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from convsvc.dialects.base import Adapted, Target
@@ -15,6 +16,7 @@ from convsvc.dialects.diffusers.target import spelling_of
 from convsvc.dialects.huggingface.config_files import CONFIG, spoken_vocab
 from convsvc.dialects.layout import Layout
 from convsvc.dialects.mindspeed_mm_sora.tables import form_of
+from convsvc.dialects.named import without_experts
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import JobError
 from convsvc.models.diffusion import Diffusion
@@ -56,7 +58,8 @@ class Dcp(Target):
         return lay_target(model, settings)
 
     def output(self, draft: Draft[DcpTarget, Settings]) -> tuple[Layout, Output]:
-        return output(draft)
+        layout, made = output(draft)
+        return layout, replace(made, notes=(*made.notes, *without_experts(draft.model, draft.target.experts or {})))
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         if target.form is not None or not any(side.path == CONFIG for side in side_files):

@@ -10,7 +10,7 @@ from convsvc.dialects.base import Adapted, Target
 from convsvc.dialects.huggingface.copied_files import copied_files
 from convsvc.dialects.huggingface.new_files import weights
 from convsvc.dialects.layout import Layout
-from convsvc.dialects.named import CARRIED, lay_named, layer_of
+from convsvc.dialects.named import CARRIED, lay_named, layer_of, without_experts
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.dialects.tensor_files.job import TensorFilesTarget
 from convsvc.errors import JobError
@@ -59,10 +59,11 @@ class TensorFiles(Target):
         kinds = draft.layout.kinds
         units = [layer_of(kinds[entry.kind].name) if entry.unit == CARRIED else entry.unit for entry in draft.layout.entries]
         layout, output = weights(draft, units)
+        unchanged = without_experts(draft.model, draft.settings.experts)
         if draft.target.assets_dir is None:
-            return layout, output
+            return layout, replace(output, notes=(*output.notes, *unchanged))
         beside, notes = copied_files(RootedPath(draft.target.assets_dir, draft.roots), "target.assets_dir")
-        return layout, replace(output, side_files=(*beside, *output.side_files), notes=tuple(notes))
+        return layout, replace(output, side_files=(*beside, *output.side_files), notes=(*output.notes, *unchanged, *notes))
 
     def reopened(self, target: Any, path: str, side_files: Iterable[SideFile], architecture: Any) -> SourceSpec | None:
         """There is no model to be built; that each tensor is where it was planned is compared without."""

@@ -254,3 +254,14 @@ def test_what_is_to_be_taken_from_the_directory_and_is_here_is_an_error(tmp_path
     write_dcp(tmp_path / "in", drawn())
     with pytest.raises(SourceError, match=r"has 1 weights of its own that begin with 'visual\.'"):
         back(tmp_path / "in", tmp_path / "out", like_dir=str(hf), fill_beginning="visual.")
+
+
+@pytest.mark.parametrize("target", ["dcp", "tensor-files"])
+def test_forms_of_experts_that_there_are_none_of_are_said(target: str, tmp_path: Path, hf: Path) -> None:
+    job = {
+        "model_type": "tensors",
+        "source": {"format": "tensor-files", "path": str(hf)},
+        "target": {"format": target, "path": str(tmp_path / "out"), "experts": {"": "input_first_flat"}},
+    }
+    notes = [str(note) for note in convert(job, engine="inline").notes]
+    assert "advice: target.experts says how experts are kept, and no layer has any: nothing of that changes" in notes
