@@ -2,8 +2,8 @@
 
     python megatron_fsdp_train_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A task is {"name", "checkpoint", "steps", "saved", "save_after"}: model, optimizer and schedule are made, loaded strictly and saved after so
-many steps by core's functions as megatron/training/checkpointing.py calls them, and trained on the tokens of `megatron_train_rank`; the
+A task is {"name", "checkpoint", "half", "steps", "saved", "save_after"}: model, optimizer and schedule are made, loaded strictly and saved after
+so many steps by core's functions as megatron/training/checkpointing.py calls them, and trained on the tokens of `megatron_train_rank`; the
 losses go to RESULTS.json. What core has of CUDA there are streams and events, where a CPU waits for nothing (`megatron_fsdp_rank`).
 
 Not one rank: of a single one core adds every gradient to itself, as its bucket is the buffer that it is added to.
@@ -23,6 +23,7 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.transformer.module import Float16Module
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
 FORM = {"distrib_optim_sharding_type": "fsdp_dtensor"}
@@ -63,20 +64,31 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     of_logits = model.compute_language_model_loss
     # The wrapper's hooks give a module's output on as a view, which the loss that is not fused would change in its place.
     model.compute_language_model_loss = lambda labels, logits: of_logits(labels, logits.clone())
-    wrapped = fsdp.wrap(model)
+    wrapped = fsdp.wrap(in_half(model) if task["half"] else model)
     wrapped.ddp_config.gradient_reduce_div_fusion = False  # gloo's sums do not scale
     optimizer = get_megatron_optimizer(
-        OptimizerConfig(optimizer="adam", lr=1e-2, min_lr=1e-4, weight_decay=0.1, clip_grad=1.0, use_distributed_optimizer=True), [wrapped]
+        OptimizerConfig(
+            optimizer="adam", lr=1e-2, min_lr=1e-4, weight_decay=0.1, clip_grad=1.0, use_distributed_optimizer=True, bf16=task["half"]
+        ),
+        [wrapped],
     )
     schedule = OptimizerParamScheduler(optimizer, 0.0, 1e-2, 1e-4, 8, 64, "cosine", 0.1, 0.1, 0, "constant")
     load(folder, args, wrapped, optimizer, schedule)
     losses, first = [], words["iteration"]
-    for step in range(first, first + task["steps"]):
+    for step in range(first, first + task["steps"] + 1):
         if step == first + task["save_after"]:
             save(Path(task["saved"]), step, args, wrapped, optimizer, schedule)
+        if step == first + task["steps"]:
+            break
         losses.append(trains.train(step, args, [wrapped], optimizer))
         schedule.step(increment=trains.BATCHES * trains.BATCH)
     return {"losses": losses, "rates": sorted({group["lr"] for group in optimizer.param_groups})}
+
+
+def in_half(model: Any) -> Any:
+    """As get_model wraps what is trained in bf16."""
+    model.config.bf16, model.config.params_dtype = True, torch.bfloat16
+    return Float16Module(model.config, model)
 
 
 def load(folder: Path, args: Any, wrapped: Any, optimizer: Any, schedule: Any) -> None:
