@@ -2,9 +2,10 @@
 
     python megatron_fsdp_train_rank.py RANK WORLD_SIZE MEETING_FILE TASKS.json RESULTS.json
 
-A task is {"name", "checkpoint", "half", "steps", "saved", "save_after"}: model, optimizer and schedule are made, loaded strictly and saved after
-so many steps by core's functions as megatron/training/checkpointing.py calls them, and trained on the tokens of `megatron_train_rank`; the
-losses go to RESULTS.json. What core has of CUDA there are streams and events, where a CPU waits for nothing (`megatron_fsdp_rank`).
+A task is {"name", "checkpoint", "half", "steps", "saved", "save_after"}: model, optimizer and schedule are made, loaded strictly and
+saved after so many steps by core's functions as megatron/training/checkpointing.py calls them, and trained on the tokens of
+`megatron_train_rank`; the losses go to RESULTS.json. `half`: the model is in bf16. What core has of CUDA there are streams and events,
+where a CPU waits for nothing (`megatron_fsdp_rank`).
 
 Not one rank: of a single one core adds every gradient to itself, as its bucket is the buffer that it is added to.
 """
