@@ -72,11 +72,12 @@ class Files:
         file = f"__{self.count % self.ranks}_{kind}.distcp"
         self.count += 1
         skeleton = distcp.plan_skeleton([TensorSpec("", dtype, shape)])
-        first = -(-self.sizes.get(file, 0) // 4096) * 4096
-        self.sizes[file] = first + skeleton.size_bytes
+        start = -(-self.sizes.get(file, 0) // 4096) * 4096
+        self.sizes[file] = start + skeleton.size_bytes
+        tensor = StoredTensor("", dtype, shape, start + skeleton.tensors[0].file_offset)
         if kept:
-            self.tensors.setdefault(file, []).append(StoredTensor("", dtype, shape, first + skeleton.tensors[0].file_offset))
-        return file, first, skeleton.size_bytes
+            self.tensors.setdefault(file, []).append(tensor)
+        return file, *distcp.item_of(tensor)
 
     def write(self, folder: Path) -> None:
         """Every file, its weights holes."""

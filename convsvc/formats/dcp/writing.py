@@ -1,13 +1,16 @@
 """Writing `.metadata`: the pickle that torch.distributed.checkpoint loads. Pure.
 
 Opcodes of protocol 4. Classes and attributes' names are put into the memo first, so that a chunk is a few short strings of bytes: a
-trillion parameters have a hundred thousand. Chunks and places are as CPython's pickler has them, which is read fastest (`fused`).
+trillion parameters have a hundred thousand. Chunks and places are as CPython's pickler has them, which is read fastest (`fused`). Of
+objects there may be a million which lie at a few places: their names, the parts of their paths and their places are in the memo, too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from struct import pack
 
 from convsvc.formats.dcp.records import Chunked, Item, Metadata
 from convsvc.formats.pickle.writer import pickled_integer, pickled_text
@@ -56,32 +59,37 @@ class _Writer:
         self.lengths: dict[int, bytes] = {}
 
     def _kept(self, opcodes: bytes) -> bytes:
-        """Puts an object into the memo and drops it (BINPUT, POP); what fetches it."""
+        """Puts an object into the memo and drops it (BINPUT, POP); what fetches it. It must put nothing there itself."""
         number = len(self.preamble) - 1
-        self.preamble.append(opcodes + b"q" + bytes([number]) + b"0")
-        return b"h" + bytes([number])
+        put, fetch, place = (b"q", b"h", bytes([number])) if number < 256 else (b"r", b"j", pack("<I", number))
+        self.preamble.append(opcodes + put + place + b"0")
+        return fetch + place
 
     def all_of(self, metadata: Metadata, paths: Mapping[str, tuple[str, ...]] | None) -> Iterable[bytes]:
         names = [(name, _text(name)) for name in metadata.tensors]
         tensors = (text + self.tensor(metadata.tensors[name]) for name, text in names)
         places = (place for name, text in names for place in self.places(text, metadata.tensors[name]))
-        objects = [(_text(name), metadata.places[name]) for name in metadata.objects]
-        bare = (text + self.classes["BytesStorageMetadata"] + b")\x81" for text, _ in objects)
-        # preamble is complete once these are made
         dtypes = {each.dtype for each in metadata.tensors.values()}
         for dtype in sorted(dtypes):
             self.classes[dtype] = self._kept(f"ctorch\n{DTYPES[dtype]}\n".encode())
+        bare = self._kept(self.classes["BytesStorageMetadata"] + b")\x81")
+        there = {item: self._kept(self.place(item)) for item in dict.fromkeys(metadata.places[name] for name in metadata.objects)}
+        counts = Counter(part for path in (paths or {}).values() for part in path)
+        parts = {part: self._kept(pickled_text(part)) if count > 1 else pickled_text(part) for part, count in counts.items()}
+        # preamble is complete once these are made
+        objects = [(self._kept(pickled_text(name)), there[metadata.places[name]]) for name in metadata.objects]
         yield from self.preamble
         yield self.classes["Metadata"] + b")\x81}(" + pickled_text("state_dict_metadata")
-        yield from _dict(chain(tensors, bare))
+        yield from _dict(chain(tensors, (text + bare for text, _ in objects)))
         yield pickled_text("planner_data")
         if paths is None:
             yield b"N"
         else:
             named = chain(names, zip(metadata.objects, (text for text, _ in objects), strict=True))
-            yield from _dict(text + _tuple([pickled_text(part) for part in paths[name]]) for name, text in named)
+            yield from _dict(text + _tuple([parts[part] for part in paths[name]]) for name, text in named)
         yield pickled_text("storage_data")
-        yield from _dict(chain(places, (self.place(text, item) for text, item in objects)))
+        index = self.words["index"] + b"N" + self.words["offset"] + b"Nub"  # an object has neither a number nor an offset
+        yield from _dict(chain(places, (self.key + text + index + place for text, place in objects)))
         yield pickled_text("storage_meta") + b"N" + pickled_text("version") + pickled_text(_VERSION) + b"ub."
 
     def tensor(self, chunked: Chunked) -> bytes:
@@ -118,10 +126,10 @@ class _Writer:
                 )
             )
 
-    def place(self, name: bytes, item: Item) -> bytes:
-        """The same of an object, which has neither a number nor an offset."""
-        key = self.key + name + self.words["index"] + b"N" + self.words["offset"] + b"N" + self.value
-        return key + self.file(item.file) + pickled_integer(item.file_offset) + self.length(item.size_bytes)
+    def place(self, item: Item) -> bytes:
+        """Where an object lies."""
+        parts = (self.words["relative_path"], pickled_text(item.file), self.words["offset"], pickled_integer(item.file_offset))
+        return b"".join((self.classes["_StorageInfo"], _NEW, *parts, self.words["length"], pickled_integer(item.size_bytes), b"ub"))
 
     def numbered_at(self, number: int, starts: tuple[int, ...]) -> bytes:
         """The rest of a key, and how its value begins."""
