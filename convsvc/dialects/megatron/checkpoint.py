@@ -93,7 +93,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
     common = _common(folder, metadata)
-    find = find_fsdp_states if has_state_of_fsdp(metadata.tensors) else find_states
+    find = find_fsdp_states if has_state_of_fsdp(chain(metadata.tensors, metadata.objects)) else find_states
     states = find(folder, metadata, prefix, common) if training else States()
     weights, left = _weights(folder, metadata, prefix, states)
     weights, left = _of_text(folder, weights, prefix, left, asked=source.modules is not None)

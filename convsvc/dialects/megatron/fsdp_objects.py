@@ -11,11 +11,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convsvc.dialects.checkpoint import Training
-from convsvc.dialects.megatron.fsdp_state import GROUP, MOMENTS, STATE, STEP, Group, Groups, is_of_torch, moment_name, optimizers_of
+from convsvc.dialects.megatron.fsdp_state import (
+    GROUP,
+    MOMENTS,
+    STATE,
+    STEP,
+    Group,
+    Groups,
+    groups_of,
+    is_of_torch,
+    moment_name,
+    optimizers_of,
+)
 from convsvc.dialects.megatron.fsdp_tables import PREFIX
 from convsvc.dialects.megatron.state import FSDP_HALF
 from convsvc.dialects.megatron.training import FULLY, SHARDING
-from convsvc.errors import JobError
+from convsvc.errors import JobError, SourceError
 from convsvc.formats.base import TensorSpec
 from convsvc.formats.dcp.records import Chunk, Chunked, Item
 from convsvc.formats.torch_zip_layout import torch_zip_bytes
@@ -82,8 +93,7 @@ class StateWords:
         others = sorted({str(each.get(SHARDING)) for each in optimizers} - {FULLY})
         if others:
             raise JobError(f"the optimizer's state is of the form {', '.join(others)}, and Megatron-FSDP's optimizer is distributed", do=DO)
-        found = [group for each in optimizers for group in each[OPTIMIZER]["param_groups"]]
-        self._groups = Groups(found, training.groups, decayed_norms=decayed_norms)
+        self._groups = Groups(groups_of(training.common[OPTIMIZER]), training.groups, decayed_norms=decayed_norms)
         self._wrappers, self._common = wrappers, training.common
         self._scaled = any("grad_scaler" in each for each in optimizers)
         self._fields: dict[int, list[tuple[str, Item]]] = {}
@@ -127,7 +137,10 @@ def _weights(tensors: Mapping[str, Chunked], wrappers: str) -> Iterator[tuple[st
 
 def _step(group: Group, objects: Objects) -> Chunked:
     """One number for all weights of a group: what is of no dimension lies where all others do."""
-    data = struct.pack("<f", group[STEP])
+    step = group.get(STEP)
+    if type(step) not in (int, float):
+        raise SourceError(f"a group of torch's Adam says the step {step!r}", do="save the checkpoint again, or " + DO)
+    data = struct.pack("<f", step)
     return Chunked("F32", (), (Chunk(Box((), ()), objects.item(TensorSpec("", "F32", ()), STEP, {"": data})),))
 
 

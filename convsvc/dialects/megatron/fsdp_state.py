@@ -118,3 +118,19 @@ def is_of_torch(group: Group) -> bool:
 def optimizers_of(words: Mapping[Any, Any]) -> list[Mapping[str, Any]]:
     """The words of each optimizer of a chain; of one alone its own."""
     return list(words.values()) if words and all(type(key) is int for key in words) else [words]
+
+
+def groups_of(words: Mapping[Any, Any]) -> list[Group]:
+    """The groups of all optimizers of a chain, in one list. Raises SourceError for words that have none."""
+    found: list[Group] = []
+    for each in filter(None, optimizers_of(words)):
+        inner = each.get("optimizer")
+        groups = inner.get("param_groups") if isinstance(inner, Mapping) else None
+        if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+            raise SourceError(
+                "the optimizer's words have no param_groups: its learning rates and steps",
+                facts=[f"they have {', '.join(map(str, list(each)[:SHOWN]))}"],
+                do="give a checkpoint that training saved with its optimizer; or leave options.state out to convert the weights alone",
+            )
+        found += groups
+    return found

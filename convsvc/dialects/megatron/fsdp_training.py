@@ -76,8 +76,11 @@ def _items(metadata: Metadata, states: Mapping[str, re.Match[str]]) -> dict[str,
         raise SourceError(f"{tensor} is a tensor, no word of a group, and is not carried", do=WEIGHTS_ALONE)
     items = {name: item for name, item in metadata.places.items() if FIELD.fullmatch(name) or WORD.fullmatch(name)}
     for name, match in states.items():
-        if match[3] == STEP and (item := metadata.tensors[name].chunks[0].item) is not None:
-            items[name] = item
+        if match[3] == STEP:
+            held = [chunk.item for chunk in metadata.tensors[name].chunks if chunk.item is not None]
+            if not held:
+                raise SourceError(f"{name}: no chunk holds it", do="save or fetch the checkpoint again; or " + WEIGHTS_ALONE)
+            items[name] = held[0]
     return items
 
 
@@ -100,6 +103,8 @@ def _keep(read: _Read, name: str, value: Any) -> None:
         read.steps[by_old_name(match[2])] = value
     elif match := WORD.fullmatch(name):
         place = read.words if match[2] is None else read.words.setdefault(match[1], {})
+        if not isinstance(place, dict) or (match[2] is None and match[1] in read.words):
+            raise SourceError(f"{match[1]} is a value, and there are others in it", do="save the checkpoint again; or " + WEIGHTS_ALONE)
         place[match[2] or match[1]] = value
 
 

@@ -21,7 +21,7 @@ from convsvc.dialects.mcore.settings import Settings
 from convsvc.dialects.megatron.checkpoint import COMMON, MARK
 from convsvc.dialects.megatron.extra_states import STATE, extra_states
 from convsvc.dialects.megatron.fsdp_objects import Objects, StateWords, path_of
-from convsvc.dialects.megatron.fsdp_state import MAIN, check_apart, optimizers_of
+from convsvc.dialects.megatron.fsdp_state import MAIN, check_apart, groups_of
 from convsvc.dialects.megatron.integrity import INTEGRITY
 from convsvc.dialects.megatron.job import MegatronTarget
 from convsvc.dialects.megatron.layout import Keys, chunks
@@ -33,6 +33,7 @@ from convsvc.dialects.output import Draft, NewFile, Output, SideFile
 from convsvc.errors import JobError, LayoutError
 from convsvc.formats import distcp
 from convsvc.formats.base import StoredTensor
+from convsvc.formats.dcp.metadata import LIMITS
 from convsvc.formats.dcp.records import METADATA, Chunk, Chunked, Item, Metadata
 from convsvc.formats.dcp.writing import pickle_metadata
 from convsvc.formats.torch_zip_layout import torch_zip_bytes
@@ -87,7 +88,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
 def _dist_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callable[[], dict[str, Chunked]]) -> tuple[SideFile, ...]:
     """What lies beside the weights of torch_dist."""
     if draft.training is not None and draft.training.groups:
-        check_apart(group for each in optimizers_of(draft.training.common["optimizer"]) for group in each["optimizer"]["param_groups"])
+        check_apart(groups_of(draft.training.common["optimizer"]))
     state = torch_zip_bytes(STATE, "archive")
     objects = tuple(extra_states(draft.model, draft.settings))
     metadata = Metadata(chunked(), objects, dict.fromkeys(objects, Item(OBJECTS, 0, len(state))))
@@ -109,10 +110,16 @@ def _fsdp_sides(draft: Draft[MegatronTarget, Keys], folder: str, chunked: Callab
     if draft.training is not None:
         tensors |= _state_words(draft).add_to(objects, tensors)
     paths = {name: path_of(name) for name in tensors} | objects.paths
-    metadata = Metadata(tensors, tuple(objects.places), objects.places)
+    metadata = pickle_metadata(Metadata(tensors, tuple(objects.places), objects.places), paths)
+    if len(metadata) > LIMITS.size_bytes:
+        raise LayoutError(
+            f"{METADATA} would have {len(metadata)} bytes, and at most {LIMITS.size_bytes} are read",
+            facts=[f"{len(tensors)} tensors, {len(objects.places)} objects, one of each field of a group for every weight"],
+            do="go on training from a target with storage torch_dist, which has no such objects",
+        )
     return (
         SideFile(f"{folder}/{OBJECTS}", text=objects.data),
-        SideFile(f"{folder}/{METADATA}", text=pickle_metadata(metadata, paths), last=True),
+        SideFile(f"{folder}/{METADATA}", text=metadata, last=True),
         SideFile(TRACKER, text=_iteration(draft), last=True),
     )
 

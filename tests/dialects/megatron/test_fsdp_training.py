@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import metadata as of
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from convsvc.conversion import convert
+from convsvc.dialects.megatron import new_files
 from convsvc.errors import ConvsvcError
 from convsvc.plan.planner import make_plan
 from tests.dialects.dcp.made import same
@@ -202,6 +207,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "lr of a group is a tensor",
     ),
     "no distributed optimizer": ({"optimizer": words_of(None)}, "Megatron-FSDP's optimizer is distributed"),
+    "no groups": ({"optimizer": {**words_of(), "optimizer": {"state": {}}}}, "the optimizer's words have no param_groups"),
+    "no step": ({"optimizer": {**words_of(), "optimizer": {"param_groups": [{**GROUP, **ADAM, "step": "7"}]}}}, "says the step '7'"),
     "another optimizer": (
         {"change": lambda tensors: {name.replace("exp_avg_sq", "momentum"): each for name, each in tensors.items()}},
         "without a place: momentum; missing: exp_avg_sq",
@@ -216,6 +223,59 @@ def test_state_that_megatron_fsdp_has_no_place_for_is_an_error_that_names_it(tmp
     with pytest.raises(ConvsvcError) as raised:
         make_plan(job_of(trained, tmp_path / "out", storage="fsdp_dtensor"))
     assert said in str(raised.value)
+
+
+def broken(tmp_path: Path, llama: Path, change: Callable[[of.Metadata], object]) -> str:
+    """What is said of a checkpoint of Megatron-FSDP of which something was changed in `.metadata`."""
+    groups = [{**GROUP, **ADAM, "step": 7.0, "wd_mult": decay} for decay in (1.0, 0.0)]
+    trained, _ = train(llama, tmp_path / "trained", optimizer={**words_of(), "optimizer": {"param_groups": groups}})
+    place = carried(trained, tmp_path / "fsdp")[0] / ".metadata"
+    metadata = pickle.loads(place.read_bytes())
+    change(metadata)
+    place.write_bytes(pickle.dumps(metadata))
+    with pytest.raises(ConvsvcError) as raised:
+        make_plan(job_of(tmp_path / "fsdp", tmp_path / "out"))
+    return str(raised.value)
+
+
+HEAD = "module.module.module.output_layer.weight"
+
+
+def test_what_is_missing_of_megatron_fsdps_state_is_named(tmp_path: Path, llama: Path) -> None:
+    def gone(what: str) -> Callable[[of.Metadata], object]:
+        return lambda metadata: [metadata.state_dict_metadata.pop(name) for name in list(metadata.state_dict_metadata) if what in name]
+
+    assert "in no group of the optimizer" in broken(tmp_path / "1", llama, gone(f"{META}{HEAD}"))
+    assert "output_layer.weight: without exp_avg_sq" in broken(tmp_path / "2", llama, gone(f"{STATE}{HEAD}.exp_avg_sq"))
+    assert "has no optimizer state" in broken(tmp_path / "3", llama, gone(STATE))
+
+
+def test_words_that_are_none_are_errors(tmp_path: Path, llama: Path) -> None:
+    def lost(metadata: of.Metadata) -> None:
+        metadata.state_dict_metadata[f"{STATE}{HEAD}.step"].chunks.clear()
+
+    def tensor(metadata: of.Metadata) -> None:
+        step = metadata.state_dict_metadata[f"{STATE}{HEAD}.step"]
+        metadata.state_dict_metadata[f"{META}{HEAD}.lr"] = step
+
+    def twice(metadata: of.Metadata) -> None:
+        first = of.MetadataIndex(f"{META}{HEAD}.lr")
+        metadata.state_dict_metadata["opt_param_scheduler"] = of.BytesStorageMetadata()
+        metadata.storage_data[of.MetadataIndex("opt_param_scheduler")] = metadata.storage_data[first]
+
+    assert "step: no chunk holds it" in broken(tmp_path / "1", llama, lost)
+    assert "lr is a tensor, no word of a group" in broken(tmp_path / "2", llama, tensor)
+    assert "opt_param_scheduler is a value, and there are others in it" in broken(tmp_path / "3", llama, twice)
+
+
+def test_more_names_than_are_read_again_are_refused_before_anything_is_written(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, _ = train(llama, tmp_path / "trained")
+    size = (carried(trained, tmp_path / "out")[0] / ".metadata").stat().st_size
+    monkeypatch.setattr(new_files, "LIMITS", replace(new_files.LIMITS, size_bytes=size - 1))
+    with pytest.raises(ConvsvcError, match=rf"\.metadata would have {size} bytes, and at most {size - 1} are read"):
+        make_plan(job_of(trained, tmp_path / "other", storage="fsdp_dtensor"))
 
 
 def test_delta_nets_are_refused_by_name(tmp_path: Path) -> None:

@@ -81,6 +81,24 @@ def test_ours_is_what_torch_would_have_pickled() -> None:
     assert parse_metadata(data, "m") == ours
 
 
+def test_objects_are_what_torch_would_have_pickled_though_many_lie_at_one_place() -> None:
+    """More names than a byte numbers, beside tensors, with parts of paths that many have and that one has."""
+    places = [Item("__0_0.distcp", 300 * number, 300) for number in range(3)]
+    names = [f"meta.w{number}.lr" for number in range(700)]
+    box = Box((0, 0), (2, 70_000))
+    tensors = {f"model.w{number}": Chunked("F32", (2, 70_000), (Chunk(box, Item("x", number, 9)),)) for number in range(700)}
+    ours = Metadata(tensors, tuple(names), {name: places[number % 3] for number, name in enumerate(names)})
+    data = pickle_metadata(ours, {name: tuple(name.split(".")) for name in (*tensors, *names)})
+    theirs = pickle.loads(data)
+    for number, name in enumerate(names):
+        assert isinstance(theirs.state_dict_metadata[name], of.BytesStorageMetadata)
+        assert theirs.planner_data[name] == ("meta", f"w{number}", "lr")
+        assert theirs.storage_data[of.MetadataIndex(name)] == _StorageInfo(*places[number % 3])
+    assert theirs.storage_data[of.MetadataIndex("model.w699", torch.Size([0, 0]))] == _StorageInfo("x", 699, 9)
+    assert theirs.planner_data["model.w699"] == ("model", "w699")
+    assert parse_metadata(data, "m") == ours
+
+
 def test_every_dtype_has_torchs_name() -> None:
     chunk = (Chunk(Box((0,), (2,)), Item("x", 0, 9)),)
     known = [dtype for dtype in SIZES if dtype != "F4"]
