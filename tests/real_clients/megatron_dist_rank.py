@@ -6,7 +6,8 @@ A task {"name", "latent"} asks for the keys of a model of these args, with their
 "checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local", "single", "hashed"}: the checkpoint is loaded at the
 layout, with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local", with
 singleton_local_shards if "single". Without "again" the checkpoint is of rank files. "hashed" asks a core that can for its own check of
-integrity.json before it loads. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not
+integrity.json before it loads. One with "args", in the words of training alone, builds such a model of random values (`values_of`), which
+no checkpoint held before, and saves it at "again", "hashed" by Megatron where a core can. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not
 match.
 """
 
@@ -29,6 +30,7 @@ if __name__ != "__mp_main__":
     import megatron.core
     import megatron_rank as rank_files
     import megatron_te
+    import ranks
     import torch
     from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
     from megatron.core.dist_checkpointing.dict_utils import nested_values
@@ -94,6 +96,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     )
     tensor_parallel.get_cuda_rng_tracker().fork = rank_files._no_fork
     torch.manual_seed(7)
+    if "args" in task:
+        return begin(task, layout)
     if "again" not in task:
         return run_ranks(task, layout)
     folder = iteration_of(Path(task["checkpoint"]))
@@ -109,6 +113,19 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     if task["local"]:
         chunks = [in_own_modules(chunk, args) for chunk in chunks]
     save(Path(task["again"]), chunks, args, {**metadata, **({"singleton_local_shards": True} if task.get("single") else {})})
+    return {"logits": logits_of(chunks, task, args)}
+
+
+def begin(task: dict[str, Any], layout: dict[str, Any]) -> dict[str, Any]:
+    """A model that training begins with and saves."""
+    args, metadata = at(Namespace(**task["args"]), layout), task["content"]
+    chunks = [build(args, None if layout["vpp"] is None else number) for number in range(layout["vpp"] or 1)]
+    held = sharded(chunks, metadata)
+    apply_factories(held)
+    for each in nested_values(held):
+        if isinstance(each, ShardedTensor):
+            each.data.data.copy_(ranks.values_of(each.key, tuple(each.global_shape))[each.global_slice()])
+    save(Path(task["again"]), chunks, args, metadata, hashed=task["hashed"])
     return {"logits": logits_of(chunks, task, args)}
 
 
@@ -216,7 +233,7 @@ def at(args: Namespace, layout: dict[str, Any]) -> Namespace:
     return args
 
 
-def save(directory: Path, chunks: list[Any], args: Namespace, metadata: dict[str, Any]) -> None:
+def save(directory: Path, chunks: list[Any], args: Namespace, metadata: dict[str, Any], *, hashed: bool = False) -> None:
     """As megatron/training/checkpointing.py, generate_state_dict: rank-independent objects beside sharded tensors, and a random state."""
     content = {"args": args, "checkpoint_version": 3.0, "iteration": 3, "content_metadata": metadata}
     content |= sharded(chunks, metadata)
@@ -226,7 +243,8 @@ def save(directory: Path, chunks: list[Any], args: Namespace, metadata: dict[str
     folder = directory / "iter_0000003"
     folder.mkdir(parents=True, exist_ok=True)
     torch.distributed.barrier()
-    dist_checkpointing.save(content, str(folder))
+    can_hash = "verify_integrity" in signature(dist_checkpointing.save).parameters
+    dist_checkpointing.save(content, str(folder), **({"verify_integrity": True} if hashed and can_hash else {}))
     (directory / "latest_checkpointed_iteration.txt").write_text("3")
 
 

@@ -9,10 +9,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 
 TIMEOUT_S = 240
+
+
+def values_of(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """The whole tensor of a key, random and the same in every process: what a rank has of it is a box of this."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(crc32(key.encode()))) * 0.3 + 0.1
 
 
 @dataclass(frozen=True, slots=True)
