@@ -135,6 +135,16 @@ def _activation(facts: Facts, value: Any) -> Any:
     return "silu" if value is True else None
 
 
+def _normalised(facts: Facts, value: Any) -> Any:
+    """Of a softmax over the chosen experts alone, or over all (core/transformer/moe/moe_utils.py); a sigmoid's scores sum up to 1 there.
+
+    Of dense models, and where training has a word of its own for it (MindSpeed-LLM), it says nothing.
+    """
+    if not isinstance(value, bool) or not facts.get("num_experts") or facts.get("norm_topk_prob") is not None:
+        return None
+    return not value or facts.get("moe_router_score_function") == "sigmoid"
+
+
 ROPE_BASE = Word(("rope_theta",), ("rotary_base",), 10000, config=lambda facts: _flat(facts, "rope_theta"))
 ROPE_SCALING = Word(("rope_scaling",), ("rope_scaling_type", "use_rope_scaling", "rope_type"), False, _trained_scaling, _scaling)
 PARTIAL = Word(("partial_rotary_factor",), ("rotary_percent",), 1.0, config=_partial)
@@ -143,6 +153,7 @@ EPSILON = Word(
 )
 ACTIVATION = Word(("hidden_activation", "hidden_act"), ("swiglu",), False, _activation)
 WINDOW = Word(("sliding_window",), ("window_size",), None, _trained_window, _window)
+NORMALISED = Word(("norm_topk_prob",), ("moe_router_pre_softmax",), False, _normalised)
 CHOSEN = Word(("num_experts_per_tok", "moe_topk", "num_experts_per_token"), ("moe_router_topk",), 2)
 
 WORDS: tuple[Word, ...] = (
@@ -153,6 +164,7 @@ WORDS: tuple[Word, ...] = (
     ACTIVATION,
     WINDOW,
     CHOSEN,
+    NORMALISED,
     Word(("routed_scaling_factor",), ("moe_router_topk_scaling_factor",)),
     Word(("scoring_func", "score_function"), ("moe_router_score_function",), "softmax"),
     Word(("n_group",), ("moe_router_num_groups",)),
@@ -160,7 +172,7 @@ WORDS: tuple[Word, ...] = (
     Word(("indexer_rope_interleave",), ("dsa_indexer_rope_interleaved",)),
     # Fields of one name.
     *(Word((name,)) for name in (
-        "norm_topk_prob", "topk_method", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "rope_interleave",
+        "topk_method", "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "rope_interleave",
         "index_topk", "index_topk_freq", "layer_types", "no_rope_layers", "max_window_layers", "logit_scale", "logits_scaling",
         "embedding_multiplier", "residual_multiplier", "attention_multiplier", "attention_scaling", "mup_width_multiplier", "scale_emb",
         "scale_depth", "dim_model_base", "zero_expert_type", "mla_scale_q_lora", "mla_scale_kv_lora", "time_step_limit", "chunk_size",

@@ -45,6 +45,9 @@ def test_what_agrees_by_other_names_is_no_contradiction() -> None:
         ),
         pytest.param({"moe_router_topk_scaling_factor": 2.5}, {"routed_scaling_factor": 1.0}, id="the router's factor"),
         pytest.param({"layer_types": ["a", "b"]}, {"layer_types": ["b", "a"]}, id="kinds of layers"),
+        pytest.param({"num_experts": 4, "moe_router_pre_softmax": False}, {"norm_topk_prob": False}, id="softmax over the chosen"),
+        pytest.param({"num_experts": 4, "moe_router_pre_softmax": True}, {"norm_topk_prob": True}, id="softmax over all"),
+        pytest.param({"dsa_indexer_rope_interleaved": False}, {"indexer_rope_interleave": True}, id="what an indexer rotates"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_told_with_both_values(args: dict[str, Any], config: dict[str, Any]) -> None:
@@ -66,6 +69,20 @@ def test_a_contradiction_is_told_with_both_values(args: dict[str, Any], config: 
 )
 def test_megatrons_defaults_in_args_that_a_converter_wrote_are_not_meant(args: dict[str, Any], config: dict[str, Any]) -> None:
     assert between({"num_hidden_layers": 2, **args}, config) == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"num_experts": None, "moe_router_pre_softmax": True},
+        {"num_experts": 4, "moe_router_pre_softmax": False},
+        {"num_experts": 4, "moe_router_pre_softmax": True, "moe_router_score_function": "sigmoid"},
+        {"num_experts": 4, "moe_router_pre_softmax": True, "norm_topk_prob": True},
+    ],
+    ids=["dense", "over the chosen", "sigmoid", "MindSpeed-LLM's own word"],
+)
+def test_a_softmax_over_all_experts_is_of_routers_with_softmax_whose_scores_no_other_word_norms(args: dict[str, Any]) -> None:
+    assert between(TRAINED | args, CONFIG | {"norm_topk_prob": True}) == []
 
 
 def test_a_part_of_each_head_is_no_contradiction_where_the_models_class_has_that_default() -> None:

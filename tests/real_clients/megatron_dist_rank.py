@@ -6,9 +6,9 @@ A task {"name", "latent"} asks for the keys of a model of these args, with their
 "checkpoint", "tokens", "layout": {"tp", "pp", "vpp", "ep", "etp"}, "again", "local", "single", "hashed"}: the checkpoint is loaded at the
 layout, with Megatron's default strictness, and saved again at "again", by the names of Megatron's own modules if "local", with
 singleton_local_shards if "single". Without "again" the checkpoint is of rank files. "hashed" asks a core that can for its own check of
-integrity.json before it loads. One with "args", in the words of training alone, builds such a model of random values (`values_of`), which
-no checkpoint held before, and saves it at "again", "hashed" by Megatron where a core can. What comes of each goes to RESULTS.json: "error", or the logits from the last stage, and what names do not
-match.
+integrity.json before it loads. One with "args", in the words of training alone, and "content" builds such a model of random values
+(`values_of`), which no checkpoint held before, and saves it at "again", "hashed" by a core that can. What comes of each goes to
+RESULTS.json: "error", or the logits from the last stage, and what names do not match.
 """
 
 from __future__ import annotations

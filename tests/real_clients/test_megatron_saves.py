@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from convsvc.conversion import convert
-from convsvc.errors import FormatError
+from convsvc.errors import SourceError
 from tests.real_clients.ranks import run_world, values_of
 from tests.real_clients.test_megatron_dist import NEWEST, RANK_PROGRAM, TOLERANCE, WORLD, read_tensors
 from tests.real_clients.tiny_models import TOKENS, load, logits
@@ -131,12 +131,22 @@ def test_what_megatron_began_with_computes_the_same_in_transformers(trial: Trial
 def test_the_same_model_comes_of_every_layout(saved: Saved, tmp_path: Path) -> None:
     """Tensor, pipeline, virtual and expert ranks save the same weights, of which the export is the same bit for bit."""
     for family in sorted({trial.family for trial in TRIALS}):
-        first, *others = (
-            read_tensors(saved.exported(trial, tmp_path / trial.name)) for trial in TRIALS if trial.family == family
-        )
+        first, *others = (read_tensors(saved.exported(trial, tmp_path / trial.name)) for trial in TRIALS if trial.family == family)
         for other in others:
             assert first.keys() == other.keys()
             assert not [name for name, tensor in first.items() if not torch.equal(tensor, other[name])]
+
+
+def test_what_training_said_of_the_model_is_said_of_it_when_it_is_laid_out_anew(saved: Saved, tmp_path: Path) -> None:
+    """In the same words of training, by whose router, rotary positions and norms it goes on."""
+    for trial in TRIALS:
+        source = {"format": "megatron", "path": str(saved.folder / trial.name)}
+        job = {"model_type": trial.family, "source": source, "target": {"format": "megatron", "path": str(tmp_path / trial.name)}}
+        convert(job, engine="inline")
+        args = vars(torch.load(tmp_path / trial.name / "release" / "common.pt", weights_only=False)["args"])
+        said = {name: value for name, value in (COMMON | trial.args).items() if value is not None and value is not False}
+        assert {name: args.get(name) for name in said} == said
+        assert not [name for name, value in (COMMON | trial.args).items() if value is False and args.get(name)]
 
 
 @pytest.mark.parametrize("trial", [each for each in NAMED if each.values[0].hashed])
@@ -150,7 +160,7 @@ def test_megatrons_own_hashes_are_checked_before_its_weights_are_read(trial: Tri
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-        with pytest.raises(FormatError, match="integrity"):
+        with pytest.raises(SourceError, match=r"integrity\.json"):
             saved.exported(trial, tmp_path / "changed", verify_integrity=True)
     finally:
         file.write_bytes(whole)

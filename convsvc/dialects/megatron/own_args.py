@@ -16,7 +16,7 @@ from convsvc.dialects.megatron.told_args import told_args
 from convsvc.errors import LayoutError
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
-from convsvc.models.words import PARTIAL, ROPE_SCALING, WORDS
+from convsvc.models.words import NORMALISED, PARTIAL, ROPE_SCALING, WORDS
 
 # Of a yarn that latent attention is told by fields of its own (MLATransformerConfig).
 YARN = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "original_max_position_embeddings")
@@ -40,8 +40,9 @@ def _routers(model: Model, facts: Facts) -> dict[str, Any]:
         return {}
     biased = model.layers_have(ROUTER_BIAS)
     said = {word.args[0]: found.value for word in WORDS if word.args and (found := word.in_config(facts)) is not None}
-    args = {"moe_router_score_function": said.get("moe_router_score_function", "sigmoid" if biased else "softmax")}
-    args["moe_router_pre_softmax"] = facts.get("norm_topk_prob") is False
+    scores = said.get("moe_router_score_function", facts.get("moe_router_score_function")) or ("sigmoid" if biased else "softmax")
+    normalised = NORMALISED.said(facts)
+    args = {"moe_router_score_function": scores, "moe_router_pre_softmax": normalised is not None and normalised.value is False}
     args |= {"moe_router_enable_expert_bias": True} if biased else {}
     args |= {"moe_shared_expert_gate": True} if model.layers_have(SHARED_GATE) else {}
     grouped = said.get("moe_router_num_groups", 1) != 1
@@ -54,6 +55,8 @@ def _latent(model: Model, facts: Facts) -> dict[str, Any]:
     if "kv_rank" not in model.sizes:
         return {}
     said = ROPE_SCALING.in_config(facts)
+    if said is None and facts.get("rope_type") in ("rope", "yarn"):  # training's own words, which stay as they are
+        return {}
     scaling = said.value if said is not None and said.value.get("rope_type") == "yarn" else None
     if scaling is None:
         return {"rope_type": "rope"}
@@ -87,7 +90,7 @@ def _sparse(model: Model, facts: Facts) -> dict[str, Any]:
         "dsa_indexer_topk": facts.get("index_topk", "dsa_indexer_topk"),
         "dsa_indexer_topk_freq": found[0],
         "dsa_indexer_skip_topk_offset": found[1] if found[0] > 1 else 0,
-        "dsa_indexer_k_norm_epsilon": INDEX_NORM_EPSILON,
+        "dsa_indexer_k_norm_epsilon": facts.values.get("dsa_indexer_k_norm_epsilon", INDEX_NORM_EPSILON),
         ROTATES_NEIGHBOURS: model.family.megatron.get(ROTATES_NEIGHBOURS, False),
     }
 
