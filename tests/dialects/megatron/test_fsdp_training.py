@@ -25,6 +25,8 @@ from tests.dialects.megatron.trained import GROUP, KINDS, SCHEDULE, train, words
 from tests.tiny_checkpoints import write_llama
 
 MODEL, STATE, META = "model.module.", "optimizer.state.", "optimizer.param_to_group_meta."
+WRAPPERS = "module.module.module."  # of training in bf16
+HEAD = f"{WRAPPERS}output_layer.weight"
 
 
 def carried(source: Path, target: Path, options: dict[str, Any] | None = None, **stated: Any) -> tuple[Path, Any]:
@@ -225,6 +227,25 @@ def test_state_that_megatron_fsdp_has_no_place_for_is_an_error_that_names_it(tmp
     assert said in str(raised.value)
 
 
+def test_what_every_weight_says_of_its_group_is_kept_though_the_rules_say_another(tmp_path: Path, llama: Path) -> None:
+    trained, _ = train(llama, tmp_path / "trained")
+    place = carried(trained, tmp_path / "fsdp")[0] / ".metadata"
+    metadata = pickle.loads(place.read_bytes())
+    field, other = (of.MetadataIndex(f"{META}{name}.wd_mult") for name in (HEAD, f"{WRAPPERS}decoder.final_layernorm.weight"))
+    metadata.storage_data[field] = metadata.storage_data[other]
+    place.write_bytes(pickle.dumps(metadata))
+    meta = meta_of(tmp_path / "fsdp", tmp_path)
+    assert meta[HEAD]["wd_mult"] == 0.0
+    assert meta[f"{WRAPPERS}embedding.word_embeddings.weight"]["wd_mult"] == 1.0
+
+
+def test_args_say_that_training_is_in_bf16_though_main_weights_are_not(tmp_path: Path) -> None:
+    trained = moe_trained(tmp_path, [[GROUP, {**GROUP, "wd_mult": 0.0}]], bf16=True, params_dtype=None)
+    state = unfolded(carried(trained, tmp_path / "out")[0], tmp_path / "state.pt")
+    assert state["args"].bf16 is True
+    assert all(name.startswith(WRAPPERS) for name in state["optimizer"]["state"])
+
+
 def broken(tmp_path: Path, llama: Path, change: Callable[[of.Metadata], object]) -> str:
     """What is said of a checkpoint of Megatron-FSDP of which something was changed in `.metadata`."""
     groups = [{**GROUP, **ADAM, "step": 7.0, "wd_mult": decay} for decay in (1.0, 0.0)]
@@ -236,9 +257,6 @@ def broken(tmp_path: Path, llama: Path, change: Callable[[of.Metadata], object])
     with pytest.raises(ConvsvcError) as raised:
         make_plan(job_of(tmp_path / "fsdp", tmp_path / "out"))
     return str(raised.value)
-
-
-HEAD = "module.module.module.output_layer.weight"
 
 
 def test_what_is_missing_of_megatron_fsdps_state_is_named(tmp_path: Path, llama: Path) -> None:
