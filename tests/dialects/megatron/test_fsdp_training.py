@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,16 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.distributed.checkpoint import metadata as of
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from convsvc.conversion import convert
+from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.megatron import new_files
 from convsvc.errors import ConvsvcError
 from convsvc.plan.planner import make_plan
-from tests.dialects.dcp.made import same
+from tests.dialects.dcp.made import numbered, same
 from tests.dialects.megatron.test_delta_nets import directory as delta_directory
-from tests.dialects.megatron.test_megatron import Tensors, in_boxes, keys_of, moe_directory, written
+from tests.dialects.megatron.test_megatron import MLA, MOE, Tensors, in_boxes, keys_of, model_of, moe_directory, written
 from tests.dialects.megatron.test_training import job_of
 from tests.dialects.megatron.trained import GROUP, KINDS, SCHEDULE, train, words_of
 from tests.tiny_checkpoints import write_llama
@@ -53,6 +56,15 @@ def expected(folder: Path, tensors: Tensors, place: Path, wrappers: str, **state
             moment = f"{STATE}{wrappers}{name.removeprefix(MODEL)}.{kind}"
             found[name if kind == "param" else moment] = each
     return found
+
+
+def directory(path: Path, words: dict[str, Any], family: str) -> Path:
+    """A Hugging Face checkpoint of a configuration."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(words))
+    kinds = lay_model(model_of(words, family)).kinds
+    save_file(numbered({laid.name: laid.shape for laid in kinds if laid.written}), path / "model.safetensors")
+    return path
 
 
 def rounded(tensors: Tensors) -> Tensors:
@@ -192,6 +204,27 @@ def test_it_goes_on_without_megatron_fsdp_with_weights_that_are_main_weights(tmp
     assert (common["iteration"], common["opt_param_scheduler"]) == (7, SCHEDULE)
     assert common["content_metadata"]["distrib_optim_sharding_type"] == "fully_reshardable"
     assert any("weights are main weights" in note.text for note in result.notes if note.kind == "changed")
+
+
+@pytest.mark.parametrize("family", ["deepseek3", "qwen3-moe"])
+def test_of_every_kind_of_layer_all_state_comes_back(tmp_path: Path, family: str) -> None:
+    """Latent attention, shared experts and an MTP layer, of which buffers and what is carried have no state; one matrix for both ends."""
+    words = MLA if family == "deepseek3" else MOE | {"tie_word_embeddings": True}
+    folder = written(directory(tmp_path / "hf", words, family), tmp_path / "weights")
+
+    def change(tensors: Tensors) -> Tensors:
+        return {name: each for name, each in rounded(tensors).items() if not (name.startswith("optimizer.") and without_state(name))}
+
+    def without_state(name: str) -> bool:
+        return "expert_bias" in name or "carried" in name
+
+    trained, tensors = train(folder, tmp_path / "trained", change=change, cut=in_boxes)
+    carried(trained, tmp_path / "fsdp", {"verify": "roundtrip"})
+    convert(job_of(tmp_path / "fsdp", tmp_path / "back", {"verify": "roundtrip"}), engine="inline")
+    keys, want = keys_of(next((tmp_path / "back").glob("*/.metadata")).parent), change(tensors)
+    main = {name: tensors[f"{STATE}param.{name}"] for name in want if f"{STATE}param.{name}" in want}
+    assert same(want | main, keys)
+    assert len(want) - 4 * len(main) == (3 if family == "deepseek3" else 0)
 
 
 def test_groups_that_torch_dist_would_mix_up_are_an_error(tmp_path: Path) -> None:
