@@ -126,7 +126,11 @@ def _unknown(families: tuple[Family, ...], facts: Facts) -> JobError:
             f"{facts.origin} is an encoder-decoder model ({_named(facts)}): no family of those is known",
             do="convert language models of one stack",
         )
-    return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=do)
+    beyond = (
+        'or repack it, or take it to torch DCP, under its own names: model_type "tensors", source.format "tensor-files"; '
+        "convsvc inspect --draft-family begins a table for it"
+    )
+    return JobError(f"{facts.origin} shows no known model family ({_named(facts)})", do=f"{do}; {beyond}")
 
 
 def _multimodal(families: tuple[Family, ...], facts: Facts, text: TextPart) -> JobError:

@@ -32,6 +32,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 # The largest whole number that every JSON reader takes for itself; no size of a model is near it.
 LARGEST = 2**53
+# Texts that were meant for true, false or nothing. Other texts say more than yes (a kind of gate).
+QUOTED = frozenset({"true", "false", "yes", "no", "on", "off", "none", "null", "0", "1", ""})
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 3, 80, 80, 80
 
@@ -72,7 +74,14 @@ class Facts:
         return Facts({**self.values, **stated}, self.origin) if stated else self
 
     def flag(self, *names: str, default: bool = False) -> bool:
-        return bool(self.get(*names, default=default))
+        """Whether the first of these fields that is there is true. Raises SourceError for a word in quotes, of which every one would be."""
+        value = self.get(*names, default=default)
+        if isinstance(value, str) and value.strip().lower() in QUOTED:
+            name = next(name for name in names if self.get(name) is not None)
+            raise SourceError(
+                f"{self.origin}: {name} is the text {shown(value)}; it must be true or false", do="write it without quotes, as JSON has it"
+            )
+        return bool(value)
 
     def number(self, what: str, default: int | None = None) -> int:
         """The number known under `what` (a key of NAMES, or a field's name).
@@ -130,8 +139,7 @@ class Facts:
         """Whether the output layer is the word embedding; `default` is the architecture's, for a configuration that does not say."""
         if self.get("tie_word_embeddings", "tie_embeddings") is not None:
             return self.flag("tie_word_embeddings", "tie_embeddings")
-        untied = self.get("untie_embeddings_and_output_weights")
-        return not untied if untied is not None else default
+        return not self.flag("untie_embeddings_and_output_weights", default=not default)
 
     def first_number(self, names: tuple[str, ...], default: int = 0) -> int:
         """The first of these fields that is there, as a whole number."""

@@ -137,6 +137,12 @@ def test_an_unknown_family_is_named_as_the_configuration_names_it() -> None:
     )
 
 
+def test_what_can_be_done_with_an_unknown_family_is_said() -> None:
+    with pytest.raises(JobError) as caught:
+        find_family(None, Facts({"architectures": ["Zamba2ForCausalLM"], "model_type": "zamba2"}, "config.json"))
+    assert 'model_type "tensors", source.format "tensor-files"' in str(caught.value.do)
+
+
 def test_mlp_layer_types_say_which_layers_have_experts() -> None:
     kinds = ["dense", "sparse", "dense", "sparse"]
     facts = Facts({"mlp_layer_types": kinds, "first_k_dense_replace": 3}, "config.json")

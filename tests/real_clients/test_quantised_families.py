@@ -11,6 +11,7 @@ import torch
 
 from convsvc.conversion import convert
 from convsvc.errors import JobError
+from convsvc.plan.planner import make_plan
 from tests.real_clients.test_quantised_weights import BF16, Tensors, compressors, config_of, scheme_of, tensors_of
 from tests.real_clients.tiny_models import Tiny, foreign, load, logits, save_random, transformers
 
@@ -168,3 +169,28 @@ def test_what_serving_fuses_of_several_tensors_has_no_scale_of_its_own(tmp_path:
     assert leaves == {"o_proj", "gate_proj", "up_proj", "down_proj", "out_proj", "in_proj_qkv", "in_proj_z"}
     ignored = json.loads((there / "config.json").read_text())["quantization_config"]["ignore"]
     assert {name.rpartition(".")[2] for name in ignored if ".self_attn." in name} == {"q_proj", "k_proj", "v_proj"}
+
+
+@pytest.mark.not_for_transformers
+@pytest.mark.parametrize(("width", "blocks"), [(192, 96), (272, None)])
+def test_of_short_blocks_transformers_takes_others_or_none_and_the_plan_says_so(width: int, blocks: int | None, tmp_path: Path) -> None:
+    """It divides rows and columns by the number of scales (5.23, Fp8Dequantize); the last block is short for us, as for vLLM."""
+    tiny = Tiny("llama2", "LlamaConfig", {**WIDE, "intermediate_size": width})
+    there, plain = quantised(tiny, "fp8-block", tmp_path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    stored, want = tensors_of(there), tensors_of(plain)[name]
+    scales = stored[f"{name}_scale_inv"].repeat_interleave(128, 0)[:width]
+    assert torch.equal((stored[name].float() * scales).to(BF16), want)
+    read = {"format": "huggingface", "path": str(tmp_path / "bf16")}
+    said = make_plan({"source": read, "target": {**read, "path": str(tmp_path / "other"), "quantization": "fp8-block"}}).notes
+    assert any("transformers takes others then, or none" in note.text for note in said)
+    library = transformers()
+    how = {"dtype": BF16, "quantization_config": library.FineGrainedFP8Config(dequantize=True)}
+    if blocks is None:
+        with pytest.raises(Exception, match=r"not divisible by scale grid|[Cc]onversion|materializ"):
+            foreign(library.AutoModelForCausalLM.from_pretrained, there, **how)
+        return
+    have = dict(foreign(library.AutoModelForCausalLM.from_pretrained, there, **how).named_parameters())[name]
+    others = stored[f"{name}_scale_inv"].repeat_interleave(blocks, 0)
+    assert torch.equal(have, (stored[name].float() * others).to(BF16))
+    assert not torch.equal(have, want)

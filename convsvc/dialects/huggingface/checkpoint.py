@@ -43,7 +43,10 @@ def _of_directory(root: RootedPath, config: Mapping[str, Any]) -> Checkpoint:
         keys = list(zip(repeat(""), [tensor.name for tensor in index.tensors], strict=False))
         twice = () if found.keys().isdisjoint(keys) else keys
         for key in filter(found.__contains__, twice):
-            raise SourceError(f"{key[1]} is in two files of {root}: {names[found[key].file]} and {each}")
+            raise SourceError(
+                f"{key[1]} is in two files of {root}: {names[found[key].file]} and {each}",
+                do="keep one: fetch the files that the index names again, into an empty directory, if the copies are of two downloads",
+            )
         found.update(zip(keys, found_in(number, index.tensors), strict=True))
     notes = (*notes_of_index(chosen, found), *notes_beside(root, chosen))
     return Checkpoint(str(root), tuple(files), found, Facts({}, str(root)), notes=notes)
