@@ -173,7 +173,7 @@ def test_what_serving_fuses_of_several_tensors_has_no_scale_of_its_own(tmp_path:
 
 @pytest.mark.not_for_transformers
 @pytest.mark.parametrize(("width", "blocks"), [(192, 96), (272, None)])
-def test_of_short_blocks_transformers_takes_others_or_none_and_the_plan_says_so(width: int, blocks: int | None, tmp_path: Path) -> None:
+def test_of_short_blocks_transformers_takes_others_or_refuses_and_the_plan_says_so(width: int, blocks: int | None, tmp_path: Path) -> None:
     """It divides rows and columns by the number of scales (5.23, Fp8Dequantize); the last block is short for us, as for vLLM."""
     tiny = Tiny("llama2", "LlamaConfig", {**WIDE, "intermediate_size": width})
     there, plain = quantised(tiny, "fp8-block", tmp_path)
@@ -183,7 +183,7 @@ def test_of_short_blocks_transformers_takes_others_or_none_and_the_plan_says_so(
     assert torch.equal((stored[name].float() * scales).to(BF16), want)
     read = {"format": "huggingface", "path": str(tmp_path / "bf16")}
     said = make_plan({"source": read, "target": {**read, "path": str(tmp_path / "other"), "quantization": "fp8-block"}}).notes
-    assert any("transformers takes others then, or none" in note.text for note in said)
+    assert any("transformers takes other blocks then, or refuses" in note.text for note in said)
     library = transformers()
     how = {"dtype": BF16, "quantization_config": library.FineGrainedFP8Config(dequantize=True)}
     if blocks is None:

@@ -162,10 +162,8 @@ def quantization_notes(quantization: str, encoded: Mapping[str, Written], beside
     ragged = sorted(name for name, each in encoded.items() if each.form.grids[1].rows > 1 and _is_ragged(each))
     if ragged:
         # integrations/finegrained_fp8.py divides rows and columns by the number of scales (5.24).
-        text = (
-            f"128 does not divide the rows or columns of {len(ragged)} of them, e.g. {ragged[0]}: transformers takes others then, or none"
-        )
-        notes.append(Note("advice", f"{text}; vLLM, SGLang and this program read them as they are written"))
+        text = f"128 does not divide the rows or columns of {len(ragged)} of them, e.g. {ragged[0]}: transformers takes other blocks then,"
+        notes.append(Note("advice", f"{text} or refuses; vLLM, SGLang and this program read them as they are written"))
     if not any(file.path == "config.json" for file in beside):
         notes.append(
             Note("advice", "no config.json is written, and only that tells a reader how weights are quantised; give target.config_dir")
