@@ -45,7 +45,7 @@ def job_options(function: Function) -> Function:
         (
             click.argument("job_file", metavar="[JOB.json|-]", required=False),
             click.option("--source", metavar="PATH", help="The checkpoint to read."),
-            click.option("--source-format", type=FormatName("source"), help="What it is."),
+            click.option("--source-format", type=FormatName("source"), help="What it is (convert and plan: detected if left out)."),
             click.option("--target", metavar="PATH", help="The directory to write."),
             click.option("--target-format", type=FormatName("target"), help="What it shall be."),
             click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any field, e.g. target.tensor_parallel_size=2."),

@@ -23,8 +23,8 @@ from convsvc.units import in_bytes
 @memory_option
 @json_option
 def convert(engine: str, workers: int | None, ray_address: str | None, memory_limit_bytes: int | None, as_json: bool, **job: Any) -> None:
-    """Run a job here and wait until the target is in place."""
-    wanted = job_from(**job)
+    """Run a job here and wait until the target is in place. A source whose format nobody states is what lies there."""
+    wanted = _detected(job_from(**job))
     from convsvc.cli.progress import ShownRun, make_display
     from convsvc.conversion import convert as run_job
 
@@ -74,7 +74,7 @@ def plan(
     A service also says what would make the job fail as things are (exit code 4): the target exists, is busy, cannot be written, has no
     room.
     """
-    wanted = job_from(**job)
+    wanted = job_from(**job) if on_service else _detected(job_from(**job))
     if html is not None:
         if on_service or as_json or tensors is not None:
             raise click.UsageError("--html draws a plan that is made here; leave out --on-service, --json and --tensors")
@@ -96,6 +96,18 @@ def plan(
         for error in errors[1:]:
             say(f"{error}", err=True)
         raise errors[0]
+
+
+def _detected(wanted: dict[str, Any]) -> dict[str, Any]:
+    """The job with its source's format, which is told where nobody stated it."""
+    if "format" in (wanted.get("source") or {}):  # nothing is looked for then, and nothing imported
+        return wanted
+    from convsvc.plan.inspect import with_format
+
+    wanted, notes = with_format(wanted)
+    for note in notes:
+        say(str(note), err=True)
+    return wanted
 
 
 def _print_moves(wanted: dict[str, Any], pattern: str, as_json: bool) -> None:

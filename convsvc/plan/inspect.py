@@ -7,11 +7,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from convsvc.dialects import source_of, sources
+from convsvc.dialects.base import Detected
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.recognise import refuse
 from convsvc.errors import ConvsvcError, PlanError, SourceError
 from convsvc.families import find_family
 from convsvc.formats import FORMATS, describe_file, format_of
+from convsvc.notes import Note
 from convsvc.plan.adapter_names import set_aside
 from convsvc.plan.match import check_floats
 from convsvc.plan.quantised import describe_encodings, join_pieces
@@ -61,6 +63,29 @@ def ask_for(root: RootedPath, model_type: str | None = None, **stated: Any) -> A
 
     Raises SourceError for what is no checkpoint, JobError for a statement that is wrong.
     """
+    name, detected = _detect(root)
+    return Asked(parse_source({"format": name, "path": str(root), **detected.stated, **stated}), model_type, detected=detected)
+
+
+def with_format(job: dict[str, Any], roots: Roots = ANYWHERE) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    """The job with the format of what lies at its source's path, where it does not say it, and notes on that; else the job as it is.
+
+    Raises SourceError for a directory that is no checkpoint, PathRefused.
+    """
+    source = job.get("source")
+    if not isinstance(source, dict) or "format" in source or not isinstance(source.get("path"), str):
+        return job, ()
+    root = RootedPath(source["path"], roots)
+    if not root.is_dir():
+        return job, ()
+    name, detected = _detect(root)
+    said = ", ".join(f"source.{field} {value}" for field, value in {"format": name, **detected.stated}.items())
+    note = Note("advice", f"detected: {said}")
+    return {**job, "source": {"format": name, **detected.stated, **source}}, (note, *detected.notes)
+
+
+def _detect(root: RootedPath) -> tuple[str, Detected]:
+    """Of the formats that recognise a directory that which is most certainly meant, and what else is to be said of it."""
     if not root.is_dir():
         raise SourceError(f"{root} does not exist")
     found = [source for source in sources() if source.recognises(root)]
@@ -68,8 +93,7 @@ def ask_for(root: RootedPath, model_type: str | None = None, **stated: Any) -> A
         refuse(root, "a checkpoint that is read")
         raise SourceError(f"{root} is no checkpoint of a format that is read: {', '.join(sides('SOURCE'))}")
     meant = max(found, key=lambda source: source.certainty)
-    detected = meant.detected(root)
-    return Asked(parse_source({"format": meant.name, "path": str(root), **detected.stated, **stated}), model_type, detected=detected)
+    return meant.name, meant.detected(root)
 
 
 def _contents(source: SourceSpec, checkpoint: Checkpoint) -> dict[str, Any]:

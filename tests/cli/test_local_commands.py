@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from convsvc.cli.convert_ckpt_v2 import main as drop_in
 from convsvc.cli.main import main
-from convsvc.errors import JobError, PlanError, TargetExists, VerifyError
+from convsvc.errors import JobError, PlanError, SourceError, TargetExists, VerifyError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -158,3 +158,32 @@ def test_plan_says_which_tensor_goes_where(job_file: str, capsys: Captured) -> N
     assert capsys.readouterr().out.count("model.safetensors: ") == 21
     assert main(["plan", job_file, "--tensors", "nothing"]) == JobError.exit_code
     assert "no tensor is called nothing" in capsys.readouterr().err
+
+
+def test_a_source_whose_format_nobody_states_is_what_lies_there_and_that_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Each format's own fields, too: rank files of Megatron-LM are its storage torch."""
+    steps = [
+        (checkpoint, ["megatron", "--set", "target.storage=torch"], "huggingface"),
+        (tmp_path / "0", ["mindspeed-llm"], "megatron, source.storage torch"),
+        (tmp_path / "1", ["megatron"], "mindspeed-llm"),
+        (tmp_path / "2", ["huggingface"], "megatron"),
+    ]
+    for number, (source, target, said) in enumerate(steps):
+        flags = ["--source", str(source), "--target", str(tmp_path / str(number)), "--target-format", *target]
+        assert main(["plan", *flags]) == 0
+        assert main(["convert", *flags, "--engine", "inline"]) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "detected: " in line]
+        assert [line.partition("detected: ")[2] for line in told] == [f"source.format {said}"] * 2
+    assert same(checkpoint, tmp_path / "3")
+
+
+@pytest.mark.parametrize("command", ["plan", "convert"])
+def test_what_is_no_checkpoint_is_not_taken_for_one(command: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "notes").mkdir()
+    flags = ["--target", str(tmp_path / "out"), "--target-format", "huggingface"]
+    assert main([command, "--source", str(tmp_path / "notes"), *flags]) == SourceError.exit_code
+    assert "is no checkpoint of a format that is read" in capsys.readouterr().err
+    assert main([command, "--source", str(tmp_path / "nowhere"), *flags]) == JobError.exit_code
+    assert "source.format: is required" in capsys.readouterr().err

@@ -80,6 +80,14 @@ def moved(metadata: of.Metadata, offset: int = 0, length: int = 0, name: str = N
     metadata.storage_data[index] = _StorageInfo(at.relative_path, at.offset + offset, at.length + length)
 
 
+def beyond(metadata: of.Metadata) -> None:
+    """The last chunk of the norm's file is longer than the file."""
+    file = metadata.storage_data[place_of(metadata, NORM)].relative_path
+    there = {index: at for index, at in metadata.storage_data.items() if at.relative_path == file}
+    last = max(there, key=lambda index: there[index].offset)
+    metadata.storage_data[last] = _StorageInfo(file, there[last].offset, 10**7)
+
+
 def packed(metadata: of.Metadata) -> None:
     metadata.storage_data[place_of(metadata, NORM)].transform_descriptors = ["zstd"]
 
@@ -163,33 +171,42 @@ def gone(folder: Path) -> None:
     (folder / at.relative_path).unlink()
 
 
+def disagreeing(folder: Path) -> None:
+    add_chunk(folder, lambda each: each + 1)
+
+
+def common_cut(folder: Path) -> None:
+    (folder / "common.pt").write_bytes((folder / "common.pt").read_bytes()[:200])
+
+
 def common(value: Any) -> Callable[[Path], None]:
     return lambda folder: torch.save(value, folder / "common.pt")
 
 
 # What is done, and what must be said: the tensor or the file first.
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file cut short": (truncated, FC2),
+    "a file cut short": (truncated, rf"cut short(.|\n)+the item of {FC2} is at bytes \d+ to \d+, the file has"),
     "a file that is gone": (gone, r"1 of 88 files .+ are missing(.|\n)+distcp: 6 chunks, e.g. of decoder(.|\n)+do: fetch"),
-    "an offset some bytes on": (told(lambda m: moved(m, 8)), NORM),
-    "an offset beyond the file": (told(lambda m: moved(m, 10**7)), NORM),
-    "a length beyond the file": (told(lambda m: moved(m, 0, 10**7)), NORM),
-    "a length too short": (told(lambda m: moved(m, 0, -40)), NORM),
-    "no length": (told(lambda m: moved(m, 0, -metadata_length(m))), NORM),
+    "an offset some bytes on": (told(lambda m: moved(m, 8)), rf"the item of {NORM} at byte \d+\) is not a torch zip file"),
+    "an offset beyond the file": (told(lambda m: moved(m, 10**7)), rf"cut short(.|\n)+the item of {NORM} is at bytes"),
+    "a length over another chunk": (told(lambda m: moved(m, 0, 10**7)), rf"lie at the same bytes(.|\n)+{NORM}"),
+    "a length beyond the file": (told(beyond), r"cut short(.|\n)+the item of .+ is at bytes \d+ to 10"),
+    "a length too short": (told(lambda m: moved(m, 0, -40)), rf"the item of {NORM} at byte(.|\n)+no directory at its end"),
+    "no length": (told(lambda m: moved(m, 0, -metadata_length(m))), rf"the item of {NORM} at byte \d+\) is empty"),
     "bytes of two": (told(with_adapters), "lie at the same bytes"),
-    "adapters beside the weights": (adapters, "linear_qkv.adapter.linear_in.weight"),
-    "another shape": (lambda folder: put(folder, torch.zeros(3)), rf"{NORM}(.|\n)+expected .+, found F32 \[3\]"),
-    "another dtype": (lambda folder: put(folder, torch.zeros(8, dtype=torch.float64)), rf"{NORM}(.|\n)+found F64"),
-    "an object for a tensor": (lambda folder: put(folder, {"a": torch.zeros(8)}), NORM),
+    "adapters beside the weights": (adapters, r"left over lora.distcp: .+linear_qkv.adapter.linear_in.weight"),
+    "another shape": (lambda folder: put(folder, torch.zeros(3).bfloat16()), rf"{NORM}(.|\n)+BF16 \[16\], found BF16 \[3\]"),
+    "another dtype": (lambda folder: put(folder, torch.zeros(16).double()), rf"{NORM}(.|\n)+BF16 \[16\], found F64 \[16\]"),
+    "an object for a tensor": (lambda folder: put(folder, {"a": torch.zeros(8)}), rf"{NORM} at byte(.|\n)+in a tree, not one by itself"),
     "code for a tensor": (lambda folder: put(folder, Runs()), "asks to run code: builtins.eval"),
-    "two chunks that disagree": (lambda folder: add_chunk(folder, lambda each: each + 1), NORM),
+    "two chunks that disagree": (disagreeing, rf"copies differ(.|\n)+{NORM} of .+again.distcp has"),
     "a hole": (told(without_chunk), rf"{FC2}(.|\n)+no chunk holds it"),
     "a chunk without a place": (told(nowhere), rf"{FC2}(.|\n)+does not say where it lies"),
     "a codec": (told(packed), rf"{NORM}: it is packed by an extension"),
     "a class for a tensor": (told(lambda m: m.state_dict_metadata.update({NORM: Codec()})), rf"{NORM}: is neither"),
     "code in .metadata": (told(lambda m: setattr(m, "planner_data", Runs())), "asks to run code: builtins.eval"),
     "code in common.pt": (common({"args": Namespace(x=Runs())}), "common.pt asks to run code: builtins.eval"),
-    "common.pt cut short": (lambda folder: (folder / "common.pt").write_bytes((folder / "common.pt").read_bytes()[:200]), "common.pt"),
+    "common.pt cut short": (common_cut, r"common.pt is not a sound zip(.|\n)+no directory at its end"),
     "no common.pt": (lambda folder: (folder / "common.pt").unlink(), r"no saved args \(state source.config_dir\)"),
 }  # fmt: skip
 
