@@ -113,7 +113,13 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     if task["local"]:
         chunks = [in_own_modules(chunk, args) for chunk in chunks]
     save(Path(task["again"]), chunks, args, {**metadata, **({"singleton_local_shards": True} if task.get("single") else {})})
-    return {"logits": logits_of(chunks, task, args)}
+    return {"logits": logits_of(chunks, task, args), "progress": progress_of(common)}
+
+
+def progress_of(common: dict[str, Any]) -> dict[str, Any]:
+    """Where training goes on with --no-load-optim --no-load-rng (megatron/training/checkpointing.py, load_checkpoint)."""
+    counts = {name: getattr(common["args"], name, 0) for name in ("consumed_train_samples", "consumed_valid_samples")}
+    return {"iteration": common["iteration"], "checkpoint_version": common["checkpoint_version"], **counts}
 
 
 def begin(task: dict[str, Any], layout: dict[str, Any]) -> dict[str, Any]:

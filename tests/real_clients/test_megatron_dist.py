@@ -68,6 +68,7 @@ class Trial:
     single: bool = False  # saved with singleton_local_shards
     mtp: bool = False
     wanting: str = ""  # what the newest core asks for, and the model has not
+    run: bool = False  # by rank files that a run has left
     later: str = ""  # why the core that is installed cannot load it
 
     @property
@@ -90,11 +91,16 @@ TRIALS = (
     Trial("qwen3-moe-partly-dense-tp2", PARTLY_DENSE, {}, TP),
     Trial("qwen3-moe-partly-dense-single-shards-ep2", PARTLY_DENSE, {}, EP, single=True),
     Trial("qwen3-vpp2", QWEN3, {}, VPP),
+    Trial("qwen3-of-a-run-tp2", QWEN3, {}, TP, run=True),
+    Trial("qwen3-moe-stacked-vpp2", MOE, {"layer_keys": "stacked"}, VPP),
     Trial("deepseek3-with-mtp-tp2", DEEPSEEK3, HASHED, TP, mtp=True),
+    Trial("deepseek3-with-mtp-ep2", DEEPSEEK3, {}, {"ep": 2}, mtp=True),
+    Trial("deepseek3-with-mtp-vpp2", DEEPSEEK3, {}, VPP, mtp=True),
     Trial("deepseek3-with-mtp-and-yarn-pp2", YARN, SMALL, PP, mtp=True),
     Trial("deepseek2-lite-ep2", LITE, {}, EP, wanting="linear_q_proj.layer_norm_weight"),
     Trial("qwen3-next-tp2", NEXT, {}, TP),
     Trial("qwen3-next-with-mtp-pp2-in-small-chunks", NEXT, SMALL, PP, mtp=True),
+    Trial("qwen3-next-with-mtp-vpp2", NEXT, {}, VPP, mtp=True),
     Trial("qwen3.5-tp2", QWEN35, {}, TP),
     Trial("qwen3.5-moe-ep2", QWEN35_MOE, {}, EP),
     Trial("deepseek32-pp2-in-small-chunks", SPARSE, SMALL, PP, mtp=True, later=NO_SHARING),
@@ -167,8 +173,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         expected[trial.name] = logits(load(source)[0])
         if trial.mtp:
             add_mtp(source, trial.tiny.family)
+        given = left_by_a_run(source, folder / f"{trial.name}-run") if trial.run else {"format": "huggingface", "path": str(source)}
         job = {
-            "source": {"format": "huggingface", "path": str(source)},
+            "source": given,
             "target": {"format": "megatron", "path": str(target), **trial.target, **({"storage": "torch"} if trial in RANKS else {})},
         }
         convert(job, engine="inline")
@@ -177,6 +184,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         if trial.name == CHANGED:
             tasks.append(with_a_changed_byte(tasks[-1], folder / "changed"))
     return Written(folder, tuple(tasks), expected)
+
+
+def left_by_a_run(source: Path, target: Path) -> dict[str, str]:
+    """Rank files at iteration 40, whose args count the samples that training has consumed; as a job's source."""
+    ranks = {"format": "megatron", "storage": "torch", "path": str(target), "tensor_parallel_size": 2, "iteration": "40"}
+    convert({"source": {"format": "huggingface", "path": str(source)}, "target": ranks}, engine="inline")
+    for file in target.glob("*/*/*.pt"):
+        content = torch.load(file, weights_only=False)
+        content["args"].consumed_train_samples, content["args"].consumed_valid_samples = 160, 8
+        torch.save(content, file)
+    return {"format": "megatron", "storage": "torch", "path": str(target)}
 
 
 def with_a_changed_byte(task: dict[str, Any], target: Path) -> dict[str, Any]:
@@ -229,6 +247,16 @@ def test_megatron_loads_with_its_default_strictness_and_the_logits_agree(trial: 
     have = torch.tensor(client.answers[-1][trial.name]["logits"])[..., : want.shape[-1]]
     assert (have - want).abs().max() <= TOLERANCE
     assert want.abs().max() > 1000 * TOLERANCE
+
+
+def test_training_goes_on_at_the_iteration_that_a_run_had_come_to(client: Client, written: Written) -> None:
+    """With --no-load-optim and --no-load-rng, of what its loader reads beside the weights; others begin at 0."""
+    run = next(trial.name for trial in TRIALS if trial.run)
+    assert (written.folder / run / "latest_checkpointed_iteration.txt").read_text() == "40"
+    for answers in client.answers:
+        want = {"iteration": 40, "checkpoint_version": 3.0, "consumed_train_samples": 160, "consumed_valid_samples": 8}
+        assert answers[run]["progress"] == want
+        assert answers["qwen3-vpp2"]["progress"] == {**want, "iteration": 0, "consumed_train_samples": 0, "consumed_valid_samples": 0}
 
 
 def test_megatrons_own_check_of_our_hashes_finds_a_changed_byte_and_nothing_else(client: Client) -> None:
