@@ -51,3 +51,53 @@ def test_an_embedding_that_was_resized_comes_back_with_its_rows_however_the_towe
     assert torch.equal(head[:96], before)
     assert head.shape == (104, 32)
     assert not head[96:].any()
+
+
+@pytest.mark.parametrize("tower", ["[3]", "[[2,0],[1,0]]", "[[3],[0]]", "[[2],[1]]", "[0,3]", "[2,0,1]", None])
+@pytest.mark.parametrize("fixture", ["qwen2vl", "qwen2_5vl"])
+def test_without_a_configuration_a_towers_layers_are_counted_once(fixture: str, tower: str | None, tmp_path: Path) -> None:
+    """A list that is shorter than the pipeline begins again: the tower lies there more than once."""
+    hf = write_input({"kind": "hf", "fixture": fixture, "seed": 5}, tmp_path / "hf")
+    converter = "Qwen2VLConverter" if fixture == "qwen2vl" else "Qwen2_5_VLConverter"
+    ranks, anew, out = (str(tmp_path / name) for name in ("ranks", "anew", "out"))
+    config = f"--cfg.hf_config.hf_dir={hf}"
+    stages = "[[1,1,0],[0,1,1]]"
+
+    def cut(name: str) -> list[str]:
+        said = [f"--cfg.{name}parallel_config.llm_pp_layers={stages}"]
+        return said if tower is None else [*said, f"--cfg.{name}parallel_config.vit_pp_layers={tower}"]
+
+    there = [converter, "hf_to_mm", config, f"--cfg.mm_dir={ranks}", *cut("")]
+    if tower == "[3]":
+        there[-1] = there[-1].replace("[3]", "[[3]]")
+    assert main(there) == 0
+    source = cut("source_") if fixture == "qwen2vl" else cut("source_")[:1]
+    target = ["--cfg.target_parallel_config.llm_pp_layers=[4]", "--cfg.target_parallel_config.tp_size=2"]
+    assert main([converter, "resplit", f"--cfg.source_dir={ranks}", f"--cfg.target_dir={anew}", *source, *target]) == 0
+    back = [
+        f"--cfg.mm_dir={anew}",
+        f"--cfg.save_hf_dir={out}",
+        "--cfg.parallel_config.llm_pp_layers=[4]",
+        "--cfg.parallel_config.tp_size=2",
+    ]
+    assert main([converter, "mm_to_hf", config, *back]) == 0
+    assert weights(Path(out)).keys() == weights(hf).keys()
+    assert all(torch.equal(each, weights(Path(out))[name]) for name, each in weights(hf).items())
+
+
+@pytest.mark.parametrize(("stages", "is_said"), [("[[2,2]]", True), ("[[4]]", False)])
+def test_without_a_configuration_a_copy_of_the_embedding_is_not_told_from_an_output_layer(
+    stages: str, is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf = write_input({"kind": "hf", "fixture": "qwen2vl_tie", "seed": 5}, tmp_path / "hf")
+    ranks = f"--cfg.mm_dir={tmp_path / 'ranks'}"
+    assert (
+        main(["Qwen2VLConverter", "hf_to_mm", f"--cfg.hf_config.hf_dir={hf}", ranks, f"--cfg.parallel_config.llm_pp_layers={stages}"]) == 0
+    )
+    source = [
+        f"--cfg.source_dir={tmp_path / 'ranks'}",
+        f"--cfg.source_parallel_config.llm_pp_layers={stages.replace('[[', '[').replace(']]', ']')}",
+    ]
+    target = [f"--cfg.target_dir={tmp_path / 'anew'}", "--cfg.target_parallel_config.llm_pp_layers=[1,3]"]
+    assert main(["Qwen2VLConverter", "resplit", *source, *target]) == 0
+    assert ("no source.config_dir says whether the output layer is the embedding" in capsys.readouterr().err) == is_said

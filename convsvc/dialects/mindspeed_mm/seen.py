@@ -121,10 +121,10 @@ def _counts_of(names: Names, tables: Tables, layers: int, grid: Grid) -> Counts:
     whole = tuple(map(tuple, found))
     if not layers and not tables.stack:
         return EVERYWHERE
-    return next((table for table in _smaller(whole) if sum(map(sum, table)) == layers), whole)
+    return next((table for table in smaller(whole) if sum(map(sum, table)) == layers), whole)
 
 
-def _smaller(whole: Counts) -> Iterator[Counts]:
+def smaller(whole: Counts) -> Iterator[Counts]:
     """The table, and then the smaller ones that it is a repetition of."""
     yield whole
     for rows in range(1, len(whole) + 1):

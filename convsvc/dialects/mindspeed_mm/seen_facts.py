@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 from convsvc.dialects.checkpoint import Checkpoint
 from convsvc.dialects.mindspeed_mm.checkpoint import Opened
-from convsvc.dialects.mindspeed_mm.settings import Grid, size_of
+from convsvc.dialects.mindspeed_mm.seen import rank_of, smaller
+from convsvc.dialects.mindspeed_mm.settings import Counts, Grid, size_of, table_of
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts
 
 Shapes = Mapping[str, tuple[int, ...]]
+# Chunk and stage; the layers there.
+Cell = tuple[int, int]
+Cells = dict[Cell, int]
+PATCHES = "image_encoder.encoder.patch_embed.proj.weight"
 TEXT, VISION = "text_decoder.decoder.layers.N.", "image_encoder.encoder.blocks.layers.N."
 QKV, PROJ, FC2 = "self_attention.linear_qkv.weight", "self_attention.linear_proj.weight", "mlp.linear_fc2.weight"
 EXPERT_FC2 = "mlp.experts.local_experts.N.linear_fc2.weight"
@@ -42,17 +48,17 @@ def seen_facts(checkpoint: Checkpoint, family: str, grid: Grid) -> Facts:
     shapes = _shapes(checkpoint)
     try:
         values = _text(shapes, size_of(opened.source, "text_decoder") if opened.source.tp_size else grid.tp, grid.ep)
-        tower = size_of(opened.source, "image_encoder") if opened.source.tp_size or opened.source.vit_tp_size else grid.tp
-        values["vision_config"] = _vision(shapes, family, tower)
+        ranks = size_of(opened.source, "image_encoder") if opened.source.tp_size or opened.source.vit_tp_size else grid.tp
+        values["vision_config"] = _vision(shapes, family, ranks)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise SourceError(
             f"{checkpoint.path}: the rank files do not show the sizes of a {family} model ({error})",
             do="state source.config_dir, a directory with the model's config.json",
         ) from None
-    cells = _layers(checkpoint, TEXT), _layers(checkpoint, VISION)
-    values["num_hidden_layers"] = sum(cells[0].values())
-    values["vision_config"]["depth"] = sum(cells[1].values())
-    deep = _deep(checkpoint, cells[1])
+    values["num_hidden_layers"] = sum(_layers(checkpoint, grid, TEXT).values())
+    tower = _one_copy(checkpoint, grid, _layers(checkpoint, grid, VISION))
+    values["vision_config"]["depth"] = sum(tower.values())
+    deep = _deep(checkpoint, grid, tower)
     values["vision_config"] |= {"deepstack_visual_indexes": deep} if deep else {}
     return Facts(values, f"{checkpoint.path}, by its names and shapes")
 
@@ -86,7 +92,7 @@ def _text(shapes: Shapes, tp: int, ep: int) -> dict[str, Any]:
 
 def _vision(shapes: Shapes, family: str, tp: int) -> dict[str, Any]:
     name, out_name = WIDTHS[family]
-    hidden, channels, frames, patch, _ = shapes["image_encoder.encoder.patch_embed.proj.weight"]
+    hidden, channels, frames, patch, _ = shapes[PATCHES]
     ffn = shapes[VISION + FC2][1] * tp
     out, merged = shapes["image_encoder.projector.encoder.linear_fc2.weight"]
     positions = shapes.get("image_encoder.encoder.pos_embed.weight", (0,))[0]
@@ -97,31 +103,52 @@ def _vision(shapes: Shapes, family: str, tp: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layers(checkpoint: Checkpoint, stack: str) -> dict[tuple[str, str], int]:
-    """The layers of a stack in each stage and chunk of the first tensor rank, in their order."""
+def _layers(checkpoint: Checkpoint, grid: Grid, stack: str) -> Cells:
+    """The layers of a stack in each chunk and stage of the first tensor and expert rank, in their order."""
     pattern = re.compile(re.escape(stack).replace("N", r"(\d+)"))
-    counts: dict[tuple[str, str], int] = {}
-    for file, chunk, stored in _first_rank(checkpoint):
+    counts = dict.fromkeys(((chunk, stage) for chunk in range(grid.chunks) for stage in range(grid.pp)), 0)
+    for cell, stored in _first_rank(checkpoint, grid):
         if match := pattern.match(stored):
-            counts[chunk, file] = max(counts.get((chunk, file), 0), int(match[1]) + 1)
-    return dict(sorted(counts.items()))
+            counts[cell] = max(counts[cell], int(match[1]) + 1)
+    return counts
 
 
-def _first_rank(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str]]:
+def _first_rank(checkpoint: Checkpoint, grid: Grid) -> Iterator[tuple[Cell, str]]:
+    """Chunk and stage, and a tensor's name in it."""
     for file, name in checkpoint.found:
-        folder = Path(file).parent.name
-        if re.match(r"mp_rank_00(_|$)", folder):
+        rank = rank_of(Path(file).parent.name, grid)
+        if rank is not None and not rank.t and not rank.e:
             chunk, _, stored = name.partition("/")
-            yield folder, chunk, stored
+            yield (int(chunk.removeprefix("model") or 0), rank.p), stored
 
 
-def _deep(checkpoint: Checkpoint, counts: Mapping[tuple[str, str], int]) -> list[int]:
+def _one_copy(checkpoint: Checkpoint, grid: Grid, counts: Cells) -> Cells:
+    """The cells of the tower's first copy: there are more where its list is shorter than the pipeline. Raises SourceError."""
+    opened: Opened = checkpoint.settings
+    stated = table_of(opened.source.vit_pp_layers, "source.vit_pp_layers")
+    copies = sum(stored == PATCHES for _, stored in _first_rank(checkpoint, grid))
+    tables = [stated] if stated is not None else [part for part in smaller(_table(counts, grid)) if _times(part, grid) == copies]
+    if not tables:
+        raise SourceError(
+            f"{checkpoint.path}: {copies} stages have the beginning of a vision tower, and the layers do not show where it begins again",
+            do="state source.vit_pp_layers, or source.config_dir, a directory with the model's config.json",
+        )
+    rows, columns = len(tables[0]), len(tables[0][0])
+    return {cell: count for cell, count in counts.items() if cell[0] < rows and cell[1] < columns}
+
+
+def _table(counts: Cells, grid: Grid) -> Counts:
+    return tuple(tuple(counts[chunk, stage] for stage in range(grid.pp)) for chunk in range(grid.chunks))
+
+
+def _times(table: Counts, grid: Grid) -> int:
+    """How often a table begins in the grid."""
+    return -(-grid.chunks // len(table)) * -(-grid.pp // len(table[0]))
+
+
+def _deep(checkpoint: Checkpoint, grid: Grid, counts: Cells) -> list[int]:
     """The tower's layers that a further merger looks at, by their numbers in the whole stack."""
-    before: dict[tuple[str, str], int] = {}
-    total = 0
-    for cell, count in counts.items():
-        before[cell] = total
-        total += count
+    before = dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
     pattern = re.compile(re.escape(VISION).replace("N", r"(\d+)") + r"deepstack_layer\.layernorm\.weight")
-    found = ((before[chunk, file], pattern.match(stored)) for file, chunk, stored in _first_rank(checkpoint) if pattern.match(stored))
+    found = ((before[cell], pattern.match(stored)) for cell, stored in _first_rank(checkpoint, grid) if cell in before)
     return sorted(first + int(match[1]) for first, match in found if match)

@@ -20,7 +20,7 @@ from convsvc.dialects.mindspeed_mm.checkpoint import Opened, is_mindspeed_mm, op
 from convsvc.dialects.mindspeed_mm.job import MindSpeedMMSource
 from convsvc.dialects.mindspeed_mm.seen import grid_of, settings_of, stored_vocab
 from convsvc.dialects.mindspeed_mm.seen_facts import seen_facts
-from convsvc.dialects.mindspeed_mm.settings import Settings
+from convsvc.dialects.mindspeed_mm.settings import Grid, Settings
 from convsvc.dialects.mindspeed_mm.tables import FORMAT, tables_of
 from convsvc.errors import ConvsvcError
 from convsvc.models.facts import Facts
@@ -36,6 +36,18 @@ WITHOUT = (
     "no source.config_dir says how many heads there are: that no cut falls within a head is not seen (source.architecture may state "
     "num_attention_heads, num_key_value_heads and head_dim)"
 )
+
+
+OR_COPY = (
+    "no source.config_dir says whether the output layer is the embedding: that of the last stage is kept as the model's own (state "
+    "source.config_dir for a model that is tied)"
+)
+
+
+def _unseen(grid: Grid, seen: Facts) -> tuple[Note, ...]:
+    """What names and shapes do not tell: in several stages a tied embedding, too, is stored twice."""
+    is_copy = grid.pp * grid.chunks > 1 and not seen.tied(False)
+    return (Note("advice", WITHOUT), *([Note("advice", OR_COPY)] if is_copy else []))
 
 
 class MindSpeedMM(Source):
@@ -70,9 +82,10 @@ class MindSpeedMM(Source):
         checkpoint = with_head(checkpoint, family, opened.there, opened.source.own_head)
         if opened.source.config_dir is not None:
             return checkpoint
-        seen = seen_facts(checkpoint, family.name, grid_of(checkpoint, opened.source.ep_size))
+        grid = grid_of(checkpoint, opened.source.ep_size)
+        seen = seen_facts(checkpoint, family.name, grid)
         facts = Facts({**seen.values, **checkpoint.facts.values}, seen.origin)
-        return replace(checkpoint, facts=facts, notes=(*checkpoint.notes, Note("advice", WITHOUT)))
+        return replace(checkpoint, facts=facts, notes=(*checkpoint.notes, *_unseen(grid, seen)))
 
     def wanted(self, options: Options, checkpoint: Checkpoint, wants: Wants) -> Wants:
         """There are no MTP layers. Rank files are converted whole."""
