@@ -93,8 +93,7 @@ def open_checkpoint(source: MegatronSource, roots: Roots, *, training: bool = Fa
     metadata = read_metadata(folder / METADATA)
     prefix = _prefix(metadata.tensors)
     common = _common(folder, metadata)
-    find = find_fsdp_states if has_state_of_fsdp(chain(metadata.tensors, metadata.objects)) else find_states
-    states = find(folder, metadata, prefix, common) if training else States()
+    states = _states(folder, metadata, prefix, common) if training else States()
     weights, left = _weights(folder, metadata, prefix, states)
     weights, left = _of_text(folder, weights, prefix, left, asked=source.modules is not None)
     fsdp = MARK not in folder.names() and is_of_fsdp(weights)
@@ -187,6 +186,11 @@ def _weights(folder: RootedPath, metadata: Metadata, prefix: str, states: States
     if not weights:
         raise SourceError(f"{folder} holds no weights", facts=[note.text for note in notes], do="give the directory the model was saved to")
     return weights, notes
+
+
+def _states(folder: RootedPath, metadata: Metadata, prefix: str, common: Common) -> States:
+    find = find_fsdp_states if has_state_of_fsdp(chain(metadata.tensors, metadata.objects)) else find_states
+    return find(folder, metadata, prefix, common)
 
 
 def _of_text(
