@@ -21,10 +21,11 @@ JUDGED: dict[str, frozenset[str]] = {
         "youtu",
     }),
     "megatron.core": frozenset({
-        "deepseek2-lite", "deepseek3", "llama2", "qwen25", "qwen3", "qwen3-moe", "qwen3-next", "qwen3.5", "qwen3.5-moe",
+        "deepseek2-lite", "deepseek3", "deepseek32", "glm5", "llama2", "qwen25", "qwen3", "qwen3-moe", "qwen3-next", "qwen3.5",
+        "qwen3.5-moe",
     }),
     "megatron-fsdp": frozenset({
-        "deepseek3", "llama2", "qwen3", "qwen3-moe",
+        "deepseek3", "deepseek32", "glm5", "llama2", "qwen3", "qwen3-moe", "qwen3-next", "qwen3.5", "qwen3.5-moe",
     }),
     "torch DCP": frozenset({"llama2", "qwen3-moe"}),
     "peft": frozenset({

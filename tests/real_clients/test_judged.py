@@ -12,6 +12,7 @@ from tests.real_clients import (
     test_added_families,
     test_dcp_keys,
     test_diffusers,
+    test_fsdp_package,
     test_hugging_face_only,
     test_megatron,
     test_megatron_dist,
@@ -58,6 +59,7 @@ def by_file() -> dict[str, tuple[str, set[str]]]:
         "test_megatron_training.py": ("megatron.core", {trial.tiny.family for trial in test_megatron_training.TRIALS}),
         "test_megatron_fsdp.py": ("megatron-fsdp", {trial.tiny.family for trial in test_megatron_fsdp.TRIALS}),
         "test_megatron_fsdp_training.py": ("megatron-fsdp", {trial.tiny.family for trial in test_megatron_fsdp_training.TRIALS}),
+        "test_fsdp_package.py": ("megatron-fsdp", {test_fsdp_package.TINY.family}),
         "test_dcp.py": ("torch DCP", {"llama2"}),
         "test_dcp_keys.py": ("torch DCP", {test_dcp_keys.TINY.family}),
         "test_peft.py": ("peft", {tiny.family for tiny in test_peft.MODELS.values()}),
@@ -72,6 +74,7 @@ NO_FAMILY_MORE = {
     "test_transformers_coverage.py": "whom transformers has no class for",
     "test_quantised_weights.py": "loaders of weights, whatever model they are of",
     "test_quantised_families.py": "other forms of families that the tables above have",
+    "test_megatron_saves.py": "what began in training, of families that the tables above have",
     "test_judged.py": "this one",
 }
 
