@@ -143,5 +143,10 @@ def test_a_metadata_too_large_to_be_one_is_not_read(checkpoints: list[tuple[Path
     root = shutil.copytree(checkpoints[0][0], tmp_path / "run")
     with (root / "iter_0000100" / ".metadata").open("r+b") as file:
         file.truncate(LIMITS.size_bytes + 1)
-    with pytest.raises(FormatError, match="at most 536870912 are read"):
-        plan(root)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="at most 536870912 are read"):
+            plan(root)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
