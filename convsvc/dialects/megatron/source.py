@@ -21,7 +21,7 @@ from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.dialects.megatron.layout import CARRIED, LAYERS, Keys, check_decoder, lay_source
 from convsvc.dialects.megatron.norms import check_norms, read_norms
 from convsvc.dialects.megatron.rank_tables import RANK_FILES
-from convsvc.dialects.megatron.state import is_halved, is_single
+from convsvc.dialects.megatron.state import by_old_name, is_halved, is_single
 from convsvc.dialects.mindspeed_llm.tables import TABLES as MINDSPEED
 from convsvc.errors import SourceError
 from convsvc.models.facts import Facts, shown
@@ -67,7 +67,7 @@ class Megatron(RankFiles):
         if source.storage != "torch":
             return open_checkpoint(source, roots)
         opened = super().open(source, roots)
-        found, changed = read_norms(opened.found)
+        found, changed = read_norms({(file, by_old_name(name)): each for (file, name), each in opened.found.items()})
         return replace(opened, found=found, notes=(*opened.notes, *changed))
 
     def check_training(self, source: Any, roots: Roots) -> None:

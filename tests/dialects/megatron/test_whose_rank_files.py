@@ -182,6 +182,23 @@ def test_every_checkpoint_of_mindspeeds_own_converter_is_its_own(tmp_path: Path)
     assert told > 20
 
 
+def test_mtp_layers_may_be_called_as_newer_cores_call_them(tmp_path: Path) -> None:
+    """Core 0.19's module is mtp_model_layer, in rank files without the old name that its global keys keep."""
+    ranks = written("latent", NVIDIA["with mtp"], tmp_path)
+    renamed = 0
+    for path in ranks.rglob("model_optim_rng.pt"):
+        content = torch.load(path, weights_only=False)
+        names = {name: name.replace(".transformer_layer.", ".mtp_model_layer.") for name in content["model"]}
+        renamed += sum(name != new for name, new in names.items())
+        content["model"] = {names[name]: tensor for name, tensor in content["model"].items()}
+        torch.save(content, path)
+    assert renamed
+    said = inspect_checkpoint(str(ranks))
+    assert (said["format"], said["complete"]) == ("megatron", True), said
+    answer = convsvc.compare(str(ranks), str(tmp_path / "hf"))
+    assert answer["same"], answer
+
+
 def test_a_file_that_is_damaged_or_of_neither_is_nobodys(tmp_path: Path) -> None:
     folder = tmp_path / "iter_0000001" / "mp_rank_00"
     folder.mkdir(parents=True)
