@@ -150,10 +150,16 @@ def _read_item(window: Window, dtype: str, shape: tuple[int, ...], digest: hashl
     found = tensors[0] if len(tensors) == 1 else None
     if found is None or found.name:
         raise FormatError(f"{window.path} holds {len(tensors)} tensors in a tree, not one by itself", do="save the checkpoint again")
-    if (found.dtype, found.shape) != (dtype, shape):
+    if found.dtype != dtype or not _are_alike(found.shape, shape):
         raise FormatError(
             f"{window.path} is not what .metadata says",
             facts=[f"expected {dtype} {list(shape)}, found {found.dtype} {list(found.shape)}"],
             do="copy the checkpoint again: its .metadata and its files are of different savings",
         )
     return found
+
+
+def _are_alike(saved: tuple[int, ...], chunk: tuple[int, ...]) -> bool:
+    """Whether a chunk is saved in its own shape, or without the first axes, along which it is one wide (`formats.dcp.metadata`)."""
+    missing = len(chunk) - len(saved)
+    return saved == chunk or (missing > 0 and (1,) * missing + saved == chunk)

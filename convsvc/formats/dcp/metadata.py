@@ -265,7 +265,11 @@ def _tensor(
 
 
 def _box(chunk: Any, shape: Offset, known: Boxes) -> Box | None:
-    """The box of a chunk; None where it is not within the shape."""
+    """The box of a chunk; None where it is not within the shape.
+
+    Sizes may lack the first axes that its offsets have: there it is one wide. So Megatron can save what it stacks, whose offsets count
+    layers or experts and whose values are those of one (Megatron-LM's PR 7162).
+    """
     if type(chunk) is not _Chunk:
         return None
     offsets, sizes = chunk.offsets, chunk.sizes
@@ -274,16 +278,19 @@ def _box(chunk: Any, shape: Offset, known: Boxes) -> Box | None:
     except TypeError:  # no tuples of numbers
         return None
     if box is None:
-        if not _are_within(offsets, sizes, shape):
+        if not _are_counts(offsets) or not _are_counts(sizes):
             return None
-        box = Box(offsets, tuple(map(add, offsets, sizes)))
+        whole = (1,) * (len(offsets) - len(sizes)) + sizes
+        if not _are_within(offsets, whole, shape):
+            return None
+        box = Box(offsets, tuple(map(add, offsets, whole)))
         if len(known) < MOST_KNOWN:
             known[offsets, sizes] = box
     return box
 
 
-def _are_within(offsets: Any, sizes: Any, shape: Offset) -> bool:
-    if not _are_counts(offsets) or not _are_counts(sizes) or not len(offsets) == len(sizes) == len(shape):
+def _are_within(offsets: Offset, sizes: Offset, shape: Offset) -> bool:
+    if not len(offsets) == len(sizes) == len(shape):
         return False
     return all(start + size <= whole for start, size, whole in zip(offsets, sizes, shape, strict=True))
 

@@ -58,6 +58,7 @@ def write_dcp(
     cut: Callable[[str, tuple[int, ...]], list[Piece]] = whole,
     prefix: str = "",
     change: Callable[[of.Metadata], object] = lambda metadata: None,
+    saved_as: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, piece: piece,
 ) -> Path:
     """A checkpoint of these tensors, `change` being done to its metadata before it is saved; answers `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def write_dcp(
             stream = files.setdefault(file, io.BytesIO())
             offset = stream.tell()
             saved = io.BytesIO()
-            torch.save(tensor[box].clone(), saved)
+            torch.save(saved_as(name, tensor[box]).clone(), saved)
             stream.write(saved.getvalue())
             items.setdefault(name, []).append((piece, offset, stream.tell() - offset))
     for file, stream in files.items():

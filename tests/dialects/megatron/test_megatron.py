@@ -10,6 +10,7 @@ import warnings
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from random import Random
@@ -110,6 +111,31 @@ def test_chunks_may_be_cut_anywhere(
     hf, tensors = llama
     folder = written(hf, tmp_path / "megatron", layer_keys=layer_keys)
     assert same(tensors, back(saved_again(folder, tmp_path / "again", cut), tmp_path / "back"))
+
+
+@pytest.mark.parametrize("with_axis", [True, False], ids=["an item has the axis", "an item is one layer's"])
+def test_offsets_may_have_a_layers_axis_that_sizes_lack(tmp_path: Path, llama: tuple[Path, Tensors], with_axis: bool) -> None:
+    hf, tensors = llama
+    folder = written(hf, tmp_path / "megatron", layer_keys="stacked")
+
+    def layer_by_layer(name: str, shape: tuple[int, ...]) -> list[Piece]:
+        if not name.startswith("decoder.layers."):
+            return [("__0_0.distcp", (0,) * len(shape), shape)]
+        rest = shape[1:]
+        return [(f"__{layer}_0.distcp", (layer, *(0 for _ in rest)), (layer + 1, *rest)) for layer in range(shape[0])]
+
+    def less_an_axis(metadata: Any) -> None:
+        for name, said in metadata.state_dict_metadata.items():
+            if name.startswith("decoder.layers."):
+                said.chunks = [replace(chunk, sizes=chunk.sizes[1:]) for chunk in said.chunks]
+
+    def of_one_layer(name: str, piece: torch.Tensor) -> torch.Tensor:
+        return piece[0] if name.startswith("decoder.layers.") and not with_axis else piece
+
+    again = write_dcp(tmp_path / "again", keys_of(folder), layer_by_layer, change=less_an_axis, saved_as=of_one_layer)
+    for name in ("common.pt", "metadata.json"):
+        shutil.copy(folder / name, again / name)
+    assert same(tensors, back(again, tmp_path / "back"))
 
 
 def test_keys_are_megatrons_and_gate_comes_before_up(tmp_path: Path, llama: tuple[Path, Tensors]) -> None:
