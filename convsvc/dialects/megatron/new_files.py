@@ -72,7 +72,7 @@ def output(draft: Draft[MegatronTarget, Keys]) -> tuple[Layout, Output]:
     sides = make(draft, folder, lambda: _chunked(draft.model, settings, places))
     entries = tuple([entry._replace(file=f"{folder}/{entry.file}") for entry in layout.entries])
     encoded, changed = write_norms(draft.layout, draft.dtypes) if draft.training is None else ({}, [])
-    notes = [*changed, *(Note("advice", said) for said in draft.model.advice), *untold(draft.model)]
+    notes = [*changed, *(Note("advice", said) for said in draft.model.advice), *untold(draft.model, draft.facts)]
     instead: frozenset[str] = frozenset()
     if settings.fsdp and draft.training is not None:
         instead = settings.state.get(MAIN, frozenset())

@@ -23,6 +23,7 @@ from convsvc.dialects.megatron.norms import write_norms
 from convsvc.dialects.megatron.own_args import own_args
 from convsvc.dialects.megatron.rank_tables import HYBRID, RANK_FILES
 from convsvc.dialects.megatron.tables import key_rows
+from convsvc.dialects.megatron.told_args import untold
 from convsvc.dialects.output import Draft, Output, SideFile
 from convsvc.errors import JobError, LayoutError
 from convsvc.models.facts import Facts
@@ -98,7 +99,7 @@ class Megatron(RankFiles):
             return output(draft)
         layout, made = super().output(replace(draft, facts=_less_mindspeed(draft.facts)))
         encoded, changed = write_norms(draft.layout, draft.dtypes)
-        return layout, replace(made, encoded=encoded, notes=(*changed, *made.notes))
+        return layout, replace(made, encoded=encoded, notes=(*changed, *untold(draft.model, draft.facts), *made.notes))
 
     def own_args(self, model: Model, settings: Settings, facts: Facts) -> Mapping[str, Any]:
         return {OF_MEGATRON: "torch", **own_args(model, facts)}

@@ -13,6 +13,7 @@ from convsvc.blocks.glu import FC1, FC1_BIAS
 from convsvc.blocks.gqa import PROJ, PROJ_BIAS
 from convsvc.blocks.mamba import MIXER_OUT
 from convsvc.blocks.moe import EXPERT_FC1
+from convsvc.blocks.norms import INPUT_NORM_BIAS, PARALLEL_NORM_BIAS
 from convsvc.models.facts import Facts
 from convsvc.models.model import Model
 from convsvc.models.scope import Scope
@@ -23,6 +24,7 @@ POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_seque
 ACTIVATIONS = ("hidden_act", "mlp_hidden_act", "activation_function", "hidden_activation")
 # A sequence that fits where nobody says one: --seq-length on the command line comes before it.
 USUAL_SEQUENCE = 4096
+NORM_BIASES = (INPUT_NORM_BIAS, PARALLEL_NORM_BIAS)
 # Of a layer with one mixer (core/ssm/mamba_hybrid_layer_allocation.py, Symbols).
 SYMBOLS = {MIXER_OUT.name: "M", PROJ.name: "*", EXPERT_FC1.name: "E", FC1.name: "-"}
 
@@ -35,15 +37,23 @@ def told_args(model: Model, facts: Facts) -> dict[str, Any]:
     return args
 
 
-def untold(model: Model) -> list[Note]:
-    """What no arg can say of the model, though its tensors are stored: Megatron has a bias on all linear layers, or on queries' alone."""
-    if not model.layers_have(PROJ_BIAS) or model.layers_have(FC1_BIAS):
-        return []
-    text = (
-        "self_attention.linear_proj.bias: Megatron has one with a bias on all linear layers alone (add_bias_linear), and loads this model "
-        "without it: training must be told otherwise, or computes another model"
-    )
-    return [Note("advice", text)]
+def untold(model: Model, facts: Facts) -> list[Note]:
+    """What no arg can say of the model: training that is built by args alone leaves it out, does not load it, or computes another one."""
+    said = []
+    if model.layers_have(PROJ_BIAS) and not model.layers_have(FC1_BIAS):
+        said.append(
+            "self_attention.linear_proj.bias: Megatron has one with a bias on all linear layers alone (add_bias_linear), and loads this "
+            "model without it"
+        )
+    is_silu = model.family.megatron.get("swiglu", True) and _said(facts) in (None, "silu", "swish")
+    if model.sizes.get("glu") == 2 and not is_silu:
+        said.append(
+            "the feed-forward blocks have a gate, and their activation is not SiLU: Megatron's args know no such block, and its layers "
+            "without a gate are half as wide (gated_linear_unit and activation_func of its TransformerConfig say it)"
+        )
+    if model.family.megatron.get("normalization") == "LayerNorm" and not any(map(model.layers_have, NORM_BIASES)):
+        said.append("norms are LayerNorms without a bias, which Megatron does not have: it asks for layer_norm_bias")
+    return [Note("advice", f"{each}: training must be told otherwise in code, or it computes another model") for each in said]
 
 
 def _positions(model: Model, facts: Facts) -> dict[str, Any]:
@@ -57,8 +67,12 @@ def _positions(model: Model, facts: Facts) -> dict[str, Any]:
 
 def _activation(model: Model, facts: Facts) -> dict[str, Any]:
     """The square of a rectified sum, of blocks without a gate."""
-    said = next((facts.get(name) for name in ACTIVATIONS if facts.get(name) is not None), None)
-    return {"squared_relu": True} if model.sizes.get("glu") == 1 and said == "relu2" else {}
+    return {"squared_relu": True} if model.sizes.get("glu") == 1 and _said(facts) == "relu2" else {}
+
+
+def _said(facts: Facts) -> Any:
+    """The activation, by the configuration's word."""
+    return next((facts.get(name) for name in ACTIVATIONS if facts.get(name) is not None), None)
 
 
 def _choices(model: Model, facts: Facts) -> dict[str, Any]:

@@ -91,4 +91,31 @@ def test_a_bias_that_no_arg_can_say_is_told(tmp_path: Path) -> None:
     assert ["linear_proj.bias" in note.text for note in result.notes if note.kind == "advice"] == [True]
     assert same(in_safetensors(tmp_path / "hf"), back(tmp_path / "run", tmp_path / "back"))
     for quiet in ({"mlp_bias": True}, {"attention_bias": False}):
-        assert untold(told(config | quiet)[0]) == []
+        assert untold(*told(config | quiet)) == []
+
+
+UNTOLD = {
+    "a gate with GELU": ({"model_type": "gemma", "hidden_activation": "gelu_pytorch_tanh"}, "gated_linear_unit"),
+    "a gate with another word": ({"model_type": "llama", "hidden_act": "gelu"}, "gated_linear_unit"),
+    "LayerNorms without a bias": (
+        {"model_type": "mpt", "d_model": 16, "n_heads": 4, "n_layers": 4, "expansion_ratio": 2},
+        "layer_norm_bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNTOLD)
+@pytest.mark.parametrize("storage", ["torch_dist", "torch", "fsdp_dtensor"])
+def test_a_model_that_no_args_can_say_is_told(tmp_path: Path, case: str, storage: str) -> None:
+    config, word = UNTOLD[case]
+    config = BASE | {"tie_word_embeddings": False} | config
+    model, _ = told(config)
+    write_model(config, model.family.name, tmp_path / "hf")
+    target = {"format": "megatron", "path": str(tmp_path / "run"), "storage": storage}
+    result = run({"format": "huggingface", "path": str(tmp_path / "hf")}, target)
+    assert [word in note.text for note in result.notes if note.kind == "advice"] == [True]
+
+
+@pytest.mark.parametrize(("model_type", "act"), [("llama", "silu"), ("stablelm", "silu"), ("gpt_neox", "gelu"), ("starcoder2", "gelu")])
+def test_of_others_nothing_is_told(model_type: str, act: str) -> None:
+    assert untold(*told(BASE | {"model_type": model_type, "hidden_act": act})) == []
