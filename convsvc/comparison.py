@@ -33,13 +33,14 @@ def compare(
     *,
     model_type: str | None = None,
     iteration: str | tuple[str | None, str | None] | None = None,
+    modules: Sequence[str] | None = None,
     listener: Listener | None = None,
     roots: Roots = ANYWHERE,
 ) -> dict[str, Any]:
     """Compares the checkpoints at two paths, tensor by tensor and every copy, in bounded memory. Writes nothing.
 
-    What lies there is detected. `model_type` is stated for both, `iteration` for rank files,
-    of both or of each. Answers, as JSON:
+    What lies there is detected. `model_type` is stated for both, `iteration` for rank files, of both or of each, `modules`
+    (["text_decoder"]) where no more of a model of several is to be compared. Answers, as JSON:
 
         same           whether all tensors are on both sides and hold the same values
         different      the tensors that do not: {"name", "a", "b" (stored names), "elements", "of", "max_abs", "first" (index), "values"}
@@ -60,8 +61,10 @@ def compare(
     told = listener or Listener()
     told.phase("open", 0)
     iterations = iteration if isinstance(iteration, tuple) else (iteration, iteration)
-    asked = tuple(ask_for(RootedPath(path, roots), model_type, iteration=said) for path, said in zip((a, b), iterations, strict=True))
-    sides = tuple(lay_side(source) for source in _alike(asked, roots))
+    asked = tuple(
+        ask_for(RootedPath(path, roots), model_type, iteration=said, modules=modules) for path, said in zip((a, b), iterations, strict=True)
+    )
+    sides = tuple(lay_side(source, decoder_alone=modules is not None) for source in _alike(asked, roots))
     pairs = pair_sides(sides[0], sides[1])
     batches = cut_batches(pairs.pairs)
     told.phase("compare", len(batches))
@@ -157,7 +160,10 @@ def _about(side: Side, asked: Asked) -> dict[str, Any]:
     if hasattr(source.settings, "parallel"):
         parallel = asdict(source.settings.parallel)
         about["parallel"] = {name: list(size) if isinstance(size, tuple) else size for name, size in parallel.items()}
-    return about | {**asked.detected.stated, "notes": [note.as_dict() for note in (*asked.detected.notes, *source.notes)]}
+    notes = [note.as_dict() for note in (*asked.detected.notes, *source.notes)]
+    if side.aside:
+        notes.append({"kind": "ignored", "text": f"{side.aside} tensors beside the text decoder are not compared: it alone is asked for"})
+    return about | {**asked.detected.stated, "notes": notes}
 
 
 def differences(result: dict[str, Any], most: int) -> Iterator[str]:

@@ -26,11 +26,19 @@ SHOWN = 20
 @click.argument("other", metavar="[OTHER]", required=False)
 @click.option("--model-type", metavar="NAME", help="Two checkpoints: the model family of both (default: detected).")
 @click.option("--iteration", metavar="N", help="Two checkpoints: the iteration of rank files (default: the tracker's).")
+@click.option("--modules", multiple=True, type=click.Choice(["text_decoder"]), help="Two checkpoints: what of models of several modules.")
 @click.option("--on-service", is_flag=True, help="Let the service read, as a job of its own: paths are its machines'.")
 @service_options
 @json_option
 def verify(
-    as_json: bool, other: str | None, model_type: str | None, iteration: str | None, on_service: bool, service: Service, **job: Any
+    as_json: bool,
+    other: str | None,
+    model_type: str | None,
+    iteration: str | None,
+    modules: tuple[str, ...],
+    on_service: bool,
+    service: Service,
+    **job: Any,
 ) -> None:
     """Whether a job's target is, whole, what the job writes; or whether two checkpoints are the same model. Writes nothing.
 
@@ -42,15 +50,18 @@ def verify(
     """
     first, there = job["job_file"], service if on_service else None
     if other is None and not (first and os.path.isdir(first)):
-        if model_type or iteration:
-            raise JobError("--model-type and --iteration are for two checkpoints", do="name the second one, or state them in the job")
+        if model_type or iteration or modules:
+            raise JobError(
+                "--model-type, --iteration and --modules are for two checkpoints", do="name the second one, or state them in the job"
+            )
         _verify_job(job_from(**job), there, as_json)
         return
     if other is None:
         raise JobError(f"{first} is a directory: with what is it compared?", do="name a job, or a second checkpoint")
     if any(value for name, value in job.items() if name != "job_file"):
         raise JobError("two checkpoints are compared without a job", do="leave its options out")
-    _compare(os.path.abspath(first), os.path.abspath(other), model_type, iteration, there, as_json)
+    stated = {"model_type": model_type, "iteration": iteration, "modules": list(dict.fromkeys(modules)) or None}
+    _compare(os.path.abspath(first), os.path.abspath(other), stated, there, as_json)
 
 
 def _verify_job(wanted: dict[str, Any], service: Service | None, as_json: bool) -> None:
@@ -72,11 +83,8 @@ def _verified_there(wanted: dict[str, Any], service: Service) -> dict[str, Any]:
     return _answer_of({**wanted, "mode": "verify"}, service)
 
 
-def _compare(first: str, other: str, model_type: str | None, iteration: str | None, service: Service | None, as_json: bool) -> None:
-    if service:
-        result = _compared_there(first, other, model_type, iteration, service)
-    else:
-        result = _compared_here(first, other, model_type, iteration)
+def _compare(first: str, other: str, stated: dict[str, Any], service: Service | None, as_json: bool) -> None:
+    result = _compared_there(first, other, stated, service) if service else _compared_here(first, other, stated)
     if as_json:
         print_json(result)
     else:
@@ -86,19 +94,20 @@ def _compare(first: str, other: str, model_type: str | None, iteration: str | No
         raise click.exceptions.Exit(VerifyError.exit_code)
 
 
-def _compared_here(first: str, other: str, model_type: str | None, iteration: str | None) -> dict[str, Any]:
+def _compared_here(first: str, other: str, stated: dict[str, Any]) -> dict[str, Any]:
     from convsvc.comparison import compare
 
     for path in (first, other):
         if not os.path.isdir(path):
             raise SourceError(f"{path} is not a directory", do="name two directories with checkpoints")
     with _shown() as listener:
-        return compare(first, other, model_type=model_type, iteration=iteration, listener=listener)
+        return compare(first, other, **stated, listener=listener)
 
 
-def _compared_there(first: str, other: str, model_type: str | None, iteration: str | None, service: Service) -> dict[str, Any]:
-    said = {"iteration": iteration} if iteration else {}
-    job = {"mode": "compare", "source": {"path": first, **said}, "target": {"path": other, **said}}
+def _compared_there(first: str, other: str, stated: dict[str, Any], service: Service) -> dict[str, Any]:
+    said = {name: stated[name] for name in ("iteration", "modules") if stated[name]}
+    model_type = stated["model_type"]
+    job: dict[str, Any] = {"mode": "compare", "source": {"path": first, **said}, "target": {"path": other, **said}}
     try:
         return _answer_of(job | ({"model_type": model_type} if model_type else {}), service)
     except VerifyError as differs:

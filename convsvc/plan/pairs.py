@@ -24,12 +24,13 @@ from convsvc.tensors.dtypes import FLOATS
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two: its files and stored tensors, and where its logical tensors lie."""
+    """One of the two: its files and stored tensors, and where its logical tensors lie; how many of other modules are left aside."""
 
     source: OpenSource
     files: tuple[PlannedFile, ...]
     tensors: tuple[PlannedTensor, ...]
     gathered: Mapping[str, Gathered]
+    aside: int = 0
 
     def stored(self, name: str) -> list[str]:
         """The stored tensors that hold a logical one, as "file: name" or, where the name alone tells, as that."""
@@ -63,11 +64,13 @@ class Pairs:
     advice: tuple[str, ...]
 
 
-def lay_side(source: OpenSource) -> Side:
-    """A source that was opened, as one of the two."""
+def lay_side(source: OpenSource, *, decoder_alone: bool = False) -> Side:
+    """A source that was opened, as one of the two: all of it, or what is no tensor carried along beside its text decoder."""
     files = tuple(PlannedFile(file.path, file.size_bytes, file.format, file.mtime_ns) for file in source.checkpoint.files)
-    gathered = gather(source.inventory)
-    return Side(source, files, plan_sources(source.inventory.entries), gathered)
+    gathered, model = gather(source.inventory), source.model
+    aside = {each.name for each in model.carried if model.mtp_layer_of(each.name) is None} & set(gathered) if decoder_alone else set()
+    kept = {name: each for name, each in gathered.items() if name not in aside}
+    return Side(source, files, plan_sources(source.inventory.entries), kept, len(aside))
 
 
 def pair_sides(a: Side, b: Side) -> Pairs:

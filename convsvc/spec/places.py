@@ -48,3 +48,4 @@ class Detected(SourceSpec):
 
     format: Literal["detected"]
     iteration: Text | None = Field(None, max_length=200, description="Of rank files, instead of the one that the tracker names.")
+    modules: Modules | None = Field(None, description="The modules that are compared, of a model of several: its text decoder.")

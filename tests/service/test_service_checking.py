@@ -20,7 +20,9 @@ from convsvc.service.store.claims import Claim, Claims
 from convsvc.service.store.jobs import Store
 from convsvc.service.views import JobView
 from convsvc.spec import dump_job, parse_job
+from tests.dialects.megatron.test_text_decoders import saved, wrapper
 from tests.service.conftest import job_for
+from tests.tiny_checkpoints import write_llama
 
 
 class NoEngine(EngineRunner):
@@ -101,6 +103,18 @@ def test_a_comparison_answers_what_it_answers_here(store: Store, claims: Claims,
     assert (found.state, found.mode, found.plan) == ("succeeded", "compare", None), found.error
     assert found.result == compare(job["source"]["path"], job["target"]["path"])
     assert found.result["same"]
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_comparison_of_text_decoders_is_one_of_them_alone(store: Store, claims: Claims, tmp_path: Path, side: str) -> None:
+    hf = write_llama(tmp_path / "hf")
+    places = {"source": str(saved(hf, tmp_path, "language_model.", towers=True)), "target": str(wrapper(hf, tmp_path / "vl"))}
+    wanted: dict[str, Any] = {"mode": "compare", **{name: {"path": path} for name, path in places.items()}}
+    assert ended(store, claims, wanted).state == "failed"
+    wanted[side]["modules"] = ["text_decoder"]
+    found = ended(store, claims, wanted)
+    assert found.state == "succeeded", found.error
+    assert found.result == compare(*places.values(), modules=["text_decoder"])
 
 
 def test_a_comparison_that_finds_a_difference_has_failed_and_says_all_of_it(store: Store, claims: Claims, job: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ SCHEMAS = {
     8: "927dca65ae932f30",
     9: "ba3b63ef3abc3032",
     10: "adb8cc52a9733408",
-    11: "b307cec2584155c3",
+    11: "213c9821f6a64aef",
 }
 WORDS = ("title", "description", "examples")
 

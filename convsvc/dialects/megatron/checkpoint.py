@@ -205,7 +205,7 @@ def _of_text(
         raise SourceError(
             f"{folder} holds {', '.join(modules)} beside a text decoder",
             facts=[f"{count} weights of {module}" for module, count in modules.items()][:SHOWN],
-            do='state source.modules ["text_decoder"]: it is converted, and the others are left out',
+            do='state source.modules ["text_decoder"] (verify: --modules text_decoder): it is read, and the others are left out',
         )
     left = [
         Note("ignored", f"{count} weights of {module} are left out: text_decoder alone is asked for") for module, count in modules.items()

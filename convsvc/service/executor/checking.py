@@ -42,7 +42,9 @@ def _compared(job: Job, told: _Stoppable, roots: Roots) -> dict[str, Any]:
 
     told.compares()
     iterations: Any = tuple(getattr(side, "iteration", None) for side in (job.source, job.target))
-    found = bounded(compare(job.source.path, job.target.path, model_type=job.model_type, iteration=iterations, listener=told, roots=roots))
+    modules = next((said for side in (job.source, job.target) if (said := getattr(side, "modules", None))), None)
+    stated: dict[str, Any] = {"model_type": job.model_type, "iteration": iterations, "modules": modules}
+    found = bounded(compare(job.source.path, job.target.path, **stated, listener=told, roots=roots))
     if found["same"]:
         return found
     raise VerifyError(

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from convsvc.cli.main import main
+from convsvc.comparison import compare
 from convsvc.conversion import convert
 from convsvc.dialects.megatron.job import MegatronSource
 from convsvc.errors import SourceError
@@ -103,3 +106,28 @@ def test_inspect_says_what_else_there_is(hf: Path, tmp_path: Path) -> None:
     source = saved(hf, tmp_path, "language_model.", towers=True)
     with pytest.raises(SourceError, match="beside a text decoder"):
         inspect_checkpoint(str(source))
+
+
+def wrapper(hf: Path, target: Path) -> Path:
+    """The whole model as Hugging Face publishes it: its text decoder's weights under language_model., and a tower's."""
+    held = {f"language_model.{name}": each for name, each in in_safetensors(hf).items()}
+    tower = {"vision_tower.vision_model.embeddings.class_embedding": torch.randn(4)}
+    save_file({**held, **tower}, around(hf, target) / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def test_text_decoders_are_compared_where_nothing_else_is_asked_for(hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, whole = saved(hf, tmp_path, "module.language_model.", towers=True), wrapper(hf, tmp_path / "vl")
+    with pytest.raises(SourceError, match=r'state source.modules \["text_decoder"\]'):
+        compare(str(source), str(whole))
+    assert main(["verify", str(source), str(whole), "--modules", "text_decoder"]) == 0
+    assert "1 tensors beside the text decoder are not compared" in capsys.readouterr().out
+    answer = compare(str(source), str(whole), modules=["text_decoder"])
+    assert answer["same"], answer
+    assert answer["compared"] == 15
+    held = load_file(whole / "model.safetensors")
+    held["language_model.model.layers.1.mlp.down_proj.weight"][3, 1] += 1
+    save_file(held, whole / "model.safetensors", metadata={"format": "pt"})
+    assert [each["name"] for each in compare(str(source), str(whole), modules=["text_decoder"])["different"]] == [
+        "decoder.layers.1.mlp.linear_fc2.weight"
+    ]
