@@ -29,8 +29,9 @@ class Linear:
 def linear(name: str, axes: str, *, bias: bool = True) -> Linear:
     """A matrix of these axes, the first of which its bias has; a norm is one with a single axis.
 
-    >>> linear("self_attn.q", "inner hidden").bias
-    Logical(name='self_attn.q.bias', axes=('inner',), integers=False)
+    >>> bias = linear("self_attn.q", "inner hidden").bias
+    >>> bias.name, bias.axes
+    ('self_attn.q.bias', ('inner',))
     """
     first = axes.split(maxsplit=1)[0]
     return Linear(logical(f"{name}.weight", axes), logical(f"{name}.bias", first) if bias else None)
