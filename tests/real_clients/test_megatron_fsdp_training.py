@@ -19,8 +19,8 @@ from tests.dialects.dcp.made import same, write_dcp
 from tests.dialects.megatron.test_megatron import keys_of
 from tests.real_clients.ranks import run_world
 from tests.real_clients.test_megatron_dist import LLAMA, PARTLY_DENSE
-from tests.real_clients.test_megatron_training import RANK_PROGRAM, STEPS, TOLERANCE, WORLD, job_of
-from tests.real_clients.tiny_models import Tiny, save_random
+from tests.real_clients.test_megatron_training import RANK_PROGRAM, STEPS, TOLERANCE, WORLD, Trial, job_of
+from tests.real_clients.tiny_models import save_random
 
 pytestmark = pytest.mark.real_client
 
@@ -28,18 +28,7 @@ FSDP_PROGRAM = Path(__file__).with_name("megatron_fsdp_train_rank.py")
 AFTER, AGAIN = 2, 4
 EVERYTHING = {"state": "training"}
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A model, its layouts before Megatron-FSDP and after it, and how the latter's checkpoint is written."""
-
-    name: str
-    tiny: Tiny
-    before: dict[str, int]
-    after: dict[str, int]
-    target: dict[str, Any]
-
-
+# The layouts before Megatron-FSDP and after it, and how the latter's checkpoint is written.
 TRIALS = (
     Trial("dense-tp2-fsdp-pp2", LLAMA, {"tp": 2}, {"pp": 2}, {"chunk_size": "1KiB"}),
     # Experts that are spread have an optimizer of their own before, and are the modules that compute without Transformer Engine.
