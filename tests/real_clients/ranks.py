@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import pytest
 import torch
 
 TIMEOUT_S = 240
+# Where megatron-core 0.19 lies, beside the one that is installed.
+NEWEST = "CONVSVC_MEGATRON_CORE"
 
 
 def values_of(key: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -28,6 +31,15 @@ class World:
     folder: Path
     answers: tuple[dict[str, Any], ...]
     expected: dict[str, torch.Tensor]
+
+
+def megatron_core(which: str) -> str | None:
+    """The directory in which ranks find the "newest" core; None for the "installed" one. Skips what asks for one that is not there."""
+    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
+    path = None if which == "installed" else os.environ.get(NEWEST)
+    if which == "newest" and path is None:
+        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    return path
 
 
 def run_world(

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.dialects.dcp.made import in_safetensors, run, same
-from tests.real_clients.ranks import run_world
+from tests.real_clients.ranks import NEWEST, run_world
 from tests.real_clients.test_dcp_keys import whole_tensors
-from tests.real_clients.test_megatron_dist import NEWEST
 from tests.real_clients.tiny_models import EXPERTS, Tiny, save_random
 
 pytestmark = pytest.mark.real_client

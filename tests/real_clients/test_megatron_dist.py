@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from math import lcm
@@ -19,7 +18,7 @@ from convsvc.dialects.huggingface.layout import lay_model
 from convsvc.dialects.megatron.extra_states import extra_states
 from convsvc.dialects.megatron.layout import Keys, lay_keys
 from convsvc.families import FAMILIES, Facts, Wanted
-from tests.real_clients.ranks import run_world
+from tests.real_clients.ranks import megatron_core, run_world
 from tests.real_clients.tiny_models import DEEPSEEK, EXPERTS, INDEXER, SIZES, TOKENS, Tiny, load, logits, save_random
 from tests.real_clients.tiny_models import NEXT as HYBRID
 
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.real_client
 
 RANK_PROGRAM = Path(__file__).with_name("megatron_dist_rank.py")
 # Where the newest core is, if it is.
-NEWEST = "CONVSVC_MEGATRON_CORE"
 WORLD = 2
 # The trial whose checkpoint is spoilt, too, for what integrity.json is there for.
 CHANGED = "qwen3-tp2-in-small-chunks"
@@ -213,10 +211,7 @@ def client(request: pytest.FixtureRequest, written: Written, tmp_path_factory: p
 
     Starting Megatron takes seconds, so that all trials run in one world.
     """
-    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    path = None if request.param == "installed" else os.environ.get(NEWEST)
-    if request.param == "newest" and path is None:
-        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    path = megatron_core(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     dist = {"changed", *(trial.name for trial in TRIALS)}
     later = {trial.name for trial in TRIALS if trial.later and path is None}

@@ -3,7 +3,6 @@ alike. It is megatron-core's own wrapper, on CPUs."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import torch
 
 from convsvc.conversion import convert
 from convsvc.plan.inspect import inspect_checkpoint
-from tests.real_clients.ranks import run_world
+from tests.real_clients.ranks import megatron_core, run_world
 from tests.real_clients.test_megatron_dist import (
     DEEPSEEK3,
     GLM5,
     LLAMA,
     MOE,
-    NEWEST,
     NEXT,
     NO_SHARING,
     PARTLY_DENSE,
@@ -91,10 +89,7 @@ class Answered:
 @pytest.fixture(scope="module", params=["installed", "newest"])
 def answered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Answered:
     """Every trial in the world of its size: starting Megatron takes seconds."""
-    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    path = None if request.param == "installed" else os.environ.get(NEWEST)
-    if request.param == "newest" and path is None:
-        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    path = megatron_core(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     run = [trial for trial in TRIALS if path or not trial.later]
     expected = {trial.name: write(trial, folder) for trial in run}

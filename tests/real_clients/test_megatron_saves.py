@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import torch
 
 from convsvc.conversion import convert
 from convsvc.errors import SourceError
-from tests.real_clients.ranks import run_world, values_of
-from tests.real_clients.test_megatron_dist import NEWEST, RANK_PROGRAM, TOLERANCE, WORLD, read_tensors
+from tests.real_clients.ranks import megatron_core, run_world, values_of
+from tests.real_clients.test_megatron_dist import RANK_PROGRAM, TOLERANCE, WORLD, read_tensors
 from tests.real_clients.tiny_models import TOKENS, load, logits
 
 pytestmark = pytest.mark.real_client
@@ -96,10 +95,7 @@ class Saved:
 
 @pytest.fixture(scope="module", params=["installed", "newest"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    path = None if request.param == "installed" else os.environ.get(NEWEST)
-    if request.param == "newest" and path is None:
-        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    path = megatron_core(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     tasks = []
     for trial in TRIALS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 import torch
 
 from convsvc.conversion import convert
-from tests.real_clients.ranks import run_world
-from tests.real_clients.test_megatron_dist import LLAMA, MOE, NEWEST
+from tests.real_clients.ranks import megatron_core, run_world
+from tests.real_clients.test_megatron_dist import LLAMA, MOE
 from tests.real_clients.tiny_models import Tiny, save_random
 
 pytestmark = pytest.mark.real_client
@@ -47,10 +46,7 @@ TRIALS = (
 @pytest.fixture(scope="module", params=["installed", "newest"])
 def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
     """What each trial's losses were: "NAME" without a break, "NAME again" behind it."""
-    pytest.importorskip("megatron.core", reason="pip install megatron-core==0.16.1", exc_type=ImportError)
-    path = None if request.param == "installed" else os.environ.get(NEWEST)
-    if request.param == "newest" and path is None:
-        pytest.skip(f"make newest-megatron-core, and {NEWEST}=.megatron-core: megatron-core 0.19 beside the one that is installed")
+    path = megatron_core(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     begun, going_on = [], []
     for trial in TRIALS:
